@@ -1,0 +1,57 @@
+# The commands of the project. PYTHON=python3.12 chooses an interpreter; the default is the newest
+# CPython from 3.10 to 3.15 on this machine. Each command first installs and builds what is missing.
+SHELL := /bin/bash
+MAKEFLAGS += --no-print-directory
+export PYTHON
+
+.PHONY: help demo test bench build setup check format sanitize test-newer test-install test-clang \
+  compat clean
+
+help:
+	@echo 'make demo          a real program under the standard library and under shoal, compared'
+	@echo 'make test          build, then all tests'
+	@echo 'make bench         measure shoal against the standard library'
+	@echo 'make check         style, layers, types'
+	@echo 'make format        write the style instead of checking it'
+	@echo 'make sanitize      C++ tests under ASan with UBSan, and under TSan'
+	@echo 'make test-clang    C++ tests built by clang, warnings are errors'
+	@echo 'make test-install  build the wheel, test it in a clean environment'
+	@echo 'make test-newer    make test on CPython 3.14 and 3.15 in a Debian root of their own'
+	@echo 'make clean         remove builds and environments'
+	@echo 'PYTHON=python3.12 chooses the interpreter, as in: make test PYTHON=python3.12'
+
+demo:
+	@scripts/demo
+
+test:
+	@scripts/test
+
+bench:
+	@scripts/bench
+
+build:
+	@scripts/build
+
+setup:
+	@scripts/setup
+
+check:
+	@scripts/check
+
+format:
+	@scripts/format
+
+sanitize:
+	@scripts/sanitize
+
+test-clang:
+	@scripts/test_clang
+
+test-install:
+	@scripts/test tests/install
+
+test-newer:
+	@scripts/test_newer
+
+clean:
+	rm -rf build .venvs .venv python/shoal/_core*.so

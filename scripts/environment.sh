@@ -1,0 +1,23 @@
+# Sourced by the other scripts: the interpreter, and the folders that belong to it.
+#   python  the interpreter's path          venv   its private environment
+#   tag     its version, such as 3.13.0     build  its CMake build folder
+# SHOAL_VENVS and SHOAL_BUILDS move the folders (a tree that two systems see needs that).
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export CMAKE_BUILD_PARALLEL_LEVEL="${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}"
+python=$(scripts/find_python.sh)
+tag=$("$python" -I -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])')
+venvs=${SHOAL_VENVS:-.venvs}
+builds=${SHOAL_BUILDS:-build}
+mkdir -p "$venvs" "$builds"
+venvs=$(realpath "$venvs") builds=$(realpath "$builds")
+venv=$venvs/$tag
+build=$builds/$tag
+
+# One at a time for each interpreter: `make test` in two terminals must not build over itself.
+exclusively() {
+  [ -n "${SHOAL_LOCKED:-}" ] && return
+  export SHOAL_LOCKED=1
+  exec {lock}>"$venvs/$tag.lock"
+  flock "$lock"
+}
