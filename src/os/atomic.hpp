@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Atomic<T>: the one wrapper of std::atomic, for 32- and 64-bit integers in memory that processes share.
+// Any member, any thread, signal handlers too. Never allocates, blocks or throws; lock-free always.
+// Layout is T's own and zero bytes are a valid value, so it may lie in freshly mapped memory.
+// Default order is seq_cst; a weaker one needs a comment at the call (order: ...; pairs with ...; publishes ...).
+// In test builds a hook of the calling thread runs before each access, so that seeded schedules can
+// interleave members; it is null by default. There are no fences: ThreadSanitizer does not see them.
+// Design: docs/design/os.md
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <type_traits>
+
+namespace shoal::os {
+
+using Order = std::memory_order;
+inline constexpr Order relaxed = std::memory_order_relaxed;
+inline constexpr Order acquire = std::memory_order_acquire;
+inline constexpr Order release = std::memory_order_release;
+inline constexpr Order acq_rel = std::memory_order_acq_rel;
+inline constexpr Order seq_cst = std::memory_order_seq_cst;
+
+#if defined(SHOAL_TESTING) && SHOAL_TESTING
+using AccessHook = void (*)(const void* address);
+inline thread_local AccessHook access_hook = nullptr;  // tests only: runs before each access
+inline void before_access(const void* address) {
+  if (access_hook != nullptr) access_hook(address);
+}
+#else
+inline void before_access(const void*) {}
+#endif
+
+template <class T>
+class Atomic {
+  static_assert(std::is_integral_v<T> && (sizeof(T) == 4 || sizeof(T) == 8));
+  static_assert(std::atomic<T>::is_always_lock_free && sizeof(std::atomic<T>) == sizeof(T));
+
+ public:
+  constexpr Atomic() noexcept = default;
+  constexpr explicit Atomic(T value) noexcept : value_(value) {}
+  Atomic(const Atomic&) = delete;
+  Atomic& operator=(const Atomic&) = delete;
+
+  T load(Order order = seq_cst) const noexcept {
+    before_access(this);
+    return value_.load(order);
+  }
+  void store(T value, Order order = seq_cst) noexcept {
+    before_access(this);
+    value_.store(value, order);
+  }
+  T exchange(T value, Order order = seq_cst) noexcept {
+    before_access(this);
+    return value_.exchange(value, order);
+  }
+  // Strong. On failure `expected` becomes the value found.
+  bool compare_exchange(T& expected, T desired, Order order = seq_cst) noexcept {
+    before_access(this);
+    return value_.compare_exchange_strong(expected, desired, order, failure(order));
+  }
+  T fetch_add(T value, Order order = seq_cst) noexcept {
+    before_access(this);
+    return value_.fetch_add(value, order);
+  }
+  T fetch_sub(T value, Order order = seq_cst) noexcept {
+    before_access(this);
+    return value_.fetch_sub(value, order);
+  }
+  T fetch_or(T value, Order order = seq_cst) noexcept {
+    before_access(this);
+    return value_.fetch_or(value, order);
+  }
+  T fetch_and(T value, Order order = seq_cst) noexcept {
+    before_access(this);
+    return value_.fetch_and(value, order);
+  }
+  // For the futex call, which wants the plain word.
+  T* raw() noexcept { return reinterpret_cast<T*>(&value_); }
+
+ private:
+  static constexpr Order failure(Order order) noexcept {
+    if (order == acq_rel) return acquire;
+    if (order == release) return relaxed;
+    return order;
+  }
+  std::atomic<T> value_{};
+};
+
+inline constexpr std::size_t kCacheLine = 128;  // fixed in shared layouts, whatever the machine
+
+// A hint to the processor inside a spin loop.
+inline void cpu_relax() noexcept {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+}  // namespace shoal::os

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "os/futex.hpp"
+
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <ctime>
+
+namespace shoal::os {
+
+Wake futex_wait(Atomic<uint32_t>* word, uint32_t expected, int64_t deadline_ns) noexcept {
+  timespec deadline{};
+  timespec* limit = nullptr;
+  if (deadline_ns >= 0) {
+    deadline.tv_sec = deadline_ns / 1'000'000'000;
+    deadline.tv_nsec = deadline_ns % 1'000'000'000;
+    limit = &deadline;
+  }
+  const int saved = errno;
+  const long result = syscall(SYS_futex, word->raw(), FUTEX_WAIT_BITSET, expected, limit, nullptr,
+                              FUTEX_BITSET_MATCH_ANY);
+  const int error = result == 0 ? 0 : errno;
+  errno = saved;
+  switch (error) {
+    case 0: return Wake::woken;
+    case ETIMEDOUT: return Wake::timed_out;
+    case EAGAIN: return Wake::changed;
+    default: return Wake::interrupted;
+  }
+}
+
+int futex_wake(Atomic<uint32_t>* word, int count) noexcept {
+  const int saved = errno;
+  const long woken = syscall(SYS_futex, word->raw(), FUTEX_WAKE, count, nullptr, nullptr, 0);
+  errno = saved;
+  return woken > 0 ? static_cast<int>(woken) : 0;
+}
+
+}  // namespace shoal::os

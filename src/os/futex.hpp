@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Futex: sleep until a word in shared memory changes. Works between processes (never FUTEX_PRIVATE).
+// Deadlines are absolute CLOCK_MONOTONIC nanoseconds, so a wait that is retried does not grow.
+// EINTR is not hidden: a caller must be able to run signal handlers. Any return but `changed` and
+// `timed_out` may be spurious. Never allocates or throws.
+// Design: docs/design/os.md
+#pragma once
+
+#include <cstdint>
+
+#include "os/atomic.hpp"
+
+namespace shoal::os {
+
+enum class Wake {
+  woken,        // somebody called futex_wake, or a spurious return: look again
+  timed_out,    // the deadline has passed
+  interrupted,  // a signal arrived (EINTR)
+  changed,      // the word did not hold `expected` when the kernel looked
+};
+
+inline constexpr int64_t kNoDeadline = -1;
+
+// Sleeps while *word == expected, until woken or until deadline_ns (< 0: none).
+[[nodiscard]] Wake futex_wait(Atomic<uint32_t>* word, uint32_t expected, int64_t deadline_ns) noexcept;
+
+// Wakes at most `count` sleepers; returns how many. A wake that reaches nobody costs about 0.3 us: keep a
+// waiter flag beside the word.
+int futex_wake(Atomic<uint32_t>* word, int count) noexcept;
+
+}  // namespace shoal::os

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "os/process.hpp"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+
+#include "os/proc_file.hpp"
+
+namespace shoal::os {
+
+namespace {
+
+constexpr uint64_t kExiting = 0x4;  // PF_EXITING of the kernel's task flags
+
+struct Stat {
+  char state = '?';
+  uint64_t flags = 0;
+  uint64_t start_time = 0;
+};
+
+// Reads state (field 3), flags (9) and start time (22). The name in field 2 may hold blanks and brackets:
+// fields are counted from the last ')'.
+bool parse_stat(const char* text, Stat& out) noexcept {
+  const char* at = std::strrchr(text, ')');
+  if (at == nullptr || at[1] != ' ') return false;
+  out.state = at[2];
+  at += 2;
+  for (int field = 3; field < 22 && at != nullptr; ++field) {
+    if (field == 9) out.flags = std::strtoull(at, nullptr, 10);
+    at = std::strchr(at, ' ');
+    if (at != nullptr) ++at;
+  }
+  if (at == nullptr) return false;
+  out.start_time = std::strtoull(at, nullptr, 10);
+  return true;
+}
+
+bool read_stat(const char* path, Stat& out) noexcept {
+  char text[1024];
+  return read_small_file(path, text, sizeof text) > 0 && parse_stat(text, out);
+}
+
+bool finished(const Stat& stat) noexcept {
+  return stat.state == 'Z' || stat.state == 'X' || (stat.flags & kExiting) != 0;
+}
+
+struct DirectoryEntry {  // what getdents64 writes
+  uint64_t inode;
+  int64_t offset;
+  unsigned short length;
+  unsigned char type;
+  char name[1];
+};
+
+// A leader that has ended shows Z while other threads go on: is any thread still running the program?
+bool all_threads_finished(pid_t pid) noexcept {
+  char path[64];
+  make_path(path, sizeof path, "/proc/", pid, "/task");
+  const int fd = ::open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return errno == ENOENT || errno == ESRCH;
+  bool finished_all = true;
+  alignas(8) char buffer[2048];
+  long got = 0;
+  while (finished_all && (got = syscall(SYS_getdents64, fd, buffer, sizeof buffer)) > 0) {
+    for (long at = 0; finished_all && at < got;) {
+      const auto* entry = reinterpret_cast<const DirectoryEntry*>(buffer + at);
+      at += entry->length;
+      const char* name = reinterpret_cast<const char*>(entry) + offsetof(DirectoryEntry, name);
+      if (name[0] < '0' || name[0] > '9') continue;
+      char prefix[64];
+      make_path(prefix, sizeof prefix, "/proc/", pid, "/task/");
+      make_path(path, sizeof path, prefix, std::strtol(name, nullptr, 10), "/stat");
+      Stat thread;
+      if (read_stat(path, thread) && !finished(thread)) finished_all = false;
+    }
+  }
+  ::close(fd);
+  return finished_all;
+}
+
+bool dumping_core(pid_t pid) noexcept {
+  char path[64];
+  char text[4096];
+  make_path(path, sizeof path, "/proc/", pid, "/status");
+  if (read_small_file(path, text, sizeof text) <= 0) return false;
+  const char* at = std::strstr(text, "\nCoreDumping:\t");
+  return at != nullptr && at[14] == '1';
+}
+
+Life life_without_proc(pid_t pid) noexcept {
+  return ::kill(pid, 0) != 0 && errno == ESRCH ? Life::dead : Life::unknown;
+}
+
+}  // namespace
+
+pid_t own_pid() noexcept { return static_cast<pid_t>(syscall(SYS_getpid)); }
+
+uint64_t start_time(pid_t pid) noexcept {
+  const int saved = errno;
+  char path[64];
+  make_path(path, sizeof path, "/proc/", pid, "/stat");
+  Stat stat;
+  const bool known = read_stat(path, stat);
+  errno = saved;
+  return known ? stat.start_time : 0;
+}
+
+Life process_life(pid_t pid, uint64_t expected_start) noexcept {
+  if (pid <= 0) return Life::dead;
+  const int saved = errno;
+  char path[64];
+  make_path(path, sizeof path, "/proc/", pid, "/stat");
+  Stat stat;
+  Life life = Life::alive;
+  if (!read_stat(path, stat)) {
+    life = life_without_proc(pid);
+  } else if (expected_start != 0 && stat.start_time != expected_start) {
+    life = Life::dead;
+  } else if (finished(stat)) {
+    life = all_threads_finished(pid) ? Life::dead : Life::alive;
+  } else if (dumping_core(pid)) {
+    life = Life::dead;
+  }
+  errno = saved;
+  return life;
+}
+
+int pidfd_open(pid_t pid) noexcept {
+  const long fd = syscall(SYS_pidfd_open, pid, 0);
+  if (fd < 0 && errno == EPERM) errno = ENOSYS;
+  return static_cast<int>(fd);
+}
+
+int pidfd_send_signal(int pidfd, int signal) noexcept {
+  return static_cast<int>(syscall(SYS_pidfd_send_signal, pidfd, signal, nullptr, 0));
+}
+
+bool pidfd_dead(int pidfd) noexcept {
+  pollfd entry{pidfd, POLLIN, 0};
+  int ready;
+  do ready = ::poll(&entry, 1, 0);
+  while (ready < 0 && errno == EINTR);
+  return ready > 0 && (entry.revents & POLLIN) != 0;
+}
+
+}  // namespace shoal::os
