@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Arena: this process's mapping of one session's memory, a single memfd. Any thread may call anything here;
+// nothing in it belongs to a member. Members (arena/member.hpp) allocate.
+//
+// 1. Handles are offsets; a block never moves and its address in this process never changes.
+// 2. The mapping stays for the life of the process: views of Python objects may outlive sessions
+//    (unmap_for_test() is for tests). The full reserve is mapped once; growing never maps.
+// 3. Lookups (address, block_of, owner_word, ...) take no lock, never throw and never leave the mapping, whatever
+//    the handle: an invalid one gives 0 or a dummy word.
+// 4. Every member that maps excludes the arena from core dumps.
+// Design: docs/design/arena.md
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "arena/error.hpp"
+#include "arena/layout.hpp"
+#include "arena/owner.hpp"
+#include "arena/size_class.hpp"
+#include "os/atomic.hpp"
+
+namespace shoal::arena {
+
+class Member;
+
+struct ArenaOptions {
+  uint64_t reserve = 0;  // bytes of address space; 0: SHOAL_RESERVE, else the largest the machine maps, up to 1 TiB
+  uint64_t limit = 0;    // bytes of memory; 0: SHOAL_MEMORY_LIMIT, else derived from cgroup and RAM at each growth
+};
+
+struct Statistics {
+  uint64_t reserve = 0;     // bytes, as all below unless said otherwise
+  uint64_t limit = 0;       // the session's own limit, 0: none
+  uint64_t committed = 0;   // warm pages, used or not
+  uint64_t in_use = 0;      // pages of runs and spans
+  uint64_t warm_free = 0;   // committed - in_use
+  uint64_t runs = 0;        // number of page runs that are blocks
+  uint64_t spans = 0;       // number of spans
+  uint64_t orphan_spans = 0;
+  uint64_t blocks_member = 0;   // numbers of blocks by the kind of their owner
+  uint64_t blocks_channel = 0;
+  uint64_t blocks_block = 0;
+  uint64_t blocks_counted = 0;
+  uint64_t blocks_named = 0;
+  uint64_t blocks_dying = 0;
+  uint64_t members = 0;     // slots that are not free
+  uint64_t deaths = 0;      // members reaped so far
+  uint64_t blocks() const noexcept {
+    return blocks_member + blocks_channel + blocks_block + blocks_counted + blocks_named + blocks_dying;
+  }
+};
+
+class Arena {
+ public:
+  // A new session's arena. Throws OsError when no reserve at all can be mapped.
+  static std::shared_ptr<Arena> create(const ArenaOptions& options = {});
+  // Maps the arena behind `fd`, which is duplicated. Throws CorruptArena when it is none or of another layout,
+  // OsError when its whole reserve cannot be mapped.
+  static std::shared_ptr<Arena> attach(int fd);
+  ~Arena();
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+
+  // The arena's memfd for passing on; -1 when the number was closed or reused behind our back.
+  int fd() const noexcept;
+  std::byte* base() const noexcept { return base_; }
+  uint64_t reserve() const noexcept { return reserve_; }
+
+  void* address(Handle h) const noexcept { return base_ + h; }
+  template <class T>
+  T* at(Handle h) const noexcept {
+    return reinterpret_cast<T*>(base_ + h);
+  }
+  // Does [h, h + bytes) lie in pages that the tables know?
+  bool contains(Handle h, size_t bytes) const noexcept;
+  Handle handle_of(const void* p) const noexcept;  // 0 when p is not in the data pages
+  Handle block_of(const void* p) const noexcept;   // start of the block that holds p; 0: none
+  size_t block_size(Handle b) const noexcept;      // usable bytes; 0: no block starts here
+  // The block's owner word. Not a block: a dummy of this process that reads as owner kind 15.
+  os::Atomic<uint64_t>& owner_word(Handle b) const noexcept;
+  // Is b a page run, i.e. can it be counted?
+  bool is_run(Handle b) const noexcept;
+
+  // Directory of named roots (64 entries, names up to 48 bytes). Lock-free, survives a death anywhere.
+  // Sets the root from `expected` (0: not set yet) to h; false when it held something else or no entry is left.
+  [[nodiscard]] bool root_set(const char* name, Handle h, Handle expected = 0);
+  Handle root_get(const char* name) const;
+
+  Statistics statistics() const;
+  // Walks everything; throws CorruptArena at the first thing that is not as it must be. Takes no lock: call it
+  // while nobody allocates or frees runs.
+  void check() const;
+
+  // Internals, for src/arena and the layers that extend members.
+  Header& header() const noexcept { return *reinterpret_cast<Header*>(base_); }
+  MemberSlot& slot(uint32_t index) const noexcept {
+    return reinterpret_cast<MemberSlot*>(base_ + kSlotsOffset)[index];
+  }
+  PageDescriptor& page(uint64_t index) const noexcept { return descriptors_[index]; }
+  uint64_t page_of(Handle h) const noexcept { return (h - data_offset_) >> kPageShift; }
+  Handle page_handle(uint64_t index) const noexcept { return data_offset_ + (index << kPageShift); }
+  uint64_t frontier() const noexcept;
+  os::Atomic<uint64_t>* used_bits() const noexcept { return used_; }
+  os::Atomic<uint64_t>* warm_bits() const noexcept { return warm_; }
+  uint64_t data_offset() const noexcept { return data_offset_; }
+
+  // Reserves memory behind [offset, offset + bytes); the caller has checked the headroom. False with errno.
+  bool commit(uint64_t offset, uint64_t bytes) const noexcept;
+  void decommit(uint64_t offset, uint64_t bytes) const noexcept;
+  // Shares or unshares this process's view of a range: see arena/fork.cpp. False when it cannot be done.
+  bool map_private(uint64_t offset, uint64_t bytes) const noexcept;
+  bool map_shared(uint64_t offset, uint64_t bytes) const noexcept;
+  void unmap_for_test();
+
+ private:
+  Arena() = default;
+  void adopt_tables() noexcept;
+  struct Located;
+  Located locate(Handle h) const noexcept;
+
+  std::byte* base_ = nullptr;
+  uint64_t reserve_ = 0;
+  uint64_t data_offset_ = 0;
+  uint64_t pages_ = 0;
+  PageDescriptor* descriptors_ = nullptr;
+  os::Atomic<uint64_t>* used_ = nullptr;
+  os::Atomic<uint64_t>* warm_ = nullptr;
+  int fd_ = -1;
+  uint64_t fd_device_ = 0;  // who fd_ must be: user code may close any number and open it anew
+  uint64_t fd_inode_ = 0;
+};
+
+}  // namespace shoal::arena
+
+#include "arena/member.hpp"  // IWYU pragma: export
