@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the pages point at exists: links to files, quoted paths, quoted make targets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from sources import ROOT, Finding, finish, lines
+
+LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)#\s]+)")
+PATH = re.compile(
+    r"`((?:src|include|bindings|python|tests|bench|examples|docs|scripts|cmake|fuzz)/[\w./-]+)`"
+)
+TARGET = re.compile(r"`make ([a-z-]+)")
+
+
+def pages() -> Iterator[Path]:
+    yield from sorted(ROOT.glob("*.md"))
+    yield from sorted((ROOT / "docs").rglob("*.md"))
+
+
+def findings(page: Path, targets: set[str]) -> Iterator[Finding]:
+    for number, line in enumerate(lines(page), 1):
+        for link in LINK.findall(line):
+            if not (page.parent / link).exists():
+                yield page, number, f"{link}: no such file"
+        for path in PATH.findall(line):
+            if not (ROOT / path).exists():
+                yield page, number, f"{path}: no such file"
+        for target in TARGET.findall(line):
+            if target not in targets:
+                yield page, number, f"make {target}: no such target"
+
+
+def main() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    finish("docs", (f for page in pages() for f in findings(page, targets)))
+
+
+if __name__ == "__main__":
+    main()

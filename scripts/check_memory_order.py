@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every memory order weaker than seq_cst has an `order:` comment: on its line or just above.
+
+Several such accesses in a row may share one comment, as long as no blank line or closing brace at
+the start of a line comes between.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from sources import CPP, ROOT, Finding, files, finish, lines
+
+EXPLICIT = re.compile(r"memory_order(_|::)(relaxed|acquire|release|acq_rel|consume)\b")
+REACH = 12  # lines
+
+
+def explained(text: list[str], index: int) -> bool:
+    for line in reversed(text[max(0, index - REACH) : index + 1]):
+        if "order:" in line:
+            return True
+        if line != text[index] and (not line.strip() or line.startswith("}")):
+            return False
+    return False
+
+
+def findings(path: Path) -> Iterator[Finding]:
+    text = lines(path)
+    for index, line in enumerate(text):
+        if EXPLICIT.search(re.sub(r"//.*", "", line)) and not explained(text, index):
+            yield path, index + 1, "say why this order is enough: // order: ..."
+
+
+def main() -> None:
+    wrapper = ROOT / "src/os/atomic.hpp"
+    every = (p for p in files(*CPP, folders=("src", "include", "bindings")) if p != wrapper)
+    finish("memory order", (f for path in every for f in findings(path)))
+
+
+if __name__ == "__main__":
+    main()
