@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wheel, built from the tree and installed where the tree is out of reach, works."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+TREE = Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.install, pytest.mark.timeout(1200)]
+
+PROGRAM = """
+import sys
+import shoal
+
+def square(x):
+    return x * x
+
+with shoal.Pool(2) as pool:
+    assert pool.map(square, range(100)) == [x * x for x in range(100)]
+with shoal.Executor(max_workers=2) as executor:
+    assert executor.submit(lambda: 6 * 7).result() == 42
+print(shoal.__file__)
+"""
+
+
+def run(*command: str | Path, **keywords: object) -> str:
+    done = subprocess.run(  # type: ignore[call-overload]
+        [str(part) for part in command], capture_output=True, text=True, **keywords
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return str(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from a copy, so that only what git would ship can be in it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    copy = folder / "tree"
+    ignore = shutil.ignore_patterns(".*", "build", "*.so", "__pycache__")
+    shutil.copytree(TREE, copy, ignore=ignore)
+    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, copy)
+    (found,) = folder.glob("shoal-*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def clean(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with nothing but the wheel and its dependencies; gives its bin folder."""
+    venv = tmp_path_factory.mktemp("clean") / "venv"
+    run(sys.executable, "-m", "venv", venv)
+    run(venv / "bin/python", "-m", "pip", "install", "-q", wheel)
+    return venv / "bin"
+
+
+def bare_environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "SHOAL"))}
+
+
+def test_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "shoal/py.typed" in names
+    assert "shoal/_core.pyi" in names
+    assert any(n.startswith("shoal/_core.cpython") for n in names)
+    assert not [n for n in names if "_core_testing" in n or n.startswith(("src/", "tests/"))]
+
+
+def test_program_runs_on_what_is_installed_alone(clean: Path, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    out = run(clean / "python", program, cwd=tmp_path, env=bare_environment(), timeout=120)
+    assert str(TREE) not in out and "site-packages" in out
+
+
+def test_command_line_answers(clean: Path, tmp_path: Path) -> None:
+    out = run(clean / "shoal", "--help", cwd=tmp_path, env=bare_environment(), timeout=60)
+    assert "run" in out and "compare" in out
+
+
+def test_unmodified_program_runs_on_the_installed_shoal(clean: Path, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import multiprocessing as mp\n"
+        "def f(x): return x + 1\n"
+        "if __name__ == '__main__':\n"
+        "    with mp.Pool(2) as pool:\n"
+        "        print(type(pool).__module__, sum(pool.map(f, range(1000))))\n"
+    )
+    out = run(clean / "shoal", "run", program, cwd=tmp_path, env=bare_environment(), timeout=120)
+    assert out.split()[0].startswith("shoal") and out.split()[1] == "500500"
