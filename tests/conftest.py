@@ -21,6 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A failing example prints a line that reproduces it; slow machines are no failures.
+settings.register_profile("shoal", deadline=None, print_blob=True)
+settings.register_profile("ci", settings.get_profile("shoal"), max_examples=50)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "shoal"))
 
 TREE = Path(__file__).resolve().parents[1]
 # Targets of /proc/self/fd links that belong to the session, not to a test.
