@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Submodules of the drop-in namespace that shoal does not have are the standard library's own.
+
+`import shoal.multiprocessing.queues` gives the very module `multiprocessing.queues`, so its classes
+exist once. A submodule that has a file here (pool) is found by the ordinary import system first.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+_STOCK = "multiprocessing"
+
+
+class _AliasFinder:
+    """Finds `PACKAGE.x` wherever the standard library has `multiprocessing.x`."""
+
+    def __init__(self, package: str) -> None:
+        self._prefix = package + "."
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if not name.startswith(self._prefix):
+            return None
+        stock = f"{_STOCK}.{name[len(self._prefix) :]}"
+        if importlib.util.find_spec(stock) is None:
+            return None
+        loader: Any = _AliasLoader(stock)
+        return ModuleSpec(name, loader)
+
+
+class _AliasLoader:
+    """Puts the standard library's module in the place of the one being imported."""
+
+    def __init__(self, stock: str) -> None:
+        self._stock = stock
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        sys.modules[module.__name__] = importlib.import_module(self._stock)
+
+
+def serve(package: str) -> None:
+    """Answer imports of submodules of `package`, after every other finder."""
+    sys.meta_path.append(_AliasFinder(package))
