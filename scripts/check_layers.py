@@ -20,7 +20,7 @@ SYSTEM_HEADER = re.compile(
     r"|sys|dirent|semaphore|mqueue|syscall|ucontext|termios|pwd|grp)\.h$"
 )
 # C++ wrappers of the same things, and atomics that would bypass os/atomic.hpp.
-BEHIND_OS = {"atomic", "thread", "mutex", "condition_variable", "semaphore", "csignal"}
+BEHIND_OS = {"atomic", "condition_variable", "semaphore", "csignal"}
 CODE = re.compile(r"//.*")
 ATOMIC = re.compile(r"std::atomic(_ref|_flag|_thread_fence)?\b|__atomic_|__sync_")
 
@@ -35,36 +35,49 @@ def layer_of(path: str) -> str | None:
     return parts[1] if parts[0] == "src" and len(parts) > 2 else None
 
 
+def system_header_findings(header: str) -> Iterator[str]:
+    """For a file of a layer above os: the machine's own headers are not for it."""
+    if SYSTEM_HEADER.match(header) or header in BEHIND_OS:
+        yield f"<{header}> belongs in src/os"
+
+
+def own_header_findings(name: str, header: str) -> Iterator[str]:
+    """For any file that includes another of ours."""
+    layer, target = layer_of(name), f"src/{header}"
+    if not (ROOT / target).exists():
+        if not any((ROOT / base / header).exists() for base in ("include", ".")):
+            yield f'"{header}": include by its path below src/ or include/'
+        return
+    below = layer_of(target) or ""
+    if target in FOR_ALL or layer is None or below == layer:
+        return
+    if layer == "testing":
+        if below != "os":
+            yield f"src/testing uses {header}: only os is below it"
+    elif below == "testing":
+        yield f"{header} is compiled into test builds only"
+    elif LAYERS.index(below) > LAYERS.index(layer):
+        yield f"{layer} is below {below}: it cannot use {header}"
+    elif header.startswith("codec/python/"):
+        yield f"{header}: the core below the bindings knows no Python"
+
+
 def include_findings(path: Path, exceptions: set[tuple[str, str]]) -> Iterator[Finding]:
     name = path.relative_to(ROOT).as_posix()
-    layer = layer_of(name)
-    is_test = name.endswith("_test.cpp")
+    if name.endswith("_test.cpp"):
+        return
     for number, text in enumerate(lines(path), 1):
         match = INCLUDE.match(text)
         if not match or (name, match[1] or match[2]) in exceptions:
             continue
-        own, system = match[1], match[2]
-        if system and layer not in ("os", "testing") and layer in LAYERS and not is_test:
-            if SYSTEM_HEADER.match(system) or system in BEHIND_OS - {"thread", "mutex"}:
-                yield path, number, f"<{system}> belongs in src/os"
-        if not own:
+        if match[1]:
+            messages = own_header_findings(name, match[1])
+        elif layer_of(name) not in (None, "os", "testing"):
+            messages = system_header_findings(match[2])
+        else:
             continue
-        if not (ROOT / "src" / own).exists():
-            if not any((ROOT / base / own).exists() for base in ("include", ".")):
-                yield path, number, f'"{own}": include by its path below src/ or include/'
-            continue
-        target = f"src/{own}"
-        if layer == "testing":
-            if layer_of(target) not in ("os", "testing") and not is_test:
-                yield path, number, f"src/testing uses {own}: only os and itself are below it"
-        elif layer in LAYERS and target not in FOR_ALL and not own.startswith("testing/"):
-            if LAYERS.index(layer_of(target) or "trace") > LAYERS.index(layer):
-                yield path, number, f"{layer} is below {layer_of(target)}: it cannot use {own}"
-        elif layer in LAYERS and own.startswith("testing/") and target not in FOR_ALL:
-            if not is_test:
-                yield path, number, f"{own} is compiled into test builds only"
-        if layer in LAYERS and own.startswith("codec/python/") and "codec/python" not in name:
-            yield path, number, f"{own}: the core below the bindings knows no Python"
+        for message in messages:
+            yield path, number, message
 
 
 def atomic_findings(path: Path) -> Iterator[Finding]:

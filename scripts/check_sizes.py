@@ -15,7 +15,7 @@ from sources import CPP, ROOT, Finding, files, finish, lines
 MAX_LINES = 800
 MAX_COLUMNS = 100
 LICENCE = "SPDX-License-Identifier: Apache-2.0"
-LEFTOVER = re.compile(r"(<<<<<<<|>>>>>>>) |\bXXX\b|\bFIXME\b|\bTODO(?!\((perf|port|cleanup|#\d+)\))")
+LEFTOVER = re.compile(r"(<<<<<<<|>>>>>>>) |\b(XXX|FIXME)\b|\bTODO(?!\((perf|port|cleanup|#\d+)\))")
 BUILT_TESTS = re.compile(r"src/(os|arena|sync|channel|codec|pool|collections|trace|testing)/[^/]+$")
 
 

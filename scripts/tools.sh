@@ -14,5 +14,5 @@ PATH="$tools/bin:$venv/bin:$PATH"
 mapfile -t cpp_files < <(find src include bindings examples bench -name '*.[ch]pp' 2>/dev/null | sort)
 python_folders=()
 for folder in python tests bench examples scripts fuzz; do
-  [ -d "$folder" ] && python_folders+=("$folder")
+  if [ -d "$folder" ]; then python_folders+=("$folder"); fi
 done

@@ -49,8 +49,11 @@ def children() -> set[int]:
 
 def command_line(pid: int) -> str:
     try:
-        raw = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        return raw.strip() or Path(f"/proc/{pid}/comm").read_text().strip() + " (zombie)"
+        raw = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+        return (
+            raw.replace("\0", " ").strip()
+            or Path(f"/proc/{pid}/comm").read_text().strip() + " (zombie)"
+        )
     except OSError:
         return "(gone)"
 
