@@ -8,7 +8,6 @@ exist once. A submodule that has a file here (pool) is found by the ordinary imp
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import sys
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
@@ -29,6 +28,8 @@ class _AliasFinder:
     ) -> ModuleSpec | None:
         if not name.startswith(self._prefix):
             return None
+        import importlib.util
+
         stock = f"{_STOCK}.{name[len(self._prefix) :]}"
         if importlib.util.find_spec(stock) is None:
             return None

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `shoal`: run a program on shoal, compare it with the stock library, see the machine.
+
+One module per sub-command, imported when it is called: `shoal run` must start as fast as `python`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+_HELP = """\
+shoal: Python's process pools on one shared memory.
+
+Run a program as it is:
+  shoal run prog.py [args...]        with shoal's Pool and ProcessPoolExecutor in the places
+  shoal run -m module [args...]      of the standard library's, in its children too
+  shoal run --explain prog.py        and say at the end what was swapped and what was left
+
+Measure what that gains:
+  shoal compare prog.py [args...]    both ways, interleaved, several rounds: the outputs must
+  shoal compare -m module [args...]  agree, then medians and ratio
+
+Look at the machine:
+  shoal info                         CPUs and memory this process may use, kernel, start methods
+
+  shoal COMMAND --help               all options of a command
+  shoal --version
+
+In code, the same by `import shoal; shoal.install()`, by `import shoal.multiprocessing`, or with
+more than the standard library offers, by `shoal.Pool` and `shoal.Executor`.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors point to the help instead of printing a usage line that says less."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        self.exit(2, f"{self.prog}: {message}\nTry '{self.prog} --help'.\n")
+
+
+def _add_program(parser: argparse.ArgumentParser) -> None:
+    """The program and its arguments: everything after its name is its own."""
+    parser.add_argument(
+        "-m", dest="module", nargs=argparse.REMAINDER, metavar="module", help="run a module"
+    )
+    parser.add_argument(
+        "-c", dest="code", nargs=argparse.REMAINDER, metavar="code", help="run code given here"
+    )
+    parser.add_argument("program", nargs=argparse.REMAINDER, help="program and its arguments")
+
+
+def _make_parser() -> _Parser:
+    parser = _Parser(prog="shoal", add_help=False)
+    parser.format_help = lambda: _HELP  # type: ignore[method-assign]
+    parser.add_argument("-h", "--help", action="help")
+    parser.add_argument("-V", "--version", action="store_true")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    run = commands.add_parser(
+        "run",
+        usage="shoal run [--explain] prog.py [args...]\n"
+        "       shoal run [--explain] -m module [args...]",
+        description="Run a program with shoal's Pool and ProcessPoolExecutor in the places of the"
+        " standard library's. The program, its exit status and its signals are its own: the"
+        " command replaces itself by `python prog.py`.",
+    )
+    run.add_argument(
+        "--explain", action="store_true", help="at exit, say on stderr what was swapped and left"
+    )
+    _add_program(run)
+
+    compare = commands.add_parser(
+        "compare",
+        usage="shoal compare [options] prog.py [args...]\n"
+        "       shoal compare [options] -m module [args...]",
+        description="Run a program under the standard library and under shoal, in turn, each time"
+        " in a fresh process. The standard output must be the same. Exit status 1 when it is not"
+        " or when a run fails.",
+    )
+    compare.add_argument("--rounds", type=int, default=3, metavar="N", help="rounds (default: 3)")
+    compare.add_argument(
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="REGEX",
+        help="leave lines that match out of the comparison (may be given again)",
+    )
+    compare.add_argument(
+        "--timeout", type=float, metavar="SECONDS", help="a run that takes longer has failed"
+    )
+    compare.add_argument("--show", action="store_true", help="print the program's output, once")
+    compare.add_argument("--json", action="store_true", help="the result as JSON on stdout")
+    _add_program(compare)
+
+    info = commands.add_parser("info", description="What shoal sees of this machine.")
+    info.add_argument("--json", action="store_true", help="as JSON")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The entry point. Returns the exit status."""
+    parser = _make_parser()
+    options = parser.parse_args(arguments)
+    if options.version:
+        import shoal
+
+        print(f"shoal {shoal.__version__}")
+        return 0
+    if options.command is None:
+        sys.stdout.write(_HELP)
+        return 0
+    if options.command == "info":
+        from shoal.cli import info
+
+        return info.main(as_json=options.json)
+
+    command = options.program
+    if options.module is not None:
+        command = ["-m", *options.module]
+    elif options.code is not None:
+        command = ["-c", *options.code]
+    if not command or command in (["-m"], ["-c"]):
+        parser.exit(2, f"shoal {options.command}: which program? Try 'shoal --help'.\n")
+    if options.command == "run":
+        from shoal.cli import run
+
+        return run.main(command, explain=options.explain)
+
+    from shoal.cli import compare
+
+    if options.rounds < 1:
+        parser.exit(2, "shoal compare: --rounds must be at least 1\n")
+    return compare.main(
+        command,
+        rounds=options.rounds,
+        ignore=options.ignore,
+        timeout=options.timeout,
+        show=options.show,
+        as_json=options.json,
+    )

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`shoal run`: an environment variable, then `exec python prog.py`.
+
+Nothing stands between the caller and the program: its exit status, signals, standard streams,
+`__main__` and `sys.argv` are those of `python prog.py`. The start-up file `shoal_boot.pth`, which
+stands beside the package, sees the variable in every interpreter of the program and installs shoal.
+"""
+
+from __future__ import annotations
+
+import os
+import site
+import sys
+from collections.abc import Sequence
+
+
+def find_start_up_file() -> str | None:
+    """The path of the start-up file that interpreters like this one read, if it is there."""
+    for folder in [*site.getsitepackages(), site.getusersitepackages()]:
+        path = os.path.join(folder, "shoal_boot.pth")
+        if os.path.isfile(path):
+            return path
+    return None
+
+
+def interpreter_flags() -> list[str]:
+    """The options that this interpreter was given before the script or `-m`."""
+    flags = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv)]
+    return flags[:-1] if flags[-1:] == ["-m"] else flags
+
+
+def environment(explain: bool = False) -> dict[str, str]:
+    """The environment of a program that is to run on shoal."""
+    chosen = {**os.environ, "SHOAL_RUN": "1"}
+    chosen.pop("SHOAL_EXPLAIN", None)
+    if explain:
+        chosen["SHOAL_EXPLAIN"] = str(os.getpid())
+    return chosen
+
+
+def main(command: Sequence[str], explain: bool) -> int:
+    """Become the program. Returns only when that is impossible."""
+    if find_start_up_file() is None:
+        sys.stderr.write(
+            "shoal run: shoal_boot.pth is not in this interpreter's site-packages, so the program"
+            " would run on the\nstandard library alone. Install shoal as a wheel (pip install), not"
+            " by PYTHONPATH.\n"
+        )
+        return 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    arguments = [sys.executable, *interpreter_flags(), *command]
+    os.execve(sys.executable, arguments, environment(explain))
