@@ -45,7 +45,8 @@ def own_header_findings(name: str, header: str) -> Iterator[str]:
     """For any file that includes another of ours."""
     layer, target = layer_of(name), f"src/{header}"
     if not (ROOT / target).exists():
-        if not any((ROOT / base / header).exists() for base in ("include", ".")):
+        own_folder = "bindings" if name.startswith("bindings/") else "."
+        if not any((ROOT / base / header).exists() for base in ("include", ".", own_folder)):
             yield f'"{header}": include by its path below src/ or include/'
         return
     below = layer_of(target) or ""
