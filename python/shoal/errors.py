@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What shoal raises. Each class also derives from what users of the standard library catch.
+
+    ShoalError
+    +-- WorkerDied         also concurrent.futures.process.BrokenProcessPool (a RuntimeError)
+    +-- TaskTimeout        also TimeoutError
+    +-- RemoteError        the task's exception, when it cannot itself cross the process border
+    +-- PoolClosed         also ValueError and RuntimeError: `Pool` raises the one, `Executor` the other
+    +-- InitializerFailed  also BrokenProcessPool's base, RuntimeError
+    +-- ForkedPool         also RuntimeError: a pool used in the child of a fork
+    +-- MemoryExhausted    also MemoryError
+    +-- CorruptArena       also RuntimeError
+
+All pickle with their attributes, so that a task may raise what a pool of its own raised.
+
+`WorkerDied` is made when first asked for: its base lives in concurrent.futures.process, which takes
+15 ms to import, and most programs never need it. Module state: `WorkerDied`, written once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__all__ = [
+    "CorruptArena",
+    "ForkedPool",
+    "InitializerFailed",
+    "MemoryExhausted",
+    "PoolClosed",
+    "RemoteError",
+    "ShoalError",
+    "TaskTimeout",
+    "WorkerDied",
+]
+
+
+class ShoalError(Exception):
+    """The base of everything that shoal itself raises."""
+
+
+class TaskTimeout(ShoalError, TimeoutError):
+    """A task ran longer than its `timeout=` and was stopped."""
+
+
+class PoolClosed(ShoalError, ValueError, RuntimeError):
+    """The pool or executor takes no more tasks: it was closed, terminated or shut down."""
+
+
+class InitializerFailed(ShoalError, RuntimeError):
+    """The initializer failed in each of several fresh workers; `__cause__` is its last error."""
+
+
+class ForkedPool(ShoalError, RuntimeError):
+    """A pool was used in the child of a fork. Its workers serve the parent; make a pool there."""
+
+
+class MemoryExhausted(ShoalError, MemoryError):
+    """The arena cannot grow: the message says what was asked, what is in use, and which limit."""
+
+
+class CorruptArena(ShoalError, RuntimeError):
+    """Shared memory holds what no shoal process writes; this process stopped trusting it."""
+
+
+class RemoteError(ShoalError):
+    """An exception of the task that could not be sent, or not be rebuilt here, as itself.
+
+    `type_name` is the exception's qualified class name, `message` its text, `traceback_text` the
+    traceback in the worker, `reason` why the exception itself could not come.
+    """
+
+    def __init__(
+        self, type_name: str, message: str = "", traceback_text: str = "", reason: str = ""
+    ) -> None:
+        super().__init__(type_name, message, traceback_text, reason)
+        self.type_name = type_name
+        self.message = message
+        self.traceback_text = traceback_text
+        self.reason = reason
+
+    def __str__(self) -> str:
+        text = f"{self.type_name}: {self.message}" if self.message else self.type_name
+        return f"{text}\n(a stand-in: {self.reason})" if self.reason else text
+
+
+if TYPE_CHECKING:
+    from concurrent.futures.process import BrokenProcessPool
+
+    class WorkerDied(ShoalError, BrokenProcessPool):
+        """See `_make_worker_died`; written out here for type checkers."""
+
+        pid: int | None
+        signal: int | None
+        exitcode: int | None
+        peak_memory: int | None
+        memory_limit_hit: bool
+        task: str | None
+        arguments: str | None
+
+        def __init__(
+            self,
+            message: str = ...,
+            *,
+            pid: int | None = ...,
+            signal: int | None = ...,
+            exitcode: int | None = ...,
+            peak_memory: int | None = ...,
+            memory_limit_hit: bool = ...,
+            task: str | None = ...,
+            arguments: str | None = ...,
+        ) -> None: ...
+
+
+def _make_worker_died() -> type:
+    from concurrent.futures.process import BrokenProcessPool
+
+    class WorkerDied(ShoalError, BrokenProcessPool):
+        """A worker process ended while it ran a task; the pool has started another one.
+
+        `pid`; `signal` (a number) or `exitcode`, the other is None; `peak_memory` in bytes;
+        `memory_limit_hit`: a memory limit killed it; `task`: the function's name; `arguments`: a
+        short text of its arguments. What is not known is None.
+        """
+
+        def __init__(
+            self,
+            message: str = "",
+            *,
+            pid: int | None = None,
+            signal: int | None = None,
+            exitcode: int | None = None,
+            peak_memory: int | None = None,
+            memory_limit_hit: bool = False,
+            task: str | None = None,
+            arguments: str | None = None,
+        ) -> None:
+            super().__init__(message)
+            self.pid = pid
+            self.signal = signal
+            self.exitcode = exitcode
+            self.peak_memory = peak_memory
+            self.memory_limit_hit = memory_limit_hit
+            self.task = task
+            self.arguments = arguments
+
+    WorkerDied.__qualname__ = "WorkerDied"
+    return WorkerDied
+
+
+def __getattr__(name: str) -> Any:
+    if name != "WorkerDied":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Two threads may both get here; setdefault makes the first one's class the only one.
+    return globals().setdefault("WorkerDied", _make_worker_died())
