@@ -2,8 +2,9 @@
 find_package(Threads REQUIRED)
 
 add_library(shoal_flags INTERFACE)
+# Type objects and method tables of the C API name only the fields that they set.
 target_compile_options(shoal_flags INTERFACE
-  -Wall -Wextra -Wshadow -Wconversion -Wnon-virtual-dtor -Woverloaded-virtual
+  -Wall -Wextra -Wno-missing-field-initializers -Wshadow -Wconversion -Wnon-virtual-dtor -Woverloaded-virtual
   -Wundef -Wvla -Wimplicit-fallthrough)
 if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
   target_compile_options(shoal_flags INTERFACE -Wthread-safety)
