@@ -17,7 +17,7 @@ def print_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str
         return
     table = Table(title=title, title_justify="left", title_style="bold", header_style="bold")
     for column, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if column else "left", no_wrap=column == 0)
+        table.add_column(heading, justify="right" if column else "left", no_wrap=column > 0)
     for row in rows:
         table.add_row(*row)
     width = None if sys.stdout.isatty() else 120

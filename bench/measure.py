@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a benchmark is made of: rows, samples, and the pools of both sides.
+
+A *row* is one line of the table: a question with the same workload for every side. A *sample* is
+one answer, taken in a fresh process (see run.py), so no side finds memory that another has warmed
+or left behind. Its value is a cost: smaller is better. Its check is a count or checksum that has to
+be the same for all sides and all rounds, else the row has no result.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import multiprocessing.pool
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+STDLIB, SHOAL = "stdlib", "shoal"
+WORKERS = 2
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much work: `quick` is for CI, where a benchmark only has to run and to be right."""
+
+    quick: bool
+    round_number: int = 0
+
+    def pick(self, full: int, quick: int) -> int:
+        return quick if self.quick else full
+
+
+@dataclass
+class Sample:
+    """One answer of one side."""
+
+    value: float
+    check: object
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    `target`: the ratio standard library / shoal to reach. `limit`: for a row of shoal alone, the
+    value not to exceed. `peers`: rivals can run it too.
+    """
+
+    name: str
+    title: str
+    unit: str
+    measure: Callable[[str, Scale], Sample]
+    target: float | None = None
+    limit: float | None = None
+    sides: tuple[str, ...] = (STDLIB, SHOAL)
+    rounds: int = 5
+    peers: bool = False
+
+
+@contextmanager
+def open_pool(side: str, processes: int = WORKERS) -> Iterator[Any]:
+    """A pool of the side: fork for the standard library, shoal's default start for shoal."""
+    if side == SHOAL:
+        import shoal
+
+        with shoal.Pool(processes) as pool:
+            yield pool
+    else:
+        with multiprocessing.get_context("fork").Pool(processes) as pool:
+            yield pool
+
+
+@contextmanager
+def open_executor(side: str, processes: int = WORKERS) -> Iterator[Any]:
+    """An executor of the side, or of a rival that has the same interface."""
+    if side == SHOAL:
+        import shoal
+
+        with shoal.Executor(processes) as executor:
+            yield executor
+    elif side == STDLIB:
+        context = multiprocessing.get_context("fork")
+        with concurrent.futures.ProcessPoolExecutor(processes, mp_context=context) as executor:
+            yield executor
+    else:
+        from rivals import peers
+
+        with peers.open_executor(side, processes) as executor:
+            yield executor
+
+
+def median_seconds(call: Callable[[], object], repeats: int, warm_up: int = 1) -> float:
+    """Median time of a call after a few that are not counted."""
+    for _ in range(warm_up):
+        call()
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def best_seconds(call: Callable[[], object], repeats: int, warm_up: int = 1) -> float:
+    """Shortest time of a call: for work so long that only noise can be added to it."""
+    for _ in range(warm_up):
+        call()
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return min(times)
