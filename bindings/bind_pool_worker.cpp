@@ -1,0 +1,511 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// shoal._core.Worker: the loop of a worker process. It takes batches, decodes, calls, encodes and publishes without
+// returning to Python between tasks.
+//
+// Worker(pool, seat, agent_bell, hooks, stop_class): `hooks` is an object with the methods
+//   decode_function(bytes) -> callable          a function the pool sends once
+//   apply_definition(bytes) -> None             one entry of the definitions log, in order
+//   encode_error(exception, during) -> tuple    plain values; during: "run", "encode" or "decode"; never raises
+// run() returns when the pool ends, or after `units_per_worker` units. It is used by one thread.
+//
+// The GIL is released only while waiting for work, and every 5 ms for the task's own threads.
+#include <Python.h>
+
+#include <unistd.h>
+
+#include <cstring>
+#include <memory>
+#include <unordered_map>
+
+#include "bind.hpp"
+#include "codec/python/codec.hpp"
+#include "os/clock.hpp"
+#include "os/cpus.hpp"
+#include "pool/worker.hpp"
+#include "raised.hpp"
+
+namespace shoal::bindings {
+
+namespace {
+
+using codec::MessageBuilder;
+using codec::MessageView;
+using pool::BatchHeader;
+using pool::WorkerSeat;
+
+constexpr size_t kFunctionCache = 512;    // functions kept decoded; the oldest half goes when it is full
+constexpr int64_t kYieldNs = 5'000'000;   // as sys.getswitchinterval()
+
+void count(os::Atomic<uint64_t>& counter, uint64_t amount) noexcept {
+  // order: relaxed; only this worker writes its counters
+  counter.store(counter.load(os::relaxed) + amount, os::relaxed);
+}
+
+struct Worker {
+  PyObject_HEAD
+  std::unique_ptr<WorkerSeat> seat;
+  std::unique_ptr<MessageBuilder> builder;
+  std::unordered_map<uint64_t, PyObject*>* functions;
+  PyObject* hooks;
+  PyObject* stop_class;  // the exception class that the stop signal's handler raises
+  arena::Handle next_definition;
+  uint32_t definitions;
+  uint64_t unit_limit;
+  uint64_t units;
+  uint64_t yield_ticks;
+  uint64_t yielded_at;
+  int agent_bell;  // write end of the agent's bell: a time limit nearer than its next look
+};
+
+MessageView view_of_batch(Worker* self) {
+  BatchHeader* batch = self->seat->batch();
+  return {&self->seat->member().arena(), &self->seat->member(), batch->payload(), batch->payload_size,
+          batch->attachment_handles(), batch->attachments, self->seat->batch_handle()};
+}
+
+// ---- Errors -------------------------------------------------------------------------------------------------------
+
+// Takes the exception that is set and turns it into a result word that names an error record. 0: not even that worked.
+uint64_t write_error(Worker* self, const char* during) {
+  PyObject* value = take_raised();
+  PyObject* encoded = PyObject_CallMethod(self->hooks, "encode_error", "Os", value, during);
+  Py_XDECREF(value);
+  count(self->seat->seat().errors, 1);
+  MessageBuilder& out = *self->builder;
+  out.clear();
+  if (encoded == nullptr || !codec::python::encode(encoded, out)) {
+    PyErr_WriteUnraisable(self->hooks);
+    Py_XDECREF(encoded);
+    return 0;
+  }
+  Py_DECREF(encoded);
+  try {
+    const uint64_t word = self->seat->write_record(
+        out.bytes.data(), out.bytes.size(), out.attachments.data(),
+        static_cast<uint32_t>(out.attachments.size()), pool::kRecordError);
+    out.forget();
+    return word;
+  } catch (...) {
+    set_python_error();
+    PyErr_WriteUnraisable(self->hooks);
+    out.clear();
+    return 0;
+  }
+}
+
+// The word for a result; an error record when it cannot be encoded. Steals nothing.
+uint64_t result_word(Worker* self, PyObject* result) {
+  uint64_t word = 0;
+  if (codec::python::to_word(result, &word)) return word;
+  const uint64_t begin = os::ticks();
+  MessageBuilder& out = *self->builder;
+  out.clear();
+  out.move_arrays = true;
+  bool ok = codec::python::encode(result, out);
+  if (ok) {
+    try {
+      word = self->seat->write_record(out.bytes.data(), out.bytes.size(), out.attachments.data(),
+                                      static_cast<uint32_t>(out.attachments.size()), 0);
+      out.forget();
+    } catch (...) {
+      set_python_error();
+      out.clear();
+      ok = false;
+    }
+  }
+  count(self->seat->seat().encode_ticks, os::ticks() - begin);
+  return ok ? word : write_error(self, "encode");
+}
+
+// ---- Functions and definitions --------------------------------------------------------------------------------------
+
+bool apply_definitions(Worker* self, uint32_t wanted) {
+  arena::Arena& arena = self->seat->member().arena();
+  while (self->definitions < wanted) {
+    if (self->next_definition == 0) {
+      self->next_definition = self->seat->pool().definitions.load();
+    }
+    auto* block = arena.at<pool::DefinitionBlock>(self->next_definition);
+    PyObject* done = PyObject_CallMethod(self->hooks, "apply_definition", "y#",
+                                         reinterpret_cast<const char*>(block->bytes()),
+                                         static_cast<Py_ssize_t>(block->size));
+    self->definitions += 1;
+    if (const arena::Handle next = block->next.load()) {
+      self->next_definition = next;
+    } else if (self->definitions < wanted) {
+      PyErr_SetString(PyExc_SystemError, "the log of definitions is shorter than it should be");
+      Py_XDECREF(done);
+      return false;
+    }
+    if (done == nullptr) return false;
+    Py_DECREF(done);
+  }
+  return true;
+}
+
+PyObject* decode_function(Worker* self, BatchHeader* batch) {
+  arena::Arena& arena = self->seat->member().arena();
+  auto* block = arena.at<pool::FunctionBlock>(batch->function_block);
+  return PyObject_CallMethod(self->hooks, "decode_function", "y#",
+                             reinterpret_cast<const char*>(block->bytes()),
+                             static_cast<Py_ssize_t>(block->size));
+}
+
+// Borrowed reference, or nullptr with an error set.
+PyObject* function_of(Worker* self, BatchHeader* batch) {
+  auto& cache = *self->functions;
+  if (auto found = cache.find(batch->function); found != cache.end()) return found->second;
+  PyObject* function = decode_function(self, batch);
+  if (function == nullptr) return nullptr;
+  if (cache.size() >= kFunctionCache) {
+    for (auto& [number, old] : cache) Py_DECREF(old);
+    cache.clear();
+  }
+  cache.emplace(batch->function, function);
+  return function;
+}
+
+// ---- Running a unit -------------------------------------------------------------------------------------------------
+
+PyObject* unit_value(Worker* self, uint32_t unit) {
+  BatchHeader* batch = self->seat->batch();
+  const uint64_t word = batch->argument_words()[unit].load();
+  if (!pool::word_is_offset(word)) return codec::python::from_word(word);
+  const uint64_t begin = os::ticks();
+  const auto ownership =
+      batch->flags & pool::kKeepMessage ? codec::python::copy_out : codec::python::move_out;
+  size_t end = 0;
+  PyObject* value =
+      codec::python::decode(view_of_batch(self), pool::word_offset(word), &end, ownership);
+  count(self->seat->seat().decode_ticks, os::ticks() - begin);
+  if (value != nullptr) count(self->seat->seat().bytes_in, end - pool::word_offset(word));
+  return value;
+}
+
+// `value` of a call unit: ([function,] args[, kwargs]).
+PyObject* call_unit(PyObject* function, PyObject* value) {
+  Py_ssize_t at = 0;
+  if (!PyTuple_CheckExact(value)) {
+    PyErr_SetString(PyExc_SystemError, "malformed call");
+    return nullptr;
+  }
+  const Py_ssize_t size = PyTuple_GET_SIZE(value);
+  if (function == nullptr && size > 0) function = PyTuple_GET_ITEM(value, at++);
+  PyObject* arguments = at < size ? PyTuple_GET_ITEM(value, at++) : nullptr;
+  PyObject* keywords = at < size ? PyTuple_GET_ITEM(value, at++) : nullptr;
+  if (function == nullptr || arguments == nullptr || !PyTuple_Check(arguments)) {
+    PyErr_SetString(PyExc_SystemError, "malformed call");
+    return nullptr;
+  }
+  return PyObject_Call(function, arguments, keywords);
+}
+
+PyObject* call_item(PyObject* function, PyObject* item, uint32_t flags) {
+  if (flags & pool::kStarItems) {
+    PyObject* arguments = PySequence_Tuple(item);
+    if (arguments == nullptr) return nullptr;
+    PyObject* result = PyObject_CallObject(function, arguments);
+    Py_DECREF(arguments);
+    return result;
+  }
+  return PyObject_CallOneArg(function, item);
+}
+
+// What an ended call gave, as a result word; `*cancelled` when the unit was stopped by a cancel.
+uint64_t outcome(Worker* self, PyObject* result, pool::StopReason stop, bool* cancelled) {
+  if (result != nullptr) {
+    const uint64_t word = result_word(self, result);
+    Py_DECREF(result);
+    return word;
+  }
+  if (stop != pool::StopReason::none && PyErr_ExceptionMatches(self->stop_class)) {
+    PyErr_Clear();
+    *cancelled = stop == pool::StopReason::cancel;
+    return pool::kTimedOutItem;
+  }
+  return write_error(self, "run");
+}
+
+// The agent sleeps until the nearest limit it knows of.
+void ring_agent(Worker* self) {
+  pool::PoolState& state = self->seat->pool();
+  if (self->seat->seat().deadline_ns.load() >= state.agent_wakes_ns.load()) return;
+  const char byte = 1;
+  (void)!write(self->agent_bell, &byte, 1);  // full: it has been rung
+}
+
+// Runs one item between begin_unit and end_unit and publishes it. False: the unit was cancelled.
+bool run_item(Worker* self, const WorkerSeat::Claim& claim, uint32_t item, bool last,
+              PyObject* function, PyObject* value) {
+  WorkerSeat& seat = *self->seat;
+  BatchHeader* batch = seat.batch();
+  seat.begin_unit(claim, batch->timeout_ns);
+  if (batch->timeout_ns > 0) ring_agent(self);
+  const uint64_t begin = os::ticks();
+  PyObject* result = batch->flags & pool::kCallUnits ? call_unit(function, value)
+                                                     : call_item(function, value, batch->flags);
+  const uint64_t end = os::ticks();
+  count(seat.seat().busy_ticks, end - begin);
+  const pool::StopReason stop = result == nullptr ? seat.stop_reason() : pool::StopReason::none;
+  bool cancelled = false;
+  const uint64_t word = outcome(self, result, stop, &cancelled);
+  seat.end_unit();
+  if (cancelled) {
+    seat.publish_cancelled(claim, item);
+    return false;
+  }
+  seat.publish_item(claim, item, word, last);
+  seat.notify(end);
+  return true;
+}
+
+void publish_error_for_rest(Worker* self, const WorkerSeat::Claim& claim, uint32_t items,
+                            const char* during) {
+  const uint64_t word = write_error(self, during);
+  for (uint32_t item = claim.progress; item < items; ++item) {
+    self->seat->publish_item(claim, item, word, item + 1 == items);
+  }
+}
+
+void run_chunk(Worker* self, const WorkerSeat::Claim& claim, PyObject* function, PyObject* value) {
+  BatchHeader* batch = self->seat->batch();
+  const uint32_t items = batch->item_count(claim.unit);
+  Py_ssize_t at = 0;
+  if (batch->flags & pool::kOwnFunction) function = PyTuple_GET_ITEM(value, at++);
+  if (!PyTuple_CheckExact(value) || PyTuple_GET_SIZE(value) != at + items) {
+    PyErr_SetString(PyExc_SystemError, "malformed chunk");
+    return publish_error_for_rest(self, claim, items, "decode");
+  }
+  for (uint32_t item = claim.progress; item < items; ++item) {
+    PyObject* argument = PyTuple_GET_ITEM(value, at + item);
+    if (!run_item(self, claim, item, item + 1 == items, function, argument)) return;
+  }
+}
+
+void run_unit(Worker* self, const WorkerSeat::Claim& claim, PyObject* function) {
+  BatchHeader* batch = self->seat->batch();
+  PyObject* value = unit_value(self, claim.unit);
+  if (value == nullptr) {
+    publish_error_for_rest(self, claim, batch->item_count(claim.unit), "decode");
+  } else if (batch->flags & pool::kChunkUnits) {
+    run_chunk(self, claim, function, value);
+  } else if (batch->flags & pool::kOwnFunction && !(batch->flags & pool::kCallUnits)) {
+    // (function, item): a callable that is pickled with each unit
+    if (PyTuple_CheckExact(value) && PyTuple_GET_SIZE(value) == 2) {
+      run_item(self, claim, 0, true, PyTuple_GET_ITEM(value, 0), PyTuple_GET_ITEM(value, 1));
+    } else {
+      PyErr_SetString(PyExc_SystemError, "malformed unit");
+      publish_error_for_rest(self, claim, 1, "decode");
+    }
+  } else {
+    run_item(self, claim, 0, true, function, value);
+  }
+  Py_XDECREF(value);
+}
+
+// Signals between units, and a turn for other threads of the task's making.
+bool breathe(Worker* self) {
+  if (PyErr_CheckSignals() < 0) {
+    if (!PyErr_ExceptionMatches(self->stop_class)) return false;
+    PyErr_Clear();  // meant for a unit that has ended
+  }
+  const uint64_t now = os::ticks();
+  if (now - self->yielded_at > self->yield_ticks) {
+    self->yielded_at = now;
+    Py_BEGIN_ALLOW_THREADS
+    Py_END_ALLOW_THREADS
+  }
+  return true;
+}
+
+bool run_batch(Worker* self) {
+  WorkerSeat& seat = *self->seat;
+  BatchHeader* batch = seat.batch();
+  PyObject* function = nullptr;
+  PyObject* failure = nullptr;  // why the function is not to be had: the outcome of each unit
+  if (!apply_definitions(self, batch->definitions) ||
+      (!(batch->flags & pool::kOwnFunction) && (function = function_of(self, batch)) == nullptr)) {
+    failure = take_raised();
+  }
+  Py_XINCREF(function);
+  bool fine = true;
+  while (fine && !seat.should_leave()) {
+    const auto claim = seat.claim();
+    if (!claim) break;
+    if (failure != nullptr) {
+      put_raised(Py_NewRef(failure));
+      publish_error_for_rest(self, *claim, batch->item_count(claim->unit), "decode");
+    } else {
+      run_unit(self, *claim, function);
+    }
+    ++self->units;
+    if (self->unit_limit != 0 && self->units >= self->unit_limit) break;
+    fine = breathe(self);
+  }
+  Py_XDECREF(function);
+  Py_XDECREF(failure);
+  seat.leave_batch();
+  return fine;
+}
+
+// ---- The type ---------------------------------------------------------------------------------------------------------
+
+PyObject* worker_run(Worker* self, PyObject*) {
+  WorkerSeat& seat = *self->seat;
+  seat.ready();
+  for (;;) {
+    if (seat.should_leave()) Py_RETURN_NONE;
+    if (self->unit_limit != 0 && self->units >= self->unit_limit) Py_RETURN_NONE;
+    if (seat.enter_next() != nullptr) {
+      if (!run_batch(self)) return nullptr;
+      continue;
+    }
+    WorkerSeat::Wait wait;
+    Py_BEGIN_ALLOW_THREADS
+    wait = seat.wait();
+    Py_END_ALLOW_THREADS
+    if (wait == WorkerSeat::Wait::leave) Py_RETURN_NONE;
+    if (!breathe(self)) return nullptr;
+  }
+}
+
+// True when the unit that runs now is to be stopped: the stop signal's handler asks before it raises.
+PyObject* worker_stopping(Worker* self, PyObject*) {
+  return PyBool_FromLong(self->seat->stop_reason() != pool::StopReason::none);
+}
+
+PyObject* worker_leaving(Worker* self, PyObject* kind) {
+  const long value = PyLong_AsLong(kind);
+  if (value == -1 && PyErr_Occurred()) return nullptr;
+  self->seat->seat().exit_kind.store(static_cast<uint32_t>(value));
+  Py_RETURN_NONE;
+}
+
+// The encoded error of a failed initializer, for the client to show.
+PyObject* worker_fail_start(Worker* self, PyObject* encoded) {
+  MessageBuilder& out = *self->builder;
+  out.clear();
+  if (!codec::python::encode(encoded, out)) return nullptr;
+  try {
+    arena::Member& member = self->seat->member();
+    const auto handle = member.allocate(sizeof(pool::FunctionBlock) + out.bytes.size());
+    auto* block = new (member.arena().address(handle)) pool::FunctionBlock{};
+    block->size = out.bytes.size();
+    std::memcpy(block->bytes(), out.bytes.data(), out.bytes.size());
+    const arena::Handle pool_handle = member.arena().handle_of(&self->seat->pool());
+    member.give_to_block(handle, pool_handle);  // outlives this worker; the client takes and frees it
+    uint64_t none = 0;
+    if (!self->seat->pool().failure.compare_exchange(none, handle)) {
+      member.free_child(handle, pool_handle);
+    }
+  } catch (...) {
+    set_python_error();
+    return nullptr;
+  }
+  Py_RETURN_NONE;
+}
+
+PyObject* worker_startup(Worker* self, PyObject*) {
+  const arena::Handle handle = self->seat->pool().startup.load();
+  if (handle == 0) Py_RETURN_NONE;
+  auto* block = self->seat->member().arena().at<pool::FunctionBlock>(handle);
+  return PyBytes_FromStringAndSize(reinterpret_cast<const char*>(block->bytes()),
+                                   static_cast<Py_ssize_t>(block->size));
+}
+
+PyObject* worker_apply_definitions(Worker* self, PyObject*) {
+  if (!apply_definitions(self, self->seat->pool().definition_count.load())) return nullptr;
+  Py_RETURN_NONE;
+}
+
+PyObject* worker_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
+  unsigned long long pool_handle = 0;
+  unsigned seat = 0;
+  PyObject *hooks = nullptr, *stop_class = nullptr;
+  int bell = -1;
+  if (!PyArg_ParseTuple(arguments, "KIiOO", &pool_handle, &seat, &bell, &hooks, &stop_class)) {
+    return nullptr;
+  }
+  arena::Member* member = current_member();
+  if (member == nullptr) return nullptr;
+  auto* self = reinterpret_cast<Worker*>(type->tp_alloc(type, 0));
+  if (self == nullptr) return nullptr;
+  try {
+    new (&self->seat) std::unique_ptr<WorkerSeat>(new WorkerSeat(*member, pool_handle, seat));
+    new (&self->builder) std::unique_ptr<MessageBuilder>(new MessageBuilder(member));
+    self->functions = new std::unordered_map<uint64_t, PyObject*>;
+  } catch (...) {
+    set_python_error();
+    Py_DECREF(self);
+    return nullptr;
+  }
+  self->agent_bell = bell;
+  self->hooks = Py_NewRef(hooks);
+  self->stop_class = Py_NewRef(stop_class);
+  self->unit_limit = self->seat->pool().units_per_worker.load();
+  self->yield_ticks = static_cast<uint64_t>(kYieldNs / os::ns_per_tick());
+  self->yielded_at = os::ticks();
+  return reinterpret_cast<PyObject*>(self);
+}
+
+void worker_dealloc(Worker* self) {
+  PyTypeObject* type = Py_TYPE(self);
+  if (self->functions != nullptr) {
+    for (auto& [number, function] : *self->functions) Py_DECREF(function);
+    delete self->functions;
+  }
+  self->builder.reset();
+  self->seat.reset();
+  Py_XDECREF(self->hooks);
+  Py_XDECREF(self->stop_class);
+  type->tp_free(self);
+  Py_DECREF(type);
+}
+
+PyMethodDef worker_methods[] = {
+    {"run", reinterpret_cast<PyCFunction>(worker_run), METH_NOARGS,
+     "Take and run units until the pool ends or this worker has run its share."},
+    {"stopping", reinterpret_cast<PyCFunction>(worker_stopping), METH_NOARGS,
+     "True when the unit that runs now is to be stopped."},
+    {"leaving", reinterpret_cast<PyCFunction>(worker_leaving), METH_O,
+     "Record why this worker leaves on its own: 1 planned, 2 initializer failed."},
+    {"fail_start", reinterpret_cast<PyCFunction>(worker_fail_start), METH_O,
+     "Leave an encoded error for the client: this worker could not start."},
+    {"startup", reinterpret_cast<PyCFunction>(worker_startup), METH_NOARGS,
+     "The bytes that the client left for starting workers, or None."},
+    {"apply_definitions", reinterpret_cast<PyCFunction>(worker_apply_definitions), METH_NOARGS,
+     "Apply all definitions logged so far."},
+    {nullptr, nullptr, 0, nullptr}};
+
+PyType_Slot worker_slots[] = {{Py_tp_new, reinterpret_cast<void*>(worker_new)},
+                              {Py_tp_dealloc, reinterpret_cast<void*>(worker_dealloc)},
+                              {Py_tp_methods, worker_methods},
+                              {0, nullptr}};
+
+PyType_Spec worker_spec = {"shoal._core.Worker", sizeof(Worker), 0, Py_TPFLAGS_DEFAULT,
+                           worker_slots};
+
+
+PyObject* set_pickler(PyObject*, PyObject* arguments) {
+  PyObject *dumps = nullptr, *loads = nullptr;
+  if (!PyArg_ParseTuple(arguments, "OO", &dumps, &loads)) return nullptr;
+  codec::python::set_pickler(dumps, loads);
+  Py_RETURN_NONE;
+}
+
+PyMethodDef functions[] = {
+    {"set_pickler", set_pickler, METH_VARARGS,
+     "set_pickler(dumps, loads): the way of values that the fast path does not take."},
+    {nullptr, nullptr, 0, nullptr}};
+
+}  // namespace
+
+bool bind_pool_worker(PyObject* module) {
+  PyObject* type = PyType_FromSpec(&worker_spec);
+  if (type == nullptr || PyModule_AddObjectRef(module, "Worker", type) < 0) return false;
+  Py_DECREF(type);
+  return PyModule_AddFunctions(module, functions) == 0;
+}
+
+}  // namespace shoal::bindings

@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Outcomes on their way back: news from the workers, read and told to sinks and jobs; deaths; waiting.
+#include <algorithm>
+
+#include "codec/python/codec.hpp"
+#include "os/clock.hpp"
+#include "os/process.hpp"
+#include "pool_client.hpp"
+#include "raised.hpp"
+
+namespace shoal::bindings {
+
+namespace {
+
+using pool::BatchHeader;
+using pool::ClientPool;
+using pool::Unit;
+using pool::UnitState;
+
+constexpr int64_t kSliceNs = 100'000'000;  // signals that come just before the system call wait this long (TRAPS 4)
+constexpr size_t kSummaryChars = 200;
+
+thread_local PyObject* encoding_hooks = nullptr;
+
+Flight& flight_at(Client* client, uint32_t slot) { return (*client->flights)[slot]; }
+
+// Tells the batch's sink or job about one item; steals `value`.
+void deliver(Client* client, uint32_t slot, uint32_t index, PyObject* value, bool error) {
+  const Flight& flight = flight_at(client, slot);
+  if (flight.job != nullptr) return job_deliver(flight.job, flight.first_index + index, value, error);
+  PyObject* sink = Py_NewRef(flight.sink);
+  PyObject* done = PyObject_CallMethod(sink, "_deliver", "OO", error ? Py_False : Py_True, value);
+  if (done == nullptr) PyErr_WriteUnraisable(sink);
+  Py_XDECREF(done);
+  Py_DECREF(sink);
+  Py_DECREF(value);
+}
+
+// The task's function and a short form of its arguments, from the message: nothing is unpickled for it.
+PyObject* describe(Client* client, uint32_t slot, uint32_t unit) {
+  const Flight& flight = flight_at(client, slot);
+  BatchHeader* batch = client->pool->batch(slot);
+  const uint64_t word = batch->argument_words()[unit].load();
+  PyObject* arguments = nullptr;
+  if (pool::word_is_offset(word)) {
+    const codec::MessageView view{&client->pool->member().arena(), nullptr, batch->payload(),
+                                  batch->payload_size, batch->attachment_handles(),
+                                  batch->attachments, client->pool->batch_handle(slot)};
+    arguments = codec::python::summarize(view, pool::word_offset(word), kSummaryChars);
+  } else if (PyObject* value = codec::python::from_word(word)) {
+    arguments = PyObject_Repr(value);
+    Py_DECREF(value);
+  }
+  if (arguments == nullptr) {
+    PyErr_Clear();
+    arguments = PyUnicode_FromString("?");
+  }
+  PyObject* name = flight.name != nullptr ? flight.name : Py_None;
+  return Py_BuildValue("(ON)", name, arguments);
+}
+
+void deliver_lost(Client* client, uint32_t slot, uint32_t unit, uint32_t item,
+                  const ClientPool::Death& death) {
+  PyObject* what = describe(client, slot, unit);
+  PyObject* arguments = Py_BuildValue("(IIKNN)", death.pid, death.status, death.peak_memory,
+                                      PyBool_FromLong(death.memory_limit), what);
+  const uint32_t index = client->pool->batch(slot)->first_item(unit) + item;
+  deliver(client, slot, index, make_error(client, "worker_died", arguments), true);
+}
+
+void deliver_timed_out(Client* client, uint32_t slot, uint32_t unit, uint32_t index) {
+  const double seconds = static_cast<double>(client->pool->batch(slot)->timeout_ns) * 1e-9;
+  PyObject* arguments = Py_BuildValue("(dN)", seconds, describe(client, slot, unit));
+  deliver(client, slot, index, make_error(client, "timed_out", arguments), true);
+}
+
+// The record behind a result word, or nullptr with an error set when it lies nowhere in the batch's results.
+pool::ResultRecord* record_at(Client* client, uint64_t word, arena::Handle* block) {
+  arena::Arena& arena = client->pool->member().arena();
+  const uint64_t offset = pool::word_offset(word);
+  *block = arena.contains(offset, sizeof(pool::ResultRecord)) ? arena.block_of(arena.address(offset)) : 0;
+  if (*block != 0) {
+    const uint64_t room = *block + arena.block_size(*block) - offset;
+    auto* record = arena.at<pool::ResultRecord>(offset);
+    if (room >= sizeof(pool::ResultRecord) && record->attachments <= room / 8 &&
+        record->size <= room && record->extent() <= room) {
+      return record;
+    }
+  }
+  PyErr_Format(PyExc_SystemError, "a worker left a result at %llu, where none can be",
+               static_cast<unsigned long long>(offset));
+  return nullptr;
+}
+
+// Decodes a result; `*error` when it is the task's exception. Never null.
+PyObject* read_result(Client* client, uint64_t word, bool* error) {
+  *error = false;
+  if (!pool::word_is_offset(word)) return codec::python::from_word(word);
+  arena::Handle block = 0;
+  PyObject* value = nullptr;
+  bool failed = false;
+  if (pool::ResultRecord* record = record_at(client, word, &block)) {
+    failed = (record->flags & pool::kRecordError) != 0;
+    arena::Member& member = client->pool->member();
+    const codec::MessageView view{&member.arena(), &member, record->value(), record->size,
+                                  record->attachment_handles(), record->attachments, block};
+    value = codec::python::decode(view, 0, nullptr, codec::python::move_out);
+  }
+  if (value != nullptr && !failed) return value;
+  *error = true;
+  if (value != nullptr) return make_error(client, "decode_error", Py_BuildValue("(N)", value));
+  return make_error(client, "undecodable", Py_BuildValue("(N)", take_raised()));
+}
+
+void read_item(Client* client, uint32_t slot, uint32_t unit, uint32_t item) {
+  BatchHeader* batch = client->pool->batch(slot);
+  const uint32_t index = batch->first_item(unit) + item;
+  const uint64_t word = batch->result_words()[index].load();
+  if (word == pool::kLostItem) return;  // told when the death was resolved
+  if (word == pool::kTimedOutItem) return deliver_timed_out(client, slot, unit, index);
+  bool error = false;
+  PyObject* value = read_result(client, word, &error);
+  deliver(client, slot, index, value, error);
+}
+
+void read_unit(Client* client, uint32_t slot, uint32_t unit) {
+  BatchHeader* batch = client->pool->batch(slot);
+  const uint32_t items = batch->item_count(unit);
+  // order: acquire; pairs with the release store in WorkerSeat::publish_item
+  const Unit state = Unit::of(batch->unit_words()[unit].load(os::acquire));
+  const uint32_t published = std::min(state.progress, items);
+  while (flight_at(client, slot).seen[unit] < published) {
+    read_item(client, slot, unit, flight_at(client, slot).seen[unit]++);
+  }
+  if (!state.final()) return;
+  if (state.state == UnitState::cancelled) {
+    for (uint32_t item = published; item < items; ++item) {
+      deliver(client, slot, batch->first_item(unit) + item,
+              make_error(client, "cancelled", PyTuple_New(0)), true);
+    }
+  }
+  Flight& flight = flight_at(client, slot);
+  flight.seen[unit] = kRead;
+  flight.finished += 1;
+}
+
+void finish_flight(Client* client, uint32_t slot) {
+  Flight flight = std::move(flight_at(client, slot));
+  flight_at(client, slot) = Flight{};
+  client->pool->retire(slot);
+  if (flight.job != nullptr) flight.job->bytes -= flight.bytes;
+  Py_XDECREF(flight.sink);
+  Py_XDECREF(reinterpret_cast<PyObject*>(flight.job));
+  Py_XDECREF(reinterpret_cast<PyObject*>(flight.function));
+  Py_XDECREF(flight.name);
+}
+
+void read_flight(Client* client, uint32_t slot) {
+  if (flight_at(client, slot).ticket == 0) return;
+  if (flight_at(client, slot).busy) {
+    flight_at(client, slot).again = true;
+    return;
+  }
+  flight_at(client, slot).busy = true;
+  const uint32_t units = client->pool->batch(slot)->units;
+  do {
+    flight_at(client, slot).again = false;
+    bool gap = false;
+    for (uint32_t unit = flight_at(client, slot).scan_from; unit < units; ++unit) {
+      if (flight_at(client, slot).seen[unit] != kRead) read_unit(client, slot, unit);
+      gap = gap || flight_at(client, slot).seen[unit] != kRead;
+      if (!gap) flight_at(client, slot).scan_from = unit + 1;
+    }
+  } while (flight_at(client, slot).again);
+  flight_at(client, slot).busy = false;
+  if (flight_at(client, slot).finished == units && flight_at(client, slot).owed == 0) {
+    finish_flight(client, slot);
+  }
+}
+
+// Resolves deaths first, without any Python code, and tells of the lost items afterwards: their batches are kept for it.
+void read_deaths(Client* client) {
+  struct Lost {
+    uint32_t slot, unit, item;
+    ClientPool::Death death;
+  };
+  std::vector<Lost> losses;
+  client->pool->resolve_deaths([&](uint32_t slot, uint32_t unit, uint32_t item,
+                                   const ClientPool::Death& death) {
+    losses.push_back({slot, unit, item, death});
+    flight_at(client, slot).owed += 1;
+  });
+  for (const Lost& lost : losses) {
+    deliver_lost(client, lost.slot, lost.unit, lost.item, lost.death);
+    flight_at(client, lost.slot).owed -= 1;
+    read_flight(client, lost.slot);
+  }
+}
+
+void sample_costs(Client* client) {
+  pool::PoolState& state = client->pool->state();
+  uint64_t items = 0, ticks = 0;
+  for (uint32_t i = 0; i < state.seats; ++i) {
+    // order: relaxed; counters
+    items += state.seat(i)->items_done.load(os::relaxed);
+    ticks += state.seat(i)->busy_ticks.load(os::relaxed) + state.seat(i)->decode_ticks.load(os::relaxed) +
+             state.seat(i)->encode_ticks.load(os::relaxed);
+  }
+  if (items <= client->items_sampled) return;
+  const double now = os::ns_per_tick() * static_cast<double>(ticks - client->ticks_sampled) /
+                     static_cast<double>(items - client->items_sampled);
+  client->unit_cost_ns = client->unit_cost_ns == 0 ? now : 0.5 * (client->unit_cost_ns + now);
+  client->items_sampled = items;
+  client->ticks_sampled = ticks;
+}
+
+int check_agent(Client* client) {
+  if (client->agent_pidfd < 0 || !os::pidfd_dead(client->agent_pidfd)) return 0;
+  if (!client->pool->bury_workers_of_dead_agent()) return 0;  // they are dying; next time
+  PyObject* done = PyObject_CallNoArgs(client->agent_lost);
+  Py_XDECREF(done);
+  return done == nullptr ? -1 : 0;
+}
+
+bool may_spin(Client* client) {
+  pool::PoolState& state = client->pool->state();
+  unsigned busy = 0;
+  for (uint32_t i = 0; i < state.seats; ++i) busy += state.seat(i)->entered.load() != 0 ? 1 : 0;
+  return client->waiters == 1 && busy < client->cpus;
+}
+
+}  // namespace
+
+PyObject* make_error(Client* client, const char* name, PyObject* arguments) {
+  PyObject* method = PyObject_GetAttrString(client->hooks, name);
+  PyObject* error = method == nullptr || arguments == nullptr ? nullptr : PyObject_CallObject(method, arguments);
+  Py_XDECREF(method);
+  Py_XDECREF(arguments);
+  return error != nullptr ? error : take_raised();
+}
+
+bool store_definitions(Client* client, uint32_t* count) {
+  PyObject* entries = client->definitions;
+  const Py_ssize_t size = PyList_GET_SIZE(entries);
+  for (Py_ssize_t i = 0; i < size; ++i) {
+    PyObject* entry = PyList_GET_ITEM(entries, i);
+    if (!PyBytes_Check(entry)) {
+      PyErr_SetString(PyExc_TypeError, "a definitions entry must be bytes");
+      return false;
+    }
+    try {
+      client->pool->append_definition(reinterpret_cast<const std::byte*>(PyBytes_AS_STRING(entry)),
+                                      static_cast<uint64_t>(PyBytes_GET_SIZE(entry)));
+    } catch (...) {
+      set_python_error();
+      return false;
+    }
+  }
+  if (size > 0 && PyList_SetSlice(entries, 0, size, nullptr) < 0) return false;
+  *count = client->pool->state().definition_count.load();
+  return true;
+}
+
+bool encode_for(Client* client, PyObject* value, codec::MessageBuilder& out) {
+  PyObject* outer = encoding_hooks;
+  encoding_hooks = client->hooks;
+  const bool ok = codec::python::encode(value, out);
+  encoding_hooks = outer;
+  return ok;
+}
+
+PyObject* current_encoding_hooks() {
+  return Py_NewRef(encoding_hooks != nullptr ? encoding_hooks : Py_None);
+}
+
+uint64_t launch(Client* client, pool::BatchParts& parts, codec::MessageBuilder& message,
+                Flight&& flight) {
+  parts.payload = message.bytes.data();
+  parts.payload_size = message.bytes.size();
+  parts.attachments = message.attachments.data();
+  parts.attachment_count = static_cast<uint32_t>(message.attachments.size());
+  pool::Entry entry;
+  try {
+    flight.seen.assign(parts.units, 0);
+    entry = client->pool->submit(parts);
+  } catch (...) {
+    set_python_error();
+    return 0;
+  }
+  message.forget();
+  flight.ticket = entry.value;
+  Py_XINCREF(flight.sink);
+  Py_XINCREF(reinterpret_cast<PyObject*>(flight.job));
+  Py_XINCREF(reinterpret_cast<PyObject*>(flight.function));
+  Py_XINCREF(flight.name);
+  flight_at(client, entry.slot()) = std::move(flight);
+  return entry.value;
+}
+
+void flush_pending(Client* client) {
+  while (!client->pending->empty() && client->pool->has_room()) {
+    PendingCall call = std::move(client->pending->front());
+    client->pending->pop_front();
+    pool::BatchParts parts;
+    parts.argument_words = &call.word;
+    parts.units = parts.items = 1;
+    parts.flags = call.flags;
+    parts.function = call.function != nullptr ? call.function->number : 0;
+    parts.function_block = call.function != nullptr ? call.function->block : 0;
+    parts.definitions = call.definitions;
+    parts.retries = call.retries;
+    parts.timeout_ns = call.timeout_ns;
+    Flight flight;
+    flight.sink = call.sink;
+    flight.function = call.function;
+    flight.name = call.name;
+    const uint64_t ticket = launch(client, parts, *call.message, std::move(flight));
+    const char* method = ticket != 0 ? "_launched" : "_deliver";
+    PyObject* told = ticket != 0
+                         ? PyObject_CallMethod(call.sink, method, "K", ticket)
+                         : PyObject_CallMethod(call.sink, method, "ON", Py_False, take_raised());
+    if (told == nullptr) PyErr_WriteUnraisable(call.sink);
+    Py_XDECREF(told);
+    Py_XDECREF(call.sink);
+    Py_XDECREF(reinterpret_cast<PyObject*>(call.function));
+    Py_XDECREF(call.name);
+  }
+}
+
+int collect(Client* client) {
+  std::vector<uint32_t> slots;
+  if (client->pool->has_deaths()) read_deaths(client);
+  client->pool->take_dirty(slots);
+  if (slots.empty() && client->pending->empty()) return 0;
+  for (const uint32_t slot : slots) read_flight(client, slot);
+  if (!slots.empty()) sample_costs(client);
+  flush_pending(client);
+  // Other threads may wait for what this one has just delivered.
+  if (!slots.empty() && client->waiters > 0) client->pool->ring_clients();
+  return PyErr_Occurred() != nullptr ? -1 : 0;
+}
+
+int wait_for_news(Client* client, uint32_t seen, int64_t deadline_ns) {
+  if (PyErr_CheckSignals() < 0) return -1;
+  const int64_t slice = os::monotonic_ns() + kSliceNs;
+  const int64_t until = deadline_ns >= 0 && deadline_ns < slice ? deadline_ns : slice;
+  client->waiters += 1;
+  const bool spin = may_spin(client);
+  os::Wake wake;
+  Py_BEGIN_ALLOW_THREADS
+  wake = client->pool->wait(seen, until, spin);
+  Py_END_ALLOW_THREADS
+  client->waiters -= 1;
+  if (wake == os::Wake::interrupted || wake == os::Wake::timed_out) {
+    if (PyErr_CheckSignals() < 0) return -1;
+    return check_agent(client);
+  }
+  return 0;
+}
+
+}  // namespace shoal::bindings

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The session and the membership of this process. Both are made at first use, not at import: mapping the reserve has
+// side effects (RLIMIT_AS, mlockall) that a mere import must not have.
+//
+// After a fork the Member object is the child's: it is a member already if the parent held counted blocks, else it joins
+// when it is first needed (arena/member.hpp, 3).
+#include <unistd.h>
+
+#include <memory>
+
+#include "arena/arena.hpp"
+#include "bind.hpp"
+#include "os/cpus.hpp"
+#include "os/process.hpp"
+
+namespace shoal::bindings {
+
+namespace {
+
+struct Process {
+  std::shared_ptr<arena::Arena> arena;
+  std::unique_ptr<arena::Member> member;
+  arena::Incarnation bond = 0;
+};
+
+Process& process() {
+  static auto* instance = new Process;  // never destroyed: arrays may outlive the module
+  return *instance;
+}
+
+PyObject* session_fd(PyObject*, PyObject*) {
+  arena::Arena* arena = current_member() == nullptr ? nullptr : current_arena();
+  return arena == nullptr ? nullptr : PyLong_FromLong(arena->fd());
+}
+
+PyObject* incarnation(PyObject*, PyObject*) {
+  arena::Member* member = current_member();
+  return member == nullptr ? nullptr : PyLong_FromUnsignedLong(member->incarnation());
+}
+
+PyObject* join(PyObject*, PyObject* arguments) {
+  int fd = -1;
+  unsigned bond = 0;
+  if (!PyArg_ParseTuple(arguments, "i|I", &fd, &bond) || !join_session(fd, bond)) return nullptr;
+  Py_RETURN_NONE;
+}
+
+PyObject* set_bond(PyObject*, PyObject* bond) {
+  const unsigned long value = PyLong_AsUnsignedLong(bond);
+  if (value == static_cast<unsigned long>(-1) && PyErr_Occurred()) return nullptr;
+  process().bond = static_cast<arena::Incarnation>(value);
+  if (current_member() == nullptr) return nullptr;
+  current_member()->shared().bond.store(process().bond);
+  Py_RETURN_NONE;
+}
+
+PyObject* leave_session(PyObject*, PyObject*) {
+  if (process().member) process().member->leave();
+  Py_RETURN_NONE;
+}
+
+PyObject* usable_cpus(PyObject*, PyObject*) { return PyLong_FromLong(os::usable_cpus()); }
+
+PyObject* arena_statistics(PyObject*, PyObject*) {
+  if (current_member() == nullptr) return nullptr;
+  const arena::Statistics now = current_arena()->statistics();
+  return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K}", "reserve", now.reserve, "limit", now.limit,
+                       "committed", now.committed, "in_use", now.in_use, "warm_free",
+                       now.warm_free);
+}
+
+PyObject* purge(PyObject*, PyObject*) {
+  if (current_member() == nullptr) return nullptr;
+  try {
+    current_member()->purge();
+  } catch (...) {
+    set_python_error();
+    return nullptr;
+  }
+  Py_RETURN_NONE;
+}
+
+PyMethodDef methods[] = {
+    {"session_fd", session_fd, METH_NOARGS, "File descriptor of the session's memory."},
+    {"incarnation", incarnation, METH_NOARGS, "This process's member number; joins if needed."},
+    {"join_session", join, METH_VARARGS, "join_session(fd, bond=0): join an existing session."},
+    {"set_bond", set_bond, METH_O, "set_bond(incarnation): the member whose death entails this one's."},
+    {"leave_session", leave_session, METH_NOARGS, "Give back all that this process holds."},
+    {"usable_cpus", usable_cpus, METH_NOARGS, "CPUs by affinity and cgroup quota, at least 1."},
+    {"arena_statistics", arena_statistics, METH_NOARGS, "Bytes of the session's memory by use."},
+    {"purge", purge, METH_NOARGS, "Return free memory that has been idle to the system."},
+    {nullptr, nullptr, 0, nullptr}};
+
+}  // namespace
+
+arena::Arena* current_arena() noexcept { return process().arena.get(); }
+
+arena::Member* current_member() {
+  Process& self = process();
+  if (self.member && self.member->incarnation() != 0) return self.member.get();
+  try {
+    if (!self.arena) self.arena = arena::Arena::create();
+    if (self.member) {
+      self.member->rejoin();
+    } else {
+      self.member = arena::Member::join(self.arena, arena::MemberKind::process, self.bond);
+    }
+    return self.member.get();
+  } catch (...) {
+    set_python_error();
+    return nullptr;
+  }
+}
+
+bool join_session(int fd, arena::Incarnation bond) {
+  Process& self = process();
+  if (self.arena) {
+    PyErr_SetString(PyExc_RuntimeError, "this process already belongs to a shoal session");
+    return false;
+  }
+  try {
+    self.arena = arena::Arena::attach(fd);
+    self.bond = bond;
+    return current_member() != nullptr;
+  } catch (...) {
+    set_python_error();
+    return false;
+  }
+}
+
+// The thread with the process's id; after a fork the forking thread is that one, for Python as for the kernel.
+bool is_main_thread() { return gettid() == getpid(); }
+
+bool bind_process(PyObject* module) { return PyModule_AddFunctions(module, methods) == 0; }
+
+}  // namespace shoal::bindings

@@ -1,0 +1,442 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pool/client.hpp"
+
+#include <cstring>
+#include <new>
+
+#include "os/clock.hpp"
+#include "os/process.hpp"
+#include "sync/wait.hpp"
+#include "testing/kill_point.hpp"
+
+namespace shoal::pool {
+
+namespace {
+
+constexpr int64_t kSpinNs = 40'000;  // CORE.md 6.1
+constexpr uint32_t kSpareSeats = 8;  // dead workers' seats stay taken until their claims are resolved
+
+uint64_t align8(uint64_t size) noexcept { return (size + 7) & ~7ull; }
+
+PoolState* make_state(arena::Member& member, Handle handle, const PoolOptions& options,
+                      uint32_t seats) {
+  auto* state = member.arena().at<PoolState>(handle);
+  std::memset(static_cast<void*>(state), 0, PoolState::bytes_for(seats));
+  state->client = member.incarnation();
+  state->seats = seats;
+  state->target.store(options.workers);
+  state->units_per_worker.store(options.units_per_worker);
+  state->grace_ns.store(options.grace_ns);
+  state->spinner_limit = options.spinners < kSpinners ? options.spinners : kSpinners;
+  state->magic = kPoolMagic;
+  return state;
+}
+
+uint32_t seats_for(const PoolOptions& options) noexcept {
+  const uint32_t wanted = 2 * options.workers + kSpareSeats;
+  return wanted < kMaxSeats ? wanted : kMaxSeats;
+}
+
+}  // namespace
+
+ClientPool::ClientPool(arena::Member& member, const PoolOptions& options)
+    : member_(member),
+      handle_(member.allocate(PoolState::bytes_for(seats_for(options)))),
+      state_(make_state(member, handle_, options, seats_for(options))),
+      work_bell_(state_->work_bell),
+      done_bell_(state_->done_bell),
+      in_flight_(kBatchSlots) {
+  free_slots_.reserve(kBatchSlots);
+  for (uint32_t slot = kBatchSlots; slot-- > 0;) free_slots_.push_back(slot);
+}
+
+ClientPool::~ClientPool() {
+  // The caller has seen all workers gone: nobody else touches the pool's memory.
+  for (uint32_t slot = 0; slot < kBatchSlots; ++slot) {
+    if (in_flight_[slot].batch != nullptr) free_batch(in_flight_[slot].handle);
+  }
+  for (const Retired& retired : retired_) free_batch(retired.handle);
+  for (Handle block = state_->definitions.load(); block != 0;) {
+    const Handle next = member_.arena().at<DefinitionBlock>(block)->next.load();
+    member_.free(block);
+    block = next;
+  }
+  if (const Handle block = state_->startup.load()) member_.free(block);
+  state_->magic = 0;
+  member_.free(handle_);
+}
+
+// ---- Submitting -------------------------------------------------------------------------------------------------
+
+uint64_t ClientPool::queued() const noexcept {
+  return state_->ring_tail.load() - state_->ring_head.load();
+}
+
+Entry ClientPool::submit(const BatchParts& parts) {
+  const uint64_t words = uint64_t{2} * parts.units + parts.items;
+  const uint64_t attachments_offset = sizeof(BatchHeader) + 8 * words;
+  const uint64_t payload_offset = attachments_offset + 8ull * parts.attachment_count;
+  const Handle handle = member_.allocate(payload_offset + align8(parts.payload_size));
+
+  const uint32_t slot = free_slots_.back();
+  free_slots_.pop_back();
+  const Entry entry = Entry::make(generation_++, slot);
+  auto* batch = new (member_.arena().address(handle)) BatchHeader{};
+  batch->magic = kBatchMagic;
+  batch->entry = entry.value;
+  batch->units = parts.units;
+  batch->items = parts.items;
+  batch->items_per_unit = parts.items_per_unit;
+  batch->flags = parts.flags;
+  batch->function = parts.function;
+  batch->function_block = parts.function_block;
+  batch->definitions = parts.definitions;
+  batch->retries = parts.retries;
+  batch->timeout_ns = parts.timeout_ns;
+  batch->payload_size = parts.payload_size;
+  batch->payload_offset = payload_offset;
+  batch->attachments_offset = attachments_offset;
+  batch->attachments = parts.attachment_count;
+  batch->back.store(parts.units);
+  // order: relaxed; the whole batch is published by the table word and the ring's tail below
+  const uint64_t queued = Unit{UnitState::queued, 0, 0, 0}.word();
+  for (uint32_t i = 0; i < parts.units; ++i) {
+    batch->unit_words()[i].store(queued, os::relaxed);  // order: relaxed; as above
+  }
+  std::memcpy(static_cast<void*>(batch->argument_words()), parts.argument_words, 8ull * parts.units);
+  if (parts.payload_size > 0) std::memcpy(batch->payload(), parts.payload, parts.payload_size);
+  for (uint32_t i = 0; i < parts.attachment_count; ++i) {
+    batch->attachment_handles()[i] = parts.attachments[i];
+    member_.give_to_block(parts.attachments[i], handle);
+  }
+  SHOAL_KILL_POINT("pool.submit.written");
+  in_flight_[slot] = {entry, batch, handle};
+  ++in_flight_count_;
+  // COMMIT(pool.submit.table): killed before or after: the pool dies with its client, which owns the batch.
+  state_->table[slot].store(table_word(entry, handle));
+  SHOAL_KILL_POINT("pool.submit.table");
+  push(entry);
+  return entry;
+}
+
+void ClientPool::push(Entry entry) noexcept {
+  const uint64_t tail = state_->ring_tail.load();
+  if (tail - state_->ring_head.load() >= kRingSlots) {
+    push_again_ = true;  // only duplicates after a death can fill the ring; tried again with the next news
+    return;
+  }
+  state_->ring[tail % kRingSlots].store(entry.value);
+  // COMMIT(pool.ring.push): killed before: nobody sees the batch; after: it runs, or dies with the client's workers.
+  state_->ring_tail.store(tail + 1);
+  SHOAL_KILL_POINT("pool.ring.push");
+  // A spinner takes it, and wakes others if there is more. It gives up its place before its last look at the ring.
+  for (uint32_t i = 0; i < state_->spinner_limit; ++i) {
+    if (state_->spinners[i].load() != 0) return;
+  }
+  if (work_bell_.has_sleepers()) work_bell_.ring_one();
+}
+
+void ClientPool::push_again() noexcept {
+  push_again_ = false;
+  for (const InFlight& flight : in_flight_) {
+    if (flight.batch == nullptr) continue;
+    bool queued = false;
+    for (uint32_t i = 0; i < flight.batch->units && !queued; ++i) {
+      queued = Unit::of(flight.batch->unit_words()[i].load()).state == UnitState::queued;
+    }
+    if (!queued) continue;
+    flight.batch->front.store(0);
+    flight.batch->back.store(flight.batch->units);
+    push(flight.entry);
+  }
+}
+
+// ---- Outcomes ---------------------------------------------------------------------------------------------------
+
+void ClientPool::take_dirty(std::vector<uint32_t>& slots) {
+  uint64_t summary = state_->dirty_summary.load() == 0 ? 0 : state_->dirty_summary.exchange(0);
+  for (; summary != 0; summary &= summary - 1) {
+    const auto word = static_cast<uint32_t>(__builtin_ctzll(summary));
+    for (uint64_t bits = state_->dirty[word].exchange(0); bits != 0; bits &= bits - 1) {
+      const uint32_t slot = word * 64 + static_cast<uint32_t>(__builtin_ctzll(bits));
+      if (in_flight_[slot].batch != nullptr) slots.push_back(slot);
+    }
+  }
+  if (!retired_.empty()) sweep_retired();
+  if (push_again_) push_again();
+}
+
+void ClientPool::mark_dirty(uint32_t slot) noexcept {
+  state_->dirty[slot / 64].fetch_or(1ull << slot % 64);
+  state_->dirty_summary.fetch_or(1ull << slot / 64);
+}
+
+bool ClientPool::entered_by_anyone(Entry entry) const noexcept {
+  for (uint32_t i = 0; i < state_->seats; ++i) {
+    if (state_->seat(i)->entered.load() == entry.value) return true;
+  }
+  return false;
+}
+
+void ClientPool::retire(uint32_t slot) {
+  InFlight& flight = in_flight_[slot];
+  state_->table[slot].store(0);  // seq_cst; pairs with the store of Seat.entered in WorkerSeat::enter
+  SHOAL_KILL_POINT("pool.retire.table");
+  if (entered_by_anyone(flight.entry)) {
+    retired_.push_back({flight.entry, flight.handle});
+  } else {
+    free_batch(flight.handle);
+  }
+  flight = {};
+  --in_flight_count_;
+  free_slots_.push_back(slot);
+}
+
+void ClientPool::sweep_retired() {
+  std::erase_if(retired_, [this](const Retired& retired) {
+    if (entered_by_anyone(retired.entry)) return false;
+    free_batch(retired.handle);
+    return true;
+  });
+}
+
+void ClientPool::free_batch(Handle handle) noexcept {
+  auto* batch = member_.arena().at<BatchHeader>(handle);
+  for (Handle block = batch->results.load(); block != 0;) {
+    const Handle next = member_.arena().at<ResultBlock>(block)->next;
+    free_result_block(block, handle);
+    block = next;
+  }
+  for (uint32_t i = 0; i < batch->attachments; ++i) {
+    member_.free_child(batch->attachment_handles()[i], handle);
+  }
+  batch->magic = 0;
+  member_.free(handle);
+}
+
+void ClientPool::free_result_block(Handle handle, Handle batch) noexcept {
+  auto* block = member_.arena().at<ResultBlock>(handle);
+  if (block->has_attachments != 0) {
+    const uint64_t used = block->used.load();
+    for (uint64_t at = 0; at + sizeof(ResultRecord) <= used;) {
+      auto* record = reinterpret_cast<ResultRecord*>(block->records() + at);
+      if (record->extent() > used - at) break;  // scribbled over; the blocks stay until the session ends
+      for (uint32_t i = 0; i < record->attachments; ++i) {
+        member_.free_child(record->attachment_handles()[i], handle);
+      }
+      at += record->extent();
+    }
+  }
+  member_.free_child(handle, batch);
+}
+
+bool ClientPool::cancel_queued(uint32_t slot, uint32_t unit) noexcept {
+  os::Atomic<uint64_t>& word = in_flight_[slot].batch->unit_words()[unit];
+  uint64_t seen = word.load();
+  while (Unit::of(seen).state == UnitState::queued) {
+    Unit cancelled = Unit::of(seen);
+    cancelled.state = UnitState::cancelled;
+    if (word.compare_exchange(seen, cancelled.word())) return true;
+  }
+  return false;
+}
+
+bool ClientPool::request_stop(uint32_t slot, uint32_t unit, StopReason reason) noexcept {
+  const Unit seen = Unit::of(in_flight_[slot].batch->unit_words()[unit].load());
+  if (seen.state != UnitState::claimed) return false;
+  for (uint32_t i = 0; i < state_->seats; ++i) {
+    Seat& seat = *state_->seat(i);
+    if (life_worker(seat.life.load()) != seen.worker) continue;
+    const uint64_t serial = seat.serial.load();
+    if ((serial & 1) != 0 && seat.running.load() == unit &&
+        seat.entered.load() == in_flight_[slot].entry.value) {
+      seat.stop_reason.store(static_cast<uint32_t>(reason));
+      seat.stop_serial.store(serial);  // a unit that has ended meanwhile has another serial: nothing happens
+    }
+    return true;
+  }
+  return true;
+}
+
+// ---- Deaths -----------------------------------------------------------------------------------------------------
+
+bool ClientPool::has_deaths() const noexcept { return state_->death_epoch.load() != seen_deaths_; }
+
+bool ClientPool::resolve_deaths(const LostItem& lost) {
+  const uint32_t epoch = state_->death_epoch.load();
+  if (epoch == seen_deaths_) return false;
+  seen_deaths_ = epoch;
+  for (uint32_t i = 0; i < state_->seats; ++i) {
+    if (life_of(state_->seat(i)->life.load()) == Life::dead) resolve_seat(*state_->seat(i), lost);
+  }
+  push_again();
+  work_bell_.ring_all();
+  return true;
+}
+
+void ClientPool::resolve_seat(Seat& seat, const LostItem& lost) {
+  const Incarnation worker = life_worker(seat.life.load());
+  const uint64_t serial = seat.serial.load();
+  Death death{seat.pid.load(),
+              seat.exit_status.load(),
+              static_cast<ExitKind>(seat.exit_kind.load()),
+              StopReason::none,
+              seat.peak_memory.load(),
+              seat.memory_limit.load() != 0};
+  if ((serial & 1) != 0 && seat.stop_serial.load() == serial) {
+    death.stopped = static_cast<StopReason>(seat.stop_reason.load());
+  }
+  resolve_pending(seat);
+  if (worker != 0) {
+    for (uint32_t slot = 0; slot < kBatchSlots; ++slot) {
+      BatchHeader* batch = in_flight_[slot].batch;
+      if (batch == nullptr) continue;
+      for (uint32_t unit = 0; unit < batch->units; ++unit) {
+        const Unit seen = Unit::of(batch->unit_words()[unit].load());
+        if (seen.state == UnitState::claimed && seen.worker == worker) {
+          resolve_unit(slot, unit, death, lost);
+        }
+      }
+      // The worker may have died between a DONE and its dirty bit.
+      mark_dirty(slot);
+    }
+  }
+  seat.entered.store(0);
+  seat.serial.store(0);
+  seat.stop_serial.store(0);
+  seat.deadline_ns.store(0);
+  seat.stop_since_ns.store(0);
+  seat.exit_kind.store(0);
+  seat.pid.store(0);
+  // The agent may seat the next worker here from now on.
+  seat.life.store(life_word(Life::empty, 0));
+  SHOAL_KILL_POINT("pool.resolve.seat");
+}
+
+void ClientPool::resolve_pending(Seat& seat) {
+  const Handle pending = seat.pending.load();
+  const Entry entry{seat.entered.load()};
+  seat.pending.store(0);
+  if (pending == 0 || !entry) return;
+  Handle batch_handle = 0;
+  if (in_flight_[entry.slot()].entry == entry) batch_handle = in_flight_[entry.slot()].handle;
+  for (const Retired& retired : retired_) {
+    if (retired.entry == entry) batch_handle = retired.handle;
+  }
+  if (batch_handle == 0) return;
+  for (Handle block = member_.arena().at<BatchHeader>(batch_handle)->results.load(); block != 0;
+       block = member_.arena().at<ResultBlock>(block)->next) {
+    if (block == pending) return;  // it was chained
+  }
+  member_.free_child(pending, batch_handle);
+}
+
+void ClientPool::resolve_unit(uint32_t slot, uint32_t index, const Death& death,
+                              const LostItem& lost) {
+  BatchHeader* batch = in_flight_[slot].batch;
+  Unit unit = Unit::of(batch->unit_words()[index].load());
+  const uint32_t items = batch->item_count(index);
+  const uint32_t item = unit.progress;
+  if (item >= items) return;  // scribbled over: the last item's publication is DONE
+  unit.worker = 0;
+  unit.state = UnitState::queued;
+  const bool may_retry = death.stopped == StopReason::none && unit.attempt < batch->retries &&
+                         unit.attempt < kMaxAttempts;
+  if (death.stopped == StopReason::cancel) {
+    unit.state = UnitState::cancelled;
+  } else if (death.kind == ExitKind::planned) {
+    // It left between claim and run: as if it had not claimed.
+  } else if (may_retry) {
+    unit.attempt += 1;
+  } else {
+    const bool timed_out = death.stopped == StopReason::timeout;
+    batch->result_words()[batch->first_item(index) + item].store(timed_out ? kTimedOutItem : kLostItem);
+    unit.progress += 1;
+    unit.attempt = 0;
+    if (unit.progress == items) unit.state = UnitState::done;
+  }
+  // COMMIT(pool.resolve.unit): killed before or after: the pool dies with its client.
+  batch->unit_words()[index].store(unit.word());
+  SHOAL_KILL_POINT("pool.resolve.unit");
+  if (unit.progress > item && death.stopped == StopReason::none) lost(slot, index, item, death);
+}
+
+bool ClientPool::bury_workers_of_dead_agent() {
+  bool all_gone = true;
+  for (uint32_t i = 0; i < state_->seats; ++i) {
+    Seat& seat = *state_->seat(i);
+    const uint64_t life = seat.life.load();
+    if (life_of(life) == Life::empty || life_of(life) == Life::dead) continue;
+    const Incarnation worker = life_worker(life);
+    if (worker != 0 && arena::member_alive(member_.arena(), worker)) {
+      all_gone = false;
+      continue;
+    }
+    if (worker != 0) arena::reap(member_.arena(), member_, worker);
+    seat.exit_status.store(0);
+    seat.life.store(life_word(Life::dead, worker));
+    for (os::Atomic<uint32_t>& place : state_->spinners) {
+      uint32_t holder = worker;
+      if (worker != 0) place.compare_exchange(holder, 0);
+    }
+    state_->death_epoch.fetch_add(1);
+  }
+  return all_gone;
+}
+
+// ---- Waiting ----------------------------------------------------------------------------------------------------
+
+os::Wake ClientPool::wait(uint32_t seen, int64_t deadline_ns, bool may_spin) noexcept {
+  if (may_spin) {
+    const int64_t spin_end = os::monotonic_ns() + kSpinNs;
+    const int64_t end = deadline_ns >= 0 && deadline_ns < spin_end ? deadline_ns : spin_end;
+    do {
+      for (int i = 0; i < 16; ++i) {
+        if (done_bell_.listen() != seen) return os::Wake::changed;
+        os::cpu_relax();
+      }
+      sync::yield_processor();
+    } while (os::monotonic_ns() < end);
+  }
+  return done_bell_.sleep(seen, deadline_ns);
+}
+
+// ---- Functions, definitions, the end ----------------------------------------------------------------------------
+
+Handle ClientPool::store_function(const std::byte* bytes, uint64_t size) {
+  const Handle handle = member_.allocate(sizeof(FunctionBlock) + size);
+  auto* block = new (member_.arena().address(handle)) FunctionBlock{};
+  block->size = size;
+  std::memcpy(block->bytes(), bytes, size);
+  return handle;
+}
+
+void ClientPool::append_definition(const std::byte* bytes, uint64_t size) {
+  const Handle handle = member_.allocate(sizeof(DefinitionBlock) + size);
+  auto* block = new (member_.arena().address(handle)) DefinitionBlock{};
+  block->size = size;
+  std::memcpy(block->bytes(), bytes, size);
+  if (last_definition_ == 0) {
+    state_->definitions.store(handle);
+  } else {
+    member_.arena().at<DefinitionBlock>(last_definition_)->next.store(handle);
+  }
+  last_definition_ = handle;
+  state_->definition_count.fetch_add(1);
+}
+
+void ClientPool::set_phase(Phase phase) noexcept {
+  state_->phase.store(static_cast<uint32_t>(phase));
+  work_bell_.ring_all();
+}
+
+uint32_t ClientPool::live_workers() const noexcept {
+  uint32_t count = 0;
+  for (uint32_t i = 0; i < state_->seats; ++i) {
+    const Life life = life_of(state_->seat(i)->life.load());
+    count += life == Life::starting || life == Life::ready ? 1 : 0;
+  }
+  return count;
+}
+
+}  // namespace shoal::pool

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The client's side of a pool: submitting batches, learning of outcomes, resolving deaths, freeing memory.
+//
+// One ClientPool per pool, in the process that made it. Not thread safe: the caller holds one process-local lock around
+// every call except wait(), which may be called by many threads at once. Only wait() blocks. Nothing here knows Python.
+// If the client is killed, its bonded workers die too and all blocks below are reaped with it.
+// Design: docs/design/pool.md
+#pragma once
+
+#include <functional>
+#include <vector>
+
+#include "pool/doorbell.hpp"
+#include "pool/layout.hpp"
+
+namespace shoal::pool {
+
+struct PoolOptions {
+  uint32_t workers = 1;
+  uint32_t units_per_worker = 0;  // a worker leaves after this many units; 0 = never
+  int64_t grace_ns = 0;           // between interrupting a unit and killing its worker
+  uint32_t spinners = 0;          // workers that may spin for work at once
+};
+
+// What a batch is made of. Words are inline codec words or offset_word(offset into payload).
+struct BatchParts {
+  const uint64_t* argument_words = nullptr;
+  uint32_t units = 0;
+  uint32_t items = 0;
+  uint32_t items_per_unit = 1;
+  uint32_t flags = 0;
+  uint64_t function = 0;
+  Handle function_block = 0;
+  uint32_t definitions = 0;
+  uint32_t retries = 0;
+  int64_t timeout_ns = 0;
+  const std::byte* payload = nullptr;
+  uint64_t payload_size = 0;
+  const Handle* attachments = nullptr;  // owner MEMBER(me); given to the batch
+  uint32_t attachment_count = 0;
+};
+
+class ClientPool {
+ public:
+  ClientPool(arena::Member& member, const PoolOptions& options);
+  ~ClientPool();
+  ClientPool(const ClientPool&) = delete;
+  ClientPool& operator=(const ClientPool&) = delete;
+
+  [[nodiscard]] Handle handle() const noexcept { return handle_; }
+  [[nodiscard]] PoolState& state() const noexcept { return *state_; }
+  [[nodiscard]] arena::Member& member() const noexcept { return member_; }
+
+  // ---- Submitting
+  [[nodiscard]] bool has_room() const noexcept { return !free_slots_.empty(); }
+  // Copies the parts into one block and pushes it. Needs has_room(). Throws MemoryExhausted (nothing given away).
+  Entry submit(const BatchParts& parts);
+  // Batches pushed and not yet popped by a worker.
+  [[nodiscard]] uint64_t queued() const noexcept;
+
+  // ---- Outcomes
+  // Takes the slots with news; each is handed to one caller only.
+  void take_dirty(std::vector<uint32_t>& slots);
+  [[nodiscard]] BatchHeader* batch(uint32_t slot) const noexcept { return in_flight_[slot].batch; }
+  [[nodiscard]] Handle batch_handle(uint32_t slot) const noexcept { return in_flight_[slot].handle; }
+  [[nodiscard]] bool anything_in_flight() const noexcept { return in_flight_count_ != 0; }
+  // Makes take_dirty() hand out the slot: its outcomes changed here, not in a worker.
+  void mark_dirty(uint32_t slot) noexcept;
+  // The batch's outcomes have been read: frees it as soon as no worker may touch it.
+  void retire(uint32_t slot);
+
+  // QUEUED -> CANCELLED. False when it is not queued (any more).
+  bool cancel_queued(uint32_t slot, uint32_t unit) noexcept;
+  // Asks the agent to stop the unit if it runs now. True when a worker had claimed it.
+  bool request_stop(uint32_t slot, uint32_t unit, StopReason reason) noexcept;
+
+  // ---- Deaths
+  struct Death {  // what is known of a dead worker
+    uint32_t pid = 0;
+    uint32_t status = 0;
+    ExitKind kind = ExitKind::unknown;
+    StopReason stopped = StopReason::none;
+    uint64_t peak_memory = 0;
+    bool memory_limit = false;
+  };
+  // Resolves what dead workers had claimed. The item that ran is queued again (retries left), or gets a special result
+  // word and `lost` is called for it; the unit's items after it are queued again; a cancelled unit is CANCELLED. Marks
+  // slots dirty and pushes what is queued. True when there was a death to resolve.
+  using LostItem = std::function<void(uint32_t slot, uint32_t unit, uint32_t item, const Death&)>;
+  bool resolve_deaths(const LostItem& lost);
+  [[nodiscard]] bool has_deaths() const noexcept;
+  // The agent died: its workers die with it. Marks seats whose process is gone DEAD; true when none is left alive.
+  bool bury_workers_of_dead_agent();
+
+  // ---- Waiting for news. `seen` comes from listen(), taken before looking.
+  [[nodiscard]] uint32_t listen() const noexcept { return done_bell_.listen(); }
+  os::Wake wait(uint32_t seen, int64_t deadline_ns, bool may_spin) noexcept;
+  void ring_clients() noexcept { done_bell_.ring_all(); }
+
+  // ---- Functions and definitions
+  Handle store_function(const std::byte* bytes, uint64_t size);
+  void free_block(Handle block) noexcept { member_.free(block); }
+  void append_definition(const std::byte* bytes, uint64_t size);
+
+  // ---- The end
+  void set_phase(Phase phase) noexcept;
+  [[nodiscard]] uint32_t live_workers() const noexcept;
+
+ private:
+  struct InFlight {
+    Entry entry;
+    BatchHeader* batch = nullptr;
+    Handle handle = 0;
+  };
+  struct Retired {
+    Entry entry;
+    Handle handle;
+  };
+
+  void push(Entry entry) noexcept;
+  void push_again() noexcept;
+  [[nodiscard]] bool entered_by_anyone(Entry entry) const noexcept;
+  void sweep_retired();
+  void free_batch(Handle handle) noexcept;
+  void free_result_block(Handle handle, Handle batch) noexcept;
+  void resolve_seat(Seat& seat, const LostItem& lost);
+  void resolve_pending(Seat& seat);
+  void resolve_unit(uint32_t slot, uint32_t unit, const Death& death, const LostItem& lost);
+
+  arena::Member& member_;
+  Handle handle_ = 0;
+  PoolState* state_ = nullptr;
+  Doorbell work_bell_;
+  Doorbell done_bell_;
+  std::vector<InFlight> in_flight_;
+  std::vector<uint32_t> free_slots_;
+  std::vector<Retired> retired_;
+  uint32_t in_flight_count_ = 0;
+  uint64_t generation_ = 1;
+  uint32_t seen_deaths_ = 0;
+  bool push_again_ = false;
+  Handle last_definition_ = 0;
+};
+
+}  // namespace shoal::pool

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pool/supervisor.hpp"
+
+#include <algorithm>
+
+#include "os/clock.hpp"
+#include "testing/kill_point.hpp"
+
+namespace shoal::pool {
+
+namespace {
+
+constexpr int64_t kRepeatNs = 100'000'000;  // TRAPS.md 7: a swallowed interrupt is sent again
+constexpr int64_t kLookNs = 20'000'000;     // how often a stop request of the client is looked for while one is open
+
+}  // namespace
+
+Supervisor::Supervisor(arena::Member& member, Handle pool)
+    : member_(member),
+      state_(member.arena().at<PoolState>(pool)),
+      ladders_(state_->seats),
+      ranks_(state_->seats) {}
+
+bool Supervisor::wants_workers() const noexcept {
+  return state_->magic == kPoolMagic && static_cast<Phase>(state_->phase.load()) == Phase::running;
+}
+
+uint32_t Supervisor::seated() const noexcept {
+  uint32_t count = 0;
+  for (uint32_t i = 0; i < state_->seats; ++i) {
+    const Life life = life_of(state_->seat(i)->life.load());
+    count += life == Life::starting || life == Life::ready ? 1 : 0;
+  }
+  return count;
+}
+
+int Supervisor::take_seat() noexcept {
+  for (uint32_t i = 0; i < state_->seats; ++i) {
+    Seat* seat = state_->seat(i);
+    if (life_of(seat->life.load()) != Life::empty) continue;
+    const auto rank = std::find(ranks_.begin(), ranks_.end(), 0);
+    seat->rank.store(static_cast<uint32_t>(rank - ranks_.begin()));
+    *rank = 1;
+    ladders_[i] = {};
+    // COMMIT(pool.seat.taken): killed before: empty; after: the client finds no process for it and buries it.
+    seat->life.store(life_word(Life::starting, 0));
+    SHOAL_KILL_POINT("pool.seat.taken");
+    return static_cast<int>(i);
+  }
+  return -1;
+}
+
+void Supervisor::set_pid(uint32_t seat, uint32_t pid) noexcept { state_->seat(seat)->pid.store(pid); }
+
+void Supervisor::free_seat(uint32_t seat) noexcept {
+  ranks_[state_->seat(seat)->rank.load()] = 0;
+  state_->seat(seat)->life.store(life_word(Life::empty, 0));
+}
+
+void Supervisor::record_exit(uint32_t index, const Exit& exit) {
+  Seat& seat = *state_->seat(index);
+  const Incarnation worker = life_worker(seat.life.load());
+  if (worker != 0) {
+    arena::reap(member_.arena(), member_, worker);
+  } else {
+    arena::reap_all_dead(member_.arena(), member_);  // it died before it sat down
+  }
+  ranks_[seat.rank.load()] = 0;
+  seat.exit_status.store(exit.status);
+  seat.peak_memory.store(exit.peak_memory);
+  seat.memory_limit.store(exit.memory_limit ? 1 : 0);
+  if (static_cast<ExitKind>(seat.exit_kind.load()) == ExitKind::initializer_failed) {
+    state_->failed_starts.fetch_add(1);
+  }
+  for (os::Atomic<uint32_t>& place : state_->spinners) {
+    uint32_t holder = worker;
+    if (worker != 0) place.compare_exchange(holder, 0);
+  }
+  // COMMIT(pool.seat.dead): killed before: the client buries the worker with its agent; after: it resolves the claims.
+  seat.life.store(life_word(Life::dead, worker));
+  SHOAL_KILL_POINT("pool.seat.dead");
+  state_->death_epoch.fetch_add(1);
+  SHOAL_KILL_POINT("pool.death.epoch");
+  // The dead may have been woken for work, or have owed a wake-up: ring everybody.
+  Doorbell(state_->work_bell).ring_all();
+  Doorbell(state_->done_bell).ring_all();
+}
+
+std::vector<Supervisor::Order> Supervisor::orders(int64_t now_ns) {
+  std::vector<Order> result;
+  for (uint32_t i = 0; i < state_->seats; ++i) {
+    Seat& seat = *state_->seat(i);
+    if (life_of(seat.life.load()) != Life::ready) continue;
+    // order: acquire; pairs with the release in WorkerSeat::begin_unit; the deadline belongs to this serial or a later one
+    const uint64_t serial = seat.serial.load(os::acquire);
+    if ((serial & 1) == 0) continue;
+    const int64_t deadline = seat.deadline_ns.load();
+    if (seat.stop_serial.load() != serial) {
+      if (deadline == 0 || now_ns < deadline || seat.serial.load() != serial) continue;
+      seat.stop_reason.store(static_cast<uint32_t>(StopReason::timeout));
+      seat.stop_serial.store(serial);
+    }
+    Ladder& ladder = ladders_[i];
+    if (ladder.serial != serial) ladder = {serial, now_ns, 0, false};
+    const bool kill = now_ns - ladder.since_ns >= state_->grace_ns.load();
+    if (ladder.killed || (!kill && now_ns - ladder.sent_ns < kRepeatNs)) continue;
+    ladder.sent_ns = now_ns;
+    ladder.killed = kill;
+    result.push_back({i, seat.pid.load(), kill});
+  }
+  return result;
+}
+
+int64_t Supervisor::next_wake_ns(int64_t now_ns) noexcept {
+  int64_t wake = -1;
+  const auto consider = [&wake](int64_t at) { wake = wake < 0 || at < wake ? at : wake; };
+  for (uint32_t i = 0; i < state_->seats; ++i) {
+    Seat& seat = *state_->seat(i);
+    const uint64_t serial = seat.serial.load();
+    if (life_of(seat.life.load()) != Life::ready || (serial & 1) == 0) continue;
+    if (seat.stop_serial.load() == serial) {
+      consider(now_ns + kLookNs);
+    } else if (const int64_t deadline = seat.deadline_ns.load()) {
+      consider(deadline);
+    }
+  }
+  state_->agent_wakes_ns.store(wake < 0 ? INT64_MAX : wake);
+  return wake;
+}
+
+}  // namespace shoal::pool

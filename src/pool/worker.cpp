@@ -1,0 +1,360 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "pool/worker.hpp"
+
+#include <cstring>
+
+#include "os/clock.hpp"
+#include "os/process.hpp"
+#include "sync/wait.hpp"
+#include "testing/kill_point.hpp"
+
+namespace shoal::pool {
+
+namespace {
+
+constexpr int64_t kSpinNs = 30'000;         // CORE.md 6.1: 20 to 50 us, with yields
+constexpr int64_t kTellNs = 100'000;        // results are made known at least this often while a batch runs
+constexpr int64_t kHelpNs = 50'000;         // a batch that runs longer than this may be shared with sleepers
+constexpr uint64_t kSmallBlock = 8 * 1024;  // result blocks of small records
+
+uint64_t to_ticks(int64_t ns) noexcept {
+  static const double ticks_per_ns = 1.0 / os::ns_per_tick();
+  return static_cast<uint64_t>(static_cast<double>(ns) * ticks_per_ns);
+}
+
+void add(os::Atomic<uint64_t>& counter, uint64_t amount) noexcept {
+  // order: relaxed; only this worker writes its counters, readers want any recent value
+  counter.store(counter.load(os::relaxed) + amount, os::relaxed);
+}
+
+}  // namespace
+
+WorkerSeat::WorkerSeat(arena::Member& member, Handle pool, uint32_t seat)
+    : member_(member),
+      pool_(member.arena().at<PoolState>(pool)),
+      seat_(pool_->seat(seat)),
+      work_bell_(pool_->work_bell),
+      done_bell_(pool_->done_bell),
+      steal_from_(seat) {
+  seat_->pid.store(static_cast<uint32_t>(os::own_pid()));
+  // COMMIT(pool.seat.starting): killed before: the agent knows the child by its pid only; after: by its incarnation too.
+  seat_->life.store(life_word(Life::starting, member_.incarnation()));
+  SHOAL_KILL_POINT("pool.seat.starting");
+}
+
+void WorkerSeat::ready() noexcept {
+  // COMMIT(pool.seat.ready): killed before: a failed start; after: a worker's death.
+  seat_->life.store(life_word(Life::ready, member_.incarnation()));
+  SHOAL_KILL_POINT("pool.seat.ready");
+  pool_->failed_starts.store(0);
+}
+
+bool WorkerSeat::should_leave() const noexcept {
+  return static_cast<Phase>(pool_->phase.load()) == Phase::stopping;
+}
+
+// ---- Waiting ----------------------------------------------------------------------------------------------------
+
+bool WorkerSeat::may_have_work() const noexcept {
+  return pool_->ring_head.load() != pool_->ring_tail.load() ||
+         static_cast<Phase>(pool_->phase.load()) != Phase::running;
+}
+
+int WorkerSeat::take_spinner_place() noexcept {
+  for (uint32_t i = 0; i < pool_->spinner_limit; ++i) {
+    uint32_t holder = pool_->spinners[i].load();
+    // A place whose holder died is free: incarnations are never used again, and the agent clears the dead one's.
+    if (holder == 0 && pool_->spinners[i].compare_exchange(holder, member_.incarnation())) {
+      SHOAL_KILL_POINT("pool.spin.place");
+      return static_cast<int>(i);
+    }
+  }
+  return -1;
+}
+
+bool WorkerSeat::spin(uint32_t place) noexcept {
+  const uint64_t end = os::ticks() + to_ticks(kSpinNs);
+  bool found = false;
+  for (uint32_t i = 1; !(found = may_have_work()) && os::ticks() < end; ++i) {
+    i % 16 == 0 ? sync::yield_processor() : os::cpu_relax();
+  }
+  pool_->spinners[place].store(0);  // before the last look: a client that saw the spinner rang nobody
+  return found || may_have_work();
+}
+
+WorkerSeat::Wait WorkerSeat::wait() noexcept {
+  const uint64_t begin = os::ticks();
+  Wait result = Wait::work;
+  if (const int place = take_spinner_place();
+      place < 0 || !spin(static_cast<uint32_t>(place))) {
+    const uint32_t seen = work_bell_.listen();
+    if (!may_have_work()) {
+      add(seat_->sleeps, 1);
+      if (work_bell_.sleep(seen, -1) == os::Wake::interrupted) result = Wait::interrupted;
+    }
+  }
+  add(seat_->wait_ticks, os::ticks() - begin);
+  if (result == Wait::work && !may_have_work()) return Wait::work;  // spurious; the caller looks again
+  if (static_cast<Phase>(pool_->phase.load()) != Phase::running &&
+      (should_leave() || pool_->ring_head.load() == pool_->ring_tail.load())) {
+    return Wait::leave;
+  }
+  return result;
+}
+
+// ---- Entering a batch -------------------------------------------------------------------------------------------
+
+bool WorkerSeat::enter(Entry entry) noexcept {
+  seat_->entered.store(entry.value);  // seq_cst; pairs with the client's emptying of the table word (retire)
+  SHOAL_KILL_POINT("pool.enter.entered");
+  const uint64_t word = pool_->table[entry.slot()].load();
+  const Handle handle = table_block(word);
+  if (!table_matches(word, entry) || !member_.arena().contains(handle, sizeof(BatchHeader))) {
+    seat_->entered.store(0);
+    return false;
+  }
+  auto* batch = member_.arena().at<BatchHeader>(handle);
+  if (batch->magic != kBatchMagic || batch->entry != entry.value) {
+    seat_->entered.store(0);
+    return false;
+  }
+  batch_ = batch;
+  batch_handle_ = handle;
+  entry_ = entry;
+  result_block_ = 0;
+  unsent_ = false;
+  entered_ticks_ = told_ticks_ = asked_ticks_ = os::ticks();
+  return true;
+}
+
+bool WorkerSeat::enter_from_ring() noexcept {
+  for (;;) {
+    uint64_t head = pool_->ring_head.load();
+    const uint64_t tail = pool_->ring_tail.load();
+    if (head == tail) return false;
+    // The client overwrites this place only after head has passed it, and then the exchange below fails.
+    const Entry entry{pool_->ring[head % kRingSlots].load()};
+    // COMMIT(pool.ring.pop): killed before: the entry is in the ring; after: the client pushes it again.
+    if (!pool_->ring_head.compare_exchange(head, head + 1)) continue;
+    SHOAL_KILL_POINT("pool.ring.pop");
+    // More work than this worker takes: wake a sleeper, one after the other, as long as there is some.
+    if (head + 1 != pool_->ring_tail.load() && work_bell_.has_sleepers()) work_bell_.ring_one();
+    if (!enter(entry)) continue;  // a stale entry: pushed twice after a death, finished meanwhile
+    thief_ = false;
+    next_unit_ = batch_->front.load();
+    add(seat_->batches, 1);
+    return true;
+  }
+}
+
+bool WorkerSeat::enter_as_thief() noexcept {
+  for (uint32_t i = 0; i < pool_->seats; ++i) {
+    steal_from_ = steal_from_ + 1 < pool_->seats ? steal_from_ + 1 : 0;
+    Seat* victim = pool_->seat(steal_from_);
+    const Entry entry{victim->entered.load()};
+    if (victim == seat_ || !entry || life_of(victim->life.load()) != Life::ready) continue;
+    if (!enter(entry)) continue;
+    const uint32_t back = batch_->back.load();
+    if (back > 0 && back <= batch_->units && batch_->front.load() < back) {
+      thief_ = true;
+      next_unit_ = back;
+      return true;
+    }
+    seat_->entered.store(0);
+    batch_ = nullptr;
+  }
+  return false;
+}
+
+BatchHeader* WorkerSeat::enter_next() noexcept {
+  if (should_leave()) return nullptr;
+  if (enter_from_ring() || enter_as_thief()) return batch_;
+  return nullptr;
+}
+
+void WorkerSeat::leave_batch() noexcept {
+  notify(os::ticks(), true);
+  batch_ = nullptr;
+  seat_->entered.store(0);
+  SHOAL_KILL_POINT("pool.leave.entered");
+}
+
+// ---- Claiming ---------------------------------------------------------------------------------------------------
+
+std::optional<WorkerSeat::Claim> WorkerSeat::try_claim(uint32_t unit) noexcept {
+  os::Atomic<uint64_t>& word = batch_->unit_words()[unit];
+  uint64_t seen = word.load();
+  for (;;) {
+    Unit claimed = Unit::of(seen);
+    if (claimed.state != UnitState::queued) return std::nullopt;
+    const Claim claim{unit, claimed.attempt, claimed.progress};
+    claimed.state = UnitState::claimed;
+    claimed.worker = member_.incarnation();
+    // COMMIT(pool.unit.claim): killed before: queued, somebody else claims it; after: lost, or queued again by retries.
+    if (!word.compare_exchange(seen, claimed.word())) continue;
+    SHOAL_KILL_POINT("pool.unit.claim");
+    return claim;
+  }
+}
+
+std::optional<WorkerSeat::Claim> WorkerSeat::claim() noexcept {
+  const uint32_t units = batch_->units;
+  if (thief_) {
+    while (next_unit_ > 0 && next_unit_ <= units) {
+      const uint32_t unit = --next_unit_;
+      if (Unit::of(batch_->unit_words()[unit].load()).state != UnitState::queued) break;
+      if (auto claim = try_claim(unit)) {
+        batch_->back.store(unit);
+        add(seat_->steals, 1);
+        return claim;
+      }
+    }
+    return std::nullopt;
+  }
+  while (next_unit_ < units) {
+    const uint32_t unit = next_unit_++;
+    if (auto claim = try_claim(unit)) {
+      // order: relaxed; a hint
+      batch_->front.store(next_unit_, os::relaxed);
+      return claim;
+    }
+  }
+  // order: relaxed; a hint
+  batch_->front.store(units, os::relaxed);
+  return std::nullopt;
+}
+
+// ---- Running ----------------------------------------------------------------------------------------------------
+
+void WorkerSeat::begin_unit(const Claim& claim, int64_t timeout_ns) noexcept {
+  // order: relaxed; the release store of serial below publishes them to the agent
+  seat_->running.store(claim.unit, os::relaxed);
+  if (timeout_ns > 0) {
+    const int64_t now = os::monotonic_ns();
+    seat_->started_ns.store(now, os::relaxed);  // order: relaxed; as above
+    seat_->deadline_ns.store(now + timeout_ns, os::relaxed);  // order: relaxed; as above
+  }
+  // order: relaxed load, release store; only this worker writes serial; pairs with the acquire in Supervisor
+  seat_->serial.store(seat_->serial.load(os::relaxed) + 1, os::release);
+}
+
+void WorkerSeat::end_unit() noexcept {
+  // order: relaxed load, release store; as in begin_unit
+  seat_->serial.store(seat_->serial.load(os::relaxed) + 1, os::release);
+  // order: relaxed; a limit that outlives its unit is ignored, since its serial has passed
+  if (seat_->deadline_ns.load(os::relaxed) != 0) seat_->deadline_ns.store(0);
+}
+
+StopReason WorkerSeat::stop_reason() const noexcept {
+  // order: relaxed; only this worker writes serial
+  const uint64_t serial = seat_->serial.load(os::relaxed);
+  if ((serial & 1) == 0 || seat_->stop_serial.load() != serial) return StopReason::none;
+  return static_cast<StopReason>(seat_->stop_reason.load());
+}
+
+// ---- Publishing -------------------------------------------------------------------------------------------------
+
+void WorkerSeat::publish_item(const Claim& claim, uint32_t item, uint64_t result_word,
+                              bool last) noexcept {
+  const uint32_t index = batch_->first_item(claim.unit) + item;
+  // order: relaxed; the release store of the unit word publishes it
+  batch_->result_words()[index].store(result_word, os::relaxed);
+  const Unit unit{last ? UnitState::done : UnitState::claimed, claim.attempt,
+                  last ? 0 : member_.incarnation(), item + 1};
+  // COMMIT(pool.unit.publish): killed before: this item is lost; after: its result counts.
+  // order: release; pairs with the client's acquire load in ClientPool::news; publishes the result word and record
+  batch_->unit_words()[claim.unit].store(unit.word(), os::release);
+  SHOAL_KILL_POINT("pool.unit.publish");
+  unsent_ = true;
+  add(seat_->items_done, 1);
+  if (last) add(seat_->units_done, 1);
+}
+
+void WorkerSeat::publish_cancelled(const Claim& claim, uint32_t progress) noexcept {
+  const Unit unit{UnitState::cancelled, claim.attempt, 0, progress};
+  // COMMIT(pool.unit.cancelled): killed before: the client finds the claim and cancels it; after: cancelled.
+  batch_->unit_words()[claim.unit].store(unit.word());
+  SHOAL_KILL_POINT("pool.unit.cancelled");
+  unsent_ = true;
+  add(seat_->units_done, 1);
+}
+
+void WorkerSeat::chain(Handle handle) noexcept {
+  auto* block = member_.arena().at<ResultBlock>(handle);
+  seat_->pending.store(handle);
+  SHOAL_KILL_POINT("pool.result.pending");
+  member_.give_to_block(handle, batch_handle_);
+  SHOAL_KILL_POINT("pool.result.given");
+  uint64_t head = batch_->results.load();
+  do {
+    block->next = head;
+    // COMMIT(pool.result.chain): killed before: the client frees the block that Seat.pending names; after: the batch's.
+  } while (!batch_->results.compare_exchange(head, handle));
+  SHOAL_KILL_POINT("pool.result.chain");
+  seat_->pending.store(0);
+}
+
+ResultBlock* WorkerSeat::block_for(uint64_t extent) {
+  if (result_block_ != 0) {
+    auto* block = member_.arena().at<ResultBlock>(result_block_);
+    if (block->capacity - block->used.load() >= extent) return block;
+  }
+  const bool small = extent <= kSmallBlock / 4;
+  const uint64_t wanted = sizeof(ResultBlock) + (small && batch_->units > 1 ? kSmallBlock : extent);
+  const Handle handle = member_.allocate(wanted);
+  auto* block = member_.arena().at<ResultBlock>(handle);
+  new (block) ResultBlock{};
+  block->magic = kResultMagic;
+  block->capacity = member_.arena().block_size(handle) - sizeof(ResultBlock);
+  chain(handle);
+  if (small) result_block_ = handle;  // a large record's block has no room worth keeping
+  return block;
+}
+
+uint64_t WorkerSeat::write_record(const std::byte* value, uint64_t size, const Handle* attachments,
+                                  uint32_t attachment_count, uint32_t flags) {
+  ResultRecord record{attachment_count, flags, size};
+  ResultBlock* block = block_for(record.extent());
+  const uint64_t used = block->used.load();
+  auto* target = reinterpret_cast<ResultRecord*>(block->records() + used);
+  *target = record;
+  if (attachment_count > 0) {
+    block->has_attachments = 1;
+    std::memcpy(target->attachment_handles(), attachments, 8ull * attachment_count);
+  }
+  std::memcpy(target->value(), value, size);
+  // COMMIT(pool.result.record): killed before: the record does not exist, its attachments are mine and reaped; after:
+  // whoever frees the block frees those attachments that it owns.
+  block->used.store(used + record.extent());
+  SHOAL_KILL_POINT("pool.result.record");
+  const Handle block_handle = member_.arena().handle_of(block);
+  for (uint32_t i = 0; i < attachment_count; ++i) member_.give_to_block(attachments[i], block_handle);
+  SHOAL_KILL_POINT("pool.result.attachments");
+  add(seat_->bytes_out, size);
+  return offset_word(member_.arena().handle_of(block) + sizeof(ResultBlock) + used);
+}
+
+// ---- Telling the client -----------------------------------------------------------------------------------------
+
+void WorkerSeat::mark_dirty() noexcept {
+  const uint32_t slot = entry_.slot();
+  pool_->dirty[slot / 64].fetch_or(1ull << slot % 64);
+  SHOAL_KILL_POINT("pool.dirty.word");
+  pool_->dirty_summary.fetch_or(1ull << slot / 64);
+  SHOAL_KILL_POINT("pool.dirty.summary");
+  done_bell_.ring_all();
+}
+
+void WorkerSeat::notify(uint64_t ticks, bool now) noexcept {
+  if (unsent_ && (now || ticks - told_ticks_ > to_ticks(kTellNs))) {
+    unsent_ = false;
+    told_ticks_ = ticks;
+    mark_dirty();
+  }
+  if (!now && ticks - asked_ticks_ > to_ticks(kHelpNs)) {
+    asked_ticks_ = ticks;
+    if (next_unit_ < batch_->back.load() && work_bell_.has_sleepers()) work_bell_.ring_one();
+  }
+}
+
+}  // namespace shoal::pool
