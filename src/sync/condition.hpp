@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Condition: members wait to be notified; a notification wakes exactly those that were waiting,
+// oldest first, and one that was given to a waiter that died goes to the next. It does not know
+// the lock it is used with:
+//     ticket = condition.begin_wait(me);  lock.unlock(me);
+//     while (condition.wait(ticket, deadline) == interrupted) run signal handlers;
+//     notified = condition.end_wait(me, ticket);  lock.lock(me);
+// begin_wait() may allocate (and throw MemoryExhausted) when more than 62 wait at once; nothing
+// else allocates. Only wait() sleeps.
+//
+// ConditionState: a table of waiters, chained to further tables (blocks owned by the first one's).
+//   tickets  the next ticket (first table only)       more  handle of the next table, 0 = none
+//   slots    one word a waiter:  63..32 incarnation   31..2 ticket   1..0 state
+//            0 empty    1 waiting    2 notified
+// Invariants:
+// 1. The waiter writes empty -> waiting and waiting|notified -> empty; a notifier waiting ->
+//    notified; a reaper dead's waiting -> empty and dead's notified -> empty, and then notifies
+//    another one. All by compare-exchange.
+// 2. A waiter sleeps on the low half of its own slot, so nobody else can swallow its wake-up.
+// 3. Tables are added, never removed, while the condition lives.
+// Design: docs/design/sync.md
+#pragma once
+
+#include <cstdint>
+
+#include "arena/arena.hpp"
+#include "os/atomic.hpp"
+#include "sync/wait.hpp"
+
+namespace shoal::sync {
+
+struct alignas(64) ConditionState {
+  static constexpr int kSlots = 62;
+  os::Atomic<uint32_t> tickets;
+  uint32_t magic;
+  os::Atomic<uint64_t> more;
+  os::Atomic<uint64_t> slots[kSlots];
+};
+static_assert(sizeof(ConditionState) == 512);
+
+class Condition {
+ public:
+  static constexpr uint32_t kMagic = 0x646e6f63;  // "cond"
+
+  struct Ticket {
+    os::Atomic<uint64_t>* slot;
+    uint64_t word;  // as it was when waiting
+    int held;
+  };
+
+  static void create(arena::Arena& arena, arena::Handle handle) noexcept;
+  // Throws CorruptArena when no condition is there.
+  Condition(arena::Arena& arena, arena::Handle handle);
+
+  [[nodiscard]] Ticket begin_wait(arena::Member& member);
+  // ok: notified. Repeat it after `interrupted`; end_wait() in any case.
+  [[nodiscard]] WaitResult wait(const Ticket& ticket, int64_t deadline_ns);
+  // True if this waiter was notified, however wait() returned.
+  bool end_wait(arena::Member& member, const Ticket& ticket);
+
+  // Notifies up to `count` waiters; returns how many.
+  uint32_t notify(arena::Member& member, uint32_t count = 1);
+  uint32_t notify_all(arena::Member& member) { return notify(member, UINT32_MAX); }
+  [[nodiscard]] uint32_t waiters() const noexcept;
+  [[nodiscard]] arena::Handle handle() const noexcept { return handle_; }
+
+  // Frees the further tables; nobody may wait any more. The caller frees the block itself.
+  void destroy(arena::Member& member) noexcept;
+
+  // The hook for HeldKind::condition.
+  static void reap(arena::Arena& arena, arena::Member& reaper, arena::Incarnation dead,
+                   arena::Handle handle);
+
+ private:
+  using Slot = os::Atomic<uint64_t>;
+  static constexpr uint64_t kState = 3;
+  static constexpr uint64_t kWaiting = 1;
+  static constexpr uint64_t kNotified = 2;
+
+  static os::Atomic<uint32_t>* low_half(Slot& slot) noexcept;
+  template <class Visit>
+  void for_each_slot(Visit&& visit) const;
+  ConditionState* next_table(const ConditionState& table) const noexcept;
+  ConditionState& add_table(arena::Member& member, ConditionState& last);
+  Slot* claim_slot(ConditionState& table, uint64_t word) noexcept;
+  Slot* oldest_waiting(uint64_t* word) const noexcept;
+  bool notify_oldest() noexcept;
+  void drop_dead(arena::Incarnation dead) noexcept;
+
+  arena::Arena* arena_;
+  ConditionState* state_;
+  arena::Handle handle_;
+};
+
+}  // namespace shoal::sync

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sync/event.hpp"
+
+#include <climits>
+#include <new>
+
+#include "sync/holds.hpp"
+#include "testing/kill_point.hpp"
+
+namespace shoal::sync {
+
+void Event::create(arena::Arena& arena, arena::Handle handle) noexcept {
+  auto* state = new (arena.address(handle)) EventState{};
+  state->magic = kMagic;
+}
+
+Event::Event(arena::Arena& arena, arena::Handle handle) : state_(nullptr), handle_(handle) {
+  if (handle % alignof(EventState) != 0 || !arena.contains(handle, sizeof(EventState)) ||
+      arena.at<EventState>(handle)->magic != kMagic) {
+    throw arena::CorruptArena("no event at offset " + std::to_string(handle));
+  }
+  state_ = arena.at<EventState>(handle);
+}
+
+void Event::set(arena::Member& member) {
+  Holds& holds = Holds::of(member);
+  const int held = holds.publish_surely(handle_, HeldKind::event);
+  uint32_t word = state_->word.load();
+  while ((word & kSet) == 0) {
+    // COMMIT(event.set.word): killed before: nothing; after: set, a reaper wakes the waiters.
+    if (!state_->word.compare_exchange(word, ((word + kEpoch) | kSet) & ~kWaiters)) continue;
+    SHOAL_KILL_POINT("event.set.word");
+    if ((word & kWaiters) != 0) os::futex_wake(&state_->word, INT_MAX);
+    break;
+  }
+  holds.clear(held);
+}
+
+void Event::clear() noexcept {
+  // COMMIT(event.clear.word): killed before: nothing; after: clear.
+  state_->word.fetch_and(~kSet);
+  SHOAL_KILL_POINT("event.clear.word");
+}
+
+WaitResult Event::wait(int64_t deadline_ns) {
+  if (is_set()) return WaitResult::ok;
+  if (deadline_ns == 0) return WaitResult::timed_out;
+  const uint32_t first = state_->word.load();
+  // Set, or was set and cleared since: the epoch has changed.
+  const auto happened = [&](uint32_t word) {
+    return (word & kSet) != 0 || (word ^ first) >= kEpoch;
+  };
+  if (spin_until([&] { return happened(state_->word.load()); })) return WaitResult::ok;
+  for (;;) {
+    uint32_t word = state_->word.load();
+    if (happened(word)) return WaitResult::ok;
+    // COMMIT(event.wait.word): killed before: nothing; after: set() makes one call too many.
+    if ((word & kWaiters) == 0 && !state_->word.compare_exchange(word, word | kWaiters)) continue;
+    SHOAL_KILL_POINT("event.wait.word");
+    const WaitResult slept = sleep_on(&state_->word, word | kWaiters, deadline_ns);
+    if (slept != WaitResult::ok && !happened(state_->word.load())) return slept;
+  }
+}
+
+void Event::reap(arena::Arena& arena, arena::Member&, arena::Incarnation, arena::Handle handle) {
+  if (!arena.contains(handle, sizeof(EventState))) return;
+  os::futex_wake(&arena.at<EventState>(handle)->word, INT_MAX);
+}
+
+}  // namespace shoal::sync

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Event: a flag that members wait for. set() and clear() never sleep. Nothing allocates, or throws
+// after the first use by a member.
+//
+// EventState:  word    31..2 epoch: how often it was set    1 WAITERS    0 SET
+// Invariants:
+// 1. Each change from clear to set changes the epoch, so whoever slept while that happened returns
+//    although the event may be clear again by then.
+// 2. Whoever sleeps on `word` has seen it with WAITERS and without SET. set() clears WAITERS and
+//    wakes all. A notified waiter that dies takes nothing from the others.
+// No wake-up is lost: sync/wait.hpp, with P1 and P2 in one compare-exchange.
+// Design: docs/design/sync.md
+#pragma once
+
+#include <cstdint>
+
+#include "arena/arena.hpp"
+#include "os/atomic.hpp"
+#include "sync/wait.hpp"
+
+namespace shoal::sync {
+
+struct alignas(64) EventState {
+  os::Atomic<uint32_t> word;
+  uint32_t magic;
+  uint32_t padding[14];
+};
+static_assert(sizeof(EventState) == 64);
+
+class Event {
+ public:
+  static constexpr uint32_t kMagic = 0x746e7665;  // "evnt"
+
+  static void create(arena::Arena& arena, arena::Handle handle) noexcept;
+  // Throws CorruptArena when no event is there.
+  Event(arena::Arena& arena, arena::Handle handle);
+
+  void set(arena::Member& member);
+  void clear() noexcept;
+  [[nodiscard]] bool is_set() const noexcept { return (state_->word.load() & kSet) != 0; }
+  [[nodiscard]] WaitResult wait(int64_t deadline_ns = kForever);
+  [[nodiscard]] arena::Handle handle() const noexcept { return handle_; }
+
+  // The hook for HeldKind::event.
+  static void reap(arena::Arena& arena, arena::Member& reaper, arena::Incarnation dead,
+                   arena::Handle handle);
+
+ private:
+  static constexpr uint32_t kSet = 1;
+  static constexpr uint32_t kWaiters = 2;
+  static constexpr uint32_t kEpoch = 4;
+
+  EventState* state_;
+  arena::Handle handle_;
+};
+
+}  // namespace shoal::sync

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sync/holds.hpp"
+
+#include "sync/wait.hpp"
+
+namespace shoal::sync {
+
+namespace {
+
+constexpr uint32_t kUsed = 1;
+constexpr uint32_t kCached = 2;
+constexpr uint32_t kOwned = 4;
+constexpr int kWordsPerLane = 4;
+
+// A list that only grows and has no lock, so that the child of a fork can use it.
+os::Atomic<uint64_t> all_holds;
+
+Holds* head() noexcept { return reinterpret_cast<Holds*>(all_holds.load()); }
+
+}  // namespace
+
+// The word that this thread keeps reserved, and whose it is.
+struct ThreadCache {
+  Holds* holds = nullptr;
+  int word = Holds::kNone;
+
+  ~ThreadCache() { drop(); }
+  void drop() noexcept {
+    if (holds != nullptr && word != Holds::kNone) holds->mode_[word].fetch_and(~kCached);
+    word = Holds::kNone;
+  }
+  void turn_to(Holds* other) noexcept {
+    drop();
+    holds = other;
+  }
+};
+
+namespace {
+thread_local ThreadCache cache;
+}  // namespace
+
+Holds::Holds(arena::Member& member)
+    : member_(&member), incarnation_(member.incarnation()), lanes_(member.shared().lanes) {}
+
+Holds& Holds::of(arena::Member& member) {
+  const arena::Incarnation me = member.incarnation();
+  if (me == 0) throw arena::NotAMember("this process is not a member of the session");
+  const auto is_it = [&](Holds* at) {
+    return at->member_ == &member && at->incarnation_ == me && at->lanes_ == member.shared().lanes;
+  };
+  if (cache.holds != nullptr && is_it(cache.holds)) [[likely]] return *cache.holds;
+  Holds* fresh = nullptr;
+  for (;;) {
+    Holds* const first = head();
+    for (Holds* at = first; at != nullptr; at = at->next_) {
+      if (!is_it(at)) continue;
+      delete fresh;
+      cache.turn_to(at);
+      return *at;
+    }
+    if (fresh == nullptr) fresh = new Holds(member);
+    fresh->next_ = first;
+    auto expected = reinterpret_cast<uint64_t>(first);
+    if (!all_holds.compare_exchange(expected, reinterpret_cast<uint64_t>(fresh))) continue;
+    cache.turn_to(fresh);
+    return *fresh;
+  }
+}
+
+os::Atomic<uint64_t>& Holds::held(int word) noexcept {
+  return lanes_[word / kWordsPerLane].held[word % kWordsPerLane];
+}
+
+int Holds::take(bool brief) noexcept {
+  ThreadCache& mine = cache;
+  // order: relaxed; only this thread sets USED on the word that it has cached (invariant 2)
+  if (mine.holds == this && mine.word != kNone && mode_[mine.word].load(os::relaxed) == kCached) {
+    mode_[mine.word].store(kCached | kUsed, os::relaxed);  // order: relaxed; as above
+    return mine.word;
+  }
+  for (int word = brief ? 0 : kReserve; word < kWords; ++word) {
+    const bool cache_it = mine.holds == this && mine.word == kNone && word >= kReserve;
+    uint32_t expected = 0;
+    if (!mode_[word].compare_exchange(expected, cache_it ? kCached | kUsed : kUsed)) continue;
+    if (cache_it) mine.word = word;
+    return word;
+  }
+  return kNone;
+}
+
+int Holds::publish(arena::Handle object, HeldKind kind, bool brief) noexcept {
+  const int word = take(brief);
+  if (word == kNone) return kNone;
+  // order: relaxed; read only after this process is dead, when all its stores are visible; the
+  // read-modify-write that follows in every caller keeps the compiler from moving it down
+  held(word).store(object | static_cast<uint64_t>(kind), os::relaxed);
+  return word;
+}
+
+int Holds::publish_surely(arena::Handle object, HeldKind kind) noexcept {
+  for (;;) {
+    const int word = publish(object, kind, true);
+    if (word != kNone) return word;
+    yield_processor();
+  }
+}
+
+void Holds::clear(int word) noexcept {
+  if (word == kNone) return;
+  // order: release; keeps the wake before it; nobody pairs with it (read after death only)
+  held(word).store(0, os::release);
+  if (cache.holds == this && cache.word == word) {
+    // order: relaxed; the word is this thread's own (invariant 2)
+    mode_[word].store(kCached, os::relaxed);
+  } else {
+    mode_[word].fetch_and(~(kUsed | kOwned));
+  }
+}
+
+void Holds::set_owned(int word) noexcept {
+  if (word == kNone) return;
+  // order: relaxed; read by threads that unlock what this thread locked: they were told so by
+  // some synchronization of their own
+  mode_[word].store(mode_[word].load(os::relaxed) | kOwned, os::relaxed);
+}
+
+int Holds::find_owned(arena::Handle object) noexcept {
+  const uint64_t wanted = object | static_cast<uint64_t>(HeldKind::mutex);
+  const auto owns = [&](int word) {
+    // order: relaxed, twice; as in set_owned
+    return (mode_[word].load(os::relaxed) & kOwned) != 0 && held(word).load(os::relaxed) == wanted;
+  };
+  if (cache.holds == this && cache.word != kNone && owns(cache.word)) return cache.word;
+  for (int word = 0; word < kWords; ++word) {
+    if (owns(word)) return word;
+  }
+  return kNone;
+}
+
+void Holds::drop_stale(bool (*is_mine)(arena::Arena&, arena::Handle,
+                                       arena::Incarnation)) noexcept {
+  for (int word = 0; word < kWords; ++word) {
+    // order: relaxed, twice; a lock that is mine and known as owned stays, whatever else changes
+    if ((mode_[word].load(os::relaxed) & kOwned) == 0) continue;
+    const arena::Handle object = held(word).load(os::relaxed) & ~kHeldKindMask;
+    if (object != 0 && !is_mine(member_->arena(), object, incarnation_)) clear(word);
+  }
+}
+
+int Holds::used_for_test() const noexcept {
+  int used = 0;
+  for (const auto& mode : mode_) used += static_cast<int>(mode.load() & kUsed);
+  return used;
+}
+
+}  // namespace shoal::sync

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sync/mutex.hpp"
+
+#include <climits>
+#include <new>
+
+#include "testing/kill_point.hpp"
+
+namespace shoal::sync {
+
+void Mutex::create(arena::Arena& arena, arena::Handle handle) noexcept {
+  auto* state = new (arena.address(handle)) MutexState{};
+  state->magic = kMagic;
+}
+
+Mutex::Mutex(arena::Arena& arena, arena::Handle handle)
+    : arena_(&arena), state_(nullptr), handle_(handle) {
+  if (handle % alignof(MutexState) != 0 || !arena.contains(handle, sizeof(MutexState)) ||
+      arena.at<MutexState>(handle)->magic != kMagic) {
+    throw arena::CorruptArena("no mutex at offset " + std::to_string(handle));
+  }
+  state_ = arena.at<MutexState>(handle);
+}
+
+// busy, or the lock is mine. `also`: WAITERS when the caller has slept (invariant 2).
+Locked Mutex::take(MutexState& state, arena::Incarnation me, uint32_t also) noexcept {
+  uint32_t word = 0;
+  while ((word & kOwner) == 0) {
+    // COMMIT(mutex.lock.word): killed before: nothing, one is woken; after: DIED for the next.
+    if (state.word.compare_exchange(word, me | (word & kWaiters) | also)) {
+      SHOAL_KILL_POINT("mutex.lock.word");
+      return (word & kDied) != 0 ? Locked::owner_died : Locked::ok;
+    }
+  }
+  return Locked::busy;
+}
+
+Locked Mutex::settle(Holds& holds, int held, Locked result) noexcept {
+  if (!is_locked(result) || handed_off()) {
+    holds.clear(held);
+  } else {
+    holds.set_owned(held);
+  }
+  return result;
+}
+
+Locked Mutex::try_lock(arena::Member& member) {
+  Holds& holds = Holds::of(member);
+  const int held = holds.publish(handle_, HeldKind::mutex);
+  return settle(holds, held, take(*state_, holds.incarnation(), 0));
+}
+
+Locked Mutex::lock(arena::Member& member, int64_t deadline_ns) {
+  Holds& holds = Holds::of(member);
+  int held = holds.publish(handle_, HeldKind::mutex);
+  SHOAL_KILL_POINT("mutex.lock.enter");
+  Locked result = take(*state_, holds.incarnation(), 0);
+  if (result == Locked::busy) [[unlikely]] {
+    if (held == Holds::kNone) {
+      holds.drop_stale(&owned_by);
+      held = holds.publish(handle_, HeldKind::mutex);
+    }
+    result = sleep_and_take(*arena_, member, *state_, deadline_ns);
+  }
+  return settle(holds, held, result);
+}
+
+Locked Mutex::sleep_and_take(arena::Arena& arena, arena::Member& member, MutexState& state,
+                             int64_t deadline_ns) {
+  const arena::Incarnation me = member.incarnation();
+  Locked result = Locked::busy;
+  const auto taken = [&] { return (result = take(state, me, 0)) != Locked::busy; };
+  // order: relaxed; a look that saves failing compare-exchanges, repeated by them
+  const auto free = [&] { return (state.word.load(os::relaxed) & kOwner) == 0 && taken(); };
+  if (deadline_ns != 0 && spin_until(free)) return result;
+  Ticker ticker(deadline_ns, true);
+  for (uint32_t also = 0;; also = kWaiters) {
+    uint32_t word = state.word.load();
+    if ((word & kOwner) == 0) {
+      if ((result = take(state, me, also)) != Locked::busy) return result;
+      continue;
+    }
+    // COMMIT(mutex.wait.word): killed before: nothing; after: one wake-up too many is given.
+    if ((word & kWaiters) == 0 && !state.word.compare_exchange(word, word | kWaiters)) continue;
+    SHOAL_KILL_POINT("mutex.wait.word");
+    bool ticked = false;
+    switch (ticker.sleep(&state.word, word | kWaiters, &ticked)) {
+      case os::Wake::timed_out:
+        return Locked::timed_out;
+      case os::Wake::interrupted:
+        return Locked::interrupted;
+      case os::Wake::woken:
+      case os::Wake::changed:
+        break;
+    }
+    const arena::Incarnation owner = word & kOwner;
+    if (!ticked || owner == me || arena::member_alive(arena, owner)) continue;
+    arena::reap(arena, member, owner);
+    take_from_dead(state, owner);  // the dead may have had no held word left
+  }
+}
+
+Unlocked Mutex::unlock(arena::Member& member) {
+  Holds& holds = Holds::of(member);
+  uint32_t word = state_->word.load(os::relaxed);  // order: relaxed; only I change it from me
+  int held = Holds::kNone;
+  const bool mine = (word & kOwner) == holds.incarnation();
+  if (mine) {
+    if (!handed_off()) held = holds.find_owned(handle_);
+    // COMMIT(mutex.unlock.word): killed before: DIED for the next; after: free, one is woken.
+    word = state_->word.exchange(0);
+    SHOAL_KILL_POINT("mutex.unlock.word");
+  } else {
+    if ((word & kOwner) == 0) return Unlocked::not_locked;
+    held = holds.publish_surely(handle_, HeldKind::mutex);
+    // COMMIT(mutex.handoff.flag): killed before: nothing; after: still locked, deaths undo nothing.
+    state_->flags.fetch_or(kHandoff);
+    SHOAL_KILL_POINT("mutex.handoff.flag");
+    do {
+      if ((word & kOwner) == 0) break;
+      // COMMIT(mutex.handoff.word): killed before: still locked; after: free, one is woken.
+    } while (!state_->word.compare_exchange(word, 0));
+    SHOAL_KILL_POINT("mutex.handoff.word");
+  }
+  // COMMIT(mutex.unlock.woken): killed before: a reaper wakes; after: it wakes once too often.
+  if ((word & kWaiters) != 0) os::futex_wake(&state_->word, 1);
+  SHOAL_KILL_POINT("mutex.unlock.woken");
+  holds.clear(held);
+  if (mine) return Unlocked::ok;
+  return (word & kOwner) == 0 ? Unlocked::not_locked : Unlocked::handed_off;
+}
+
+arena::Incarnation Mutex::owner() const noexcept { return state_->word.load() & kOwner; }
+
+bool Mutex::handed_off() const noexcept {
+  // order: relaxed; a sticky hint: who misses it keeps a held word that reapers will not act on
+  return (state_->flags.load(os::relaxed) & kHandoff) != 0;
+}
+
+bool Mutex::owned_by(arena::Arena& arena, arena::Handle handle, arena::Incarnation me) {
+  return (arena.at<MutexState>(handle)->word.load() & kOwner) == me;
+}
+
+void Mutex::take_from_dead(MutexState& state, arena::Incarnation dead) noexcept {
+  uint32_t word = state.word.load();
+  while ((word & kOwner) == dead && (state.flags.load() & kHandoff) == 0) {
+    // COMMIT(mutex.reap.word): killed before: the next reaper does it; after: the next one wakes.
+    if (!state.word.compare_exchange(word, kDied | (word & kWaiters))) continue;
+    SHOAL_KILL_POINT("mutex.reap.word");
+    state.deaths.fetch_add(1);
+    break;
+  }
+  os::futex_wake(&state.word, 1);
+}
+
+void Mutex::reap(arena::Arena& arena, arena::Member&, arena::Incarnation dead,
+                 arena::Handle handle) {
+  if (arena.contains(handle, sizeof(MutexState)) &&
+      arena.at<MutexState>(handle)->magic == kMagic) {
+    take_from_dead(*arena.at<MutexState>(handle), dead);
+  }
+}
+
+}  // namespace shoal::sync

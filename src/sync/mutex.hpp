@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Mutex: a lock between members that survives the death of its owner. Any thread of any member.
+// lock() sleeps; try_lock() and unlock() never do. Nothing here allocates, or throws after the
+// first use by a member. The owner is the member, not the thread: like the standard library's Lock
+// it may be unlocked by another thread, even by another member.
+//
+// MutexState, one per lock, in any block (64-byte aligned; zero bytes are a free lock but for the
+// magic):
+//   word    31 DIED   30 WAITERS   29..0 incarnation of the owner, 0 = free
+//   flags    0 HANDOFF: somebody unlocked what another member had locked. From then on a death
+//              restores nothing: nobody can say whether the dead still was to unlock it.
+//   deaths  how often the lock was taken back from the dead
+// Invariants:
+// 1. DIED is set only while the owner is 0, and cleared by who takes the lock next and is told so.
+// 2. Whoever sleeps on `word` has seen WAITERS set in it. Who takes the lock after having slept
+//    sets WAITERS, since others may still sleep; so at most one wake-up too many is given.
+// 3. A member publishes the lock in its held words before it tries for it, and clears that after
+//    it has woken the next one (or gave up): a reaper finds every lock that the dead had, and
+//    wakes one sleeper of every lock that the dead was taking or leaving.
+//
+// Transitions of word, each one compare-exchange or exchange:
+//   lock    free -> me            free|DIED -> me (the taker is told)     x -> x|WAITERS, then sleep
+//   unlock  me[|WAITERS] -> 0, then wake one if WAITERS
+//   reap    dead[|WAITERS] -> DIED[|WAITERS] unless HANDOFF, then always wake one
+// No wake-up is lost: sync/wait.hpp, with P1 and P2 in one exchange.
+// Design: docs/design/sync.md
+#pragma once
+
+#include <cstdint>
+
+#include "arena/arena.hpp"
+#include "os/atomic.hpp"
+#include "sync/holds.hpp"
+#include "sync/wait.hpp"
+
+namespace shoal::sync {
+
+enum class [[nodiscard]] Locked {
+  ok,
+  owner_died,   // locked, and the member that had it died: what it protects may be half changed
+  busy,         // try_lock only
+  timed_out,
+  interrupted,  // a signal came; not locked
+};
+inline constexpr bool is_locked(Locked result) noexcept {
+  return result == Locked::ok || result == Locked::owner_died;
+}
+
+enum class Unlocked {
+  ok,
+  handed_off,  // unlocked, but another member had locked it
+  not_locked,  // nothing was changed
+};
+
+struct alignas(64) MutexState {
+  os::Atomic<uint32_t> word;
+  os::Atomic<uint32_t> flags;
+  os::Atomic<uint32_t> deaths;
+  uint32_t magic;
+  // For RecursiveMutex only, written by the owner:
+  os::Atomic<uint64_t> thread;  // incarnation << 32 | number of the thread in its process
+  os::Atomic<uint32_t> depth;
+  uint32_t padding[9];
+};
+static_assert(sizeof(MutexState) == 64 && offsetof(MutexState, thread) == 16);
+
+class Mutex {
+ public:
+  static constexpr uint32_t kMagic = 0x7478756d;  // "muxt"
+
+  // Makes the state at `handle`, which must lie in a block of the caller.
+  static void create(arena::Arena& arena, arena::Handle handle) noexcept;
+  // Throws CorruptArena when no mutex is there.
+  Mutex(arena::Arena& arena, arena::Handle handle);
+
+  Locked try_lock(arena::Member& member);
+  Locked lock(arena::Member& member, int64_t deadline_ns = kForever);
+  Unlocked unlock(arena::Member& member);
+
+  [[nodiscard]] arena::Incarnation owner() const noexcept;  // 0: free; a hint for others
+  [[nodiscard]] bool handed_off() const noexcept;
+  [[nodiscard]] uint32_t deaths() const noexcept { return state_->deaths.load(); }
+  [[nodiscard]] arena::Handle handle() const noexcept { return handle_; }
+  MutexState& state() const noexcept { return *state_; }
+
+  // The hook for HeldKind::mutex.
+  static void reap(arena::Arena& arena, arena::Member& reaper, arena::Incarnation dead,
+                   arena::Handle handle);
+
+ private:
+  static constexpr uint32_t kWaiters = 1u << 30;
+  static constexpr uint32_t kDied = 1u << 31;
+  static constexpr uint32_t kOwner = kWaiters - 1;
+  static constexpr uint32_t kHandoff = 1;
+
+  static Locked take(MutexState& state, arena::Incarnation me, uint32_t also) noexcept;
+  static Locked sleep_and_take(arena::Arena& arena, arena::Member& member, MutexState& state,
+                               int64_t deadline_ns);
+  static void take_from_dead(MutexState& state, arena::Incarnation dead) noexcept;
+  Locked settle(Holds& holds, int held, Locked result) noexcept;
+  static bool owned_by(arena::Arena& arena, arena::Handle handle, arena::Incarnation me);
+
+  arena::Arena* arena_;
+  MutexState* state_;
+  arena::Handle handle_;
+};
+
+}  // namespace shoal::sync

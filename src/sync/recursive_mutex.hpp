@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// RecursiveMutex: a Mutex that the thread which has it may lock again. Same state, same promises
+// about death; it belongs to a thread, and only that thread may unlock it.
+//
+// Beside Mutex's invariants:
+// 1. thread and depth are written only by the member that has the lock; thread == mine only if I
+//    have it, so a racy read of it decides correctly. depth >= 1 while thread != 0.
+// 2. The owner writes thread = 0 before it unlocks. Who takes the lock from the dead overwrites
+//    what the dead left. In the child of a fork no thread has the number of a thread of its
+//    parent, since the number contains the member's incarnation.
+// Design: docs/design/sync.md
+#pragma once
+
+#include "sync/mutex.hpp"
+
+namespace shoal::sync {
+
+class RecursiveMutex {
+ public:
+  static void create(arena::Arena& arena, arena::Handle handle) noexcept {
+    Mutex::create(arena, handle);
+  }
+  RecursiveMutex(arena::Arena& arena, arena::Handle handle) : mutex_(arena, handle) {}
+
+  // busy when it is not free and deadline_ns is 0.
+  Locked lock(arena::Member& member, int64_t deadline_ns = kForever);
+  // not_locked when this thread does not have it.
+  Unlocked unlock(arena::Member& member);
+  // Unlocks however often it was locked, and locks so often again: for conditions. 0: not mine.
+  uint32_t unlock_all(arena::Member& member);
+  void set_depth(arena::Member& member, uint32_t depth) noexcept;
+
+  [[nodiscard]] bool is_mine(arena::Member& member) const noexcept;
+  [[nodiscard]] uint32_t depth() const noexcept { return mutex_.state().depth.load(); }
+  [[nodiscard]] const Mutex& mutex() const noexcept { return mutex_; }
+  [[nodiscard]] arena::Handle handle() const noexcept { return mutex_.handle(); }
+
+ private:
+  static uint64_t this_thread(arena::Member& member) noexcept;
+  Mutex mutex_;
+};
+
+}  // namespace shoal::sync

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "sync/wait.hpp"
+
+#include <thread>
+
+#include "os/cpus.hpp"
+
+namespace shoal::sync {
+
+namespace {
+
+constexpr int64_t kMaxSpinNs = 30'000;
+constexpr int64_t kMinSpinNs = 1'000;
+constexpr uint32_t kRetryAfter = 16;
+
+os::Atomic<uint32_t> spinners;  // of this process; a child of a fork inherits at worst a
+                                     // permit too many taken, which only makes it spin less
+
+struct SpinHistory {
+  int64_t budget_ns = kMaxSpinNs;
+  uint32_t failures = 0;
+};
+thread_local SpinHistory history;
+
+uint32_t spinner_limit() noexcept {
+  static const int limit = os::usable_cpus() - 1;
+  return limit > 0 ? static_cast<uint32_t>(limit) : 0;
+}
+
+}  // namespace
+
+SpinPermit::SpinPermit() noexcept : granted_(false) {
+  const uint32_t limit = spinner_limit();
+  if (limit == 0) return;
+  // order: relaxed; a count that limits only how many spin, publishes nothing
+  granted_ = spinners.fetch_add(1, os::relaxed) < limit;
+  if (!granted_) spinners.fetch_sub(1, os::relaxed);  // order: relaxed; as above
+}
+
+SpinPermit::~SpinPermit() {
+  if (granted_) spinners.fetch_sub(1, os::relaxed);  // order: relaxed; as above
+}
+
+int64_t spin_budget_ns() noexcept {
+  return history.failures % kRetryAfter == kRetryAfter - 1 ? kMaxSpinNs : history.budget_ns;
+}
+
+void spin_ended(bool success) noexcept {
+  if (success) {
+    history.failures = 0;
+    history.budget_ns = history.budget_ns * 2 < kMaxSpinNs ? history.budget_ns * 2 : kMaxSpinNs;
+  } else {
+    ++history.failures;
+    history.budget_ns = history.budget_ns / 2 > kMinSpinNs ? history.budget_ns / 2 : kMinSpinNs;
+  }
+}
+
+void yield_processor() noexcept { std::this_thread::yield(); }
+
+os::Wake Ticker::sleep(os::Atomic<uint32_t>* word, uint32_t expected,
+                       bool* ticked) noexcept {
+  *ticked = false;
+  if (!ticking_) return os::futex_wait(word, expected, deadline_ns_);
+  const int64_t tick_ns = os::monotonic_ns() + pause_ns_;
+  const bool last = deadline_ns_ >= 0 && deadline_ns_ <= tick_ns;
+  const os::Wake wake = os::futex_wait(word, expected, last ? deadline_ns_ : tick_ns);
+  if (wake != os::Wake::timed_out || last) return wake;
+  *ticked = true;
+  pause_ns_ = pause_ns_ * 2 < kLastTickNs ? pause_ns_ * 2 : kLastTickNs;
+  return os::Wake::woken;
+}
+
+WaitResult sleep_on(os::Atomic<uint32_t>* word, uint32_t expected,
+                    int64_t deadline_ns) noexcept {
+  switch (os::futex_wait(word, expected, deadline_ns)) {
+    case os::Wake::timed_out:
+      return WaitResult::timed_out;
+    case os::Wake::interrupted:
+      return WaitResult::interrupted;
+    case os::Wake::woken:
+    case os::Wake::changed:
+      break;
+  }
+  return WaitResult::ok;
+}
+
+}  // namespace shoal::sync

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Waiting: a short adaptive spin, then the kernel. Any thread of any member may wait; a wait
+// allocates nothing, throws nothing, and never sleeps past an absolute deadline.
+//
+// Every wait in shoal follows the same four steps, and the argument that no wake-up is lost is the
+// same for all of them:
+//   waiter:  W1 set the waiters bit in the futex word (read-modify-write), keep the value seen
+//            W2 look for what is waited for      W3 futex_wait(word, value seen)
+//   waker:   P1 publish      P2 read the word's waiters bit (or change the word)      P3 if the bit
+//            is set: change the word, then futex_wake
+// All are seq_cst, so W1 W2 P1 P2 have one order. If P1 comes before W2, the waiter sees it. Else
+// W1 < W2 < P1 < P2, so the waker sees the bit, changes the word and calls the kernel: either W3
+// finds the word changed and returns, or the waiter is in the kernel's queue and is woken.
+// Where P1 changes the futex word itself (mutex, semaphore, event), P2 is part of P1.
+//
+// Two deaths could still lose a wake-up: the waker's between P1 and P3, and the death of a woken
+// waiter before it used the notification. Both are repaired by who reaps: see sync/sleeper.hpp.
+//
+// Design: docs/design/sync.md
+#pragma once
+
+#include <cstdint>
+
+#include "os/atomic.hpp"
+#include "os/clock.hpp"
+#include "os/futex.hpp"
+
+namespace shoal::sync {
+
+// interrupted: a signal came. Nothing was acquired or consumed; the caller runs its signal
+// handlers and waits again with the same deadline.
+enum class WaitResult : uint8_t { ok, timed_out, interrupted };
+
+inline constexpr int64_t kForever = -1;
+
+// Bounds of the pause between two looks at whether those waited for are alive.
+inline constexpr int64_t kFirstTickNs = 10'000'000;
+inline constexpr int64_t kLastTickNs = 250'000'000;
+
+// Spinning is worth it only while someone else can run: at most usable_cpus() - 1 threads of this
+// process spin at once, and none on one processor.
+class SpinPermit {
+ public:
+  SpinPermit() noexcept;
+  ~SpinPermit();
+  SpinPermit(const SpinPermit&) = delete;
+  SpinPermit& operator=(const SpinPermit&) = delete;
+  explicit operator bool() const noexcept { return granted_; }
+
+ private:
+  bool granted_;
+};
+
+// How long this thread's next spin may take: it doubles when spins succeed, halves when they do
+// not, and every 16th failure is followed by a full one, so that a changed rhythm is noticed.
+int64_t spin_budget_ns() noexcept;
+void spin_ended(bool success) noexcept;
+
+// The rest of the time slice to whoever shares this processor: wake affinity puts both partners on
+// one core, where spinning alone would only delay the other.
+void yield_processor() noexcept;
+
+// True as soon as ready() is; false when the spin's budget is used up or spinning is not worth it.
+template <class Ready>
+bool spin_until(Ready&& ready) {
+  const SpinPermit permit;
+  if (!permit) return ready();
+  const int64_t end_ns = os::monotonic_ns() + spin_budget_ns();
+  do {
+    for (int i = 0; i < 16; ++i) {
+      if (ready()) {
+        spin_ended(true);
+        return true;
+      }
+      os::cpu_relax();
+    }
+    yield_processor();
+  } while (os::monotonic_ns() < end_ns);
+  spin_ended(false);
+  return ready();
+}
+
+// Sleeps in slices: until the deadline, or a tick earlier when somebody must be looked at. Ticks
+// grow from kFirstTickNs to kLastTickNs.
+class Ticker {
+ public:
+  // ticking: false sleeps straight to the deadline.
+  Ticker(int64_t deadline_ns, bool ticking) noexcept
+      : deadline_ns_(deadline_ns), ticking_(ticking) {}
+
+  // What os::futex_wait says; timed_out only when the deadline itself has passed, and `ticked` is
+  // set when a slice ended instead (the result is then `woken`, as for a spurious wake).
+  os::Wake sleep(os::Atomic<uint32_t>* word, uint32_t expected, bool* ticked) noexcept;
+
+ private:
+  int64_t deadline_ns_;
+  int64_t pause_ns_ = kFirstTickNs;
+  bool ticking_;
+};
+
+// Like os::futex_wait, with its four results folded into three: ok means look again.
+WaitResult sleep_on(os::Atomic<uint32_t>* word, uint32_t expected,
+                    int64_t deadline_ns) noexcept;
+
+}  // namespace shoal::sync
