@@ -22,6 +22,7 @@
 #include "arena/owner.hpp"
 #include "arena/size_class.hpp"
 #include "os/atomic.hpp"
+#include "os/cgroup.hpp"
 
 namespace shoal::arena {
 
@@ -108,6 +109,13 @@ class Arena {
   os::Atomic<uint64_t>* warm_bits() const noexcept { return warm_; }
   uint64_t data_offset() const noexcept { return data_offset_; }
 
+  Handle span_of(Handle b) const noexcept { return page_handle(locate(b).first); }  // start of its run or span
+  os::Atomic<uint64_t>* at_span(Handle start) const noexcept {  // a span's owner words
+    return reinterpret_cast<os::Atomic<uint64_t>*>(base_ + start);
+  }
+
+  // The cgroups that bind this process, found when the arena was mapped.
+  const os::CgroupPath& memory_path() const noexcept { return memory_path_; }
   // Reserves memory behind [offset, offset + bytes); the caller has checked the headroom. False with errno.
   bool commit(uint64_t offset, uint64_t bytes) const noexcept;
   void decommit(uint64_t offset, uint64_t bytes) const noexcept;
@@ -118,9 +126,14 @@ class Arena {
 
  private:
   Arena() = default;
+  void map(uint64_t reserve);
   void adopt_tables() noexcept;
-  struct Located;
+  struct Located {
+    uint64_t first;  // first page of the run or span
+    uint64_t shape;  // its shape word; kind free: nothing there
+  };
   Located locate(Handle h) const noexcept;
+  static os::Atomic<uint64_t>& dummy_owner() noexcept;
 
   std::byte* base_ = nullptr;
   uint64_t reserve_ = 0;
@@ -132,7 +145,43 @@ class Arena {
   int fd_ = -1;
   uint64_t fd_device_ = 0;  // who fd_ must be: user code may close any number and open it anew
   uint64_t fd_inode_ = 0;
+  os::CgroupPath memory_path_;
 };
+
+inline uint64_t Arena::frontier() const noexcept {
+  // order: acquire; pairs with the store in extend_frontier; publishes the tables' memory
+  return header().frontier.load(os::acquire);
+}
+
+inline Arena::Located Arena::locate(Handle h) const noexcept {
+  if (h < data_offset_) return {0, 0};
+  uint64_t first = page_of(h);
+  if (first >= frontier()) return {0, 0};
+  // order: acquire; pairs with the release store that made the page a span; publishes the span's owner words
+  uint64_t shape = descriptors_[first].shape.load(os::acquire);
+  if (shape_kind(shape) == PageKind::tail) {
+    if (tail_distance(shape) > first) return {0, 0};
+    first -= tail_distance(shape);
+    shape = descriptors_[first].shape.load(os::acquire);  // order: acquire; as above
+  }
+  const PageKind kind = shape_kind(shape);
+  if (kind != PageKind::run && kind != PageKind::span) return {0, 0};
+  return {first, shape};
+}
+
+inline os::Atomic<uint64_t>& Arena::owner_word(Handle b) const noexcept {
+  const Located at = locate(b);
+  const Handle start = page_handle(at.first);
+  if (shape_kind(at.shape) == PageKind::span && shape_class(at.shape) < kClasses) {
+    const SizeClass& c = kSizeClasses[shape_class(at.shape)];
+    const uint32_t index = block_index(c, b - start);
+    if (index < c.count && start + c.first + uint64_t{index} * c.size == b)
+      return at_span(start)[index];
+  } else if (shape_kind(at.shape) == PageKind::run && b == start) {
+    return descriptors_[at.first].owner;
+  }
+  return dummy_owner();
+}
 
 }  // namespace shoal::arena
 

@@ -81,9 +81,8 @@ class Member {
   MemberSlot& shared() const noexcept { return arena_->slot(slot()); }
 
  private:
-  friend class Reaping;
-  friend class RunAllocator;
   friend struct ForkHandlers;
+  friend bool reap(Arena& arena, Member& reaper, Incarnation dead);
 
   struct Cache {                   // one size class: all of it can be rebuilt by scanning `spans`
     std::vector<Handle> free;      // blocks known to be free in my spans, last in first out
@@ -103,11 +102,13 @@ class Member {
   bool adopt_orphan(uint32_t size_class);
   void trim(uint32_t size_class) noexcept;
   bool span_is_free(uint64_t first_page) const noexcept;
-  void free_small(Handle b, uint64_t first_page, uint64_t expected) noexcept;
-  void free_owned(Handle b, uint64_t expected) noexcept;
+  bool free_small(Handle b, os::Atomic<uint64_t>& owner, uint64_t expected) noexcept;
+  bool free_owned(Handle b, uint64_t expected) noexcept;
+  void purge_if_due() noexcept;
+  uint64_t sweep_orphans();
   void release_last(Handle b, uint64_t word) noexcept;
+  bool share_again(Handle b) noexcept;
   void forget() noexcept;
-  void give_back_everything() noexcept;
 
   std::shared_ptr<Arena> arena_;
   Incarnation incarnation_ = 0;
@@ -122,6 +123,7 @@ class Member {
   std::unordered_map<Handle, uint32_t> held_;    // counted blocks -> references in this process
   std::unordered_map<Handle, uint64_t> private_; // after a fork: held blocks of which this child sees a private copy
   std::mutex reaping_;                           // one reap at a time per member; taken before local_
+  std::unordered_map<Handle, uint64_t> fork_private_;  // during a fork: what the child is to see a private copy of
   Incarnation fork_child_ = 0;                   // slot prepared for the child of the fork under way
 };
 

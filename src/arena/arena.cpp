@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "arena/arena.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+
+#include "os/error.hpp"
+#include "os/memory.hpp"
+#include "testing/kill_point.hpp"
+
+namespace shoal::arena {
+
+namespace {
+
+constexpr uint64_t kMinReserve = uint64_t{16} << 20;
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+constexpr uint64_t kMaxReserve = uint64_t{16} << 30;  // GCC 12's ThreadSanitizer has room for one 1 TiB mapping only
+#else
+constexpr uint64_t kMaxReserve = uint64_t{1} << 40;
+#endif
+constexpr double kShareOfMachine = 0.8;  // of cgroup limit or RAM: the arena's pages survive their users' OOM kills
+
+constexpr uint64_t align_up(uint64_t value, uint64_t to) noexcept { return (value + to - 1) / to * to; }
+
+// A number of bytes with an optional K, M, G or T behind it; 0: not set.
+uint64_t bytes_from_environment(const char* name) {
+  const char* text = std::getenv(name);
+  if (text == nullptr) return 0;
+  char* end = nullptr;
+  const double value = std::strtod(text, &end);
+  if (end == text || value <= 0) return 0;
+  static constexpr char kUnits[] = "KMGT";
+  const char* unit = *end == '\0' ? nullptr : std::strchr(kUnits, std::toupper(*end));
+  const auto shift = unit == nullptr ? 0 : 10 * (unit - kUnits + 1);
+  return static_cast<uint64_t>(value * static_cast<double>(uint64_t{1} << shift));
+}
+
+// The largest power of two, from 1 TiB down, that can be mapped and created here.
+uint64_t choose_reserve(uint64_t wanted) {
+  if (wanted == 0) wanted = bytes_from_environment("SHOAL_RESERVE");
+  const uint64_t most = std::min(os::file_size_limit(), wanted != 0 ? wanted : kMaxReserve);
+  uint64_t reserve = std::clamp(most, kMinReserve, uint64_t{1} << 40) / kPage * kPage;
+  while (reserve > kMinReserve && !os::can_reserve(reserve)) reserve /= 2;
+  return std::max(reserve / kPage * kPage, kMinReserve);
+}
+
+// Fills in where the tables lie in a file of this size.
+void lay_out(Header& h, uint64_t reserve) noexcept {
+  const uint64_t pages = reserve / kPage;
+  h.reserve = reserve;
+  h.used_offset = align_up(kSlotsOffset + sizeof(MemberSlot) * kMemberSlots, kPage);
+  h.warm_offset = align_up(h.used_offset + pages / 8 + 8, kPage);
+  h.descriptors_offset = align_up(h.warm_offset + pages / 8 + 8, kPage);
+  h.data_offset = align_up(h.descriptors_offset + pages * sizeof(PageDescriptor), kPage * kHugeAlign);
+  h.pages = (reserve - h.data_offset) / kPage;
+}
+
+void check_header(const Header& h, uint64_t file_size) {
+  const auto wrong = [](const char* what) {
+    throw CorruptArena(std::string("this is no arena of this version of shoal: ") + what);
+  };
+  if (h.ready.load() != kMagic || h.magic != kMagic) wrong("magic number");
+  if (h.version != kVersion) wrong("version");
+  if (h.header_size != sizeof(Header) || h.layout_hash != layout_hash()) wrong("layout hash");
+  Header expected{};
+  lay_out(expected, h.reserve);
+  if (h.reserve != file_size || h.pages != expected.pages || h.data_offset != expected.data_offset ||
+      h.used_offset != expected.used_offset || h.warm_offset != expected.warm_offset ||
+      h.descriptors_offset != expected.descriptors_offset)
+    wrong("table offsets");
+}
+
+}  // namespace
+
+void Arena::map(uint64_t reserve) {
+  os::FileIdentity identity;
+  if (!os::identify(fd_, &identity)) throw os::OsError("fstat", errno, "the arena's memory file");
+  fd_device_ = identity.device;
+  fd_inode_ = identity.inode;
+  base_ = os::map_file(fd_, 0, reserve, true);
+  if (base_ == nullptr)
+    throw os::OsError("mmap", errno,
+                      "the session's address space of " + std::to_string(reserve >> 20) +
+                          " MiB cannot be mapped here (ulimit -v? set SHOAL_RESERVE for the session)");
+  reserve_ = reserve;
+  memory_path_ = os::find_cgroup("memory");
+}
+
+void Arena::adopt_tables() noexcept {
+  const Header& h = header();
+  data_offset_ = h.data_offset;
+  pages_ = h.pages;
+  descriptors_ = at<PageDescriptor>(h.descriptors_offset);
+  used_ = at<os::Atomic<uint64_t>>(h.used_offset);
+  warm_ = at<os::Atomic<uint64_t>>(h.warm_offset);
+}
+
+std::shared_ptr<Arena> Arena::create(const ArenaOptions& options) {
+  const uint64_t reserve = choose_reserve(options.reserve);
+  std::shared_ptr<Arena> arena(new Arena);
+  arena->fd_ = os::create_memory_file("shoal", reserve);
+  arena->map(reserve);
+  if (!arena->commit(0, kSlotsOffset)) throw os::OsError("fallocate", errno, "the arena's header");
+  Header& h = arena->header();
+  h.magic = kMagic;
+  h.version = kVersion;
+  h.header_size = sizeof(Header);
+  h.layout_hash = layout_hash();
+  lay_out(h, reserve);
+  h.limit = options.limit != 0 ? options.limit : bytes_from_environment("SHOAL_MEMORY_LIMIT");
+  if (h.limit == 0) {
+    const os::MemoryLimit machine = os::memory_limit(arena->memory_path_);
+    if (machine.limit != os::kUnlimited)
+      h.limit = static_cast<uint64_t>(static_cast<double>(machine.limit) * kShareOfMachine);
+  }
+  arena->adopt_tables();
+  h.ready.store(kMagic);
+  return arena;
+}
+
+std::shared_ptr<Arena> Arena::attach(int fd) {
+  std::shared_ptr<Arena> arena(new Arena);
+  arena->fd_ = os::duplicate_fd(fd);
+  os::FileIdentity identity;
+  if (!os::identify(arena->fd_, &identity)) throw os::OsError("fstat", errno, "arena to attach to");
+  if (identity.size < kMinReserve) throw CorruptArena("this file is no arena: it is too small");
+  std::byte* probe = os::map_file(arena->fd_, 0, kSlotsOffset, true);
+  if (probe == nullptr) throw os::OsError("mmap", errno, "the arena's header");
+  try {
+    check_header(*reinterpret_cast<Header*>(probe), identity.size);
+  } catch (...) {
+    os::unmap(probe, kSlotsOffset);
+    throw;
+  }
+  os::unmap(probe, kSlotsOffset);
+  arena->map(identity.size);
+  arena->adopt_tables();
+  return arena;
+}
+
+Arena::~Arena() {
+  if (fd() >= 0) os::close_fd(fd_);  // the mapping stays: views of Python objects may outlive the session
+}
+
+void Arena::unmap_for_test() {
+  os::unmap(base_, reserve_);
+  base_ = nullptr;
+}
+
+int Arena::fd() const noexcept {
+  os::FileIdentity now;
+  const os::FileIdentity mine{fd_device_, fd_inode_, 0};
+  return os::identify(fd_, &now) && now == mine ? fd_ : -1;
+}
+
+bool Arena::commit(uint64_t offset, uint64_t bytes) const noexcept {
+  const int file = fd();
+  return file >= 0 ? os::reserve_file_range(file, offset, bytes) : os::populate(base_ + offset, bytes);
+}
+
+void Arena::decommit(uint64_t offset, uint64_t bytes) const noexcept { os::punch(base_ + offset, bytes); }
+
+bool Arena::map_private(uint64_t offset, uint64_t bytes) const noexcept {
+  const int file = fd();
+  if (file < 0) return os::copy_private(base_ + offset, bytes);
+  return os::map_file(file, offset, bytes, false, base_ + offset) != nullptr;
+}
+
+bool Arena::map_shared(uint64_t offset, uint64_t bytes) const noexcept {
+  const int file = fd();
+  return file >= 0 && os::map_file(file, offset, bytes, true, base_ + offset) != nullptr;
+}
+
+os::Atomic<uint64_t>& Arena::dummy_owner() noexcept {
+  static os::Atomic<uint64_t> dummy;
+  dummy.store(15, os::relaxed);  // order: relaxed; nobody reads meaning into it but "no such block"
+  return dummy;
+}
+
+bool Arena::contains(Handle h, size_t bytes) const noexcept {
+  const uint64_t end = page_handle(frontier());
+  return h >= data_offset_ && h <= end && bytes <= end - h;
+}
+
+Handle Arena::handle_of(const void* p) const noexcept {
+  const auto offset = static_cast<uint64_t>(static_cast<const std::byte*>(p) - base_);
+  return offset >= data_offset_ && offset < page_handle(frontier()) ? offset : 0;
+}
+
+Handle Arena::block_of(const void* p) const noexcept {
+  const Handle h = handle_of(p);
+  if (h == 0) return 0;
+  const Located at = locate(h);
+  const Handle start = page_handle(at.first);
+  if (shape_kind(at.shape) == PageKind::run) return start;
+  if (shape_kind(at.shape) != PageKind::span || shape_class(at.shape) >= kClasses) return 0;
+  const SizeClass& c = kSizeClasses[shape_class(at.shape)];
+  const uint32_t index = block_index(c, h - start);
+  return index < c.count ? start + c.first + uint64_t{index} * c.size : 0;
+}
+
+size_t Arena::block_size(Handle b) const noexcept {
+  if (block_of(base_ + b) != b || b == 0) return 0;
+  const Located at = locate(b);
+  if (shape_kind(at.shape) == PageKind::run) return shape_pages(at.shape) << kPageShift;
+  return kSizeClasses[shape_class(at.shape)].size;
+}
+
+bool Arena::is_run(Handle b) const noexcept {
+  const Located at = locate(b);
+  return shape_kind(at.shape) == PageKind::run && page_handle(at.first) == b;
+}
+
+// ---- roots ----
+
+namespace {
+
+struct RootName {
+  uint64_t words[kRootNameWords];
+};
+
+RootName make_root_name(const char* name) {
+  const size_t length = std::strlen(name);
+  if (length == 0 || length > sizeof(RootName)) throw std::invalid_argument("root name: 1 to 48 bytes");
+  RootName result;
+  std::memset(&result, 0xFF, sizeof result);
+  std::memcpy(&result, name, length);
+  return result;
+}
+
+bool has_name(const Root& root, const RootName& name) noexcept {
+  for (uint32_t i = 0; i < kRootNameWords; ++i)
+    if (root.name[i].load() != name.words[i]) return false;
+  return true;
+}
+
+// Writes the name into an empty entry, or completes what another began with the same words. Each word is set once,
+// so an entry whose writer died is completed by the next who sets this name, and is lost to all other names.
+bool claim_name(Root& root, const RootName& name) noexcept {
+  for (uint32_t i = 0; i < kRootNameWords; ++i) {
+    uint64_t found = 0;
+    // COMMIT(arena.root.name): killed before: entry empty or begun; after: begun, any setter of this name goes on
+    const bool mine = root.name[i].compare_exchange(found, name.words[i]);
+    SHOAL_KILL_POINT("arena.root.name");
+    if (!mine && found != name.words[i]) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+bool Arena::root_set(const char* name, Handle h, Handle expected) {
+  const RootName wanted = make_root_name(name);
+  for (Root& root : header().roots) {
+    if (!claim_name(root, wanted)) continue;
+    // COMMIT(arena.root.set): killed before: root is as before; after: set
+    const bool done = root.handle.compare_exchange(expected, h);
+    SHOAL_KILL_POINT("arena.root.set");
+    return done;
+  }
+  return false;
+}
+
+Handle Arena::root_get(const char* name) const {
+  const RootName wanted = make_root_name(name);
+  for (const Root& root : header().roots)
+    if (has_name(root, wanted)) return root.handle.load();
+  return 0;
+}
+
+}  // namespace shoal::arena

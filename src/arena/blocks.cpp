@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Member: allocating, freeing and moving blocks. Small blocks come from spans in which only this member allocates;
+// anyone frees by one store to the owner word. A cache entry is only a hint: the block's owner word must read free.
+#include <algorithm>
+
+#include "arena/member.hpp"
+#include "arena/runs.hpp"
+#include "testing/kill_point.hpp"
+
+namespace shoal::arena {
+
+namespace {
+constexpr size_t kScanSpans = 4;  // spans that one refill looks at for remotely freed blocks before it takes a new one
+}
+
+// ---- allocate ----
+
+Handle Member::allocate(size_t bytes) {
+  if (bytes <= kMaxSmall) return allocate_small(bytes == 0 ? 0 : class_for(bytes));
+  require_membership();
+  if (bytes > arena_->reserve()) bytes = arena_->reserve();  // fails below, with figures
+  RunAllocator runs(*arena_, incarnation_);
+  const uint64_t first = runs.allocate((bytes + kPage - 1) >> kPageShift);
+  purge_if_due();
+  return arena_->page_handle(first);
+}
+
+Handle Member::allocate_small(uint32_t size_class) {
+  std::unique_lock<std::mutex> local(local_);
+  require_membership();
+  std::vector<Handle>& cached = caches_[size_class].free;
+  while (true) {
+    while (!cached.empty()) {
+      const Handle b = cached.back();
+      cached.pop_back();
+      os::Atomic<uint64_t>& owner = arena_->owner_word(b);
+      // order: acquire; pairs with the release of a remote free; the last user's writes come before mine
+      if (owner.load(os::acquire) != owner_free()) continue;
+      // COMMIT(arena.alloc.small): killed before: free; after: mine, freed by the reaper
+      // order: relaxed; only this member takes blocks of this span, under local_
+      owner.store(owner_member(incarnation_), os::relaxed);
+      SHOAL_KILL_POINT("arena.alloc.small");
+      return b;
+    }
+    refill(size_class, local);
+  }
+}
+
+// Finds free blocks for an empty cache: freed by others in my spans, in spans without a member, in a new span.
+void Member::refill(uint32_t size_class, std::unique_lock<std::mutex>& local) {
+  if (scan_spans(size_class, kScanSpans) > 0) return;
+  const Incarnation me = incarnation_;
+  local.unlock();
+  if (!adopt_orphan(size_class)) {
+    RunAllocator runs(*arena_, me);
+    add_span(size_class, runs.allocate(kSizeClasses[size_class].span_pages));
+  }
+  local.lock();
+  require_membership();
+}
+
+// Only for an empty cache: otherwise blocks could enter it twice.
+size_t Member::scan_spans(uint32_t size_class, size_t limit) noexcept {
+  Cache& cache = caches_[size_class];
+  limit = std::min(limit, cache.spans.size());
+  for (size_t i = 0; i < limit && cache.free.empty(); ++i) {
+    if (cache.cursor >= cache.spans.size()) cache.cursor = 0;
+    collect_span(cache, cache.spans[cache.cursor++]);
+  }
+  return cache.free.size();
+}
+
+// Puts every free block of the span into the cache, the first one on top. The cache has room for all.
+void Member::collect_span(Cache& cache, uint64_t first_page) noexcept {
+  const Handle start = arena_->page_handle(first_page);
+  const SizeClass& c = kSizeClasses[shape_class(arena_->page(first_page).shape.load())];
+  const os::Atomic<uint64_t>* owners = arena_->at_span(start);
+  for (uint32_t i = c.count; i-- > 0;)
+    if (owners[i].load(os::relaxed) == owner_free())  // order: relaxed; allocate_small looks again
+      cache.free.push_back(start + c.first + uint64_t{i} * c.size);
+}
+
+// Turns a run of mine into a span, or adds an adopted one.
+void Member::add_span(uint32_t size_class, uint64_t first_page) {
+  const SizeClass& c = kSizeClasses[size_class];
+  os::Atomic<uint64_t>& shape = arena_->page(first_page).shape;
+  // order: relaxed; only its owner, this member, changes the shape of a used run
+  if (shape_kind(shape.load(os::relaxed)) != PageKind::span) {
+    os::Atomic<uint64_t>* owners = arena_->at_span(arena_->page_handle(first_page));
+    for (uint32_t i = 0; i < c.count; ++i) owners[i].store(owner_free(), os::relaxed);  // order: relaxed; see below
+    // COMMIT(arena.span.make): killed before: a run of the dead one; after: a span, orphaned by the reaper
+    // order: release; pairs with acquire in Arena::locate; publishes the owner words
+    shape.store(make_shape(PageKind::span, size_class, c.span_pages), os::release);
+    SHOAL_KILL_POINT("arena.span.make");
+  }
+  const std::lock_guard<std::mutex> local(local_);
+  Cache& cache = caches_[size_class];
+  cache.spans.push_back(first_page);
+  cache.free.reserve(cache.spans.size() * c.count);
+  cache.trim_at = std::max(cache.trim_at, size_t{2} * c.count);
+  collect_span(cache, first_page);
+}
+
+bool Member::adopt_orphan(uint32_t size_class) {
+  os::Atomic<uint64_t>& hint = arena_->header().orphans[size_class];
+  // order: relaxed; a hint, purge() sets it right
+  if (hint.load(os::relaxed) == 0) return false;
+  const uint64_t frontier = arena_->frontier();
+  for (uint64_t page = 0; page < frontier; ++page) {
+    PageDescriptor& head = arena_->page(page);
+    const uint64_t shape = head.shape.load();
+    if (shape_kind(shape) != PageKind::span || shape_class(shape) != size_class) continue;
+    uint64_t expected = owner_orphan();
+    // COMMIT(arena.span.adopt): killed before: an orphan; after: mine, orphaned again by my reaper
+    if (!head.owner.compare_exchange(expected, owner_member(incarnation_))) continue;
+    SHOAL_KILL_POINT("arena.span.adopt");
+    if (hint.fetch_sub(1) == 0) hint.store(0);
+    add_span(static_cast<uint32_t>(shape_class(head.shape.load())), page);
+    return true;
+  }
+  hint.store(0);
+  return false;
+}
+
+// ---- free ----
+
+void Member::free(Handle b) noexcept { free_owned(b, owner_member(incarnation_)); }
+
+bool Member::free_child(Handle b, Handle parent) noexcept {
+  return free_owned(b, owner_block(parent));
+}
+
+bool Member::free_owned(Handle b, uint64_t expected) noexcept {
+  if (incarnation_ == 0) return false;
+  os::Atomic<uint64_t>& owner = arena_->owner_word(b);
+  // order: relaxed; the block is the caller's, or the compare-exchange below decides
+  if (owner.load(os::relaxed) != expected) return false;
+  if (!arena_->is_run(b)) return free_small(b, owner, expected);
+  // COMMIT(arena.free.run): killed before: as it was; after: dying, released by the reaper
+  if (!owner.compare_exchange(expected, owner_dying(incarnation_))) return false;
+  SHOAL_KILL_POINT("arena.free.run");
+  RunAllocator(*arena_, incarnation_).release(arena_->page_of(b), arena_->block_size(b) >> kPageShift);
+  purge_if_due();
+  return true;
+}
+
+bool Member::free_small(Handle b, os::Atomic<uint64_t>& owner, uint64_t expected) noexcept {
+  const uint64_t page = arena_->page_of(arena_->span_of(b));
+  // Read while the block is still ours: afterwards the span may vanish.
+  // order: relaxed; if it is me, only I change it
+  const bool in_my_span = arena_->page(page).owner.load(os::relaxed) == owner_member(incarnation_);
+  if (!in_my_span) {
+    // COMMIT(arena.free.remote): killed before: as it was; after: free, found by the span's member
+    // order: release; pairs with acquire in allocate_small; my reads and writes of the block come before its reuse
+    const bool done = owner.compare_exchange(expected, owner_free(), os::acq_rel);
+    SHOAL_KILL_POINT("arena.free.remote");
+    return done;
+  }
+  // order: relaxed; my span
+  const auto size_class = static_cast<uint32_t>(shape_class(arena_->page(page).shape.load(os::relaxed)));
+  if (size_class >= kClasses) return false;
+  std::unique_lock<std::mutex> local(local_);
+  // COMMIT(arena.free.small): killed before: as it was; after: free
+  // order: release; as above
+  if (!owner.compare_exchange(expected, owner_free(), os::acq_rel)) return false;
+  SHOAL_KILL_POINT("arena.free.small");
+  Cache& cache = caches_[size_class];
+  if (cache.free.size() < cache.free.capacity()) cache.free.push_back(b);  // else: found by the next scan
+  if (cache.free.size() <= cache.trim_at) return true;
+  local.unlock();
+  trim(size_class);
+  return true;
+}
+
+// Gives back the spans of this class in which every block is free, but for one.
+void Member::trim(uint32_t size_class) noexcept {
+  const SizeClass& c = kSizeClasses[size_class];
+  uint64_t released[64];
+  size_t count = 0;
+  {
+    const std::lock_guard<std::mutex> local(local_);
+    Cache& cache = caches_[size_class];
+    size_t kept_free = 0;
+    const auto goes = [&](uint64_t page) {
+      if (count == std::size(released) || !span_is_free(page)) return false;
+      if (kept_free++ == 0) return false;
+      released[count++] = page;
+      return true;
+    };
+    cache.spans.erase(std::remove_if(cache.spans.begin(), cache.spans.end(), goes), cache.spans.end());
+    std::sort(released, released + count);
+    const auto in_released = [&](Handle b) {
+      return std::binary_search(released, released + count, arena_->page_of(arena_->span_of(b)));
+    };
+    if (count > 0)
+      cache.free.erase(std::remove_if(cache.free.begin(), cache.free.end(), in_released), cache.free.end());
+    cache.cursor = 0;
+    cache.trim_at = std::max(size_t{2} * c.count, cache.free.size() + cache.spans.size() * c.count / 4);
+  }
+  RunAllocator runs(*arena_, incarnation_);
+  for (size_t i = 0; i < count; ++i) runs.release(released[i], c.span_pages);
+}
+
+bool Member::span_is_free(uint64_t first_page) const noexcept {
+  const Handle start = arena_->page_handle(first_page);
+  const uint64_t shape = arena_->page(first_page).shape.load();
+  const uint32_t count = kSizeClasses[shape_class(shape)].count;
+  const os::Atomic<uint64_t>* owners = arena_->at_span(start);
+  for (uint32_t i = 0; i < count; ++i)
+    // order: acquire; pairs with the release of a remote free: its user is through before the pages go on
+    if (owners[i].load(os::acquire) != owner_free()) return false;
+  return true;
+}
+
+// ---- moves: one compare-exchange each ----
+
+void Member::give_to_block(Handle b, Handle parent) noexcept {
+  uint64_t expected = owner_member(incarnation_);
+  // COMMIT(arena.move.give_block): killed before: mine; after: goes with its parent
+  arena_->owner_word(b).compare_exchange(expected, owner_block(parent));
+  SHOAL_KILL_POINT("arena.move.give_block");
+}
+
+bool Member::take_from_block(Handle b, Handle parent) noexcept {
+  uint64_t expected = owner_block(parent);
+  // COMMIT(arena.move.take_block): killed before: the parent's; after: mine
+  const bool done = arena_->owner_word(b).compare_exchange(expected, owner_member(incarnation_));
+  SHOAL_KILL_POINT("arena.move.take_block");
+  return done;
+}
+
+bool Member::give_to_channel(Handle b, uint32_t channel, uint64_t position) noexcept {
+  uint64_t expected = owner_member(incarnation_);
+  // COMMIT(arena.move.give_channel): killed before: mine; after: in the channel, the lane's intent decides
+  const bool done =
+      arena_->owner_word(b).compare_exchange(expected, owner_channel(channel, position));
+  SHOAL_KILL_POINT("arena.move.give_channel");
+  return done;
+}
+
+bool Member::take_from_channel(Handle b, uint32_t channel, uint64_t position) noexcept {
+  uint64_t expected = owner_channel(channel, position);
+  // COMMIT(arena.move.take_channel): killed before: in the channel; after: mine
+  const bool done = arena_->owner_word(b).compare_exchange(expected, owner_member(incarnation_));
+  SHOAL_KILL_POINT("arena.move.take_channel");
+  return done;
+}
+
+}  // namespace shoal::arena

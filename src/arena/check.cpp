@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Arena::statistics and Arena::check: walk everything. Statistics tolerate that others work meanwhile; check() wants quiet.
+#include <sstream>
+
+#include "arena/arena.hpp"
+#include "arena/page_search.hpp"
+#include "arena/slots.hpp"
+
+namespace shoal::arena {
+
+namespace {
+
+void count_block(Statistics& s, uint64_t word) noexcept {
+  switch (owner_kind(word)) {
+    case OwnerKind::member: ++s.blocks_member; break;
+    case OwnerKind::channel: ++s.blocks_channel; break;
+    case OwnerKind::block: ++s.blocks_block; break;
+    case OwnerKind::counted: ++s.blocks_counted; break;
+    case OwnerKind::named: ++s.blocks_named; break;
+    case OwnerKind::dying: ++s.blocks_dying; break;
+    default: break;
+  }
+}
+
+class Checker {
+ public:
+  explicit Checker(Arena& arena) noexcept : arena_(arena) {}
+
+  void run() {
+    expect(arena_.header().intent.op.load() == 0, "no intent is left", 0);
+    expect(arena_.header().lock.load() == 0, "the lock is free", 0);
+    for (uint64_t page = 0; page < arena_.frontier();) page += check_page(page);
+  }
+
+ private:
+  void expect(bool holds, const char* what, uint64_t page) const {
+    if (holds) return;
+    std::ostringstream text;
+    const PageDescriptor& d = arena_.page(page);
+    text << "arena is corrupt at page " << page << " (handle " << arena_.page_handle(page) << ", shape " << std::hex
+         << d.shape.load() << ", owner " << d.owner.load() << "): expected that " << what;
+    throw CorruptArena(text.str());
+  }
+
+  bool used(uint64_t page) const { return test_bit(arena_.used_bits(), page); }
+  bool warm(uint64_t page) const { return test_bit(arena_.warm_bits(), page); }
+
+  uint64_t check_page(uint64_t page) {
+    const uint64_t shape = arena_.page(page).shape.load();
+    switch (shape_kind(shape)) {
+      case PageKind::free:
+        expect(!used(page), "a free page is not marked as used", page);
+        return 1;
+      case PageKind::run:
+      case PageKind::span: return check_run(page, shape);
+      default: expect(false, "a tail page follows its run", page); return 1;
+    }
+  }
+
+  uint64_t check_run(uint64_t page, uint64_t shape) {
+    const uint64_t pages = shape_pages(shape);
+    expect(pages > 0 && pages <= arena_.frontier() - page, "the run ends inside the tables", page);
+    for (uint64_t i = 0; i < pages; ++i) {
+      expect(used(page + i) && warm(page + i), "each page of a run is used and warm", page + i);
+      if (i > 0) expect(arena_.page(page + i).shape.load() == make_tail(i), "a tail names its distance", page + i);
+    }
+    const uint64_t owner = arena_.page(page).owner.load();
+    if (shape_kind(shape) == PageKind::span) {
+      expect(shape_class(shape) < kClasses, "the size class exists", page);
+      expect(owner == owner_orphan() || listed(owner), "a live member or nobody allocates in the span", page);
+      check_span(page, kSizeClasses[shape_class(shape)]);
+    } else {
+      expect(owner != owner_free(), "a run has an owner", page);
+      check_owner(owner, page);
+      check_holders(owner, arena_.page(page).holders.load(), page);
+    }
+    return pages;
+  }
+
+  void check_span(uint64_t page, const SizeClass& c) {
+    const os::Atomic<uint64_t>* owners = arena_.at_span(arena_.page_handle(page));
+    for (uint32_t i = 0; i < c.count; ++i) check_owner(owners[i].load(), page);
+  }
+
+  bool listed(uint64_t owner) const {
+    return is_member(owner) && member_listed(arena_, owner_incarnation(owner));
+  }
+
+  void check_owner(uint64_t owner, uint64_t page) const {
+    switch (owner_kind(owner)) {
+      case OwnerKind::member: return expect(listed(owner), "the owner is a live member", page);
+      case OwnerKind::dying:
+        return expect(member_listed(arena_, owner_incarnation(owner)), "a live member frees it", page);
+      case OwnerKind::block: {
+        const uint64_t parent = arena_.owner_word(owner_parent(owner)).load();
+        return expect(parent != owner_free() && owner_kind(parent) <= OwnerKind::dying, "its parent exists", page);
+      }
+      case OwnerKind::orphan: return expect(false, "only spans are orphans", page);
+      default: return expect(owner_kind(owner) < OwnerKind::orphan, "the owner word has a known kind", page);
+    }
+  }
+
+  void check_holders(uint64_t owner, uint64_t holders, uint64_t page) const {
+    if (!is_counted(owner)) return;
+    expect(holders != 0, "somebody holds a counted block", page);
+    for (uint32_t s = 0; s < kHolderSlots; ++s) {
+      const bool held = (holders >> s & 1) != 0;
+      const SlotState state = slot_state(arena_.slot(s).state.load());
+      expect(!held || is_listed(state), "a holder is a live member", page);
+    }
+  }
+
+  Arena& arena_;
+};
+
+}  // namespace
+
+Statistics Arena::statistics() const {
+  Statistics s;
+  const uint64_t pages = frontier();
+  s.reserve = reserve_;
+  s.limit = header().limit;
+  s.committed = count_bits(warm_, pages) * kPage;
+  s.in_use = count_bits(used_, pages) * kPage;
+  s.warm_free = s.committed > s.in_use ? s.committed - s.in_use : 0;
+  for (uint64_t i = 0; i < pages; ++i) {
+    const uint64_t shape = page(i).shape.load();
+    const uint64_t owner = page(i).owner.load();
+    if (shape_kind(shape) == PageKind::run) {
+      ++s.runs;
+      count_block(s, owner);
+    } else if (shape_kind(shape) == PageKind::span && shape_class(shape) < kClasses) {
+      ++s.spans;
+      if (owner == owner_orphan()) ++s.orphan_spans;
+      const os::Atomic<uint64_t>* owners = at_span(page_handle(i));
+      for (uint32_t b = 0; b < kSizeClasses[shape_class(shape)].count; ++b) count_block(s, owners[b].load());
+    }
+  }
+  for (uint32_t i = 0; i < slots_in_use(*this); ++i)
+    if (slot_state(slot(i).state.load()) != SlotState::free) ++s.members;
+  s.deaths = header().death_epoch.load();
+  return s;
+}
+
+void Arena::check() const { Checker(const_cast<Arena&>(*this)).run(); }
+
+}  // namespace shoal::arena

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "arena/lock.hpp"
+
+#include <sched.h>
+
+#include "arena/run_intent.hpp"
+#include "os/clock.hpp"
+#include "os/futex.hpp"
+#include "testing/kill_point.hpp"
+
+namespace shoal::arena {
+
+namespace {
+constexpr int kSpins = 200;                 // about 20 us with the yields: longer than any holder needs
+constexpr int64_t kTickNs = 10'000'000;     // a waiter looks this often whether the holder lives
+}  // namespace
+
+RunsLock::RunsLock(Arena& arena, Incarnation me) noexcept : arena_(arena), me_(me) {
+  uint32_t expected = 0;
+  // COMMIT(arena.lock.take): killed before: nothing; after: the next one takes over from the dead
+  if (!arena_.header().lock.compare_exchange(expected, me_)) acquire_slowly();
+  SHOAL_KILL_POINT("arena.lock.take");
+}
+
+RunsLock::~RunsLock() {
+  // COMMIT(arena.lock.release): killed before: taken over; after: free (a sleeper looks again after a tick)
+  const uint32_t before = arena_.header().lock.exchange(0);
+  SHOAL_KILL_POINT("arena.lock.release");
+  if ((before & kLockWaiters) != 0) os::futex_wake(&arena_.header().lock, 1);
+}
+
+bool RunsLock::take_over(uint32_t seen) noexcept {
+  uint32_t expected = seen;
+  // COMMIT(arena.lock.take_over): killed before: still the dead one's; after: mine, the intent is still there
+  if (!arena_.header().lock.compare_exchange(expected, me_ | kLockWaiters)) return false;
+  SHOAL_KILL_POINT("arena.lock.take_over");
+  finish_intent(arena_);
+  return true;
+}
+
+void RunsLock::acquire_slowly() noexcept {
+  os::Atomic<uint32_t>& lock = arena_.header().lock;
+  uint32_t waiters = 0;  // once asleep, take the lock with the flag: others may be asleep too
+  for (int spin = 0;; ++spin) {
+    uint32_t seen = lock.load();
+    if (seen == 0) {
+      if (lock.compare_exchange(seen, me_ | waiters)) return;
+      continue;
+    }
+    if (spin < kSpins) {
+      if (spin % 8 == 7) sched_yield();
+      os::cpu_relax();
+      continue;
+    }
+    const Incarnation holder = seen & kLockOwner;
+    if (!member_listed(arena_, holder) && take_over(seen)) return;
+    if ((seen & kLockWaiters) == 0 && !lock.compare_exchange(seen, seen | kLockWaiters)) continue;
+    waiters = kLockWaiters;
+    const os::Wake wake =
+        os::futex_wait(&lock, seen | kLockWaiters, os::monotonic_ns() + kTickNs);
+    if (wake == os::Wake::timed_out && !member_alive(arena_, holder) &&
+        take_over(seen | kLockWaiters))
+      return;
+  }
+}
+
+}  // namespace shoal::arena

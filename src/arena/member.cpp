@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "arena/member.hpp"
+
+#include <sched.h>
+
+#include <bit>
+#include <cstdlib>
+
+#include "arena/fork.hpp"
+#include "arena/slots.hpp"
+#include "os/process.hpp"
+#include "testing/kill_point.hpp"
+
+namespace shoal::arena {
+
+namespace {
+constexpr double kDefaultDecaySeconds = 30;
+
+int64_t decay_from_environment() {
+  const char* text = std::getenv("SHOAL_DECAY");
+  char* end = nullptr;
+  const double seconds = text == nullptr ? kDefaultDecaySeconds : std::strtod(text, &end);
+  return static_cast<int64_t>((seconds < 0 || end == text ? kDefaultDecaySeconds : seconds) * 1e9);
+}
+}  // namespace
+
+Member::Member(std::shared_ptr<Arena> arena) noexcept : arena_(std::move(arena)) {}
+
+std::unique_ptr<Member> Member::join(std::shared_ptr<Arena> arena, MemberKind kind, Incarnation bond) {
+  std::unique_ptr<Member> member(new Member(std::move(arena)));
+  member->decay_ns_ = decay_from_environment();
+  member->join_slot(kind, bond);
+  register_for_fork(*member);
+  return member;
+}
+
+Member::~Member() {
+  unregister_for_fork(*this);
+  leave();
+}
+
+void Member::join_slot(MemberKind kind, Incarnation bond) {
+  const Incarnation me = claim_slot(*arena_, kind, bond, 0);
+  const int pid = os::own_pid();
+  if (!enliven_slot(*arena_, me, pid, os::start_time(pid)))
+    throw NotAMember("shoal: this process was declared dead while it joined the session");
+  kind_ = kind;
+  incarnation_ = me;
+}
+
+void Member::rejoin() {
+  if (incarnation_ != 0) return;
+  join_slot(MemberKind::process, 0);
+}
+
+void Member::require_membership() const {
+  if (incarnation_ != 0) return;
+  throw NotAMember(forked_child_
+                       ? "shoal: this process was forked from a member of the session and is no member itself"
+                       : "shoal: this member has left the session");
+}
+
+// Drops every process-local belief about what this member owns.
+void Member::forget() noexcept {
+  for (Cache& cache : caches_) {
+    cache.free.clear();
+    cache.spans.clear();
+    cache.cursor = 0;
+    cache.trim_at = 0;
+  }
+  held_.clear();
+  private_.clear();
+  // order: relaxed; the member is not in use any more
+  lanes_taken_.store(0, os::relaxed);
+}
+
+void Member::abandon_for_test() noexcept {
+  if (incarnation_ == 0) return;
+  advance_slot(*arena_, incarnation_, SlotState::dead);
+  forget();
+  incarnation_ = 0;
+}
+
+Lane& Member::claim_lane() noexcept {
+  while (true) {
+    uint32_t taken = lanes_taken_.load();
+    const int free = std::countr_one(taken);
+    if (free >= static_cast<int>(kLanes)) {
+      sched_yield();
+      continue;
+    }
+    if (lanes_taken_.compare_exchange(taken, taken | uint32_t{1} << free))
+      return shared().lanes[free];
+  }
+}
+
+void Member::return_lane(Lane& lane) noexcept {
+  const auto index = static_cast<uint32_t>(&lane - shared().lanes);
+  if (index < kLanes) lanes_taken_.fetch_and(~(uint32_t{1} << index));
+}
+
+}  // namespace shoal::arena

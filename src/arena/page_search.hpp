@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Searches the page bitmaps for free extents. Pure functions of the bitmaps; the caller holds the RunsLock, so
+// `used` does not change (warm bits may only be set meanwhile, which is harmless).
+// Design: docs/design/arena.md
+#pragma once
+
+#include <cstdint>
+
+#include "os/atomic.hpp"
+
+namespace shoal::arena {
+
+struct Bitmaps {
+  const os::Atomic<uint64_t>* used;
+  const os::Atomic<uint64_t>* warm;
+  uint64_t frontier;  // pages with a bit; all pages from here to `pages` are free and cold
+  uint64_t pages;     // data pages in the reserve
+};
+
+struct Extent {
+  uint64_t begin = 0;
+  uint64_t end = 0;  // begin == end: none
+  uint64_t size() const noexcept { return end - begin; }
+};
+
+inline constexpr uint64_t kNoPage = UINT64_MAX;
+
+// The next maximal extent of pages that are free (and warm, if wanted) at or after `from`, below the frontier.
+Extent next_extent(const Bitmaps& maps, uint64_t from, bool warm) noexcept;
+
+// Best fit among warm free extents: the smallest that holds `count` pages from a multiple of `align`; kNoPage: none.
+uint64_t find_warm(const Bitmaps& maps, uint64_t count, uint64_t align) noexcept;
+
+// First fit among all free pages, the never used ones past the frontier included; kNoPage: the reserve is full.
+uint64_t find_any(const Bitmaps& maps, uint64_t count, uint64_t align) noexcept;
+
+uint64_t count_bits(const os::Atomic<uint64_t>* bits, uint64_t count) noexcept;
+
+inline bool test_bit(const os::Atomic<uint64_t>* bits, uint64_t index) noexcept {
+  // order: relaxed; a hint for callers without the lock, stable for callers with it
+  return (bits[index / 64].load(os::relaxed) >> (index % 64) & 1) != 0;
+}
+
+}  // namespace shoal::arena

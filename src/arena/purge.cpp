@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Member: giving back what is not needed: empty spans, abandoned spans, warm pages that nobody used for a while.
+// Runs in slow paths (a page run was allocated or freed and a second has passed) and when an agent asks.
+#include "arena/member.hpp"
+#include "arena/runs.hpp"
+#include "testing/kill_point.hpp"
+
+namespace shoal::arena {
+
+namespace {
+constexpr uint64_t kPurgeEveryMs = 1000;
+}  // namespace
+
+uint64_t Member::purge(int64_t older_than_ns) {
+  require_membership();
+  for (uint32_t size_class = 0; size_class < kClasses; ++size_class) trim(size_class);
+  sweep_orphans();
+  const uint64_t older_than_ms = older_than_ns <= 0 ? 0 : static_cast<uint64_t>(older_than_ns) / 1'000'000;
+  return RunAllocator(*arena_, incarnation_).purge(older_than_ms);
+}
+
+// One member per second does it, whoever comes first.
+void Member::purge_if_due() noexcept {
+  os::Atomic<uint64_t>& next = arena_->header().next_purge_ms;
+  uint64_t due = next.load(os::relaxed);  // order: relaxed; a hint
+  const uint64_t now = now_ms();
+  if (now < due || !next.compare_exchange(due, now + kPurgeEveryMs) || due == 0) return;
+  try {
+    purge(decay_ns_);
+  } catch (const std::exception&) {
+    return;  // left the session meanwhile: somebody else purges
+  }
+}
+
+// Releases spans without a member in which every block is free; sets the hints for adoption right.
+uint64_t Member::sweep_orphans() {
+  RunAllocator runs(*arena_, incarnation_);
+  std::array<uint64_t, kClasses> found{};
+  uint64_t released = 0;
+  const uint64_t frontier = arena_->frontier();
+  for (uint64_t page = 0; page < frontier; ++page) {
+    PageDescriptor& head = arena_->page(page);
+    uint64_t owner = head.owner.load();
+    if (owner != owner_orphan() || shape_kind(head.shape.load()) != PageKind::span) continue;
+    // COMMIT(arena.span.sweep): killed before: an orphan; after: mine, orphaned or freed by my reaper
+    if (!head.owner.compare_exchange(owner, owner_member(incarnation_))) continue;
+    SHOAL_KILL_POINT("arena.span.sweep");
+    const uint64_t shape = head.shape.load();
+    if (span_is_free(page)) {
+      runs.release(page, shape_pages(shape));
+      ++released;
+      continue;
+    }
+    ++found[shape_class(shape)];
+    // COMMIT(arena.span.keep): killed before: mine, orphaned by my reaper; after: an orphan again
+    head.owner.store(owner_orphan());
+    SHOAL_KILL_POINT("arena.span.keep");
+  }
+  for (uint32_t c = 0; c < kClasses; ++c) arena_->header().orphans[c].store(found[c]);
+  return released;
+}
+
+}  // namespace shoal::arena

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Reaping: one attempt of one member to give back all that a dead one held. Internal; reap() in member.hpp is the door.
+// Needs: the slot is dead (or leaving, when a member reaps itself), the caller holds Member::reaping_.
+// Waits for the RunsLock. May throw std::bad_alloc, before anything that could not be done again.
+// Design: docs/design/arena.md
+#pragma once
+
+#include <vector>
+
+#include "arena/arena.hpp"
+
+namespace shoal::arena {
+
+class Reaping {
+ public:
+  Reaping(Arena& arena, Member& member, Incarnation dead) noexcept
+      : arena_(arena), member_(member), me_(member.incarnation()), dead_(dead) {}
+
+  bool run();              // false: another live member is doing it
+  void finish() noexcept;  // the slot becomes free
+
+ private:
+  static constexpr uint32_t kNotInSpan = UINT32_MAX;
+  struct Place {  // one block
+    uint64_t page;   // first page of its run or span
+    uint32_t index;  // in the span
+    Handle handle;
+    os::Atomic<uint64_t>& owner;
+  };
+  struct Claim {
+    Handle handle;
+    uint64_t page;
+    uint32_t index;
+  };
+
+  bool own_the_job() noexcept;
+  void reap_children();
+  void repair_lanes();
+  void scan(void (Reaping::*visit)(const Place&));
+  void scan_span(uint64_t page, void (Reaping::*visit)(const Place&));
+  void claim(const Place& place, uint64_t word);
+  void claim_owned(const Place& place);
+  void claim_children(const Place& place);
+  void give_back(const Claim& claim);
+  void let_go_of_span(const Place& place);
+
+  Arena& arena_;
+  Member& member_;
+  const Incarnation me_;
+  const Incarnation dead_;
+  std::vector<Claim> claimed_;
+};
+
+// Runs and finishes a Reaping; the caller holds reaper.reaping_.
+bool reap_dead(Arena& arena, Member& reaper, Incarnation dead);
+
+}  // namespace shoal::arena

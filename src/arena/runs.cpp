@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "arena/runs.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "arena/lock.hpp"
+#include "arena/page_search.hpp"
+#include "arena/run_intent.hpp"
+#include "os/clock.hpp"
+#include "os/memory.hpp"
+#include "testing/kill_point.hpp"
+
+namespace shoal::arena {
+
+namespace {
+
+constexpr uint64_t kStepPages = os::kFileStep / kPage;
+constexpr uint64_t kMinExtra = 16;       // pages: the first growth is 1 MiB
+constexpr uint64_t kPurgeStep = 256;     // pages that one hole covers: 16 MiB
+
+Bitmaps bitmaps(const Arena& arena) noexcept {
+  return {arena.used_bits(), arena.warm_bits(), arena.frontier(), arena.header().pages};
+}
+
+uint64_t alignment(uint64_t pages) noexcept { return pages >= kHugeAlign ? kHugeAlign : 1; }
+
+std::string mib(uint64_t bytes) {
+  const uint64_t tenths = bytes * 10 / (1 << 20);
+  return std::to_string(tenths / 10) + "." + std::to_string(tenths % 10) + " MiB";
+}
+
+}  // namespace
+
+uint64_t now_ms() noexcept { return static_cast<uint64_t>(os::monotonic_coarse_ns()) / 1'000'000; }
+
+// Growth is by an eighth of what there is, 1 to 16 MiB, so that many small runs cost few system calls.
+uint64_t RunAllocator::growth_extra(uint64_t pages) const noexcept {
+  const uint64_t warm = count_bits(arena_.warm_bits(), arena_.frontier());
+  const uint64_t step = std::clamp(warm / 8, kMinExtra, kStepPages);
+  return step > pages ? step - pages : 0;
+}
+
+RunAllocator::Taken RunAllocator::take(uint64_t pages, uint64_t extra) {
+  const RunsLock lock(arena_, me_);
+  uint64_t count = pages;
+  uint64_t first = find_warm(bitmaps(arena_), pages, alignment(pages));
+  const bool warm = first != kNoPage;
+  if (!warm) {
+    count = pages + extra;
+    first = find_any(bitmaps(arena_), count, alignment(pages));
+  }
+  if (first == kNoPage || !extend_frontier_locked(first + count)) return {kNoPage, 0, false};
+  allocate_run_locked(arena_, first, count, owner_member(me_));
+  return {first, count, warm};
+}
+
+bool RunAllocator::extend_frontier_locked(uint64_t needed) noexcept {
+  Header& h = arena_.header();
+  const uint64_t old = arena_.frontier();
+  if (needed <= old) return true;
+  uint64_t frontier = (needed + kMetadataStep - 1) / kMetadataStep * kMetadataStep;
+  frontier = std::min(frontier, h.pages / 64 * 64);
+  if (needed > frontier) return false;
+  const uint64_t from = old / 8;
+  const uint64_t bytes = frontier / 8 - from;
+  if (!arena_.commit(h.used_offset + from, bytes) || !arena_.commit(h.warm_offset + from, bytes) ||
+      !arena_.commit(h.descriptors_offset + old * sizeof(PageDescriptor),
+                     (frontier - old) * sizeof(PageDescriptor)))
+    return false;
+  // COMMIT(arena.frontier): killed before: reserved again by the next; after: the tables know more pages
+  // order: release; pairs with acquire in Arena::frontier; publishes the reserved tables
+  h.frontier.store(frontier, os::release);
+  SHOAL_KILL_POINT("arena.frontier");
+  return true;
+}
+
+void RunAllocator::set_warm(uint64_t first, uint64_t pages, bool warm) noexcept {
+  for (uint64_t at = first; at < first + pages;) {
+    const uint64_t shift = at % 64;
+    const uint64_t here = std::min(64 - shift, first + pages - at);
+    const uint64_t mask = (here == 64 ? ~uint64_t{0} : (uint64_t{1} << here) - 1) << shift;
+    // COMMIT(arena.warm): killed before: cold, reserved again before use; after: has memory (or will lose it)
+    if (warm)
+      arena_.warm_bits()[at / 64].fetch_or(mask);
+    else
+      arena_.warm_bits()[at / 64].fetch_and(~mask);
+    SHOAL_KILL_POINT("arena.warm");
+    at += here;
+  }
+}
+
+RunAllocator::Shortage RunAllocator::find_shortage(uint64_t bytes) const {
+  const uint64_t committed = count_bits(arena_.warm_bits(), arena_.frontier()) * kPage;
+  const uint64_t own_limit = arena_.header().limit;
+  if (own_limit != 0 && committed + bytes > own_limit)
+    return {true, own_limit - std::min(own_limit, committed), own_limit,
+            "the session's own limit (SHOAL_MEMORY_LIMIT; by default 80 % of the cgroup's or machine's memory)"};
+  const os::MemoryLimit machine = os::memory_limit(arena_.memory_path());
+  if (machine.headroom == os::kUnlimited) return {};
+  const uint64_t margin = std::clamp(machine.limit / 64, uint64_t{1} << 20, uint64_t{64} << 20);
+  if (machine.headroom >= bytes + margin) return {};
+  return {true, machine.headroom, machine.limit, machine.which};
+}
+
+bool RunAllocator::fill_step(uint64_t first, uint64_t pages, Shortage* shortage) {
+  *shortage = find_shortage(pages * kPage);
+  if (shortage->any) return false;
+  if (!arena_.commit(arena_.page_handle(first), pages * kPage)) {
+    *shortage = {true, 0, 0, std::string("the system: ") + std::strerror(errno)};
+    return false;
+  }
+  set_warm(first, pages, true);
+  return true;
+}
+
+// Reserves memory behind those pages of my run that have none.
+bool RunAllocator::fill(uint64_t first, uint64_t pages, Shortage* shortage) {
+  const uint64_t end = first + pages;
+  for (uint64_t at = first; at < end;) {
+    if (test_bit(arena_.warm_bits(), at)) {
+      ++at;
+      continue;
+    }
+    uint64_t stop = at;
+    while (stop < end && stop - at < kStepPages && !test_bit(arena_.warm_bits(), stop)) ++stop;
+    if (!fill_step(at, stop - at, shortage)) return false;
+    at = stop;
+  }
+  return true;
+}
+
+uint64_t RunAllocator::allocate(uint64_t pages) {
+  Shortage shortage;
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    // First with room to spare; then what is needed; then once more after giving back all that is free.
+    const uint64_t extra = attempt == 0 ? growth_extra(pages) : 0;
+    if (attempt == 2 && purge(0) == 0) break;
+    const Taken taken = take(pages, extra);
+    if (taken.first == kNoPage) {
+      shortage = {true, 0, arena_.reserve(), "the reserved address space (SHOAL_RESERVE)"};
+      continue;
+    }
+    if (taken.warm) return taken.first;
+    if (!fill(taken.first, taken.pages, &shortage)) {
+      release(taken.first, taken.pages);
+      continue;
+    }
+    if (taken.pages > pages) {
+      const RunsLock lock(arena_, me_);
+      shrink_run_locked(arena_, taken.first, pages, taken.pages - pages, now_ms());
+    }
+    return taken.first;
+  }
+  exhausted(pages, shortage);
+}
+
+void RunAllocator::release(uint64_t first, uint64_t pages) noexcept {
+  const RunsLock lock(arena_, me_);
+  release_run_locked(arena_, first, pages, now_ms());
+}
+
+void RunAllocator::exhausted(uint64_t pages, const Shortage& shortage) const {
+  const Bitmaps maps = bitmaps(arena_);
+  const uint64_t used = count_bits(maps.used, maps.frontier) * kPage;
+  const uint64_t warm = count_bits(maps.warm, maps.frontier) * kPage;
+  throw MemoryExhausted(
+      "shoal: no shared memory for " + mib(pages * kPage) + " more: the session uses " + mib(used) +
+      " and holds " + mib(warm) + "; " + mib(shortage.headroom) + " are left of " + mib(shortage.limit) +
+      ", limited by " + shortage.which +
+      ". Free arrays and results that are no longer needed, send less at a time, or raise that limit.");
+}
+
+// Takes the next free warm extent (at most kPurgeStep pages) that was freed long enough ago, as MEMBER(me).
+uint64_t RunAllocator::take_purgeable(uint64_t older_than_ms, uint64_t* cursor, uint64_t* pages) {
+  const RunsLock lock(arena_, me_);
+  const uint64_t now = now_ms();
+  const auto old_enough = [&](uint64_t page) {
+    // order: relaxed; under the lock
+    return freed_ms(arena_.page(page).shape.load(os::relaxed)) + older_than_ms <= now;
+  };
+  const Bitmaps maps = bitmaps(arena_);
+  while (true) {
+    const Extent extent = next_extent(maps, *cursor, true);
+    if (extent.size() == 0) return kNoPage;
+    uint64_t begin = extent.begin;
+    while (begin < extent.end && !old_enough(begin)) ++begin;
+    uint64_t end = begin;
+    while (end < extent.end && end - begin < kPurgeStep && old_enough(end)) ++end;
+    *cursor = end;
+    if (begin == end) continue;
+    *pages = end - begin;
+    allocate_run_locked(arena_, begin, *pages, owner_member(me_));
+    return begin;
+  }
+}
+
+uint64_t RunAllocator::purge(uint64_t older_than_ms) {
+  uint64_t given_back = 0;
+  uint64_t cursor = 0;
+  uint64_t pages = 0;
+  while (true) {
+    const uint64_t first = take_purgeable(older_than_ms, &cursor, &pages);
+    if (first == kNoPage) return given_back;
+    set_warm(first, pages, false);
+    arena_.decommit(arena_.page_handle(first), pages * kPage);
+    release(first, pages);
+    given_back += pages * kPage;
+  }
+}
+
+}  // namespace shoal::arena

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "arena/slots.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <new>
+
+#include "os/clock.hpp"
+#include "os/error.hpp"
+#include "os/process.hpp"
+#include "testing/kill_point.hpp"
+
+namespace shoal::arena {
+
+namespace {
+
+constexpr Incarnation kLastIncarnation = (Incarnation{1} << 30) - 1;
+
+uint64_t slot_handle(uint32_t index) noexcept { return kSlotsOffset + uint64_t{index} * sizeof(MemberSlot); }
+
+bool slot_is_free(const Arena& arena, uint64_t incarnation) noexcept {
+  return slot_state(arena.slot(slot_of(static_cast<Incarnation>(incarnation))).state.load()) == SlotState::free;
+}
+
+// The next number after `last` whose slot is free: one of the first kHolderSlots if there is any. 0: none.
+uint64_t next_incarnation(const Arena& arena, uint64_t last) noexcept {
+  uint64_t any = 0;
+  for (uint64_t n = last + 1; n <= last + kMemberSlots; ++n) {
+    const bool holder = slot_of(static_cast<Incarnation>(n)) < kHolderSlots;
+    if ((!holder && any != 0) || !slot_is_free(arena, n)) continue;
+    if (holder) return n;
+    any = n;
+  }
+  return any;
+}
+
+// Empties what the slot's last user left; only the claimer writes here, the state word is born already.
+void clear_slot(MemberSlot& slot) noexcept {
+  slot.start_time.store(0);
+  slot.reaper.store(0);
+  slot.parent.store(0);
+  for (os::Atomic<uint32_t>& word : slot.user) word.store(0);
+  for (Lane& lane : slot.lanes) {
+    lane.intent.store(0);
+    lane.intent_argument.store(0);
+    for (os::Atomic<uint64_t>& held : lane.held) held.store(0);
+    lane.wake.store(0);
+  }
+  auto* trace = reinterpret_cast<os::Atomic<uint64_t>*>(slot.trace);
+  for (size_t i = 0; i < sizeof slot.trace / 8; ++i) trace[i].store(0, os::relaxed);  // order: relaxed; not live yet
+}
+
+}  // namespace
+
+uint32_t slots_in_use(const Arena& arena) noexcept {
+  const uint64_t last = arena.header().last_incarnation.load();
+  return static_cast<uint32_t>(std::min<uint64_t>(last + 1, kMemberSlots));
+}
+
+Incarnation try_claim_slot(Arena& arena, MemberKind kind, Incarnation bond, Incarnation parent) noexcept {
+  const auto pid = static_cast<uint64_t>(os::own_pid());
+  const uint64_t start = os::start_time(static_cast<int>(pid));
+  os::Atomic<uint64_t>& counter = arena.header().last_incarnation;
+  while (true) {
+    uint64_t last = counter.load();
+    const uint64_t number = next_incarnation(arena, last);
+    if (number == 0 || number > kLastIncarnation) return 0;
+    const auto me = static_cast<Incarnation>(number);
+    if (!arena.commit(slot_handle(slot_of(me)), sizeof(MemberSlot))) return 0;
+    // COMMIT(arena.join.number): killed before: nothing; after: a number is lost
+    if (!counter.compare_exchange(last, number)) continue;
+    SHOAL_KILL_POINT("arena.join.number");
+    MemberSlot& slot = arena.slot(slot_of(me));
+    uint64_t word = slot.state.load();
+    if (slot_state(word) != SlotState::free) continue;
+    // COMMIT(arena.join.claim): killed before: free; after: born, reaped when the process is dead
+    if (!slot.state.compare_exchange(word, make_slot(SlotState::born, me, pid, start))) continue;
+    SHOAL_KILL_POINT("arena.join.claim");
+    clear_slot(slot);
+    slot.born_ns.store(static_cast<uint64_t>(os::monotonic_ns()));
+    slot.kind.store(static_cast<uint32_t>(kind));
+    slot.bond.store(bond);
+    slot.parent.store(parent);
+    return me;
+  }
+}
+
+Incarnation claim_slot(Arena& arena, MemberKind kind, Incarnation bond, Incarnation parent) {
+  const Incarnation me = try_claim_slot(arena, kind, bond, parent);
+  if (me == 0)
+    throw TooManyMembers("shoal: the session has no free place for another process (at most " +
+                         std::to_string(kMemberSlots) + " at once)");
+  return me;
+}
+
+bool enliven_slot(Arena& arena, Incarnation incarnation, int pid, uint64_t start) noexcept {
+  MemberSlot& slot = arena.slot(slot_of(incarnation));
+  uint64_t word = slot.state.load();
+  if (slot_incarnation(word) != incarnation || slot_state(word) != SlotState::born) return false;
+  slot.start_time.store(start);  // born slots are judged by the state word alone
+  const uint64_t live = make_slot(SlotState::live, incarnation, static_cast<uint64_t>(pid), start);
+  // COMMIT(arena.join.live): killed before: born, reaped; after: a member
+  const bool done = slot.state.compare_exchange(word, live);
+  SHOAL_KILL_POINT("arena.join.live");
+  return done;
+}
+
+bool advance_slot(Arena& arena, Incarnation incarnation, SlotState state) noexcept {
+  MemberSlot& slot = arena.slot(slot_of(incarnation));
+  uint64_t word = slot.state.load();
+  while (slot_incarnation(word) == incarnation && is_listed(slot_state(word))) {
+    // COMMIT(arena.slot.advance): killed before: as it was, another reaper does it; after: leaving or dead
+    const bool done = slot.state.compare_exchange(word, with_state(word, state));
+    SHOAL_KILL_POINT("arena.slot.advance");
+    if (done) return true;
+  }
+  return slot_incarnation(word) == incarnation && slot_state(word) == state;
+}
+
+bool process_behind_lives(Arena& arena, uint64_t word) noexcept {
+  const int pid = slot_pid(word);
+  uint64_t start = 0;
+  if (slot_state(word) == SlotState::born) {
+    start = os::start_time(pid);
+    if (start != 0 && (start & kStartBits) != slot_start(word)) return false;
+  } else {
+    start = arena.slot(slot_of(slot_incarnation(word))).start_time.load();
+  }
+  return os::process_life(pid, start) != os::Life::dead;
+}
+
+bool member_listed(Arena& arena, Incarnation incarnation) noexcept {
+  if (incarnation == 0) return false;
+  const uint64_t word = arena.slot(slot_of(incarnation)).state.load();
+  return slot_incarnation(word) == incarnation && is_listed(slot_state(word));
+}
+
+bool member_alive(Arena& arena, Incarnation incarnation) noexcept {
+  if (incarnation == 0) return false;
+  const uint64_t word = arena.slot(slot_of(incarnation)).state.load();
+  if (slot_incarnation(word) != incarnation || !is_listed(slot_state(word))) return false;
+  return process_behind_lives(arena, word);
+}
+
+int member_pid(Arena& arena, Incarnation incarnation) noexcept {
+  const uint64_t word = arena.slot(slot_of(incarnation)).state.load();
+  return slot_incarnation(word) == incarnation && slot_state(word) != SlotState::free ? slot_pid(word) : 0;
+}
+
+}  // namespace shoal::arena

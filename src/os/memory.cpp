@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "os/memory.hpp"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+
+#include "os/error.hpp"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+
+namespace shoal::os {
+
+namespace {
+
+// Blocks every signal for the life of the object: SIGXFSZ would kill, others make fallocate start over.
+class SignalsBlocked {
+ public:
+  SignalsBlocked() noexcept {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~SignalsBlocked() {
+    const int saved = errno;
+    sigset_t pending;
+    // A SIGXFSZ that we caused must not stay pending: it would kill as soon as signals are let through.
+    if (sigismember(&before_, SIGXFSZ) == 0 && sigpending(&pending) == 0 &&
+        sigismember(&pending, SIGXFSZ) == 1) {
+      sigset_t only;
+      sigemptyset(&only);
+      sigaddset(&only, SIGXFSZ);
+      const timespec now{0, 0};
+      sigtimedwait(&only, nullptr, &now);
+    }
+    pthread_sigmask(SIG_SETMASK, &before_, nullptr);
+    errno = saved;
+  }
+  SignalsBlocked(const SignalsBlocked&) = delete;
+  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
+// Calls `step(offset, size)` on pieces of at most kFileStep; stops at the first that fails.
+template <class Step>
+bool in_steps(uint64_t size, const Step& step) noexcept {
+  for (uint64_t done = 0; done < size; done += kFileStep)
+    if (!step(done, std::min(kFileStep, size - done))) return false;
+  return true;
+}
+
+}  // namespace
+
+int create_memory_file(const char* name, uint64_t size) {
+  const int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (fd < 0) throw OsError("memfd_create", errno);
+  const SignalsBlocked blocked;
+  if (ftruncate(fd, static_cast<off_t>(size)) != 0) {
+    const int error = errno;
+    ::close(fd);
+    throw OsError("ftruncate", error, "arena of " + std::to_string(size) + " bytes");
+  }
+  fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);  // best effort: the size is never changed by us
+  return fd;
+}
+
+int duplicate_fd(int fd) {
+  const int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+  if (copy < 0) throw OsError("fcntl(F_DUPFD_CLOEXEC)", errno, "fd " + std::to_string(fd));
+  return copy;
+}
+
+bool identify(int fd, FileIdentity* out) noexcept {
+  struct stat status;
+  if (fd < 0 || fstat(fd, &status) != 0) return false;
+  *out = {status.st_dev, status.st_ino, static_cast<uint64_t>(status.st_size)};
+  return true;
+}
+
+void close_fd(int fd) noexcept {
+  if (fd >= 0) ::close(fd);
+}
+
+uint64_t file_size_limit() noexcept {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return UINT64_MAX;
+  return limit.rlim_cur;
+}
+
+std::byte* map_file(int fd, uint64_t offset, uint64_t size, bool shared, void* at) noexcept {
+  const int flags = (shared ? MAP_SHARED : MAP_PRIVATE) | MAP_NORESERVE | (at != nullptr ? MAP_FIXED : 0);
+  void* mapped = mmap(at, size, PROT_READ | PROT_WRITE, flags, fd, static_cast<off_t>(offset));
+  if (mapped == MAP_FAILED) return nullptr;
+  madvise(mapped, size, MADV_DONTDUMP);
+  return static_cast<std::byte*>(mapped);
+}
+
+bool can_reserve(uint64_t size) noexcept {
+  void* mapped = mmap(nullptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (mapped == MAP_FAILED) return false;
+  munmap(mapped, size);
+  return true;
+}
+
+void unmap(void* at, uint64_t size) noexcept { munmap(at, size); }
+
+bool reserve_file_range(int fd, uint64_t offset, uint64_t size) noexcept {
+  const SignalsBlocked blocked;
+  return in_steps(size, [&](uint64_t done, uint64_t step) noexcept {
+    int result;
+    do result = fallocate(fd, 0, static_cast<off_t>(offset + done), static_cast<off_t>(step));
+    while (result != 0 && errno == EINTR);
+    return result == 0;
+  });
+}
+
+bool populate(void* at, uint64_t size) noexcept {
+  const SignalsBlocked blocked;
+  return in_steps(size, [&](uint64_t done, uint64_t step) noexcept {
+    return madvise(static_cast<std::byte*>(at) + done, step, MADV_POPULATE_WRITE) == 0;
+  });
+}
+
+bool punch(void* at, uint64_t size) noexcept {
+  const SignalsBlocked blocked;
+  return in_steps(size, [&](uint64_t done, uint64_t step) noexcept {
+    return madvise(static_cast<std::byte*>(at) + done, step, MADV_REMOVE) == 0;
+  });
+}
+
+bool copy_private(void* at, uint64_t size) noexcept {
+  void* copy = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (copy == MAP_FAILED) return false;
+  std::memcpy(copy, at, size);
+  if (mremap(copy, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, at) != MAP_FAILED) return true;
+  munmap(copy, size);
+  return false;
+}
+
+void forbid(void* at, uint64_t size) noexcept { mprotect(at, size, PROT_NONE); }
+
+bool collapse(void* at, uint64_t size) noexcept { return madvise(at, size, MADV_COLLAPSE) == 0; }
+
+}  // namespace shoal::os
