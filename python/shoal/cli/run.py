@@ -24,9 +24,9 @@ def find_start_up_file() -> str | None:
 
 
 def interpreter_flags() -> list[str]:
-    """The options that this interpreter was given before the script or `-m`."""
+    """The options that this interpreter was given before the script, `-m` or `-c`."""
     flags = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv)]
-    return flags[:-1] if flags[-1:] == ["-m"] else flags
+    return flags[:-1] if flags[-1:] in (["-m"], ["-c"]) else flags
 
 
 def environment(explain: bool = False) -> dict[str, str]:

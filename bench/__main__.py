@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`python -m bench` is `python bench/run.py`: this folder's modules go by their own names."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from run import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The examples are ordinary programs: same output on the standard library and on shoal."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+PROGRAMS = sorted(path.name for path in EXAMPLES.glob("*.py"))
+
+
+def run(name: str, *arguments: str, on_shoal: bool = False) -> str:
+    environment = {**os.environ, "SHOAL_RUN": "1" if on_shoal else ""}
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """Sources, good and bad."""
+    root = tmp_path / "tree"
+    (root / "package" / "__pycache__").mkdir(parents=True)
+    for number in range(20):
+        text = f"def function_{number}(argument):\n    # word\n    return 'text' * {number}\n"
+        (root / "package" / f"module_{number}.py").write_text(text)
+    (root / "empty.py").write_text("")
+    (root / "latin.py").write_bytes(b"# -*- coding: latin-1 -*-\nname = '\xe4\xf6\xfc'\n")
+    (root / "undecodable.py").write_bytes(b"name = '\xe4\xf6\xfc'\n")
+    (root / "no_such_codec.py").write_bytes(b"# -*- coding: nonsense -*-\n")
+    (root / "broken.py").write_text("def f(:\n")
+    (root / "unfinished.py").write_text("x = (1,\n")
+    (root / "zero.py").write_bytes(b"x = 1\0\n")
+    (root / "deep.py").write_text("x = " + "(" * 5_000 + ")" * 5_000 + "\n")
+    (root / "dangling.py").symlink_to(root / "nowhere.py")
+    (root / "package" / "__pycache__" / "cached.py").write_text("x = 1\n")
+    (root / "notes.txt").write_text("not a source")
+    return root
+
+
+@pytest.mark.parametrize("on_shoal", [False, True])
+def test_corpus_counts_every_file_whatever_is_in_it(tree: Path, on_shoal: bool) -> None:
+    output = run("corpus.py", "--processes", "2", str(tree), on_shoal=on_shoal)
+    assert output.startswith("29 files of ")
+    assert re.search(r"files parsed +22\n", output)
+    assert re.search(r"files bad encoding +2\n", output)
+    assert re.search(r"files unreadable +1\n", output)
+    assert re.search(r"function +20   in +20 files", output)
+
+
+def test_corpus_prints_the_same_for_any_number_of_workers_and_both_libraries(tree: Path) -> None:
+    outputs = {
+        run("corpus.py", "--top", "3", "--processes", processes, str(tree), on_shoal=on_shoal)
+        for processes in ("1", "2", "3")
+        for on_shoal in (False, True)
+    }
+    assert len(outputs) == 1, outputs
+
+
+def test_corpus_refuses_what_is_no_folder(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "corpus.py"), str(tmp_path / "none")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "not a folder" in done.stderr
+
+
+@pytest.mark.parametrize("on_shoal", [False, True])
+def test_julia_has_the_published_checksum(on_shoal: bool) -> None:
+    assert "33,219,980 iterations" in run("julia.py", on_shoal=on_shoal)
+
+
+@pytest.mark.parametrize("on_shoal", [False, True])
+def test_primes_are_counted_right_for_every_chunk_size(on_shoal: bool) -> None:
+    output = run("primes.py", "--numbers", "10000", "7", "500", "10000", on_shoal=on_shoal)
+    assert output == "1,229 primes below 10,000\n"
+
+
+def test_pi_does_not_depend_on_the_number_of_workers() -> None:
+    outputs = {
+        run("pi.py", "--darts", "64000", "--processes", processes, on_shoal=on_shoal)
+        for processes in ("1", "2")
+        for on_shoal in (False, True)
+    }
+    assert len(outputs) == 1, outputs
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_examples_import_nothing_but_the_standard_library(name: str) -> None:
+    source = (EXAMPLES / name).read_text()
+    imported = set(re.findall(r"^(?:import|from) (\w+)", source, re.MULTILINE))
+    assert imported <= set(sys.stdlib_module_names)
+    assert 'if __name__ == "__main__":' in source
