@@ -3,8 +3,9 @@
 
 Who may call it: `shoal.install()` from any thread; the start-up file `shoal_boot.pth` in every
 interpreter that has SHOAL_RUN=1; the preparation data of spawn and forkserver children.
-It imports nothing but `sys` until a stock module is in use, so it costs nothing to a program that
-never makes a pool, and it never imports a stock module itself.
+Under SHOAL_RUN the start-up file only puts a finder of its own, `ShoalBoot`, on `sys.meta_path`; it
+calls `install()` when the program imports `multiprocessing` or `concurrent.futures.process`, so an
+interpreter that does not pays microseconds. `install()` never imports a stock module itself.
 
 How. Only `__new__` of the two *stock classes* is replaced, so names that were imported long before
 see it too, and class identity, pickling by reference and `isinstance` stay what they were:
@@ -70,8 +71,7 @@ def install() -> None:
     """
     global _active
     _active = True
-    if _watcher not in sys.meta_path:
-        sys.meta_path.insert(0, _watcher)
+    _replace_finders([_watcher])
     for name, patch in _PATCHES.items():
         module = sys.modules.get(name)
         if module is not None:
@@ -86,13 +86,18 @@ def uninstall() -> None:
     """Make new pools and executors the standard library's again. Existing ones live on."""
     global _active
     _active = False
-    if _watcher in sys.meta_path:
-        sys.meta_path.remove(_watcher)
+    _replace_finders([])
 
 
 def is_installed() -> bool:
     """Whether `install()` is in force in this process."""
     return _active
+
+
+def _replace_finders(first: list[Any]) -> None:
+    """Put `first` before all finders, in the place of ours. An import may be reading the list."""
+    ours = [_watcher, *(f for f in sys.meta_path if getattr(f, "__name__", "") == "ShoalBoot")]
+    sys.meta_path = first + [finder for finder in sys.meta_path if finder not in ours]
 
 
 def _environment() -> Any:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import multiprocessing.pool as _stock  # noqa: PLW0406 (the standard library's)
+import multiprocessing.pool as _stock
 from multiprocessing.pool import ThreadPool
 from typing import Any
 
