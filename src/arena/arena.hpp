@@ -109,6 +109,13 @@ class Arena {
   os::Atomic<uint64_t>* warm_bits() const noexcept { return warm_; }
   uint64_t data_offset() const noexcept { return data_offset_; }
 
+  struct Located {
+    uint64_t first;  // first page of the run or span
+    uint64_t shape;  // its shape word; kind free: nothing there
+  };
+  Located locate(Handle h) const noexcept;
+  // The owner word of the block that starts at b, given where it lies.
+  os::Atomic<uint64_t>& owner_at(Located at, Handle b) const noexcept;
   Handle span_of(Handle b) const noexcept { return page_handle(locate(b).first); }  // start of its run or span
   os::Atomic<uint64_t>* at_span(Handle start) const noexcept {  // a span's owner words
     return reinterpret_cast<os::Atomic<uint64_t>*>(base_ + start);
@@ -128,11 +135,6 @@ class Arena {
   Arena() = default;
   void map(uint64_t reserve);
   void adopt_tables() noexcept;
-  struct Located {
-    uint64_t first;  // first page of the run or span
-    uint64_t shape;  // its shape word; kind free: nothing there
-  };
-  Located locate(Handle h) const noexcept;
   static os::Atomic<uint64_t>& dummy_owner() noexcept;
 
   std::byte* base_ = nullptr;
@@ -169,8 +171,9 @@ inline Arena::Located Arena::locate(Handle h) const noexcept {
   return {first, shape};
 }
 
-inline os::Atomic<uint64_t>& Arena::owner_word(Handle b) const noexcept {
-  const Located at = locate(b);
+inline os::Atomic<uint64_t>& Arena::owner_word(Handle b) const noexcept { return owner_at(locate(b), b); }
+
+inline os::Atomic<uint64_t>& Arena::owner_at(Located at, Handle b) const noexcept {
   const Handle start = page_handle(at.first);
   if (shape_kind(at.shape) == PageKind::span && shape_class(at.shape) < kClasses) {
     const SizeClass& c = kSizeClasses[shape_class(at.shape)];

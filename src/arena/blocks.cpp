@@ -27,19 +27,18 @@ Handle Member::allocate(size_t bytes) {
 }
 
 Handle Member::allocate_small(uint32_t size_class) {
-  std::unique_lock<std::mutex> local(local_);
+  std::unique_lock<LocalLock> local(local_);
   require_membership();
-  std::vector<Handle>& cached = caches_[size_class].free;
+  std::vector<FreeBlock>& cached = caches_[size_class].free;
   while (true) {
     while (!cached.empty()) {
-      const Handle b = cached.back();
+      const auto [b, owner] = cached.back();
       cached.pop_back();
-      os::Atomic<uint64_t>& owner = arena_->owner_word(b);
       // order: acquire; pairs with the release of a remote free; the last user's writes come before mine
-      if (owner.load(os::acquire) != owner_free()) continue;
+      if (owner->load(os::acquire) != owner_free()) continue;
       // COMMIT(arena.alloc.small): killed before: free; after: mine, freed by the reaper
       // order: relaxed; only this member takes blocks of this span, under local_
-      owner.store(owner_member(incarnation_), os::relaxed);
+      owner->store(owner_member(incarnation_), os::relaxed);
       SHOAL_KILL_POINT("arena.alloc.small");
       return b;
     }
@@ -48,7 +47,7 @@ Handle Member::allocate_small(uint32_t size_class) {
 }
 
 // Finds free blocks for an empty cache: freed by others in my spans, in spans without a member, in a new span.
-void Member::refill(uint32_t size_class, std::unique_lock<std::mutex>& local) {
+void Member::refill(uint32_t size_class, std::unique_lock<LocalLock>& local) {
   if (scan_spans(size_class, kScanSpans) > 0) return;
   const Incarnation me = incarnation_;
   local.unlock();
@@ -75,10 +74,10 @@ size_t Member::scan_spans(uint32_t size_class, size_t limit) noexcept {
 void Member::collect_span(Cache& cache, uint64_t first_page) noexcept {
   const Handle start = arena_->page_handle(first_page);
   const SizeClass& c = kSizeClasses[shape_class(arena_->page(first_page).shape.load())];
-  const os::Atomic<uint64_t>* owners = arena_->at_span(start);
+  os::Atomic<uint64_t>* owners = arena_->at_span(start);
   for (uint32_t i = c.count; i-- > 0;)
     if (owners[i].load(os::relaxed) == owner_free())  // order: relaxed; allocate_small looks again
-      cache.free.push_back(start + c.first + uint64_t{i} * c.size);
+      cache.free.push_back({start + c.first + uint64_t{i} * c.size, &owners[i]});
 }
 
 // Turns a run of mine into a span, or adds an adopted one.
@@ -94,7 +93,7 @@ void Member::add_span(uint32_t size_class, uint64_t first_page) {
     shape.store(make_shape(PageKind::span, size_class, c.span_pages), os::release);
     SHOAL_KILL_POINT("arena.span.make");
   }
-  const std::lock_guard<std::mutex> local(local_);
+  const std::lock_guard<LocalLock> local(local_);
   Cache& cache = caches_[size_class];
   cache.spans.push_back(first_page);
   cache.free.reserve(cache.spans.size() * c.count);
@@ -133,53 +132,59 @@ bool Member::free_child(Handle b, Handle parent) noexcept {
 
 bool Member::free_owned(Handle b, uint64_t expected) noexcept {
   if (incarnation_ == 0) return false;
-  os::Atomic<uint64_t>& owner = arena_->owner_word(b);
-  // order: relaxed; the block is the caller's, or the compare-exchange below decides
-  if (owner.load(os::relaxed) != expected) return false;
-  if (!arena_->is_run(b)) return free_small(b, owner, expected);
+  const Arena::Located at = arena_->locate(b);
+  // order: relaxed; the block is the caller's, or the compare-exchange that follows decides
+  if (arena_->owner_at(at, b).load(os::relaxed) != expected) return false;
+  return shape_kind(at.shape) == PageKind::run ? free_run(at, expected) : free_small(b, at, expected);
+}
+
+bool Member::free_run(Arena::Located at, uint64_t expected) noexcept {
   // COMMIT(arena.free.run): killed before: as it was; after: dying, released by the reaper
-  if (!owner.compare_exchange(expected, owner_dying(incarnation_))) return false;
+  if (!arena_->page(at.first).owner.compare_exchange(expected, owner_dying(incarnation_))) return false;
   SHOAL_KILL_POINT("arena.free.run");
-  RunAllocator(*arena_, incarnation_).release(arena_->page_of(b), arena_->block_size(b) >> kPageShift);
+  RunAllocator(*arena_, incarnation_).release(at.first, shape_pages(at.shape));
   purge_if_due();
   return true;
 }
 
-bool Member::free_small(Handle b, os::Atomic<uint64_t>& owner, uint64_t expected) noexcept {
-  const uint64_t page = arena_->page_of(arena_->span_of(b));
+bool Member::free_small(Handle b, Arena::Located at, uint64_t expected) noexcept {
+  os::Atomic<uint64_t>& owner = arena_->owner_at(at, b);
   // Read while the block is still ours: afterwards the span may vanish.
   // order: relaxed; if it is me, only I change it
-  const bool in_my_span = arena_->page(page).owner.load(os::relaxed) == owner_member(incarnation_);
-  if (!in_my_span) {
+  if (arena_->page(at.first).owner.load(os::relaxed) != owner_member(incarnation_)) {
     // COMMIT(arena.free.remote): killed before: as it was; after: free, found by the span's member
-    // order: release; pairs with acquire in allocate_small; my reads and writes of the block come before its reuse
+    // order: acq_rel; pairs with acquire in allocate_small; my reads and writes of the block come before its reuse
     const bool done = owner.compare_exchange(expected, owner_free(), os::acq_rel);
     SHOAL_KILL_POINT("arena.free.remote");
     return done;
   }
-  // order: relaxed; my span
-  const auto size_class = static_cast<uint32_t>(shape_class(arena_->page(page).shape.load(os::relaxed)));
-  if (size_class >= kClasses) return false;
-  std::unique_lock<std::mutex> local(local_);
-  // COMMIT(arena.free.small): killed before: as it was; after: free
-  // order: release; as above
-  if (!owner.compare_exchange(expected, owner_free(), os::acq_rel)) return false;
-  SHOAL_KILL_POINT("arena.free.small");
+  const auto size_class = static_cast<uint32_t>(shape_class(at.shape));
   Cache& cache = caches_[size_class];
-  if (cache.free.size() < cache.free.capacity()) cache.free.push_back(b);  // else: found by the next scan
+  std::unique_lock<LocalLock> local(local_);
+  // order: relaxed; only threads of this process free blocks that it owns, directly or through a parent
+  if (owner.load(os::relaxed) != expected) return false;
+  // COMMIT(arena.free.small): killed before: as it was; after: free
+  // order: release; pairs with acquire in span_is_free; uses of the block come before its pages go on
+  owner.store(owner_free(), os::release);
+  SHOAL_KILL_POINT("arena.free.small");
+  if (cache.free.size() < cache.free.capacity()) cache.free.push_back({b, &owner});  // else: the next scan finds it
   if (cache.free.size() <= cache.trim_at) return true;
   local.unlock();
   trim(size_class);
   return true;
 }
 
-// Gives back the spans of this class in which every block is free, but for one.
 void Member::trim(uint32_t size_class) noexcept {
+  while (trim_some(size_class) > 0) continue;
+}
+
+// Gives back spans of this class in which every block is free, but for one; returns how many.
+size_t Member::trim_some(uint32_t size_class) noexcept {
   const SizeClass& c = kSizeClasses[size_class];
   uint64_t released[64];
   size_t count = 0;
   {
-    const std::lock_guard<std::mutex> local(local_);
+    const std::lock_guard<LocalLock> local(local_);
     Cache& cache = caches_[size_class];
     size_t kept_free = 0;
     const auto goes = [&](uint64_t page) {
@@ -190,8 +195,8 @@ void Member::trim(uint32_t size_class) noexcept {
     };
     cache.spans.erase(std::remove_if(cache.spans.begin(), cache.spans.end(), goes), cache.spans.end());
     std::sort(released, released + count);
-    const auto in_released = [&](Handle b) {
-      return std::binary_search(released, released + count, arena_->page_of(arena_->span_of(b)));
+    const auto in_released = [&](const FreeBlock& f) {
+      return std::binary_search(released, released + count, arena_->page_of(arena_->span_of(f.block)));
     };
     if (count > 0)
       cache.free.erase(std::remove_if(cache.free.begin(), cache.free.end(), in_released), cache.free.end());
@@ -200,6 +205,7 @@ void Member::trim(uint32_t size_class) noexcept {
   }
   RunAllocator runs(*arena_, incarnation_);
   for (size_t i = 0; i < count; ++i) runs.release(released[i], c.span_pages);
+  return count;
 }
 
 bool Member::span_is_free(uint64_t first_page) const noexcept {

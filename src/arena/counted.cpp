@@ -17,7 +17,7 @@ void Member::make_counted(Handle b) {
   require_membership();
   if (!can_count(b)) throw std::logic_error("make_counted: this member cannot hold, or not a page run");
   PageDescriptor& head = arena_->page(arena_->page_of(b));
-  const std::lock_guard<std::mutex> local(local_);
+  const std::lock_guard<LocalLock> local(local_);
   uint64_t mine = owner_member(incarnation_);
   if (head.owner.load() != mine) throw std::logic_error("make_counted: this block is not mine");
   held_.emplace(b, 1);  // may throw: first
@@ -31,7 +31,7 @@ void Member::make_counted(Handle b) {
 bool Member::hold(Handle b) {
   if (!can_count(b)) return false;
   PageDescriptor& head = arena_->page(arena_->page_of(b));
-  const std::lock_guard<std::mutex> local(local_);
+  const std::lock_guard<LocalLock> local(local_);
   if (!is_counted(head.owner.load())) return false;
   uint32_t& count = held_[b];
   if (count++ > 0) return true;
@@ -44,7 +44,7 @@ bool Member::hold(Handle b) {
 void Member::drop(Handle b) noexcept {
   uint64_t word = 0;
   {
-    const std::lock_guard<std::mutex> local(local_);
+    const std::lock_guard<LocalLock> local(local_);
     const auto entry = held_.find(b);
     if (incarnation_ == 0 || entry == held_.end()) return;
     if (--entry->second > 0) return;

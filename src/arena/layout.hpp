@@ -128,6 +128,7 @@ struct Header {
   alignas(128) os::Atomic<uint32_t> lock;  // {incarnation:30 | unused:1 | waiters:1}
   RunIntent intent;
   alignas(128) os::Atomic<uint64_t> orphans[64];  // by size class, a hint: how many spans wait for adoption
+  os::Atomic<uint64_t> recent[16];   // by run length, a hint: first page + 1 of the run of that length released last
   os::Atomic<uint64_t> death_epoch;  // counts reaped members; changes wake nobody by themselves
   alignas(128) Root roots[kRoots];
 };

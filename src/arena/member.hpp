@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "arena/arena.hpp"
+#include "arena/local_lock.hpp"
 
 namespace shoal::arena {
 
@@ -84,8 +85,12 @@ class Member {
   friend struct ForkHandlers;
   friend bool reap(Arena& arena, Member& reaper, Incarnation dead);
 
+  struct FreeBlock {
+    Handle block;
+    os::Atomic<uint64_t>* owner;   // its owner word
+  };
   struct Cache {                   // one size class: all of it can be rebuilt by scanning `spans`
-    std::vector<Handle> free;      // blocks known to be free in my spans, last in first out
+    std::vector<FreeBlock> free;   // blocks known to be free in my spans, last in first out
     std::vector<uint64_t> spans;   // first pages of the spans in which I allocate
     size_t cursor = 0;             // where the next scan for remotely freed blocks begins
     size_t trim_at = 0;            // so many free blocks: look for spans to give back
@@ -95,14 +100,16 @@ class Member {
   void join_slot(MemberKind kind, Incarnation bond);
   void require_membership() const;
   Handle allocate_small(uint32_t size_class);
-  void refill(uint32_t size_class, std::unique_lock<std::mutex>& local);
+  void refill(uint32_t size_class, std::unique_lock<LocalLock>& local);
   size_t scan_spans(uint32_t size_class, size_t limit) noexcept;
   void collect_span(Cache& cache, uint64_t first_page) noexcept;
   void add_span(uint32_t size_class, uint64_t first_page);
   bool adopt_orphan(uint32_t size_class);
   void trim(uint32_t size_class) noexcept;
+  size_t trim_some(uint32_t size_class) noexcept;
   bool span_is_free(uint64_t first_page) const noexcept;
-  bool free_small(Handle b, os::Atomic<uint64_t>& owner, uint64_t expected) noexcept;
+  bool free_small(Handle b, Arena::Located at, uint64_t expected) noexcept;
+  bool free_run(Arena::Located at, uint64_t expected) noexcept;
   bool free_owned(Handle b, uint64_t expected) noexcept;
   void purge_if_due() noexcept;
   uint64_t sweep_orphans();
@@ -118,7 +125,7 @@ class Member {
   os::Atomic<uint32_t> lanes_taken_;  // bit per lane
   uint64_t sharing_number_ = 0;       // makes each counted owner word unique
 
-  std::mutex local_;                             // guards what follows; never held across a wait
+  LocalLock local_;                              // guards what follows; never held across a wait
   std::array<Cache, kClasses> caches_;
   std::unordered_map<Handle, uint32_t> held_;    // counted blocks -> references in this process
   std::unordered_map<Handle, uint64_t> private_; // after a fork: held blocks of which this child sees a private copy

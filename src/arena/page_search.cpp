@@ -61,6 +61,18 @@ uint64_t find_any(const Bitmaps& maps, uint64_t count, uint64_t align) noexcept 
   return start + count <= maps.pages ? start : kNoPage;
 }
 
+bool all_warm_free(const Bitmaps& maps, uint64_t first, uint64_t count) noexcept {
+  while (count > 0) {
+    const uint64_t shift = first % 64;
+    const uint64_t here = count < 64 - shift ? count : 64 - shift;
+    const uint64_t mask = (~uint64_t{0} >> (64 - here)) << shift;
+    if ((wanted_word(maps, first / 64, true) & mask) != mask) return false;
+    first += here;
+    count -= here;
+  }
+  return true;
+}
+
 uint64_t count_bits(const os::Atomic<uint64_t>* bits, uint64_t count) noexcept {
   uint64_t total = 0;
   for (uint64_t i = 0; i < count / 64; ++i)

@@ -35,6 +35,9 @@ uint64_t find_warm(const Bitmaps& maps, uint64_t count, uint64_t align) noexcept
 // First fit among all free pages, the never used ones past the frontier included; kNoPage: the reserve is full.
 uint64_t find_any(const Bitmaps& maps, uint64_t count, uint64_t align) noexcept;
 
+// Are all of these pages free and warm?
+bool all_warm_free(const Bitmaps& maps, uint64_t first, uint64_t count) noexcept;
+
 uint64_t count_bits(const os::Atomic<uint64_t>* bits, uint64_t count) noexcept;
 
 inline bool test_bit(const os::Atomic<uint64_t>* bits, uint64_t index) noexcept {

@@ -219,7 +219,7 @@ void Member::leave() noexcept {
   if (incarnation_ == 0) return;
   unregister_for_fork(*this);
   {
-    const std::lock_guard<std::mutex> local(local_);
+    const std::lock_guard<LocalLock> local(local_);
     for (auto& [block, bytes] : private_) arena_->map_shared(block, bytes);
   }
   const std::lock_guard<std::mutex> one_at_a_time(reaping_);
@@ -230,7 +230,7 @@ void Member::leave() noexcept {
       advance_slot(*arena_, incarnation_, SlotState::dead);  // another member does it
     }
   }
-  const std::lock_guard<std::mutex> local(local_);
+  const std::lock_guard<LocalLock> local(local_);
   forget();
   incarnation_ = 0;
 }

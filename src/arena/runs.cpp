@@ -26,6 +26,20 @@ Bitmaps bitmaps(const Arena& arena) noexcept {
 
 uint64_t alignment(uint64_t pages) noexcept { return pages >= kHugeAlign ? kHugeAlign : 1; }
 
+os::Atomic<uint64_t>& recent(const Arena& arena, uint64_t pages) noexcept {
+  os::Atomic<uint64_t>* hints = arena.header().recent;
+  return hints[std::min(pages, std::size(arena.header().recent)) - 1];
+}
+
+// The run of this length that was released last, if it is still free and warm: its contents are likely in the
+// processor's cache, and no search is needed. kNoPage: not there.
+uint64_t find_recent(const Arena& arena, uint64_t pages) noexcept {
+  const Bitmaps maps = bitmaps(arena);
+  const uint64_t hint = recent(arena, pages).load(os::relaxed);  // order: relaxed; under the lock
+  if (hint == 0 || hint - 1 + pages > maps.frontier || (hint - 1) % alignment(pages) != 0) return kNoPage;
+  return all_warm_free(maps, hint - 1, pages) ? hint - 1 : kNoPage;
+}
+
 std::string mib(uint64_t bytes) {
   const uint64_t tenths = bytes * 10 / (1 << 20);
   return std::to_string(tenths / 10) + "." + std::to_string(tenths % 10) + " MiB";
@@ -45,7 +59,8 @@ uint64_t RunAllocator::growth_extra(uint64_t pages) const noexcept {
 RunAllocator::Taken RunAllocator::take(uint64_t pages, uint64_t extra) {
   const RunsLock lock(arena_, me_);
   uint64_t count = pages;
-  uint64_t first = find_warm(bitmaps(arena_), pages, alignment(pages));
+  uint64_t first = find_recent(arena_, pages);
+  if (first == kNoPage) first = find_warm(bitmaps(arena_), pages, alignment(pages));
   const bool warm = first != kNoPage;
   if (!warm) {
     count = pages + extra;
@@ -157,8 +172,10 @@ uint64_t RunAllocator::allocate(uint64_t pages) {
 }
 
 void RunAllocator::release(uint64_t first, uint64_t pages) noexcept {
+  const uint64_t now = now_ms();
   const RunsLock lock(arena_, me_);
-  release_run_locked(arena_, first, pages, now_ms());
+  release_run_locked(arena_, first, pages, now);
+  recent(arena_, pages).store(first + 1, os::relaxed);  // order: relaxed; under the lock
 }
 
 void RunAllocator::exhausted(uint64_t pages, const Shortage& shortage) const {
