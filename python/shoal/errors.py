@@ -5,7 +5,7 @@
     +-- WorkerDied         also concurrent.futures.process.BrokenProcessPool (a RuntimeError)
     +-- TaskTimeout        also TimeoutError
     +-- RemoteError        the task's exception, when it cannot itself cross the process border
-    +-- PoolClosed         also ValueError and RuntimeError: `Pool` raises the one, `Executor` the other
+    +-- PoolClosed         also ValueError (as Pool raises) and RuntimeError (as executors do)
     +-- InitializerFailed  also BrokenProcessPool's base, RuntimeError
     +-- ForkedPool         also RuntimeError: a pool used in the child of a fork
     +-- MemoryExhausted    also MemoryError

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pickling of everything that the codec's fast path does not take.
+
+`dumps(obj)` is pickle protocol 5 by reference, with these differences:
+
+1. Functions and classes that the other side cannot find by name travel by value (`_graph`).
+2. Names of `__main__` that the object needs are sent first, by the current `Definitions`.
+3. Large numpy arrays go out of band and come back writable, read-only ones too.
+4. Registrations with `copyreg` and `multiprocessing.reduction.ForkingPickler` are honoured.
+
+Users' hooks run exactly as often as plain pickle would run them. Everything here may be called from
+any thread; a hook may itself call `dumps`.
+
+Module state: `_current` (each thread's definitions), `_idle` (picklers between two uses: making one
+costs more than a small dump), `_handlers` (what to do for a type; cleared on new registrations).
+"""
+
+from __future__ import annotations
+
+import copyreg
+import pickle
+import sys
+import threading
+from collections.abc import Callable
+from types import FunctionType, MethodType
+from typing import TYPE_CHECKING, Any, Final
+
+from shoal import _names, _rebuild
+
+if TYPE_CHECKING:
+    from shoal._definitions import Definitions
+    from shoal._graph import Graph
+
+PROTOCOL: Final = 5
+LARGE_ARRAY: Final = 64 * 1024  # smaller ones are copied in band: they must not pin a message
+_HEAP_TYPE: Final = 1 << 9
+
+Handler = Callable[["Pickler", Any], Any]
+
+
+class _Current(threading.local):
+    definitions: Definitions | None = None
+
+
+_current = _Current()
+
+
+class Chunks(list[bytes]):
+    """A file for a pickler: large `bytes` arrive uncopied, a small pickle is one chunk."""
+
+    __slots__ = ()
+    write = list.append
+
+
+class Pickler(pickle.Pickler):
+    """pickle's own, with a look at each function, class and instance before it is reduced."""
+
+    def __init__(self, out_of_band: bool = True) -> None:
+        self.chunks = Chunks()
+        self.buffers: list[pickle.PickleBuffer] = []
+        callback = self.buffers.append if out_of_band else None
+        super().__init__(self.chunks, PROTOCOL, buffer_callback=callback)
+        self.definitions: Definitions | None = None
+        self.needs: set[_names.Key] = set()  # names that the other side must have
+        self.graph: Graph | None = None  # what travels by value; made when first needed
+        self.generous = False  # reduce also locks, modules, properties...: inside definitions
+        self.in_round = False  # this is a log entry: only names of earlier entries are there
+
+    def reducer_override(self, obj: Any, /) -> Any:
+        kind = type(obj)
+        entry = _entries.get(id(kind))
+        handler = entry[1] if entry is not None else _classify(kind)
+        if self.generous:
+            from shoal._reducers import reduce_odd
+
+            reduced = reduce_odd(self, obj, handler is _no_handler)
+            if reduced is not NotImplemented:
+                return reduced
+        return handler(self, obj)
+
+    def by_value(self, obj: Any) -> Any:
+        if self.graph is None:
+            from shoal._graph import Graph
+
+            self.graph = Graph(self, strict=True)
+        return _rebuild.node, (self.graph.node(obj),)
+
+    def message(self) -> bytes:
+        """The bytes of what was dumped since the last `reset`."""
+        if self.graph is not None:
+            return self.graph.message()
+        chunks = self.chunks
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def reset(self) -> None:
+        self.chunks.clear()
+        self.clear_memo()
+        self.graph = None
+        self.generous = False
+
+
+_idle: list[Pickler] = []
+
+
+def dumps(obj: Any) -> tuple[bytes, list[pickle.PickleBuffer] | None]:
+    """Pickle `obj`: the bytes, and the buffers that go out of band (None when there are none).
+
+    What the object needs of `__main__` is in the log of the current definitions afterwards.
+    """
+    if _registered != _registrations():
+        _forget_handlers()
+    try:
+        pickler = _idle.pop()
+    except IndexError:
+        pickler = Pickler()
+    pickler.definitions = definitions = _current.definitions
+    pickler.dump(obj)  # on an exception the pickler is dropped with its half-filled memo
+    data = pickler.message()
+    buffers = None
+    if pickler.buffers:
+        buffers = pickler.buffers.copy()
+        pickler.buffers.clear()
+    if pickler.needs:
+        if definitions is not None:
+            definitions.require(pickler.needs)
+        pickler.needs.clear()
+    pickler.reset()
+    _idle.append(pickler)
+    return data, buffers
+
+
+def loads(data: Any, buffers: Any = None) -> Any:
+    """The object that `dumps` took."""
+    if data[0] == _rebuild.GRAPH_MARK:
+        return _rebuild.load_message(data, buffers)
+    return pickle.loads(data, buffers=buffers or ())
+
+
+def dumps_in_band(obj: Any, definitions: Definitions | None, generous: bool = False) -> bytes:
+    """`obj` as one piece of bytes; `generous` reduces what only definitions may carry."""
+    pickler = Pickler(out_of_band=False)
+    pickler.definitions = definitions
+    pickler.generous = generous
+    pickler.dump(obj)
+    data = pickler.message()
+    if pickler.needs and definitions is not None:
+        definitions.require(pickler.needs)
+    return data
+
+
+# --- what to do for a type ---------------------------------------------------------------------
+
+
+def _no_handler(pickler: Pickler, obj: Any) -> Any:
+    return NotImplemented
+
+
+def _by_name_or_value(pickler: Pickler, obj: Any) -> Any:
+    """Functions and classes."""
+    if _by_name.get(obj):
+        return NotImplemented
+    located = _names.locate(obj)
+    if located is None:
+        if isinstance(obj, type) and not obj.__flags__ & _HEAP_TYPE:
+            return _rebuild.reduce_static_type(obj)
+        return pickler.by_value(obj)
+    where = _names.place(located[0], pickler.definitions)
+    if where is _names.Place.SHIPPED:
+        pickler.needs.add(_names.key_of(located))
+    elif where is _names.Place.NOWHERE:
+        return pickler.by_value(obj)
+    elif located[0] != _names.MAIN:
+        _by_name.set(obj, True)
+    return NotImplemented
+
+
+def _custom(pickler: Pickler, obj: Any) -> Any:
+    """Instances with a reducer of their own: it is called once, here instead of by pickle."""
+    kind = type(obj)
+    reducer = _extra_reducers().get(kind) or copyreg.dispatch_table.get(kind)
+    reduced = obj.__reduce_ex__(PROTOCOL) if reducer is None else reducer(obj)
+    if type(reduced) is str:
+        return _reduce_named(pickler, obj, reduced)
+    return reduced
+
+
+def _reduce_named(pickler: Pickler, obj: Any, name: str) -> Any:
+    """`obj` is a global of that name: a singleton, a TypeVar, an lru_cache function."""
+    module_name = getattr(obj, "__module__", None)
+    module_name = _names.canonical(module_name) if isinstance(module_name, str) else _names.MAIN
+    if _names.place(module_name, pickler.definitions) is _names.Place.SHIPPED:
+        key = (module_name, name.partition(".")[0])
+        definitions = pickler.definitions
+        if pickler.in_round and definitions is not None and not definitions.has_sent(key):
+            return _rebuild.reduce_plainly(obj)
+        pickler.needs.add(key)
+    return name
+
+
+def _lru_cache_function(pickler: Pickler, obj: Any) -> Any:
+    located = _names.locate(obj)
+    if located is None:
+        return _rebuild.reduce_lru_cache(obj)
+    definitions = pickler.definitions
+    where = _names.place(located[0], definitions)
+    if where is _names.Place.THERE:
+        return NotImplemented
+    key = _names.key_of(located)
+    if definitions is None or (pickler.in_round and not definitions.has_sent(key)):
+        return _rebuild.reduce_lru_cache(obj)
+    pickler.needs.add(key)
+    return NotImplemented
+
+
+def _array(pickler: Pickler, array: Any) -> Any:
+    if array.dtype.hasobject:
+        return NotImplemented
+    if array.nbytes < LARGE_ARRAY:
+        return array.__reduce__()
+    if not (array.flags.c_contiguous or array.flags.f_contiguous):
+        array = array.copy(order="C")
+    order = "C" if array.flags.c_contiguous else "F"
+    flat = array.reshape(-1, order=order).view("u1")
+    arguments = (pickle.PickleBuffer(flat), array.dtype, array.shape, order)
+    return _rebuild.array, arguments
+
+
+def _registered_reducer(pickler: Pickler, obj: Any) -> Any:
+    return _custom(pickler, obj)
+
+
+def _classify(kind: type) -> Handler:
+    """Decide once for a type. A type's own reducers are not expected to change afterwards."""
+    handler = _handler_of(kind)
+    _handlers.set(kind, handler)
+    return handler
+
+
+def _handler_of(kind: type) -> Handler:
+    from functools import partial
+
+    if kind is FunctionType or issubclass(kind, type):
+        return _by_name_or_value
+    method_kinds = (MethodType, partial, type(list.append), type(int.__add__))
+    if kind in copyreg.dispatch_table or kind in _extra_reducers():
+        # multiprocessing registers these only because pickle once could not do them.
+        return _no_handler if kind in method_kinds else _registered_reducer
+    if kind.__module__ == "numpy" and kind.__name__ == "ndarray":
+        return _array
+    if kind.__module__ == "functools" and kind.__name__ == "_lru_cache_wrapper":
+        return _lru_cache_function
+    own = kind.__reduce_ex__ is not object.__reduce_ex__ or kind.__reduce__ is not object.__reduce__
+    if own and (kind.__flags__ & _HEAP_TYPE or kind.__module__ in ("typing", "_typing")):
+        return _custom
+    return _no_handler
+
+
+_handlers: _names.IdentityMap[Handler] = _names.IdentityMap()
+_entries = _handlers._entries  # the map's inside: one dictionary look-up for each object
+_by_name: _names.IdentityMap[bool] = _names.IdentityMap()
+_NO_REDUCERS: Final[dict[type, Any]] = {}
+
+
+def _extra_reducers() -> dict[type, Any]:
+    reduction = sys.modules.get("multiprocessing.reduction")
+    if reduction is None:
+        return _NO_REDUCERS
+    extra: dict[type, Any] = reduction.ForkingPickler._extra_reducers
+    return extra
+
+
+def _registrations() -> int:
+    return len(copyreg.dispatch_table) + len(_extra_reducers())
+
+
+_registered = -1
+
+
+def _forget_handlers() -> None:
+    global _registered
+    _registered = _registrations()
+    _handlers.clear()

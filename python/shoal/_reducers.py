@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reducers for what plain pickle refuses, inside definitions only.
+
+A global, a closure or a class attribute may hold a lock, a module, a property, the stdout: there
+the other side gets one of the same kind. In arguments and results these stay errors, as in pickle.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import marshal
+import sys
+import threading
+import types
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from shoal import _names, _rebuild
+
+if TYPE_CHECKING:
+    from shoal._pickling import Pickler
+
+_LOCK: Final = type(threading.Lock())
+_RLOCK: Final = type(threading.RLock())
+_BY_CLOUDPICKLE: Final = frozenset(
+    {
+        "code",
+        "memoryview",
+        "WeakSet",
+        "dict_keys",
+        "dict_values",
+        "dict_items",
+        "odict_keys",
+        "odict_values",
+        "odict_items",
+        "TypeVar",
+        "ParamSpec",
+        "TypeVarTuple",
+    }
+)
+
+
+def reduce_odd(pickler: Pickler, obj: Any, is_plain: bool) -> Any:
+    """The reduction of `obj` if it needs one of these, else NotImplemented."""
+    kind = type(obj)
+    reducer = _REDUCERS.get(kind)
+    if reducer is not None:
+        return reducer(pickler, obj)
+    definitions = pickler.definitions
+    if definitions is not None:
+        key = definitions.key_of_sent(obj)
+        if key is not None:
+            return _rebuild.named, key
+    if is_plain and kind.__flags__ & (1 << 9):
+        return _reduce_sentinel(obj, kind)
+    if kind.__name__ in _BY_CLOUDPICKLE and kind.__module__ in _CLOUDPICKLE_MODULES:
+        return reduce_by_cloudpickle(obj)
+    if obj is sys.stdout or obj is sys.stderr or obj is sys.stdin:
+        return getattr, (sys, next(n for n in _STREAMS if getattr(sys, n) is obj))
+    return NotImplemented
+
+
+_STREAMS: Final = ("stdout", "stderr", "stdin")
+_CLOUDPICKLE_MODULES: Final = frozenset(
+    {"builtins", "collections", "typing", "_weakrefset", "weakref"}
+)
+
+
+def reduce_by_cloudpickle(obj: Any) -> Any:
+    import cloudpickle
+
+    reducer = cloudpickle.Pickler._dispatch_table.get(type(obj))
+    return NotImplemented if reducer is None else reducer(obj)
+
+
+def _reduce_sentinel(obj: Any, kind: type) -> Any:
+    """An instance that its class's module holds under a name, like `dataclasses.MISSING`."""
+    module = sys.modules.get(kind.__module__)
+    if module is None or not _names.importable(kind.__module__):
+        return NotImplemented
+    for name, value in list(vars(module).items()):
+        if value is obj:
+            return _rebuild.named, (kind.__module__, name)
+    return NotImplemented
+
+
+def _module(pickler: Pickler, module: types.ModuleType) -> Any:
+    name = _names.canonical(module.__name__)
+    if sys.modules.get(module.__name__) is not module:
+        return NotImplemented
+    where = _names.place(name, pickler.definitions)
+    if where is _names.Place.NOWHERE:
+        return NotImplemented
+    if where is _names.Place.SHIPPED and name != _names.MAIN:
+        pickler.needs.update((name, n) for n in module_names(module))
+    return importlib.import_module, (name,)
+
+
+def module_names(module: types.ModuleType) -> list[str]:
+    """What a module that was made by hand holds: nobody knows which of it will be used."""
+    return [n for n in vars(module) if not (n.startswith("__") and n.endswith("__"))]
+
+
+def _lock(pickler: Pickler, lock: Any) -> Any:
+    return threading.Lock, ()
+
+
+def _recursive_lock(pickler: Pickler, lock: Any) -> Any:
+    return threading.RLock, ()
+
+
+def _property(pickler: Pickler, prop: property) -> Any:
+    return property, (prop.fget, prop.fset, prop.fdel, prop.__doc__)
+
+
+def _method_wrapper(pickler: Pickler, method: Any) -> Any:
+    return type(method), (method.__func__,)
+
+
+def _mapping_proxy(pickler: Pickler, proxy: Any) -> Any:
+    return types.MappingProxyType, (gc.get_referents(proxy)[0],)
+
+
+def _cell(pickler: Pickler, cell: types.CellType) -> Any:
+    return pickler.by_value(cell)
+
+
+def _code(pickler: Pickler, code: types.CodeType) -> Any:
+    return marshal.loads, (marshal.dumps(code),)
+
+
+def _weak_key_dictionary(pickler: Pickler, mapping: Any) -> Any:
+    return weakref.WeakKeyDictionary, (dict(mapping),)
+
+
+def _weak_value_dictionary(pickler: Pickler, mapping: Any) -> Any:
+    return weakref.WeakValueDictionary, (dict(mapping),)
+
+
+_REDUCERS: Final[dict[type, Any]] = {
+    types.ModuleType: _module,
+    _LOCK: _lock,
+    _RLOCK: _recursive_lock,
+    property: _property,
+    staticmethod: _method_wrapper,
+    classmethod: _method_wrapper,
+    types.MappingProxyType: _mapping_proxy,
+    types.CellType: _cell,
+    types.CodeType: _code,
+    weakref.WeakKeyDictionary: _weak_key_dictionary,
+    weakref.WeakValueDictionary: _weak_value_dictionary,
+}
