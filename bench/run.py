@@ -24,6 +24,7 @@ import machine
 import report
 from measure import Row, Scale
 from rivals import peers
+from shoal.cli.screen import print_table, show_progress
 
 FOLDER = Path(__file__).resolve().parent
 MODULES = ("dispatch", "transfer", "start", "programs", "shown")
@@ -66,13 +67,14 @@ def run_row(row: Row, options: argparse.Namespace) -> dict[str, Any]:
         for number in range(rounds):
             turned = sides[number % len(sides) :] + sides[: number % len(sides)]
             for side in turned:
-                if sys.stderr.isatty():
-                    sys.stderr.write(f"\r\x1b[K{row.name}: round {number + 1}/{rounds}, {side}\r")
+                show_progress(f"{row.name}: round {number + 1}/{rounds}, {side}")
                 scale = Scale(options.quick, number)
                 samples[side].append(take(row, side, scale, options.timeout))
     except (RuntimeError, subprocess.TimeoutExpired) as error:
+        show_progress("")
         sys.stderr.write(f"bench: {error}\n")
         return {**_without_samples(row), "error": str(error)}
+    show_progress("")
     return report.summarize(row, samples)
 
 
@@ -105,8 +107,6 @@ def print_results(results: Sequence[dict[str, Any]], options: argparse.Namespace
     if options.markdown:
         print(report.markdown(results, options.peers, machine.describe(facts)))
     else:
-        from shoal.cli.screen import print_table
-
         lines = [report.cells(result, options.peers) for result in results]
         headings = [*report.HEADINGS, *options.peers]
         print_table(machine.describe(facts), headings, lines)

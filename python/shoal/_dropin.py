@@ -38,6 +38,7 @@ class DropInPool(_pool.Pool, stock_pool.Pool):
         context: Context = None,
     ) -> None:
         self._ctx = _concrete(context)
+        _check_pool_arguments(processes, initializer, maxtasksperchild)
         _pool.Pool.__init__(
             self,
             processes,
@@ -89,6 +90,22 @@ def _start(context: BaseContext) -> str:
 
         _check_not_importing_main()
     return _STARTS[method]
+
+
+def _check_pool_arguments(
+    processes: int | None,
+    initializer: Callable[..., object] | None,
+    maxtasksperchild: int | None,
+) -> None:
+    """The checks of the stock constructor, with its texts."""
+    if processes is not None and processes < 1:
+        raise ValueError("Number of processes must be at least 1")
+    if maxtasksperchild is not None and (
+        not isinstance(maxtasksperchild, int) or maxtasksperchild <= 0
+    ):
+        raise ValueError("maxtasksperchild must be a positive int or None")
+    if initializer is not None and not callable(initializer):
+        raise TypeError("initializer must be a callable")
 
 
 def _check_executor_arguments(

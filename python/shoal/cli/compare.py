@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from shoal.cli import run as run_command
-from shoal.cli.screen import print_table
+from shoal.cli.screen import print_table, show_progress
 
 STDLIB, SHOAL = "standard library", "shoal"
 
@@ -211,14 +211,15 @@ def main(
         for number in range(rounds):
             sides = (STDLIB, SHOAL) if number % 2 == 0 else (SHOAL, STDLIB)
             for side in sides:
-                if sys.stderr.isatty():
-                    sys.stderr.write(f"\r\x1b[Kround {number + 1} of {rounds}: {side} ...\r")
+                show_progress(f"round {number + 1} of {rounds}: {side} ...")
                 runs.append(run_once(command, side, timeout))
+                show_progress("")
                 if runs[-1].failed:
                     _report_failure(runs[-1])
                     return 1
     except KeyboardInterrupt:
-        sys.stderr.write("\nshoal compare: interrupted\n")
+        show_progress("")
+        sys.stderr.write("shoal compare: interrupted\n")
         return 130
     difference = find_difference(runs, ignore)
     summary = summarize(runs, rounds, command)

@@ -39,6 +39,13 @@ def print_plain_table(title: str, headings: Sequence[str], rows: Sequence[Sequen
             print("  " + "  ".join("-" * width for width in widths))
 
 
+def show_progress(text: str) -> None:
+    """One line on a terminal's stderr that the next one overwrites; empty text clears it."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{text}")
+        sys.stderr.flush()
+
+
 def print_facts(sections: dict[str, dict[str, str]]) -> None:
     """Named facts in sections."""
     width = max(len(name) for facts in sections.values() for name in facts)
