@@ -56,7 +56,7 @@ enum class Tag : std::uint8_t {
   kTime = 28,        // u8 hour, u8 minute, u8 second, u32 microsecond, u8 fold, u8 zone (Zone)
   kDateTime = 29,    // as kDate, then as kTime
   kTimeDelta = 30,   // i32 days, i32 seconds, i32 microseconds
-  kArray = 31,       // array header, then the elements: bytes as many as the header says
+  kArray = 31,       // array header, raw (the elements)
   kArrayAttached = 32,  // array header, attached
   kScalar = 33,         // u8 (Element), the element (a numpy scalar)
   kPickle = 34,  // raw (what it is, for error messages), then chunk (the pickle), size, so many chunks

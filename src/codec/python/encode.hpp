@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The encoder of one value: walks it, writes it, and copies large data into blocks at the end,
+// when it is certain that the whole value is on the fast path. Internal to codec/python.
+//
+// Invariants:
+// 1. No user code runs, and (on GIL builds) nothing is allocated that could start the collector
+//    for builtin values: so the objects met stay alive and as they are until the end.
+// 2. The memo has every object that was met and may be met again: number = offset of its tag times
+//    two, plus one while its contents are being written. Meeting one of those is a cycle.
+// 3. `pending_` has one entry for each attachment index that this encoder has made; the handle in
+//    the builder is 0 until copy_pending() has filled it.
+//
+// Design: docs/design/codec.md
+#pragma once
+
+#include <vector>
+
+#include "codec/python/compat.hpp"
+#include "codec/python/numpy.hpp"
+#include "codec/writer.hpp"
+
+namespace shoal::codec::python {
+
+// From 3.14 on a local variable's use may be a reference that is not counted: then the count of
+// the root, which the caller hands over from his stack, does not prove that nothing inside it
+// refers to it.
+inline constexpr bool kRootCountIsExact = PY_VERSION_HEX < 0x030E0000;
+
+class Encoder {
+ public:
+  Encoder(MessageBuilder& out, PyObject* root) noexcept;
+  Encoder(const Encoder&) = delete;
+  Encoder& operator=(const Encoder&) = delete;
+  ~Encoder();
+
+  // False: the value is not on the fast path, or a Python error is set. The builder then has to
+  // be rolled back. May throw what allocating throws.
+  bool run();
+
+ private:
+  enum class Met { kNew, kKept, kReferenced, kRefused };
+  struct Pending {
+    std::size_t attachment;
+    const void* bytes;
+    std::size_t size;
+    PyObject* owner;  // a counted reference
+    PyObject* block;  // the Block to hand on instead of copying (borrowed from owner), or null
+  };
+
+  bool value(PyObject* object, bool sole);
+  bool integer(PyObject* object);
+  bool text(PyObject* object);
+  bool raw(PyObject* object, Tag tag, Tag attached, const char* bytes, Py_ssize_t size);
+  bool tuple(PyObject* object, bool sole);
+  bool list(PyObject* object, bool sole);
+  bool dict(PyObject* object, bool sole);
+  bool set(PyObject* object, Tag tag);
+  bool other(PyObject* object, bool sole);
+  bool complex(PyObject* object);
+  bool range(PyObject* object);
+  bool date_like(PyObject* object, bool* done);
+  bool array(const Numpy& numpy, PyObject* object, bool sole);
+  bool array_elements(const Numpy& numpy, PyObject* object, bool sole);
+  bool scalar(const Numpy& numpy, PyObject* object, Element element);
+
+  // Writes a reference if the object was met before; else notes where it is about to be written.
+  Met meet(PyObject* object, bool container = false) {
+    if (is_unique(object) && (kRootCountIsExact || object != root_)) return Met::kNew;
+    return meet_shared(object, container);
+  }
+  Met meet_shared(PyObject* object, bool container);
+  bool open(PyObject* object, Tag tag, Py_ssize_t count, Met* met);
+  void close(PyObject* object, Met met);
+  void put_off(const void* bytes, std::size_t size, PyObject* owner, PyObject* block = nullptr);
+  bool copy_pending();
+  bool has_no_registration(PyTypeObject* type);
+  void keep(PyObject* stolen);
+
+  MessageBuilder& out_;
+  Buffer& bytes_;
+  PyObject* const root_;
+  int depth_ = 0;
+  PyTypeObject* unregistered_ = nullptr;  // the last type found to have no registered reducer
+  std::vector<Pending> pending_;
+  std::vector<PyObject*> kept_;  // without the GIL: counted references to what was met
+};
+
+}  // namespace shoal::codec::python

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "codec/python/pickle.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "arena/arena.hpp"
+#include "codec/python/codec.hpp"
+#include "codec/python/decode.hpp"
+#include "codec/writer.hpp"
+
+namespace shoal::codec::python {
+
+namespace {
+
+PyObject* dumps_function = nullptr;
+PyObject* loads_function = nullptr;
+
+constexpr std::size_t kLongestName = 120;
+
+// Contiguous memory of Python objects, held while it is copied.
+class Views {
+ public:
+  Views() = default;
+  Views(const Views&) = delete;
+  Views& operator=(const Views&) = delete;
+  ~Views() {
+    for (Py_buffer& view : views_) PyBuffer_Release(&view);
+  }
+  // Also Fortran's order: a PickleBuffer of such an array means its memory as it lies.
+  bool add(PyObject* object) {
+    views_.reserve(views_.size() + 1);
+    Py_buffer view;
+    if (PyObject_GetBuffer(object, &view, PyBUF_ANY_CONTIGUOUS) != 0) return false;
+    views_.push_back(view);
+    size_ += static_cast<std::size_t>(view.len);
+    return true;
+  }
+  std::size_t size() const noexcept { return size_; }
+  void copy_to(std::byte* to) const noexcept {
+    for (const Py_buffer& view : views_) {
+      const auto size = static_cast<std::size_t>(view.len);
+      if (size != 0) std::memcpy(to, view.buf, size);
+      to += size;
+    }
+  }
+
+ private:
+  std::vector<Py_buffer> views_;
+  std::size_t size_ = 0;
+};
+
+// The views one after the other as one chunk: large ones straight into a block.
+void write_chunk(MessageBuilder& out, const Views& views) {
+  const std::size_t size = views.size();
+  if (size < kAttachFrom || out.member == nullptr) {
+    out.bytes.put(std::uint8_t{0});
+    out.bytes.put_size(size);
+    views.copy_to(out.bytes.extend(size));
+    return;
+  }
+  out.attachments.reserve(out.attachments.size() + 1);
+  const arena::Handle handle = out.member->allocate(size);
+  out.attachments.push_back(handle);
+  views.copy_to(static_cast<std::byte*>(out.member->arena().address(handle)));
+  out.bytes.put(std::uint8_t{1});
+  write_attached(out.bytes, out.attachments.size() - 1, size);
+}
+
+// The pickle: bytes-like, or a list or tuple of bytes-like pieces.
+bool write_data(MessageBuilder& out, PyObject* data) {
+  Views views;
+  if (!PyList_CheckExact(data) && !PyTuple_CheckExact(data)) {
+    if (!views.add(data)) return false;
+  } else {
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(data); ++i) {
+      if (!views.add(PySequence_Fast_GET_ITEM(data, i))) return false;
+    }
+  }
+  write_chunk(out, views);
+  return true;
+}
+
+bool write_buffers(MessageBuilder& out, PyObject* buffers) {
+  if (buffers == Py_None) {
+    out.bytes.put_size(0);
+    return true;
+  }
+  PyObject* const list = PySequence_Fast(buffers, "dumps must return (data, sequence of buffers)");
+  if (list == nullptr) return false;
+  const Py_ssize_t count = PySequence_Fast_GET_SIZE(list);
+  out.bytes.put_size(static_cast<std::uint64_t>(count));
+  bool good = true;
+  for (Py_ssize_t i = 0; i < count && good; ++i) {
+    Views views;
+    good = views.add(PySequence_Fast_GET_ITEM(list, i));
+    if (good) write_chunk(out, views);
+  }
+  Py_DECREF(list);
+  return good;
+}
+
+void append_name(std::string& name, PyTypeObject* type) {
+  const char* const full = type->tp_name;
+  const char* const dot = std::strrchr(full, '.');
+  name += dot == nullptr ? full : dot + 1;
+}
+
+// What error messages show for it: its type, and those of the items of a tuple or list.
+std::string describe(PyObject* object) {
+  std::string name;
+  PyObject* items = nullptr;
+  if (PyTuple_CheckExact(object) || PyList_CheckExact(object)) items = object;
+  if (items == nullptr) {
+    append_name(name, Py_TYPE(object));
+  } else {
+    name += PyTuple_CheckExact(object) ? '(' : '[';
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(items); ++i) {
+      if (i > 0) name += ", ";
+      if (name.size() >= kLongestName) {
+        name += "...";
+        break;
+      }
+      append_name(name, Py_TYPE(PySequence_Fast_GET_ITEM(items, i)));
+    }
+    name += PyTuple_CheckExact(object) ? ')' : ']';
+  }
+  name.resize(std::min(name.size(), kLongestName + 16));
+  return name;
+}
+
+}  // namespace
+
+void set_pickler(PyObject* dumps, PyObject* loads) {
+  Py_XINCREF(dumps);
+  Py_XINCREF(loads);
+  Py_XSETREF(dumps_function, dumps);
+  Py_XSETREF(loads_function, loads);
+}
+
+bool encode_pickle(PyObject* object, MessageBuilder& out) {
+  if (dumps_function == nullptr) {
+    PyErr_Format(PyExc_TypeError, "shoal: no pickler is set for objects of type %.100s",
+                 Py_TYPE(object)->tp_name);
+    return false;
+  }
+  PyObject* const dumps = dumps_function;
+  Py_INCREF(dumps);
+  PyObject* const pickled = PyObject_CallOneArg(dumps, object);
+  Py_DECREF(dumps);
+  if (pickled == nullptr) return false;
+  bool good = PyTuple_CheckExact(pickled) && PyTuple_GET_SIZE(pickled) == 2;
+  if (!good) {
+    PyErr_SetString(PyExc_TypeError, "shoal: dumps must return a tuple (data, buffers)");
+  } else {
+    const std::string name = describe(object);
+    out.bytes.put_tag(Tag::kPickle);
+    out.bytes.put_raw(name.data(), name.size());
+    good = write_data(out, PyTuple_GET_ITEM(pickled, 0)) &&
+           write_buffers(out, PyTuple_GET_ITEM(pickled, 1));
+  }
+  Py_DECREF(pickled);
+  return good;
+}
+
+PyObject* unpickle(PyObject* data, PyObject* buffers) {
+  if (loads_function == nullptr) {
+    PyErr_SetString(PyExc_TypeError, "shoal: no unpickler is set");
+    return nullptr;
+  }
+  PyObject* const loads = loads_function;
+  Py_INCREF(loads);
+  PyObject* const object = PyObject_CallFunctionObjArgs(loads, data, buffers, nullptr);
+  Py_DECREF(loads);
+  return object;
+}
+
+}  // namespace shoal::codec::python

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// A short text of a value for error messages, without Python: plain values as Python's repr shows
+// them, of the others what they are. Reads any bytes; never unpickles. Allocates the text.
+//
+// Design: docs/design/codec.md
+#pragma once
+
+#include <string>
+
+#include "codec/message.hpp"
+
+namespace shoal::codec {
+
+// UTF-8, at most `max_chars` bytes (at least 16 are taken as given); cut off with "...".
+std::string summarize(const MessageView& view, std::size_t offset, std::size_t max_chars);
+
+}  // namespace shoal::codec
