@@ -70,7 +70,7 @@ Channel::Channel(arena::Arena& arena, arena::Handle handle, std::string name)
     : arena_(&arena),
       handle_(handle),
       state_(arena.at<ChannelState>(handle)),
-      ring_(arena, &state_->ring, handle),
+      ring_(arena, &state_->ring, handle, &state_->board),
       name_(std::move(name)) {}
 
 // Makes a channel's state and sets the root; 0 with `exists` when somebody else was first.

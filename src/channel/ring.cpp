@@ -54,10 +54,11 @@ void Ring::create(void* at, uint32_t id, const Limits& limits) noexcept {
   state->magic = kMagic;
 }
 
-Ring::Ring(arena::Arena& arena, RingState* state, arena::Handle handle)
+Ring::Ring(arena::Arena& arena, RingState* state, arena::Handle handle, BellBoard* board)
     : arena_(&arena),
       state_(state),
       handle_(handle),
+      board_(board),
       bits_(state->slot_bits),
       id_(state->id),
       item_limit_(state->item_limit),
@@ -238,7 +239,10 @@ Ring::Push Ring::try_push(arena::Member& member, arena::Handle block, uint64_t b
   // order: relaxed; as for the intent
   lane->wake.store(handle_ | static_cast<uint64_t>(sync::HeldKind::ring_items), os::relaxed);
   const Push result = push_committing(member, *lane, block, units_for(bytes));
-  if (result == Push::ok) state_->items.notify_one();
+  if (result == Push::ok) {
+    state_->items.notify_one();
+    if (board_ != nullptr) board_->ring_armed();
+  }
   // COMMIT(ring.push.done): killed before: a reaper wakes the sleepers again; after: done.
   // order: release, twice; keeps what came before it; read only after this process is dead
   lane->intent.store(0, os::release);

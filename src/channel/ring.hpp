@@ -23,7 +23,7 @@
 //
 // push of b:  P1 lane: wake = ring, intent_argument = CHANNEL(id,t), intent = b
 //             P2 owner[b] = CHANNEL(id,t)   P3 slot[t]: EMPTY(t) -> FULL(t,b)  [commit]
-//             P4 sum, tail -> t+1           P5 wake sleepers      P6 intent = 0, wake = 0
+//             P4 sum, tail -> t+1           P5 wake, ring bells   P6 intent = 0, wake = 0
 // Killed before P3: the reaper sees intent b, owner[b] exactly as intent_argument says and slot[t]
 // not FULL(t,b), and frees b. The exact comparison matters: b may have been taken, and be on its
 // way into a ring again in the hands of somebody else. A push that loses P3 to another first takes
@@ -38,6 +38,7 @@
 #include <cstdint>
 
 #include "arena/arena.hpp"
+#include "channel/bell.hpp"
 #include "os/atomic.hpp"
 #include "sync/event_count.hpp"
 #include "sync/holds.hpp"
@@ -77,7 +78,8 @@ class Ring {
 
   // `state` lies in a block of at least bytes_for() bytes; `handle` is what held words will name
   // (64-byte aligned). Throws CorruptArena when the fields do not fit the block.
-  Ring(arena::Arena& arena, RingState* state, arena::Handle handle);
+  // Pushes ring the armed bells of `board`, if there is one.
+  Ring(arena::Arena& arena, RingState* state, arena::Handle handle, BellBoard* board = nullptr);
 
   enum class [[nodiscard]] Push { ok, full };
   // Moves the caller's block into the ring. `bytes` counts against the byte limit; a block that
@@ -135,6 +137,7 @@ class Ring {
   arena::Arena* arena_;
   RingState* state_;
   arena::Handle handle_;
+  BellBoard* board_;
   uint32_t bits_;  // fetched once and checked
   uint32_t id_;
   uint64_t item_limit_;

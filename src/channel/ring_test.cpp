@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "channel/ring.hpp"
+
+#include <gtest/gtest.h>
+
+
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#include "channel/message.hpp"
+
+namespace shoal::channel {
+namespace {
+
+using arena::Arena;
+using arena::Handle;
+using arena::Member;
+using arena::MemberKind;
+
+class RingTest : public ::testing::Test {
+ protected:
+  Ring make(const Ring::Limits& limits) {
+    const Handle block = me_->allocate(Ring::bytes_for(limits));
+    Ring::create(arena_->address(block), 77, limits);
+    return {*arena_, arena_->at<RingState>(block), block};
+  }
+  Handle message(uint64_t value, size_t size = 8) {
+    std::vector<std::byte> payload(size);
+    std::memcpy(payload.data(), &value, sizeof value);
+    return make_message(*me_, payload, {});
+  }
+  uint64_t value_of(Handle handle) {
+    uint64_t value = 0;
+    std::memcpy(&value, open_message(*arena_, handle).bytes, sizeof value);
+    return value;
+  }
+
+  std::shared_ptr<Arena> arena_ = Arena::create({uint64_t{1} << 32, 0});
+  std::unique_ptr<Member> me_ = Member::join(arena_, MemberKind::root);
+};
+
+TEST_F(RingTest, GivesBackInOrderAndHoldsNoMoreThanItsLimit) {
+  Ring ring = make({3, 0});
+  EXPECT_EQ(ring.try_pop(*me_), 0U);
+  for (uint64_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(ring.try_push(*me_, message(i), 64), Ring::Push::ok);
+  }
+  const Handle extra = message(9);
+  EXPECT_EQ(ring.try_push(*me_, extra, 64), Ring::Push::full);
+  EXPECT_EQ(arena_->owner_word(extra).load(), arena::owner_member(me_->incarnation()));
+  EXPECT_EQ(ring.length(), 3U);
+  ring.check();
+  for (uint64_t i = 0; i < 3; ++i) {
+    const Handle got = ring.try_pop(*me_);
+    EXPECT_EQ(value_of(got), i);
+    free_message(*me_, got);
+  }
+  EXPECT_EQ(ring.try_pop(*me_), 0U);
+  EXPECT_EQ(ring.length(), 0U);
+}
+
+TEST_F(RingTest, GoesRoundManyTimes) {
+  Ring ring = make({5000, 0});  // 8192 slots
+  uint64_t next = 0;
+  uint64_t seen = 0;
+  const Handle block = message(0);
+  free_message(*me_, block);
+  while (seen < 50'000) {
+    for (int i = 0; i < 777; ++i) ASSERT_EQ(ring.try_push(*me_, message(next++), 0), Ring::Push::ok);
+    for (int i = 0; i < 777; ++i) {
+      const Handle got = ring.try_pop(*me_);
+      ASSERT_EQ(value_of(got), seen++);
+      free_message(*me_, got);
+    }
+  }
+  ring.check();
+  EXPECT_EQ(ring.pushed(), next);
+  EXPECT_EQ(ring.popped(), next);
+}
+
+TEST_F(RingTest, KeepsToItsByteLimitButLetsOneLargeBlockIn) {
+  Ring ring = make({1000, 1000});  // counts in steps of 64
+  EXPECT_EQ(ring.try_push(*me_, message(0), 5000), Ring::Push::ok);
+  const Handle small = message(1);
+  EXPECT_EQ(ring.try_push(*me_, small, 1), Ring::Push::full);
+  EXPECT_EQ(ring.bytes(), 5056U);
+  free_message(*me_, ring.try_pop(*me_));
+  EXPECT_EQ(ring.bytes(), 0U);
+  EXPECT_EQ(ring.try_push(*me_, small, 512), Ring::Push::ok);
+  EXPECT_EQ(ring.try_push(*me_, message(2), 512), Ring::Push::ok);
+  EXPECT_FALSE(ring.seems_to_fit(1));
+  EXPECT_EQ(ring.bytes(), 1024U);
+}
+
+TEST_F(RingTest, SumsSurviveManyLaps) {
+  Ring ring = make({2048, uint64_t{1} << 20});
+  for (uint64_t i = 0; i < 20'000; ++i) {
+    ASSERT_EQ(ring.try_push(*me_, message(i), i % 1000), Ring::Push::ok);
+    if (i >= 100) free_message(*me_, ring.try_pop(*me_));
+  }
+  EXPECT_EQ(ring.length(), 100U);
+  uint64_t expected = 0;
+  for (uint64_t i = 19'900; i < 20'000; ++i) expected += (i % 1000 + 63) / 64 * 64;
+  EXPECT_EQ(ring.bytes(), expected);
+  ring.check();
+}
+
+TEST_F(RingTest, ManyThreadsOfManyMembersLoseAndDoubleNothing) {
+  constexpr uint64_t kThreads = 3;
+  constexpr uint64_t kEach = 20'000;
+  for (const uint64_t byte_limit : {uint64_t{0}, uint64_t{1} << 14}) {
+    Ring ring = make({64, byte_limit});
+    std::vector<os::Atomic<uint32_t>> seen(kThreads * kEach);
+    os::Atomic<uint64_t> received;
+    std::vector<std::thread> threads;
+    for (uint64_t id = 0; id < kThreads; ++id) {
+      threads.emplace_back([&, id] {
+        const auto member = Member::join(arena_, MemberKind::process);
+        for (uint64_t i = 0; i < kEach; ++i) {
+          const uint64_t value = id * kEach + i;
+          const Handle made = make_message(*member, std::as_bytes(std::span(&value, 1)), {});
+          while (ring.try_push(*member, made, 64) == Ring::Push::full) std::this_thread::yield();
+        }
+      });
+      threads.emplace_back([&] {
+        const auto member = Member::join(arena_, MemberKind::process);
+        while (received.load() < kThreads * kEach) {
+          const Handle got = ring.try_pop(*member);
+          if (got == 0) {
+            std::this_thread::yield();
+            continue;
+          }
+          seen[value_of(got)].fetch_add(1);
+          received.fetch_add(1);
+          free_message(*member, got);
+        }
+      });
+    }
+    for (auto& thread : threads) thread.join();
+    for (auto& count : seen) ASSERT_EQ(count.load(), 1U);
+    EXPECT_EQ(ring.length(), 0U);
+    EXPECT_EQ(ring.bytes(), 0U);
+    ring.check();
+  }
+}
+
+TEST_F(RingTest, AScribbledSlotLosesBlocksButNeverLeavesTheArena) {
+  Ring ring = make({100, 0});
+  auto* const slots = reinterpret_cast<os::Atomic<uint64_t>*>(&ring.state() + 1);
+  const uint64_t garbage[] = {~uint64_t{0}, uint64_t{1} << 34 | 12345, uint64_t{1} << 34,
+                              uint64_t{7} << 35, uint64_t{1} << 34 | ((uint64_t{1} << 34) - 1)};
+  for (const uint64_t word : garbage) {
+    slots[ring.state().head.load() % 2048].store(word);
+    for (int i = 0; i < 5; ++i) {
+      const Handle made = message(1);
+      if (ring.try_push(*me_, made, 0) == Ring::Push::full) free_message(*me_, made);
+    }
+    for (int i = 0; i < 5; ++i) {
+      const Handle got = ring.try_pop(*me_);
+      if (got != 0) free_message(*me_, got);
+    }
+    Ring::create(&ring.state(), 77, {100, 0});
+  }
+}
+
+TEST_F(RingTest, FieldsThatDoNotFitTheBlockThrow) {
+  Ring ring = make({100, 0});
+  ring.state().slot_bits = 63;
+  EXPECT_THROW(Ring(*arena_, &ring.state(), ring.handle()), arena::CorruptArena);
+  ring.state().slot_bits = 24;
+  ring.state().item_limit = 0;
+  EXPECT_THROW(Ring(*arena_, &ring.state(), ring.handle()), arena::CorruptArena);
+}
+
+}  // namespace
+}  // namespace shoal::channel
