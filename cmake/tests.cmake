@@ -1,4 +1,5 @@
-# One GoogleTest program a layer, shoal_<layer>_tests, from src/<layer>/*_test.cpp.
+# One GoogleTest program a layer, shoal_<layer>_tests, from src/<layer>/*_test.cpp; `ctest -L sync`
+# runs one layer's.
 # GoogleTest is compiled from its sources where they are there, so that it has our sanitizers.
 set(shoal_googletest_sources "/usr/src/googletest" CACHE PATH "Sources of GoogleTest")
 if(EXISTS "${shoal_googletest_sources}/CMakeLists.txt")
@@ -13,13 +14,16 @@ else()
 endif()
 
 enable_testing()
+include(GoogleTest)
 foreach(layer IN LISTS shoal_layers ITEMS testing)
   file(GLOB layer_tests CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/${layer}/*_test.cpp")
   if(layer_tests)
     add_executable(shoal_${layer}_tests ${layer_tests})
     target_link_libraries(shoal_${layer}_tests PRIVATE
       shoal_core_testing shoal_gtest_main shoal_flags)
-    add_test(NAME ${layer} COMMAND shoal_${layer}_tests)
-    set_tests_properties(${layer} PROPERTIES TIMEOUT 600)
+    # Each test runs in a process of its own, under CTest's watchdog.
+    gtest_discover_tests(shoal_${layer}_tests
+      TEST_PREFIX "${layer}." DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 60
+      PROPERTIES TIMEOUT 600 LABELS ${layer})
   endif()
 endforeach()
