@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The classes that stand in for the standard library's: its signatures on shoal's pools.
+"""The classes that stand in for the standard library's: its signatures, its promises, our pools.
 
 Made by `shoal.install()`, `shoal run` and `shoal.multiprocessing`, never named by users. Each is
 shoal's own class first and the stock class second, so `isinstance` holds for both and the stock
 code runs nowhere. The start method is the one of the context, as the standard library would have
-it: fork for fork, spawn for spawn, and the zygote for forkserver, whose promise (fork from a clean
-process) it keeps.
+it: fork for fork, spawn for spawn, and the zygote for forkserver.
+
+Where shoal promises more than the standard library pins down, the standard library's word holds
+here: fork forks whatever threads there are (with CPython's warning); a running future cannot be
+cancelled; a worker's death breaks an executor for good.
 Design: docs/design/drop_in.md
 """
 
@@ -14,20 +17,39 @@ from __future__ import annotations
 import concurrent.futures.process as stock_futures
 import multiprocessing
 import multiprocessing.pool as stock_pool
+import os
+import sys
+import threading
+import warnings
 from collections.abc import Callable, Iterable
 from multiprocessing.context import BaseContext
 from types import ModuleType
 from typing import Any
 
-from shoal import _executor, _pool
+from shoal import _engine, _executor, _futures, _pool
+from shoal._stock_view import WorkerView, view_workers
 
 _STARTS = {"fork": "fork", "spawn": "spawn", "forkserver": "zygote"}
+_PREFIXES = {"fork": "Fork", "spawn": "Spawn", "forkserver": "ForkServer"}
 
 Context = BaseContext | ModuleType | None
 
+# Their signatures differ from ours in details that type checkers mind and callers do not.
+_StockPool: Any = stock_pool.Pool
+_StockExecutor: Any = stock_futures.ProcessPoolExecutor
+_states: Any = stock_pool
 
-class DropInPool(_pool.Pool, stock_pool.Pool):
+
+class _ForkingEngine(_engine.Engine):
+    """Forks the caller even when it has threads: that is what the program asked for."""
+
+    force_fork = True
+
+
+class DropInPool(_pool.Pool, _StockPool):  # type: ignore[misc]
     """`multiprocessing.pool.Pool` on shoal."""
+
+    _forced_state: str | None = None
 
     def __init__(
         self,
@@ -39,18 +61,77 @@ class DropInPool(_pool.Pool, stock_pool.Pool):
     ) -> None:
         self._ctx = _concrete(context)
         _check_pool_arguments(processes, initializer, maxtasksperchild)
-        _pool.Pool.__init__(
-            self,
-            processes,
-            initializer,
-            tuple(initargs),
-            maxtasksperchild,
-            start=_start(self._ctx),
+        self._name = _PREFIXES[self._ctx.get_start_method()]
+        self._engine = _make_engine(
+            self._ctx, processes, initializer, tuple(initargs), maxtasksperchild, self._name
         )
+        self._processes = self._engine.workers
+        self._maxtasksperchild = maxtasksperchild
+        self._initializer = initializer
+        self._initargs = initargs
+
+    @property
+    def _pool(self) -> list[WorkerView]:
+        return view_workers(self._engine, f"{self._name}PoolWorker")
+
+    @_pool.setter
+    def _pool(self, value: object) -> None:
+        pass
+
+    @property
+    def _state(self) -> str:
+        if self._forced_state is not None:
+            return self._forced_state
+        engine = self.__dict__.get("_engine")
+        if engine is None:
+            state = _states.INIT
+        elif not engine.closed:
+            state = _states.RUN
+        else:
+            state = _states.TERMINATE if engine._agent.ended else _states.CLOSE
+        return str(state)
+
+    @_state.setter
+    def _state(self, value: str) -> None:
+        self._forced_state = value
+
+    def _repopulate_pool(self) -> None:
+        """Workers are replaced without being asked."""
+
+    def __del__(self) -> None:
+        engine = self.__dict__.get("_engine")
+        if engine is None or engine.forked:
+            return
+        if self._state == _states.RUN:
+            text = f"unclosed running multiprocessing pool {self!r}"
+            warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
+        if not engine._agent.ended:
+            engine.terminate()
 
 
-class DropInExecutor(_executor.Executor, stock_futures.ProcessPoolExecutor):
-    """`concurrent.futures.ProcessPoolExecutor` on shoal."""
+class DropInFuture(_futures.Future):
+    """Its running task cannot be cancelled, and its worker's death ends the executor."""
+
+    def _stops_running(self) -> bool:
+        return False
+
+    def _deliver(self, ok: bool, value: Any) -> None:
+        super()._deliver(ok, value)
+        if not ok and isinstance(value, stock_futures.BrokenProcessPool):
+            engine = self._engine
+            if engine.broken is None:
+                engine.broken = value
+                engine.client.abandon(lambda: value)
+
+
+class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
+    """`concurrent.futures.ProcessPoolExecutor` on shoal.
+
+    Workers start with the first task, so under fork they see what the program has made until then.
+    """
+
+    _future_class = DropInFuture
+    _shut_down_unused = False
 
     def __init__(
         self,
@@ -65,31 +146,92 @@ class DropInExecutor(_executor.Executor, stock_futures.ProcessPoolExecutor):
             mp_context = multiprocessing.get_context("spawn")
         self._mp_context = _concrete(mp_context)
         _check_executor_arguments(self._mp_context, max_workers, initializer, max_tasks_per_child)
-        _executor.Executor.__init__(
-            self,
-            max_workers,
-            start=_start(self._mp_context),
-            initializer=initializer,
-            initargs=initargs,
-            max_tasks_per_child=max_tasks_per_child,
-        )
+        self._max_workers = _engine.cpu_count() if max_workers is None else max_workers
+        self._max_tasks_per_child = max_tasks_per_child
+        self._initializer = initializer
+        self._initargs = initargs
+        self._starting = threading.Lock()
+
+    def __getattr__(self, name: str) -> Any:
+        """The engine starts when it is first needed. Only missing attributes come here."""
+        if name != "_engine" or "_starting" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        with self._starting:
+            if "_engine" not in self.__dict__:
+                if self._shut_down_unused:
+                    raise RuntimeError("cannot schedule new futures after shutdown")
+                self.__dict__["_engine"] = _make_engine(
+                    self._mp_context,
+                    self._max_workers,
+                    self._initializer,
+                    tuple(self._initargs),
+                    self._max_tasks_per_child,
+                    _PREFIXES[self._mp_context.get_start_method()],
+                )
+                _executor._open.add(self)
+                _executor._register_exit()
+        return self.__dict__["_engine"]
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        with self._starting:
+            self._shut_down_unused = True
+            started = "_engine" in self.__dict__
+        if started:
+            super().shutdown(wait, cancel_futures=cancel_futures)
+
+    shutdown.__doc__ = _executor.Executor.shutdown.__doc__
+
+    def __del__(self) -> None:
+        if "_engine" in self.__dict__:
+            super().__del__()
+
+    @property
+    def _processes(self) -> dict[int, WorkerView] | None:
+        if "_engine" not in self.__dict__:
+            return None if self._shut_down_unused else {}
+        if self._engine._agent.ended:
+            return None
+        return {worker.pid: worker for worker in view_workers(self._engine, "Process")}
+
+    @property
+    def _broken(self) -> bool | str:
+        engine = self.__dict__.get("_engine")
+        return False if engine is None or engine.broken is None else str(engine.broken)
+
+
+def _make_engine(
+    context: BaseContext,
+    workers: int | None,
+    initializer: Callable[..., object] | None,
+    initargs: tuple[Any, ...],
+    tasks_per_worker: int | None,
+    name: str,
+) -> _engine.Engine:
+    method = context.get_start_method()
+    if method == "fork":
+        _warn_about_threads()
+        kind: type[_engine.Engine] = _ForkingEngine
+    else:
+        # A program without a __main__ guard gets the standard library's error, not a fork bomb.
+        from multiprocessing.spawn import _check_not_importing_main  # type: ignore[attr-defined]
+
+        _check_not_importing_main()
+        kind = _engine.Engine
+    return kind(workers, initializer, initargs, tasks_per_worker, _STARTS[method], name)
+
+
+def _warn_about_threads() -> None:
+    """CPython's own warning of a fork from a process with threads, where it has one."""
+    if sys.version_info >= (3, 12) and threading.active_count() > 1:
+        text = f"This process (pid={os.getpid()}) is multi-threaded, use of fork() may lead to"
+        warnings.warn(f"{text} deadlocks in the child.", DeprecationWarning, stacklevel=5)
 
 
 def _concrete(context: Context) -> BaseContext:
     """The context itself; for none, or the module `multiprocessing`, the default one."""
     if context is None or isinstance(context, ModuleType):
         return multiprocessing.get_context()
-    return context
-
-
-def _start(context: BaseContext) -> str:
-    method = context.get_start_method()
-    if method != "fork":
-        # A program without a __main__ guard gets the standard library's error, not a fork bomb.
-        from multiprocessing.spawn import _check_not_importing_main  # type: ignore[attr-defined]
-
-        _check_not_importing_main()
-    return _STARTS[method]
+    return context.get_context()
 
 
 def _check_pool_arguments(

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What programs read of the standard library's private attributes, answered for shoal's pools.
+
+`pool._pool` and `executor._processes` are read by monitoring code and by CPython's tests. They are
+views: made when asked for, and writing into them changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from shoal._engine import Engine
+
+_PATIENCE = 10.0  # seconds for workers that are being started
+
+
+class WorkerView:
+    """A worker as a `multiprocessing.Process`, as far as another process's child can be one."""
+
+    daemon = True
+
+    def __init__(self, pid: int, name: str) -> None:
+        self.pid = self.ident = pid
+        self.name = name
+        try:
+            self._pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            self._pidfd = -1
+
+    def __del__(self) -> None:
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
+
+    @property
+    def sentinel(self) -> int:
+        """Readable once the worker has ended."""
+        return self._pidfd
+
+    @property
+    def exitcode(self) -> int | None:
+        """None while it lives; its status is the agent's to know, so 0 stands for all of them."""
+        return None if self.is_alive() else 0
+
+    def is_alive(self) -> bool:
+        return self._pidfd >= 0 and not select.select([self._pidfd], [], [], 0)[0]
+
+    def join(self, timeout: float | None = None) -> None:
+        if self._pidfd >= 0:
+            select.select([self._pidfd], [], [], timeout)
+
+    def terminate(self) -> None:
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._pidfd >= 0:
+            try:
+                signal.pidfd_send_signal(self._pidfd, number)
+            except ProcessLookupError:
+                pass
+
+    def __repr__(self) -> str:
+        state = "started" if self.is_alive() else "stopped"
+        return f"<{self.name} pid={self.pid} {state} daemon>"
+
+
+def view_workers(engine: Engine, prefix: str) -> list[WorkerView]:
+    """The workers of a pool, as many as it has, waiting a while for those being started."""
+    deadline = time.monotonic() + _PATIENCE
+    pids = engine.worker_pids()
+    while len(pids) < engine.workers and time.monotonic() < deadline and not engine._agent.ended:
+        time.sleep(0.001)
+        pids = engine.worker_pids()
+    return [WorkerView(pid, f"{prefix}-{number}") for number, pid in enumerate(pids, 1)]
