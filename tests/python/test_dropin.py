@@ -260,7 +260,8 @@ def test_fork_forks_a_process_with_threads_and_warns_as_cpython_does(program) ->
         stop.set()
         thread.join()
         texts = [str(warning.message) for warning in caught]
-        assert any("multi-threaded" in text for text in texts) == (sys.version_info >= (3, 12)), texts
+        warned = any("multi-threaded" in text for text in texts)
+        assert warned == (sys.version_info >= (3, 12)), texts
         """
     )
 
