@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "arena/arena.hpp"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#include <cstring>
+#include <thread>
+
+#include "arena/test_session.hpp"
+#include "os/error.hpp"
+#include "os/memory.hpp"
+
+namespace shoal::arena {
+namespace {
+
+TEST(Arena, IsSeenTheSameThroughASecondMapping) {
+  TestSession s;
+  const Handle b = s.me->allocate(100);
+  std::strcpy(s.arena->at<char>(b), "hello");
+  const auto again = Arena::attach(s.arena->fd());
+  EXPECT_NE(again->base(), s.arena->base());
+  EXPECT_EQ(again->reserve(), s.arena->reserve());
+  EXPECT_STREQ(again->at<char>(b), "hello");
+  EXPECT_EQ(again->block_of(again->address(b)), b);
+  EXPECT_EQ(again->block_of(s.arena->address(b)), 0U);
+  again->unmap_for_test();
+}
+
+TEST(Arena, AttachRefusesWhatIsNoArena) {
+  EXPECT_THROW(Arena::attach(-1), os::OsError);
+  const int empty = os::create_memory_file("test", 4096);
+  EXPECT_THROW(Arena::attach(empty), CorruptArena);
+  const int zeros = os::create_memory_file("test", 64 << 20);
+  EXPECT_THROW(Arena::attach(zeros), CorruptArena);
+  os::close_fd(empty);
+  os::close_fd(zeros);
+}
+
+TEST(Arena, AttachRefusesAnotherLayout) {
+  TestSession s;
+  Header& h = s.arena->header();
+  const uint64_t hash = h.layout_hash;
+  h.layout_hash ^= 1;
+  EXPECT_THROW(Arena::attach(s.arena->fd()), CorruptArena);
+  h.layout_hash = hash;
+  h.data_offset += kPage;
+  EXPECT_THROW(Arena::attach(s.arena->fd()), CorruptArena);
+  h.data_offset -= kPage;
+  Arena::attach(s.arena->fd())->unmap_for_test();
+}
+
+TEST(Arena, IsCloseOnExecAndSealed) {
+  TestSession s;
+  EXPECT_NE(fcntl(s.arena->fd(), F_GETFD) & FD_CLOEXEC, 0);
+  EXPECT_NE(ftruncate(s.arena->fd(), 4096), 0);
+}
+
+TEST(Arena, NeverTouchesAFileThatTookItsDescriptorNumber) {
+  TestSession s;
+  const int number = s.arena->fd();
+  const int other = os::create_memory_file("user data", 4096);
+  const int kept = os::duplicate_fd(number);
+  ASSERT_EQ(dup2(other, number), number);  // closerange(), then open()
+  EXPECT_EQ(s.arena->fd(), -1);
+  const Handle b = s.me->allocate(20 << 20);  // grows all the same, through the mapping
+  std::memset(s.arena->address(b), 1, 20 << 20);
+  os::FileIdentity identity;
+  ASSERT_TRUE(os::identify(other, &identity));
+  EXPECT_EQ(identity.size, 4096U);
+  s.me->free(b);
+  s.arena->check();
+  for (const int fd : {other, kept, number}) os::close_fd(fd);
+}
+
+TEST(Arena, WorksUnderAFileSizeLimit) {
+  const int status = in_child([] {
+    const rlimit limit{64 << 20, 64 << 20};
+    setrlimit(RLIMIT_FSIZE, &limit);
+    TestSession s(uint64_t{1} << 30);
+    return s.arena->reserve() == (64 << 20) && s.me->allocate(1 << 20) != 0 ? 0 : 1;
+  });
+  EXPECT_TRUE(succeeded(status));
+}
+
+TEST(Arena, TakesASmallerReserveUnderAnAddressSpaceLimit) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "sanitizers need the address space";
+#endif
+  const int status = in_child([] {
+    const rlimit limit{uint64_t{2} << 30, uint64_t{2} << 30};
+    setrlimit(RLIMIT_AS, &limit);
+    TestSession s(uint64_t{1} << 40);
+    return s.arena->reserve() < (uint64_t{2} << 30) && s.me->allocate(1 << 20) != 0 ? 0 : 1;
+  });
+  EXPECT_TRUE(succeeded(status));
+}
+
+// ---- roots ----
+
+TEST(Roots, AreSetOnceFromWhatIsExpected) {
+  TestSession s;
+  EXPECT_EQ(s.arena->root_get("channel.a"), 0U);
+  EXPECT_TRUE(s.arena->root_set("channel.a", 64));
+  EXPECT_FALSE(s.arena->root_set("channel.a", 128));
+  EXPECT_TRUE(s.arena->root_set("channel.a", 128, 64));
+  EXPECT_TRUE(s.arena->root_set("channel.b", 192));
+  EXPECT_EQ(s.arena->root_get("channel.a"), 128U);
+  EXPECT_EQ(s.arena->root_get("channel"), 0U);
+  EXPECT_THROW(s.arena->root_get(""), std::invalid_argument);
+  EXPECT_THROW((void)s.arena->root_set(std::string(49, 'x').c_str(), 64), std::invalid_argument);
+}
+
+TEST(Roots, HoldSixtyFourNamesThatDifferAnywhere) {
+  TestSession s;
+  for (unsigned i = 0; i < kRoots; ++i)
+    EXPECT_TRUE(s.arena->root_set((std::string(40, 'n') + std::to_string(i)).c_str(), 64 * (i + 1)));
+  EXPECT_FALSE(s.arena->root_set("one too many", 64));
+  for (unsigned i = 0; i < kRoots; ++i)
+    EXPECT_EQ(s.arena->root_get((std::string(40, 'n') + std::to_string(i)).c_str()), 64 * (i + 1));
+}
+
+TEST(Roots, SetByManyAtOnceHaveOneWinner) {
+  TestSession s;
+  for (int round = 0; round < 30; ++round) {
+    const std::string name = "contended.name." + std::to_string(round);
+    os::Atomic<uint32_t> wins;
+    std::vector<std::thread> threads;
+    for (unsigned t = 1; t <= 4; ++t)
+      threads.emplace_back([&, t] {
+        if (s.arena->root_set(name.c_str(), 64 * t)) wins.fetch_add(1);
+      });
+    for (std::thread& t : threads) t.join();
+    EXPECT_EQ(wins.load(), 1U);
+    EXPECT_NE(s.arena->root_get(name.c_str()), 0U);
+  }
+}
+
+}  // namespace
+}  // namespace shoal::arena

@@ -1,0 +1,224 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "arena/slots.hpp"
+#include "arena/test_session.hpp"
+
+namespace shoal::arena {
+namespace {
+
+constexpr size_t kLarge = 100'000;
+
+TEST(Members, HaveMonotoneIncarnationsAndSlotsThatCanHold) {
+  TestSession s;
+  Incarnation last = s.me->incarnation();
+  for (int i = 0; i < 2000; ++i) {
+    const auto m = s.join();
+    ASSERT_GT(m->incarnation(), last);
+    ASSERT_TRUE(m->can_hold());
+    ASSERT_TRUE(member_alive(*s.arena, m->incarnation()));
+    ASSERT_FALSE(member_alive(*s.arena, last == s.me->incarnation() ? 0 : last));
+    last = m->incarnation();
+  }
+  EXPECT_EQ(s.arena->statistics().members, 1U);
+}
+
+TEST(Members, BeyondTheTableAreRefused) {
+  TestSession s;
+  std::vector<std::unique_ptr<Member>> all;
+  for (unsigned i = 1; i < kMemberSlots; ++i) all.push_back(s.join());
+  EXPECT_FALSE(all.back()->can_hold());
+  EXPECT_THROW((void)s.join(), TooManyMembers);
+  all.pop_back();
+  EXPECT_NO_THROW(all.push_back(s.join()));
+}
+
+TEST(Members, ThatHaveLeftCanDoNothing) {
+  TestSession s;
+  const auto m = s.join();
+  const Handle b = m->allocate(100);
+  m->leave();
+  m->leave();
+  EXPECT_THROW((void)m->allocate(1), NotAMember);
+  m->free(b);
+  m->drop(b);
+  EXPECT_FALSE(m->hold(b));
+  EXPECT_EQ(s.blocks(), 0U);
+}
+
+TEST(Members, LanesAreClaimedOneEach) {
+  TestSession s;
+  {
+    const LaneGuard a(*s.me);
+    const LaneGuard b(*s.me);
+    EXPECT_NE(&*a, &*b);
+    a->held[0].store(1);
+  }
+  Lane* lanes[kLanes];
+  for (Lane*& lane : lanes) lane = &s.me->claim_lane();
+  for (Lane* lane : lanes) s.me->return_lane(*lane);
+}
+
+TEST(Reap, OfALiveMemberDoesNothing) {
+  TestSession s;
+  const auto other = s.join();
+  const Handle b = other->allocate(100);
+  EXPECT_FALSE(reap(*s.arena, *s.me, other->incarnation()));
+  EXPECT_FALSE(reap(*s.arena, *s.me, s.me->incarnation()));
+  EXPECT_EQ(reap_all_dead(*s.arena, *s.me), 0);
+  EXPECT_EQ(s.arena->owner_word(b).load(), owner_member(other->incarnation()));
+}
+
+TEST(Reap, GivesBackBlocksChildrenAndGrandchildren) {
+  TestSession s;
+  const auto victim = s.join();
+  const Handle parent = victim->allocate(100);
+  const Handle child = victim->allocate(kLarge);
+  const Handle grandchild = victim->allocate(300);
+  victim->give_to_block(grandchild, child);
+  victim->give_to_block(child, parent);
+  (void)victim->allocate(1 << 20);
+  const Handle mine = s.me->allocate(64);
+  const Incarnation dead = victim->incarnation();
+  victim->abandon_for_test();
+  EXPECT_FALSE(member_alive(*s.arena, dead));
+  EXPECT_TRUE(reap(*s.arena, *s.me, dead));
+  EXPECT_TRUE(reap(*s.arena, *s.me, dead));  // again: nothing left to do
+  EXPECT_EQ(s.blocks(), 1U);
+  EXPECT_EQ(s.arena->statistics().deaths, 1U);
+  s.me->free(mine);
+  s.arena->check();
+}
+
+TEST(Reap, LeavesWhatTheDeadOneHadGivenAway) {
+  TestSession s;
+  auto victim = s.join();
+  const Handle sent = victim->allocate(500);
+  ASSERT_TRUE(victim->give_to_channel(sent, 3, 9));
+  const Incarnation dead = victim->incarnation();
+  victim->abandon_for_test();
+  EXPECT_TRUE(reap(*s.arena, *s.me, dead));
+  s.arena->check();
+  EXPECT_EQ(s.arena->statistics().orphan_spans, 1U);
+  ASSERT_TRUE(s.me->take_from_channel(sent, 3, 9));
+  s.me->free(sent);
+  s.me->purge(0);
+  EXPECT_EQ(s.arena->statistics().orphan_spans, 0U);
+}
+
+TEST(Reap, OrphanedSpansAreAdopted) {
+  TestSession s;
+  Handle kept = 0;
+  for (int i = 0; i < 20; ++i) {
+    const auto victim = s.join();
+    for (int n = 0; n < 100; ++n) (void)victim->allocate(500);
+    kept = victim->allocate(500);
+    ASSERT_TRUE(victim->give_to_channel(kept, 1, 1));
+    ASSERT_TRUE(s.me->take_from_channel(kept, 1, 1));
+    victim->abandon_for_test();
+    reap_all_dead(*s.arena, *s.me);
+  }
+  EXPECT_LE(s.arena->statistics().spans, 3U);
+  s.arena->check();
+}
+
+TEST(Reap, OfAProcessThatWasKilled) {
+  TestSession s;
+  const int status = in_child([&] {
+    const auto me = s.join();
+    (void)me->allocate(100);
+    (void)me->allocate(kLarge);
+    kill(getpid(), SIGKILL);
+    return 0;
+  });
+  ASSERT_TRUE(killed(status));
+  EXPECT_EQ(s.blocks(), 2U);
+  EXPECT_EQ(reap_all_dead(*s.arena, *s.me), 1);
+  EXPECT_EQ(s.blocks(), 0U);
+  s.arena->check();
+}
+
+TEST(Reap, SeesAZombieAsDead) {
+  TestSession s;
+  const pid_t child = fork();
+  if (child == 0) {
+    const auto me = s.join();
+    (void)me->allocate(100);
+    kill(getpid(), SIGKILL);
+  }
+  siginfo_t info;
+  waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOWAIT);
+  EXPECT_EQ(reap_all_dead(*s.arena, *s.me), 1);
+  EXPECT_EQ(s.blocks(), 0U);
+  waitpid(child, nullptr, 0);
+}
+
+TEST(Reap, ByManyAtOnceIsDoneOnce) {
+  for (int round = 0; round < 20; ++round) {
+    TestSession s;
+    const auto victim = s.join();
+    for (int i = 0; i < 500; ++i) (void)victim->allocate(i % 50 == 0 ? kLarge : 200);
+    const Incarnation dead = victim->incarnation();
+    victim->abandon_for_test();
+    os::Atomic<uint32_t> done;
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 4; ++t)
+      threads.emplace_back([&] {
+        const auto me = s.join();
+        while (!reap(*s.arena, *me, dead)) std::this_thread::yield();
+        done.fetch_add(1);
+      });
+    for (std::thread& t : threads) t.join();
+    EXPECT_EQ(done.load(), 4U);
+    EXPECT_EQ(s.blocks(), 0U);
+    s.arena->check();
+  }
+}
+
+TEST(Reap, CallsTheHooksOfUpperLayersForEachLane) {
+  static std::vector<uint64_t> seen;
+  seen.clear();
+  register_reap_hook(5, [](Arena&, Member&, Incarnation, Lane& lane) { seen.push_back(lane.intent.load()); });
+  register_reap_hook(0, [](Arena&, Member&, Incarnation, Lane& lane) { seen.push_back(lane.held[2].load()); });
+  TestSession s;
+  const auto victim = s.join();
+  const LaneGuard a(*victim);
+  const LaneGuard b(*victim);
+  a->intent.store(640 | 5);
+  b->held[2].store(77);
+  victim->abandon_for_test();
+  reap_all_dead(*s.arena, *s.me);
+  EXPECT_EQ(seen, (std::vector<uint64_t>{640 | 5, 0, 77}));
+  register_reap_hook(5, nullptr);
+  register_reap_hook(0, nullptr);
+}
+
+TEST(Reap, TakesOverFromAReaperThatDied) {
+  TestSession s;
+  const auto victim = s.join();
+  const auto reaper = s.join();
+  for (int i = 0; i < 10; ++i) (void)victim->allocate(100);
+  const Incarnation dead = victim->incarnation();
+  victim->abandon_for_test();
+  s.arena->slot(slot_of(dead)).reaper.store(uint64_t{dead} << 30 | reaper->incarnation());
+  EXPECT_FALSE(reap(*s.arena, *s.me, dead));  // a live one is at it
+  reaper->abandon_for_test();
+  EXPECT_TRUE(reap(*s.arena, *s.me, dead));
+  EXPECT_EQ(s.blocks(), 0U);
+}
+
+TEST(Reap, FindsAJoinerThatDiedBeforeItWasAMember) {
+  TestSession s;
+  in_child([&] {
+    (void)claim_slot(*s.arena, MemberKind::process, 0, 0);
+    return 0;
+  });
+  EXPECT_EQ(s.arena->statistics().members, 2U);
+  EXPECT_EQ(reap_all_dead(*s.arena, *s.me), 1);
+  EXPECT_EQ(s.arena->statistics().members, 1U);
+}
+
+}  // namespace
+}  // namespace shoal::arena
