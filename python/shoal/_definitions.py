@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterable
 from itertools import repeat
 from operator import is_
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import Any, Final
 
 from shoal import _names, _pickling
@@ -121,7 +121,7 @@ class Definitions:
 
         self._log: list[bytes] = []
         self._sent: dict[_names.Key, _Sent] = {}
-        self._ids: dict[int, _names.Key] = {}  # sent instances, which others may refer to
+        self._ids: dict[int, _names.Key] = {}  # objects that `_sent` keeps
         self._watches: dict[_names.Key, Watch] = {}
         self._snapshot: Snapshot | None = None
         self._lock = threading.RLock()
@@ -196,8 +196,15 @@ class Definitions:
             return sent.value is value
         return self._snapshot is not None and self._snapshot.holds(key, value)
 
+    def top_level_key(self, obj: Any) -> _names.Key | None:
+        """The name of a function or class that was sent under its own top-level name."""
+        key = self._ids.get(id(obj))
+        if key is None or "." in obj.__qualname__ or key[1] != obj.__qualname__:
+            return None
+        return key if vars(sys.modules[key[0]]).get(key[1]) is obj else None
+
     def key_of_sent(self, obj: Any) -> _names.Key | None:
-        """The name of an instance that was sent as a global."""
+        """The name of an object that was sent as a global."""
         key = self._ids.get(id(obj))
         return key if key is not None and self._sent[key].value is obj else None
 
@@ -215,6 +222,8 @@ class Definitions:
         index = len(self._log)
         for key, value in entry.values.items():
             self._replace(key, value, entry.uses[key], index)
+        for key in entry.left_out:
+            self._ids.pop(id(entry.values[key]), None)
         if all(_names.is_atom(value) for value in entry.values.values()):
             self._replaceable[index] = set(entry.values)
         self.generation += 1
@@ -260,7 +269,7 @@ class Definitions:
                     del self._replaceable[old.entry]
                     self._log[old.entry] = b""
         self._sent[key] = _Sent(value, uses, index)
-        if not isinstance(value, (FunctionType, type, ModuleType)) and not _names.is_atom(value):
+        if not _names.is_atom(value) and not isinstance(value, ModuleType):
             self._ids[id(value)] = key
 
     def facts(self, module_name: str) -> dict[str, Any]:

@@ -26,6 +26,7 @@ class Entry:
     def __init__(self, definitions: Definitions, new: dict[_names.Key, Any]) -> None:
         self._definitions = definitions
         self.values: dict[_names.Key, Any] = {}
+        self.left_out: set[_names.Key] = set()  # could not be pickled
         self.uses: dict[_names.Key, set[_names.Key]] = {}
         self._pickler = Pickler(out_of_band=False)
         self._pickler.definitions = definitions
@@ -78,7 +79,8 @@ class Entry:
     def _dump(self, keys: list[_names.Key]) -> None:
         for key in keys:
             before = set(self._pickler.needs)
-            self._graph.dump_part(("bind", *key, self.values[key]), key[1])
+            if not self._graph.dump_part(("bind", *key, self.values[key]), key[1]):
+                self.left_out.add(key)
             self.uses[key] |= self._pickler.needs - before
         if keys is self._modules:
             keys.clear()

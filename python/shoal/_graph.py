@@ -201,9 +201,9 @@ class Graph:
         return True
 
     def message(self) -> bytes:
-        """Everything as bytes. The chunks before the first part are a part of their own."""
+        """Everything as bytes. What was dumped before the first part is a part of its own."""
         pickler = self.pickler
-        before = sum(map(len, pickler.chunks))
+        before = sum(map(len, pickler.chunks)) - sum(part[0] for part in self._parts)
         pickler.generous = True
         self.drain()
         parts = [(before, -1, None), *self._parts] if before else self._parts

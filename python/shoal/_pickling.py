@@ -19,9 +19,10 @@ from __future__ import annotations
 
 import copyreg
 import pickle
-import sys
 import threading
 from collections.abc import Callable
+from functools import partial
+from multiprocessing.reduction import ForkingPickler
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 PROTOCOL: Final = 5
 LARGE_ARRAY: Final = 64 * 1024  # smaller ones are copied in band: they must not pin a message
+_SMALL: Final = 4096  # a pickler's memo stays as large as it was once, and is cleared by memset
 _HEAP_TYPE: Final = 1 << 9
 
 Handler = Callable[["Pickler", Any], Any]
@@ -86,17 +88,8 @@ class Pickler(pickle.Pickler):
         return _rebuild.node, (self.graph.node(obj),)
 
     def message(self) -> bytes:
-        """The bytes of what was dumped since the last `reset`."""
-        if self.graph is not None:
-            return self.graph.message()
-        chunks = self.chunks
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-    def reset(self) -> None:
-        self.chunks.clear()
-        self.clear_memo()
-        self.graph = None
-        self.generous = False
+        """The bytes of what was dumped by a pickler that serves once."""
+        return self.graph.message() if self.graph is not None else b"".join(self.chunks)
 
 
 _idle: list[Pickler] = []
@@ -107,16 +100,20 @@ def dumps(obj: Any) -> tuple[bytes, list[pickle.PickleBuffer] | None]:
 
     What the object needs of `__main__` is in the log of the current definitions afterwards.
     """
-    if _registered != _registrations():
-        _forget_handlers()
+    if _registered != len(_copyreg_table) + len(_extra_reducers):
+        _look_at_registrations()
     try:
         pickler = _idle.pop()
     except IndexError:
         pickler = Pickler()
     pickler.definitions = definitions = _current.definitions
     pickler.dump(obj)  # on an exception the pickler is dropped with its half-filled memo
-    data = pickler.message()
-    buffers = None
+    chunks, buffers = pickler.chunks, None
+    if pickler.graph is not None:
+        data = pickler.graph.message()
+        pickler.graph, pickler.generous = None, False
+    else:
+        data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
     if pickler.buffers:
         buffers = pickler.buffers.copy()
         pickler.buffers.clear()
@@ -124,8 +121,10 @@ def dumps(obj: Any) -> tuple[bytes, list[pickle.PickleBuffer] | None]:
         if definitions is not None:
             definitions.require(pickler.needs)
         pickler.needs.clear()
-    pickler.reset()
-    _idle.append(pickler)
+    if len(data) <= _SMALL:
+        chunks.clear()
+        pickler.clear_memo()
+        _idle.append(pickler)
     return data, buffers
 
 
@@ -157,12 +156,24 @@ def _no_handler(pickler: Pickler, obj: Any) -> Any:
 
 def _by_name_or_value(pickler: Pickler, obj: Any) -> Any:
     """Functions and classes."""
-    if _by_name.get(obj):
+    if id(obj) in _by_name_entries:
         return NotImplemented
+    definitions = pickler.definitions
+    if definitions is not None:
+        key = definitions.top_level_key(obj)
+        if key is not None:
+            pickler.needs.add(key)
+            return NotImplemented
     located = _names.locate(obj)
     if located is None:
-        if isinstance(obj, type) and not obj.__flags__ & _HEAP_TYPE:
-            return _rebuild.reduce_static_type(obj)
+        key = definitions.key_of_sent(obj) if pickler.generous and definitions else None
+        if key is not None:
+            pickler.needs.add(key)
+            return _rebuild.named, key
+        if isinstance(obj, type):
+            reduced = _rebuild.reduce_built_in_type(obj)
+            if reduced is not NotImplemented or not obj.__flags__ & _HEAP_TYPE:
+                return reduced
         return pickler.by_value(obj)
     where = _names.place(located[0], pickler.definitions)
     if where is _names.Place.SHIPPED:
@@ -177,7 +188,7 @@ def _by_name_or_value(pickler: Pickler, obj: Any) -> Any:
 def _custom(pickler: Pickler, obj: Any) -> Any:
     """Instances with a reducer of their own: it is called once, here instead of by pickle."""
     kind = type(obj)
-    reducer = _extra_reducers().get(kind) or copyreg.dispatch_table.get(kind)
+    reducer = _extra_reducers.get(kind) or _copyreg_table.get(kind)
     reduced = obj.__reduce_ex__(PROTOCOL) if reducer is None else reducer(obj)
     if type(reduced) is str:
         return _reduce_named(pickler, obj, reduced)
@@ -237,12 +248,10 @@ def _classify(kind: type) -> Handler:
 
 
 def _handler_of(kind: type) -> Handler:
-    from functools import partial
-
     if kind is FunctionType or issubclass(kind, type):
         return _by_name_or_value
     method_kinds = (MethodType, partial, type(list.append), type(int.__add__))
-    if kind in copyreg.dispatch_table or kind in _extra_reducers():
+    if kind in _copyreg_table or kind in _extra_reducers:
         # multiprocessing registers these only because pickle once could not do them.
         return _no_handler if kind in method_kinds else _registered_reducer
     if kind.__module__ == "numpy" and kind.__name__ == "ndarray":
@@ -256,27 +265,18 @@ def _handler_of(kind: type) -> Handler:
 
 
 _handlers: _names.IdentityMap[Handler] = _names.IdentityMap()
-_entries = _handlers._entries  # the map's inside: one dictionary look-up for each object
 _by_name: _names.IdentityMap[bool] = _names.IdentityMap()
-_NO_REDUCERS: Final[dict[type, Any]] = {}
-
-
-def _extra_reducers() -> dict[type, Any]:
-    reduction = sys.modules.get("multiprocessing.reduction")
-    if reduction is None:
-        return _NO_REDUCERS
-    extra: dict[type, Any] = reduction.ForkingPickler._extra_reducers
-    return extra
-
-
-def _registrations() -> int:
-    return len(copyreg.dispatch_table) + len(_extra_reducers())
-
-
+# The insides of the maps: one dictionary look-up for each object.
+_entries = _handlers._entries
+_by_name_entries = _by_name._entries
+_copyreg_table: Final = copyreg.dispatch_table
+_extra_reducers: dict[type, Any] = {}
 _registered = -1
 
 
-def _forget_handlers() -> None:
-    global _registered
-    _registered = _registrations()
+def _look_at_registrations() -> None:
+    """Somebody has registered reducers since the last time: types have to be looked at again."""
+    global _registered, _extra_reducers
+    _extra_reducers = ForkingPickler._extra_reducers  # type: ignore[attr-defined]
+    _registered = len(_copyreg_table) + len(_extra_reducers)
     _handlers.clear()

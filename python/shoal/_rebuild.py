@@ -276,17 +276,15 @@ def array(buffer: Any, dtype: Any, shape: tuple[int, ...], order: Any) -> Any:
     return made if made.flags.writeable else made.copy(order=order)
 
 
-def lock_type() -> type:
-    return type(threading.Lock())
-
-
-def reduce_static_type(cls: type) -> Any:
-    """A built-in type that its module does not hold under its name."""
-    if cls is lock_type():
-        return lock_type, ()
-    types = sys.modules["types"]
-    names = [name for name, value in vars(types).items() if value is cls]
-    return (named, ("types", names[0])) if names else NotImplemented
+def reduce_built_in_type(cls: type) -> Any:
+    """A type of an extension that a module holds under another name (3.10's `_thread.lock`)."""
+    for module_name in (cls.__module__, "types"):
+        module = sys.modules.get(module_name)
+        if module is not None and _names.importable(module_name):
+            for name, value in list(vars(module).items()):
+                if value is cls:
+                    return named, (module_name, name)
+    return NotImplemented
 
 
 _OF_WRAPPER: Final = frozenset(
@@ -313,7 +311,9 @@ def reduce_plainly(obj: Any) -> Any:
     if type(obj).__module__ in ("typing", "_typing"):
         from shoal import _reducers
 
-        return _reducers.reduce_by_cloudpickle(obj)
+        reduced = _reducers.reduce_by_cloudpickle(obj)
+        if reduced is not NotImplemented:
+            return reduced
     state: Any = dict(getattr(obj, "__dict__", None) or {}) or None
     slots = copyreg._slotnames(type(obj))  # type: ignore[attr-defined]
     held = {name: getattr(obj, name) for name in slots if hasattr(obj, name)}

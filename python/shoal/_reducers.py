@@ -48,10 +48,12 @@ def reduce_odd(pickler: Pickler, obj: Any, is_plain: bool) -> Any:
     if reducer is not None:
         return reducer(pickler, obj)
     definitions = pickler.definitions
-    if definitions is not None:
+    if definitions is not None and not isinstance(obj, (types.FunctionType, type)):
         key = definitions.key_of_sent(obj)
         if key is not None:
             return _rebuild.named, key
+    if kind.__module__ in _OF_THIS_PROCESS:
+        raise TypeError(f"a {kind.__name__} belongs to the process that made it")
     if is_plain and kind.__flags__ & (1 << 9):
         return _reduce_sentinel(obj, kind)
     if kind.__name__ in _BY_CLOUDPICKLE and kind.__module__ in _CLOUDPICKLE_MODULES:
@@ -61,6 +63,8 @@ def reduce_odd(pickler: Pickler, obj: Any, is_plain: bool) -> Any:
     return NotImplemented
 
 
+# multiprocessing can send these, by a server thread: not because a function mentions one.
+_OF_THIS_PROCESS: Final = frozenset({"socket", "_socket", "multiprocessing.connection"})
 _STREAMS: Final = ("stdout", "stderr", "stdin")
 _CLOUDPICKLE_MODULES: Final = frozenset(
     {"builtins", "collections", "typing", "_weakrefset", "weakref"}
@@ -110,6 +114,10 @@ def _recursive_lock(pickler: Pickler, lock: Any) -> Any:
     return threading.RLock, ()
 
 
+def _thread_local(pickler: Pickler, local: Any) -> Any:
+    return threading.local, ()
+
+
 def _property(pickler: Pickler, prop: property) -> Any:
     return property, (prop.fget, prop.fset, prop.fdel, prop.__doc__)
 
@@ -142,6 +150,7 @@ _REDUCERS: Final[dict[type, Any]] = {
     types.ModuleType: _module,
     _LOCK: _lock,
     _RLOCK: _recursive_lock,
+    threading.local: _thread_local,
     property: _property,
     staticmethod: _method_wrapper,
     classmethod: _method_wrapper,
