@@ -54,6 +54,16 @@ PyTypeObject make_type() {
 
 PyTypeObject block_type = make_type();
 
+// COUNTED, held by this process alone and once, to MEMBER(member); false where the arena cannot.
+template <class Member>
+bool take_counted(Member& member, arena::Handle handle) noexcept {
+  if constexpr (requires { member.take_counted(handle); }) {
+    return member.take_counted(handle);
+  } else {
+    return false;
+  }
+}
+
 PyTypeObject* ready_type() noexcept {
   static const bool ready = PyType_Ready(&block_type) == 0;
   return ready ? &block_type : nullptr;
@@ -74,7 +84,13 @@ PyObject* take_block(const MessageView& view, arena::Handle handle, std::size_t 
     PyErr_SetString(PyExc_ValueError, "shoal: an attachment does not belong to its message");
     return nullptr;
   }
-  member->make_counted(handle);
+  try {
+    member->make_counted(handle);
+  } catch (...) {
+    member->free(handle);
+    Py_DECREF(object);
+    throw;
+  }
   block->handle = handle;
   block->data = member->arena().address(handle);
   block->size = static_cast<Py_ssize_t>(size);
@@ -102,9 +118,11 @@ PyObject* whole_block_of(const Numpy& numpy, PyObject* array, std::size_t size) 
 }
 
 arena::Handle hand_on_block(PyObject* object, arena::Member* member) noexcept {
-  (void)object;
-  (void)member;
-  return 0;
+  Block* const block = as_block(object);
+  const arena::Handle handle = block->handle;
+  if (handle == 0 || block->member != member || !take_counted(*member, handle)) return 0;
+  block->handle = 0;
+  return handle;
 }
 
 }  // namespace shoal::codec::python

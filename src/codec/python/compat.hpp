@@ -22,6 +22,21 @@ inline constexpr bool kFreeThreaded = true;
 inline constexpr bool kFreeThreaded = false;
 #endif
 
+// A counted reference that ends with the scope, also when a C++ exception leaves it.
+class Reference {
+ public:
+  explicit Reference(PyObject* stolen) noexcept : object_(stolen) {}
+  Reference(const Reference&) = delete;
+  Reference& operator=(const Reference&) = delete;
+  ~Reference() { Py_XDECREF(object_); }
+
+  PyObject* get() const noexcept { return object_; }
+  explicit operator bool() const noexcept { return object_ != nullptr; }
+
+ private:
+  PyObject* const object_;
+};
+
 // True when the reference through which `object` was reached (a counted one, from a container) is
 // the only one. Without the GIL a count read by another thread means nothing: never true.
 inline bool is_unique(PyObject* object) noexcept {

@@ -244,7 +244,12 @@ bool Encoder::copy_pending() {
     if (pending.block != nullptr) handle = hand_on_block(pending.block, out_.member);
     if (handle != 0) continue;
     handle = out_.member->allocate(pending.size);
-    std::memcpy(out_.member->arena().address(handle), pending.bytes, pending.size);
+    void* const to = out_.member->arena().address(handle);
+    if (pending.bytes != nullptr) {
+      std::memcpy(to, pending.bytes, pending.size);
+    } else if (!Numpy::if_loaded()->copy_elements(pending.owner, to)) {
+      return false;
+    }
   }
   return true;
 }

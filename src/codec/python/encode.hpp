@@ -42,7 +42,7 @@ class Encoder {
   enum class Met { kNew, kKept, kReferenced, kRefused };
   struct Pending {
     std::size_t attachment;
-    const void* bytes;
+    const void* bytes;  // null: the owner is an array whose elements have to be gathered
     std::size_t size;
     PyObject* owner;  // a counted reference
     PyObject* block;  // the Block to hand on instead of copying (borrowed from owner), or null
@@ -62,6 +62,7 @@ class Encoder {
   bool date_like(PyObject* object, bool* done);
   bool array(const Numpy& numpy, PyObject* object, bool sole);
   bool array_elements(const Numpy& numpy, PyObject* object, bool sole);
+  bool array_in_line(const Numpy& numpy, PyObject* object, std::size_t size);
   bool scalar(const Numpy& numpy, PyObject* object, Element element);
 
   // Writes a reference if the object was met before; else notes where it is about to be written.

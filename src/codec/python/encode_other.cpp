@@ -125,15 +125,14 @@ bool Encoder::scalar(const Numpy& numpy, PyObject* object, Element element) {
 }
 
 bool Encoder::array(const Numpy& numpy, PyObject* object, bool sole) {
-  const ArrayFields* const fields = array_fields(object);
-  if ((fields->flags & (kArrayCContiguous | kArrayFContiguous)) == 0) return false;
-  if (fields->dimensions > kMaxDimensions) return false;
+  if (array_fields(object)->dimensions > kMaxDimensions) return false;
   return meet(object) == Met::kReferenced || array_elements(numpy, object, sole);
 }
 
 bool Encoder::array_elements(const Numpy& numpy, PyObject* object, bool sole) {
   const ArrayFields* const fields = array_fields(object);
-  const bool first_fastest = (fields->flags & kArrayCContiguous) == 0;
+  const bool contiguous = (fields->flags & (kArrayCContiguous | kArrayFContiguous)) != 0;
+  const bool first_fastest = contiguous && (fields->flags & kArrayCContiguous) == 0;
   Element element = Element::kNamed;
   std::size_t item_size;
   PyObject* text = nullptr;
@@ -153,12 +152,26 @@ bool Encoder::array_elements(const Numpy& numpy, PyObject* object, bool sole) {
     bytes_.put_raw(PyBytes_AS_STRING(text), static_cast<std::size_t>(PyBytes_GET_SIZE(text)));
     Py_DECREF(text);
   }
-  if (in_line) {
-    bytes_.put_raw(fields->data, size);
-  } else {
-    put_off(fields->data, size, object, sole ? whole_block_of(numpy, object, size) : nullptr);
+  if (!in_line) {
+    PyObject* const block = sole ? whole_block_of(numpy, object, size) : nullptr;
+    put_off(contiguous ? fields->data : nullptr, size, object, block);
+    return true;
   }
+  if (!contiguous) return array_in_line(numpy, object, size);
+  bytes_.put_raw(fields->data, size);
   return true;
+}
+
+// By way of a private copy: what is in line is not aligned.
+bool Encoder::array_in_line(const Numpy& numpy, PyObject* object, std::size_t size) {
+  const ArrayFields* const fields = array_fields(object);
+  PyObject* const copy =
+      numpy.new_array(fields->dtype, fields->dimensions, fields->shape, false, nullptr);
+  if (copy == nullptr) return false;
+  const bool good = numpy.copy_elements(object, array_fields(copy)->data);
+  if (good) bytes_.put_raw(array_fields(copy)->data, size);
+  Py_DECREF(copy);
+  return good;
 }
 
 }  // namespace shoal::codec::python

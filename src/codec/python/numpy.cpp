@@ -12,6 +12,7 @@ namespace {
 enum TableEntry : std::size_t {
   kAbiVersion = 0,
   kArrayType = 2,
+  kCopyInto = 50,
   kScalar = 60,
   kScalarAsCtype = 62,
   kNewFromDescr = 94,
@@ -25,6 +26,7 @@ using ScalarFunction = PyObject* (*)(void*, PyObject*, PyObject*);
 using ScalarAsCtypeFunction = void (*)(PyObject*, void*);
 using NewFromDescrFunction = PyObject* (*)(PyTypeObject*, PyObject*, int, const Py_ssize_t*,
                                            const Py_ssize_t*, void*, int, PyObject*);
+using CopyIntoFunction = int (*)(PyObject*, PyObject*);
 using SetBaseObjectFunction = int (*)(PyObject*, PyObject*);
 
 template <class Function>
@@ -187,6 +189,15 @@ PyObject* Numpy::new_array(PyObject* dtype, int dimensions, const Py_ssize_t* sh
   Py_INCREF(dtype);  // stolen by the call
   return entry<NewFromDescrFunction>(table_, kNewFromDescr)(array_type_, dtype, dimensions, shape,
                                                             nullptr, data, flags, nullptr);
+}
+
+bool Numpy::copy_elements(PyObject* array, void* to) const noexcept {
+  const ArrayFields* const fields = array_fields(array);
+  PyObject* const copy = new_array(fields->dtype, fields->dimensions, fields->shape, false, to);
+  if (copy == nullptr) return false;
+  const bool good = entry<CopyIntoFunction>(table_, kCopyInto)(copy, array) == 0;
+  Py_DECREF(copy);
+  return good;
 }
 
 bool Numpy::set_base(PyObject* array, PyObject* base) const noexcept {

@@ -77,6 +77,8 @@ class Numpy {
   // the caller sets a base. Does not steal `dtype`.
   PyObject* new_array(PyObject* dtype, int dimensions, const Py_ssize_t* shape, bool first_fastest,
                       void* data) const noexcept;
+  // Copies the elements of any array, last index fastest, to memory that is large enough.
+  bool copy_elements(PyObject* array, void* to) const noexcept;
   // Steals `base`, also on failure.
   bool set_base(PyObject* array, PyObject* base) const noexcept;
   PyObject* new_scalar(PyObject* dtype, void* element) const noexcept;

@@ -88,18 +88,16 @@ bool write_buffers(MessageBuilder& out, PyObject* buffers) {
     out.bytes.put_size(0);
     return true;
   }
-  PyObject* const list = PySequence_Fast(buffers, "dumps must return (data, sequence of buffers)");
-  if (list == nullptr) return false;
-  const Py_ssize_t count = PySequence_Fast_GET_SIZE(list);
+  const Reference list(PySequence_Fast(buffers, "dumps must return (data, sequence of buffers)"));
+  if (!list) return false;
+  const Py_ssize_t count = PySequence_Fast_GET_SIZE(list.get());
   out.bytes.put_size(static_cast<std::uint64_t>(count));
-  bool good = true;
-  for (Py_ssize_t i = 0; i < count && good; ++i) {
+  for (Py_ssize_t i = 0; i < count; ++i) {
     Views views;
-    good = views.add(PySequence_Fast_GET_ITEM(list, i));
-    if (good) write_chunk(out, views);
+    if (!views.add(PySequence_Fast_GET_ITEM(list.get(), i))) return false;
+    write_chunk(out, views);
   }
-  Py_DECREF(list);
-  return good;
+  return true;
 }
 
 void append_name(std::string& name, PyTypeObject* type) {
@@ -146,23 +144,19 @@ bool encode_pickle(PyObject* object, MessageBuilder& out) {
                  Py_TYPE(object)->tp_name);
     return false;
   }
-  PyObject* const dumps = dumps_function;
-  Py_INCREF(dumps);
-  PyObject* const pickled = PyObject_CallOneArg(dumps, object);
-  Py_DECREF(dumps);
-  if (pickled == nullptr) return false;
-  bool good = PyTuple_CheckExact(pickled) && PyTuple_GET_SIZE(pickled) == 2;
-  if (!good) {
+  Py_INCREF(dumps_function);  // the call may set another
+  const Reference dumps(dumps_function);
+  const Reference pickled(PyObject_CallOneArg(dumps.get(), object));
+  if (!pickled) return false;
+  if (!PyTuple_CheckExact(pickled.get()) || PyTuple_GET_SIZE(pickled.get()) != 2) {
     PyErr_SetString(PyExc_TypeError, "shoal: dumps must return a tuple (data, buffers)");
-  } else {
-    const std::string name = describe(object);
-    out.bytes.put_tag(Tag::kPickle);
-    out.bytes.put_raw(name.data(), name.size());
-    good = write_data(out, PyTuple_GET_ITEM(pickled, 0)) &&
-           write_buffers(out, PyTuple_GET_ITEM(pickled, 1));
+    return false;
   }
-  Py_DECREF(pickled);
-  return good;
+  const std::string name = describe(object);
+  out.bytes.put_tag(Tag::kPickle);
+  out.bytes.put_raw(name.data(), name.size());
+  return write_data(out, PyTuple_GET_ITEM(pickled.get(), 0)) &&
+         write_buffers(out, PyTuple_GET_ITEM(pickled.get(), 1));
 }
 
 PyObject* unpickle(PyObject* data, PyObject* buffers) {
@@ -170,11 +164,9 @@ PyObject* unpickle(PyObject* data, PyObject* buffers) {
     PyErr_SetString(PyExc_TypeError, "shoal: no unpickler is set");
     return nullptr;
   }
-  PyObject* const loads = loads_function;
-  Py_INCREF(loads);
-  PyObject* const object = PyObject_CallFunctionObjArgs(loads, data, buffers, nullptr);
-  Py_DECREF(loads);
-  return object;
+  Py_INCREF(loads_function);
+  const Reference loads(loads_function);
+  return PyObject_CallFunctionObjArgs(loads.get(), data, buffers, nullptr);
 }
 
 }  // namespace shoal::codec::python
