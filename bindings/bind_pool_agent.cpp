@@ -23,6 +23,10 @@ PyObject* wants_workers(Agent* self, PyObject*) {
   return PyBool_FromLong(self->supervisor->wants_workers());
 }
 
+PyObject* phase(Agent* self, PyObject*) {
+  return PyLong_FromUnsignedLong(self->supervisor->state().phase.load());
+}
+
 PyObject* missing(Agent* self, PyObject*) {
   const pool::PoolState& state = self->supervisor->state();
   const long wanted = self->supervisor->wants_workers() ? static_cast<long>(state.target.load()) : 0;
@@ -107,10 +111,12 @@ void agent_dealloc(Agent* self) {
 PyMethodDef agent_methods[] = {
     {"wants_workers", reinterpret_cast<PyCFunction>(wants_workers), METH_NOARGS,
      "The pool runs and has not been told to stop."},
+    {"phase", reinterpret_cast<PyCFunction>(phase), METH_NOARGS,
+     "0 running, 1 draining, 2 stopping."},
     {"missing", reinterpret_cast<PyCFunction>(missing), METH_NOARGS,
      "How many workers are to be started now (negative: too many)."},
     {"failed_starts", reinterpret_cast<PyCFunction>(failed_starts), METH_NOARGS,
-     "Initializer failures in a row."},
+     "Weight of failed starts in a row."},
     {"take_seat", reinterpret_cast<PyCFunction>(take_seat), METH_NOARGS,
      "An empty seat for a worker about to be forked, or -1."},
     {"set_pid", reinterpret_cast<PyCFunction>(set_pid), METH_VARARGS, "set_pid(seat, pid)"},
@@ -138,7 +144,7 @@ bool bind_pool_agent(PyObject* module) {
   PyObject* type = PyType_FromSpec(&agent_spec);
   if (type == nullptr || PyModule_AddObjectRef(module, "Supervisor", type) < 0) return false;
   Py_DECREF(type);
-  return true;
+  return PyModule_AddIntConstant(module, "START_PATIENCE", pool::kStartPatience) == 0;
 }
 
 }  // namespace shoal::bindings

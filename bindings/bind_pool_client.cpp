@@ -221,6 +221,12 @@ PyObject* client_collect(Client* self, PyObject* timeout) {
   Py_RETURN_NONE;
 }
 
+// wake(): makes the threads that wait look around.
+PyObject* client_wake(Client* self, PyObject*) {
+  if (self->pool != nullptr) self->pool->ring_clients();
+  Py_RETURN_NONE;
+}
+
 // cancel(ticket): 0 too late, 1 withdrawn before it ran, 2 asked its worker to stop.
 PyObject* client_cancel(Client* self, PyObject* argument) {
   const uint64_t ticket = PyLong_AsUnsignedLongLong(argument);
@@ -250,6 +256,27 @@ PyObject* client_cancel(Client* self, PyObject* argument) {
     return collect(self) < 0 ? nullptr : PyLong_FromLong(1);
   }
   return PyLong_FromLong(self->pool->request_stop(slot, 0, pool::StopReason::cancel) ? 2 : 0);
+}
+
+// cancel_all(): withdraws everything that has not begun.
+PyObject* client_cancel_all(Client* self, PyObject*) {
+  if (!open_or_raise(self)) return nullptr;
+  while (!self->pending->empty()) {
+    PyObject* ticket = PyLong_FromUnsignedLongLong(self->pending->front().ticket);
+    PyObject* done = ticket == nullptr ? nullptr : client_cancel(self, ticket);
+    Py_XDECREF(ticket);
+    if (done == nullptr) return nullptr;
+    Py_DECREF(done);
+  }
+  for (uint32_t slot = 0; slot < pool::kBatchSlots; ++slot) {
+    if ((*self->flights)[slot].ticket == 0) continue;
+    const uint32_t units = self->pool->batch(slot)->units;
+    for (uint32_t unit = 0; unit < units; ++unit) {
+      if (self->pool->cancel_queued(slot, unit)) self->pool->mark_dirty(slot);
+    }
+  }
+  if (collect(self) < 0) return nullptr;
+  Py_RETURN_NONE;
 }
 
 // state(ticket): "pending", "running" or "finished".
@@ -449,13 +476,13 @@ PyObject* client_forget(Client* self, PyObject*) {
   Py_RETURN_NONE;
 }
 
-// Client(workers, units_per_worker, grace_ns, hooks, definitions, agent_lost)
+// Client(workers, units_per_worker, grace_ns, hooks, definitions, trouble)
 PyObject* client_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
   unsigned workers = 0, limit = 0;
   long long grace_ns = 0;
-  PyObject *hooks, *definitions, *agent_lost;
+  PyObject *hooks, *definitions, *trouble;
   if (!PyArg_ParseTuple(arguments, "IILOO!O", &workers, &limit, &grace_ns, &hooks, &PyList_Type,
-                        &definitions, &agent_lost)) {
+                        &definitions, &trouble)) {
     return nullptr;
   }
   arena::Member* member = current_member();
@@ -479,7 +506,7 @@ PyObject* client_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
   }
   self->hooks = Py_NewRef(hooks);
   self->definitions = Py_NewRef(definitions);
-  self->agent_lost = Py_NewRef(agent_lost);
+  self->trouble = Py_NewRef(trouble);
   return reinterpret_cast<PyObject*>(self);
 }
 
@@ -492,7 +519,7 @@ void client_dealloc(Client* self) {
   delete self->pending;
   Py_XDECREF(self->hooks);
   Py_XDECREF(self->definitions);
-  Py_XDECREF(self->agent_lost);
+  Py_XDECREF(self->trouble);
   type->tp_free(self);
   Py_DECREF(type);
 }
@@ -509,8 +536,10 @@ PyMethodDef client_methods[] = {
      "submit(sink, function, callable, name, args, kwargs, timeout_ns, retries) -> ticket"},
     {"wait", method(client_wait), METH_FASTCALL, "wait(ticket, timeout) -> bool"},
     {"collect", method(client_collect), METH_O, "collect(timeout): read news, wait for some."},
+    {"wake", method(client_wake), METH_NOARGS, "Make waiting threads look around."},
     {"cancel", method(client_cancel), METH_O,
      "cancel(ticket): 0 too late, 1 withdrawn, 2 asked its worker to stop."},
+    {"cancel_all", method(client_cancel_all), METH_NOARGS, "Withdraw what has not begun."},
     {"state", method(client_state), METH_O, "state(ticket): pending, running or finished."},
     {"set_phase", method(client_set_phase), METH_O, "0 running, 1 draining, 2 stopping"},
     {"set_startup", method(client_set_startup), METH_O,

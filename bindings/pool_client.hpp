@@ -71,8 +71,8 @@ struct Client {
   std::vector<Flight>* flights;
   std::deque<PendingCall>* pending;
   PyObject* hooks;        // shoal._pool_hooks.ClientHooks
-  PyObject* definitions;  // list of bytes: log entries not yet stored (the pickler appends)
-  PyObject* agent_lost;   // called without arguments when the agent's process is gone
+  PyObject* definitions;  // list of bytes: the log of definitions; the pool's memory has a prefix of it
+  PyObject* trouble;      // called with "agent" (its process is gone) or "starts" (no worker can start)
   uint64_t next_function;
   uint64_t next_pending;  // tickets of pending calls have their top bit set
   int agent_pidfd;
@@ -140,7 +140,7 @@ uint64_t launch(Client* client, pool::BatchParts& parts, codec::MessageBuilder& 
                 Flight&& flight);
 // Moves pending calls into free slots.
 void flush_pending(Client* client);
-// Stores log entries that the pickler has appended; returns the count that a batch made now requires.
+// Stores the log entries that are not yet in shared memory; their count is what a batch made now requires.
 bool store_definitions(Client* client, uint32_t* count);
 // Encodes with the client's definitions as the thread's current ones.
 bool encode_for(Client* client, PyObject* value, codec::MessageBuilder& out);

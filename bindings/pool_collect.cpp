@@ -215,12 +215,22 @@ void sample_costs(Client* client) {
   client->ticks_sampled = ticks;
 }
 
+int call_trouble(Client* client, const char* kind) {
+  PyObject* done = PyObject_CallFunction(client->trouble, "s", kind);
+  Py_XDECREF(done);
+  return done == nullptr ? -1 : 0;
+}
+
 int check_agent(Client* client) {
   if (client->agent_pidfd < 0 || !os::pidfd_dead(client->agent_pidfd)) return 0;
   if (!client->pool->bury_workers_of_dead_agent()) return 0;  // they are dying; next time
-  PyObject* done = PyObject_CallNoArgs(client->agent_lost);
-  Py_XDECREF(done);
-  return done == nullptr ? -1 : 0;
+  return call_trouble(client, "agent");
+}
+
+// The agent has given up starting workers: nothing submitted will ever run.
+int check_starts(Client* client) {
+  if (client->pool->state().failed_starts.load() < pool::kStartPatience) return 0;
+  return client->pool->live_workers() > 0 ? 0 : call_trouble(client, "starts");
 }
 
 bool may_spin(Client* client) {
@@ -241,24 +251,21 @@ PyObject* make_error(Client* client, const char* name, PyObject* arguments) {
 }
 
 bool store_definitions(Client* client, uint32_t* count) {
-  PyObject* entries = client->definitions;
-  const Py_ssize_t size = PyList_GET_SIZE(entries);
-  for (Py_ssize_t i = 0; i < size; ++i) {
-    PyObject* entry = PyList_GET_ITEM(entries, i);
-    if (!PyBytes_Check(entry)) {
-      PyErr_SetString(PyExc_TypeError, "a definitions entry must be bytes");
-      return false;
-    }
+  PyObject* log = client->definitions;
+  *count = client->pool->state().definition_count.load();
+  for (; static_cast<Py_ssize_t>(*count) < PyList_GET_SIZE(log); ++*count) {
+    PyObject* entry = PyList_GET_ITEM(log, static_cast<Py_ssize_t>(*count));
+    char* data = nullptr;
+    Py_ssize_t size = 0;
+    if (PyBytes_AsStringAndSize(entry, &data, &size) < 0) return false;
     try {
-      client->pool->append_definition(reinterpret_cast<const std::byte*>(PyBytes_AS_STRING(entry)),
-                                      static_cast<uint64_t>(PyBytes_GET_SIZE(entry)));
+      client->pool->append_definition(reinterpret_cast<const std::byte*>(data),
+                                      static_cast<uint64_t>(size));
     } catch (...) {
       set_python_error();
       return false;
     }
   }
-  if (size > 0 && PyList_SetSlice(entries, 0, size, nullptr) < 0) return false;
-  *count = client->pool->state().definition_count.load();
   return true;
 }
 
@@ -330,7 +337,10 @@ void flush_pending(Client* client) {
 
 int collect(Client* client) {
   std::vector<uint32_t> slots;
-  if (client->pool->has_deaths()) read_deaths(client);
+  if (client->pool->has_deaths()) {
+    read_deaths(client);
+    if (check_starts(client) < 0) return -1;
+  }
   client->pool->take_dirty(slots);
   if (slots.empty() && client->pending->empty()) return 0;
   for (const uint32_t slot : slots) read_flight(client, slot);

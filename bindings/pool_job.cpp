@@ -346,7 +346,10 @@ PyObject* job_next(Job* job, PyObject* const* arguments, Py_ssize_t count) {
     const uint32_t seen = client->pool->listen();
     if (collect(client) < 0) return nullptr;
     if (next_is_ready(job)) continue;
-    if (job->iterator == nullptr && job->taken == job->pulled) return nullptr;  // StopIteration
+    if (job->iterator == nullptr && job->taken == job->pulled) {
+      PyErr_SetNone(PyExc_StopIteration);
+      return nullptr;
+    }
     const int filled = fill(job, false);
     if (filled < 0) return nullptr;
     if (filled > 0) continue;

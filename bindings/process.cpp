@@ -5,12 +5,15 @@
 //
 // After a fork the Member object is the child's: it is a member already if the parent held counted blocks, else it joins
 // when it is first needed (arena/member.hpp, 3).
+#include <sys/prctl.h>
 #include <unistd.h>
 
+#include <csignal>
 #include <memory>
 
 #include "arena/arena.hpp"
 #include "bind.hpp"
+#include "os/cgroup.hpp"
 #include "os/cpus.hpp"
 #include "os/process.hpp"
 
@@ -81,6 +84,25 @@ PyObject* purge(PyObject*, PyObject*) {
   Py_RETURN_NONE;
 }
 
+// How often the out-of-memory killer has struck in this process's cgroup; 0 when nobody counts.
+PyObject* oom_kills(PyObject*, PyObject*) {
+  try {
+    return PyLong_FromUnsignedLongLong(os::oom_kills(os::find_cgroup("memory")));
+  } catch (...) {
+    PyErr_Clear();
+    return PyLong_FromLong(0);
+  }
+}
+
+// This process is killed when its parent's thread that forked it ends; if that has ended already, now.
+PyObject* die_with_parent(PyObject*, PyObject* parent) {
+  const long pid = PyLong_AsLong(parent);
+  if (pid == -1 && PyErr_Occurred()) return nullptr;
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (getppid() != pid) raise(SIGKILL);
+  Py_RETURN_NONE;
+}
+
 PyMethodDef methods[] = {
     {"session_fd", session_fd, METH_NOARGS, "File descriptor of the session's memory."},
     {"incarnation", incarnation, METH_NOARGS, "This process's member number; joins if needed."},
@@ -89,6 +111,9 @@ PyMethodDef methods[] = {
     {"leave_session", leave_session, METH_NOARGS, "Give back all that this process holds."},
     {"usable_cpus", usable_cpus, METH_NOARGS, "CPUs by affinity and cgroup quota, at least 1."},
     {"arena_statistics", arena_statistics, METH_NOARGS, "Bytes of the session's memory by use."},
+    {"oom_kills", oom_kills, METH_NOARGS, "Out-of-memory kills in this process's cgroup so far."},
+    {"die_with_parent", die_with_parent, METH_O,
+     "die_with_parent(pid): be killed when the process that forked this one ends."},
     {"purge", purge, METH_NOARGS, "Return free memory that has been idle to the system."},
     {nullptr, nullptr, 0, nullptr}};
 

@@ -38,6 +38,11 @@ inline constexpr uint32_t kRingSlots = 2 * kBatchSlots;       // room to push ev
 inline constexpr uint32_t kDirtyWords = kBatchSlots / 64;
 inline constexpr uint32_t kSpinners = 8;
 inline constexpr uint32_t kMaxSeats = 1024;
+// Failed starts in a row, weighted, before a pool gives up: three that failed on their own (an initializer that raises or
+// exits), or twenty that were killed from outside.
+inline constexpr uint32_t kStartPatience = 20;
+inline constexpr uint32_t kFailedStart = 7;
+inline constexpr uint32_t kKilledStart = 1;
 
 // ---- Unit word ------------------------------------------------------------------------------------------------
 //   63..38 progress: items of the unit whose results are published
@@ -253,7 +258,7 @@ struct PoolState {
   os::Atomic<uint32_t> target;           // workers wanted
   os::Atomic<uint32_t> phase;            // Phase; draining: leave when the ring is empty; stopping: leave now
   os::Atomic<uint32_t> death_epoch;      // +1 per recorded death
-  os::Atomic<uint32_t> failed_starts;    // initializer failures in a row
+  os::Atomic<uint32_t> failed_starts;    // weight of failed starts in a row
   os::Atomic<uint64_t> failure;          // FunctionBlock with the encoded error of the last one
   os::Atomic<uint64_t> startup;          // FunctionBlock: what a worker needs to start (initializer ...)
   os::Atomic<uint64_t> definitions;      // first DefinitionBlock

@@ -69,8 +69,9 @@ void Supervisor::record_exit(uint32_t index, const Exit& exit) {
   seat.exit_status.store(exit.status);
   seat.peak_memory.store(exit.peak_memory);
   seat.memory_limit.store(exit.memory_limit ? 1 : 0);
-  if (static_cast<ExitKind>(seat.exit_kind.load()) == ExitKind::initializer_failed) {
-    state_->failed_starts.fetch_add(1);
+  if (life_of(seat.life.load()) == Life::starting) {
+    const bool killed = (exit.status & 0x7f) != 0;  // WIFSIGNALED
+    state_->failed_starts.fetch_add(killed ? kKilledStart : kFailedStart);
   }
   for (os::Atomic<uint32_t>& place : state_->spinners) {
     uint32_t holder = worker;

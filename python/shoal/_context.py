@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a fresh process must take over from the client to feel like it: paths, environment, modules.
+
+A snapshot has all of it. A clean template and exec'd workers get it as one dictionary of plain values.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+
+def capture(modules: bool) -> dict[str, Any]:
+    """The client's context now. `modules`: name what it has imported, for a template to import."""
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    return {
+        "path": list(sys.path),
+        "argv": list(sys.argv),
+        "cwd": _cwd(),
+        "environment": dict(os.environ),
+        "umask": _umask(),
+        "main_file": getattr(main, "__file__", None),
+        "main_name": getattr(spec, "name", None),
+        "executable": _executable(),
+        "recursion_limit": sys.getrecursionlimit(),
+        "modules": _module_names() if modules else [],
+    }
+
+
+def _cwd() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:
+        return None
+
+
+def _umask() -> int:
+    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        for line in status:
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    return 0o022
+
+
+def _executable() -> str:
+    from multiprocessing import spawn
+
+    return os.fsdecode(spawn.get_executable() or sys.executable)
+
+
+def _module_names() -> list[str]:
+    """Modules that can be imported by name, in the order in which the client got them."""
+    names = []
+    for name, module in list(sys.modules.items()):
+        spec = getattr(module, "__spec__", None)
+        if name in ("__main__", "__mp_main__") or spec is None or spec.name != name:
+            continue
+        if spec.origin is None and not getattr(module, "__path__", None):
+            continue
+        names.append(name)
+    return names
+
+
+def apply(context: dict[str, Any]) -> None:
+    sys.path[:] = context["path"]
+    sys.argv[:] = context["argv"]
+    if context["cwd"] is not None:
+        try:
+            os.chdir(context["cwd"])
+        except OSError as error:
+            print(f"shoal: a worker cannot enter {context['cwd']}: {error}", file=sys.stderr)
+    for name in set(os.environ) - set(context["environment"]):
+        del os.environ[name]
+    os.environ.update(context["environment"])
+    os.umask(context["umask"])
+    sys.setrecursionlimit(context["recursion_limit"])
+
+
+def make_main(context: dict[str, Any]) -> None:
+    """An empty `__main__` that looks like the client's; definitions are put into it as they come."""
+    main = sys.modules["__main__"]
+    namespace = vars(main)
+    for name in [name for name in namespace if name not in ("__name__", "__builtins__", "__doc__", "__loader__", "__spec__", "__package__")]:
+        del namespace[name]
+    if context["main_file"] is not None:
+        namespace["__file__"] = context["main_file"]
+
+
+def import_modules(context: dict[str, Any]) -> None:
+    """Import what the client had imported. What fails or does not exist here is left to the tasks."""
+    import importlib
+    import warnings
+
+    for name in context["modules"]:
+        if name in sys.modules:
+            continue
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                importlib.import_module(name)
+        except Exception:
+            continue

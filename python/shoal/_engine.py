@@ -1,0 +1,570 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine of a pool: its client in shared memory, its agent, and its end. `Pool` and `Executor` are thin over it.
+
+There is no helper thread while somebody waits: the waiting thread collects. A *collector* thread exists only while
+callbacks or waiters from outside (`concurrent.futures.wait`, asyncio) must hear of results that nobody fetches; it is joined
+before every fork.
+
+State: running -> closed (no new tasks) -> ended (no process left), or terminated at any time. An engine belongs to the
+process that made it; in the child of a fork it only raises ForkedPool.
+Design: docs/design/pool.md
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from shoal import _agent, _hooks, _snapshot
+from shoal._native import core
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+START_METHODS = ("zygote", "fork", "spawn")
+GRACE = 2.0  # seconds between interrupting a task and killing its worker
+BYTES_IN_FLIGHT = 64 * 1024 * 1024
+RUNNING, DRAINING, STOPPING = 0, 1, 2  # core's Phase
+MAX_WORKERS = 500  # member slots of a session, less some for others
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def cpu_count() -> int:
+    """CPUs this process may use: its affinity mask and its cgroup's quota, at least 1.
+
+    >>> import shoal
+    >>> shoal.cpu_count() >= 1
+    True
+    """
+    return int(core.usable_cpus())
+
+
+def function_name(function: Any) -> str:
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    module = getattr(function, "__module__", None)
+    return f"{module}.{name}" if module and module != "builtins" else str(name)
+
+
+def check_seconds(value: float | None, what: str) -> int:
+    """A time limit in seconds as nanoseconds, 0 for None."""
+    if value is None:
+        return 0
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not value > 0:
+        raise ValueError(f"{what} must be a positive number of seconds or None, not {value!r}")
+    return max(1, int(min(value, 1e9) * 1e9))
+
+
+def check_retries(value: int) -> int:
+    if not isinstance(value, int) or not 0 <= value <= 30:
+        raise ValueError(f"retries must be an int from 0 to 30, not {value!r}")
+    return value
+
+
+class Engine:
+    """One pool. Thread safe; every method but `__init__` may be called from any thread of the process."""
+
+    def __init__(
+        self,
+        workers: int | None,
+        initializer: Callable[..., object] | None,
+        initargs: Iterable[Any],
+        tasks_per_worker: int | None,
+        start: str,
+        name: str,
+    ) -> None:
+        self.workers = _check_workers(workers)
+        if initializer is not None and not callable(initializer):
+            raise TypeError(f"initializer must be callable, not {initializer!r}")
+        if tasks_per_worker is not None and (not isinstance(tasks_per_worker, int) or tasks_per_worker < 1):
+            raise ValueError(f"the number of tasks per worker must be an int >= 1 or None, not {tasks_per_worker!r}")
+        if start not in START_METHODS:
+            raise ValueError(f"start must be one of {', '.join(START_METHODS)}, not {start!r}")
+        _ready_to_start()
+        self.start = start
+        self.name = name
+        self.closed = False
+        self.forked = False
+        self.broken: BaseException | None = None
+        self._lock = threading.RLock()
+        self._stored: dict[Any, tuple[Any, str]] = {}  # functions kept in the pool, by token
+        self._jobs: set[Any] = set()  # jobs whose input is not used up and that nobody waits for yet
+        self._collector: threading.Thread | None = None
+        self._stop_collector = False
+        from shoal._definitions import Definitions
+
+        self.definitions = Definitions()
+        me = weakref.ref(self)
+        self.client = core.Client(
+            self.workers,
+            tasks_per_worker or 0,
+            int(GRACE * 1e9),
+            _hooks.ClientHooks(self.definitions),
+            self.definitions._log,
+            lambda kind: _trouble(me, kind),
+        )
+        self._startup = None if initializer is None else (initializer, tuple(initargs))
+        self._agent = _AgentProcess()
+        with self._lock:
+            self._agent.start(self)
+        _engines.add(self)
+        _register_at_exit()
+
+    # ---- Starting ------------------------------------------------------------------------------------------------
+
+    def store_startup(self) -> None:
+        """Leave the initializer for the workers; the template is decided, so it is known what they have."""
+        if self._startup is None:
+            return
+        from shoal import _pickling
+
+        with self.definitions.active():
+            payload = _pickling.dumps_in_band(self._startup, self.definitions)
+        self.client.set_startup(payload)
+
+    def template(self) -> str:
+        """What workers are made from, and why: for `statistics()`."""
+        return self._agent.template
+
+    # ---- Tasks ---------------------------------------------------------------------------------------------------
+
+    def check_open(self) -> None:
+        if self.closed or self.broken is not None or self.forked:
+            self._raise_closed()
+
+    def check_usable(self) -> None:
+        """Results may still be fetched after close, but not in the child of a fork."""
+        if self.forked:
+            self._raise_closed()
+
+    def _raise_closed(self) -> None:
+        from shoal import errors
+
+        if self.forked:
+            raise errors.ForkedPool(
+                "this pool was made before a fork and belongs to the parent process; make a new one here"
+            )
+        if self.broken is not None:
+            raise self.broken
+        raise errors.PoolClosed("Pool not running: it was closed, terminated or shut down; make a new one")
+
+    def function(self, callable_: Callable[..., Any]) -> tuple[Any, str]:
+        """The stored form of a function (None when it must travel with each task) and its name."""
+        key = self.definitions.function_key(callable_)
+        entry = self._stored.get(key)
+        if entry is not None and key is not None:
+            return entry
+        if not callable(callable_):
+            raise TypeError(f"{callable_!r} is not callable")
+        name = function_name(callable_)
+        if key is None:
+            return None, name
+        for token in self.definitions.dropped_tokens():
+            self._stored.pop(("cached", token), None)
+        entry = self.client.add_function(self.definitions.encode_function(callable_)), name
+        self._stored[key] = entry
+        return entry
+
+    def submit(
+        self,
+        sink: Any,
+        callable_: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
+        timeout_ns: int = 0,
+        retries: int = 0,
+    ) -> int:
+        """Send one call; its outcome goes to `sink._deliver(ok, value)`. Returns its ticket."""
+        stored, name = self.function(callable_)
+        ticket: int = self.client.submit(sink, stored, callable_, name, args, kwargs, timeout_ns, retries)
+        if ticket >> 63:
+            self.need_collector()  # it waits for a free slot, and nobody may come by
+        return ticket
+
+    def job(
+        self,
+        callable_: Callable[..., Any],
+        items: Any,
+        *,
+        order: int,
+        star: bool = False,
+        chunk: int = 1,
+        total: int = -1,
+        window: int = 0,
+        timeout_ns: int = 0,
+        retries: int = 0,
+        eager: bool = False,
+        on_done: Callable[[], object] | None = None,
+    ) -> Any:
+        """A map over an iterator; see core.Job."""
+        stored, name = self.function(callable_)
+        return core.Job(
+            self.client,
+            stored,
+            callable_,
+            name,
+            items,
+            order,
+            2 if star else 0,
+            chunk,
+            total,
+            window,
+            BYTES_IN_FLIGHT,
+            timeout_ns,
+            retries,
+            eager,
+            on_done,
+        )
+
+    def start_job(self, job: Any) -> None:
+        """Send what the bounds allow now; what is left goes when results are fetched, or at the end."""
+        job.fill()
+        if not job.exhausted:
+            with self._lock:
+                self._jobs = {other for other in self._jobs if not other.exhausted}
+                self._jobs.add(job)
+
+    def cancel_queued(self) -> None:
+        """Withdraw everything that has not begun."""
+        if self._agent.ended:
+            return
+        with self._lock:
+            jobs, self._jobs = self._jobs, set()
+        for job in jobs:
+            job.cancel()
+        self.client.cancel_all()
+
+    # ---- The collector -------------------------------------------------------------------------------------------
+
+    def need_collector(self) -> None:
+        """Somebody must hear of results without fetching them: see to it that they are collected."""
+        if self._collector is not None:
+            return
+        with self._lock:
+            if self._collector is None and not self.forked:
+                self._stop_collector = False
+                self._collector = threading.Thread(
+                    target=_collect_for, args=(weakref.ref(self),), name="shoal-collector", daemon=True
+                )
+                self._collector.start()
+
+    def collect_until_idle(self) -> bool:
+        """One turn of the collector; False when it is not needed any more."""
+        try:
+            self.feed_jobs()
+            self.client.collect(1.0)
+        except ValueError:
+            return False  # released
+        with self._lock:
+            if self._stop_collector or not (self.client.busy or self._jobs):
+                self._collector = None
+                return False
+        return True
+
+    def feed_jobs(self) -> None:
+        for job in list(self._jobs):
+            job.fill()
+            if job.exhausted:
+                with self._lock:
+                    self._jobs.discard(job)
+
+    def stop_collector(self) -> bool:
+        """Before a fork: the child must not inherit a second thread."""
+        thread = self._collector
+        if thread is None or thread is threading.current_thread():
+            return False
+        self._stop_collector = True
+        while thread.is_alive():
+            self.client.wake()
+            thread.join(0.001)
+        return True
+
+    # ---- The end -------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        self.closed = True
+
+    def drain(self, deadline: float | None = None) -> bool:
+        """Collect until every outcome is known; False when the deadline (time.monotonic) passes."""
+        while True:
+            self.feed_jobs()
+            if not self.client.busy and not self._jobs:
+                return True
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            self.client.collect(0.1 if left is None else min(left, 0.1))
+
+    def terminate(self) -> None:
+        """Stop now: running tasks are killed, open results become errors."""
+        self.closed = True
+        if self.forked:
+            return
+        self._end(STOPPING)
+
+    def finish(self) -> None:
+        """After drain(): the workers leave, the memory is given back."""
+        self.closed = True
+        if not self.forked:
+            self._end(DRAINING)
+
+    def _end(self, phase: int) -> None:
+        with self._lock:
+            if self._agent.ended:
+                return
+            self.stop_collector()
+            self.client.set_phase(phase)
+            self._agent.wait_for_end(self.client)
+            self.client.abandon(_terminated)
+            self._jobs.clear()
+            self._stored.clear()
+            self.client.release()
+            _engines.discard(self)
+
+    def worker_pids(self) -> list[int]:
+        self.check_usable()
+        if self._agent.ended:
+            return []
+        return [seat["pid"] for seat in self.client.seats() if seat["pid"]]
+
+    def statistics(self) -> dict[str, Any]:
+        self.check_usable()
+        seats = [] if self._agent.ended else self.client.seats()
+        totals = {
+            key: sum(seat[key] for seat in seats)
+            for key in ("tasks", "errors", "steals", "sleeps", "bytes_in", "bytes_out", "run_seconds", "decode_seconds",
+                        "encode_seconds", "wait_seconds")
+        }
+        return {
+            "workers": len([seat for seat in seats if seat["pid"]]),
+            "start": self.start,
+            "template": self._agent.template,
+            **totals,
+            "per_worker": seats,
+            "memory": core.arena_statistics(),
+        }
+
+
+def _terminated() -> BaseException:
+    from shoal.errors import PoolClosed
+
+    return PoolClosed("the pool was terminated before this task had finished")
+
+
+def _collect_for(reference: weakref.ref[Engine]) -> None:
+    """The collector thread: holds the engine only while it works for it."""
+    while True:
+        engine = reference()
+        if engine is None or not engine.collect_until_idle():
+            return
+        del engine
+
+
+def _trouble(reference: weakref.ref[Engine], kind: str) -> None:
+    """Called by the core while it waits: the agent is gone, or no worker can start."""
+    engine = reference()
+    if engine is None or engine.closed and engine._agent.ended:
+        return
+    if kind == "agent":
+        engine._agent.restart(engine)
+    elif engine.broken is None:
+        engine.broken = _start_failure(engine)
+        engine.client.abandon(lambda: engine.broken)
+
+
+def _start_failure(engine: Engine) -> BaseException:
+    from shoal.errors import InitializerFailed
+
+    encoded = engine.client.take_failure()
+    if encoded is None:
+        return InitializerFailed("workers died before they could run tasks, several times in a row; the pool gave up")
+    from shoal._errors_transport import decode_exception
+
+    cause = decode_exception(encoded)
+    error = InitializerFailed(
+        f"the initializer failed in several fresh workers in a row, and the pool gave up: {type(cause).__name__}: {cause}"
+    )
+    error.__cause__ = cause
+    return error
+
+
+def _check_workers(workers: int | None) -> int:
+    if workers is None:
+        return min(cpu_count(), MAX_WORKERS)
+    if not isinstance(workers, int) or isinstance(workers, bool):
+        raise TypeError(f"the number of workers must be an int, not {workers!r}")
+    if not 1 <= workers <= MAX_WORKERS:
+        if workers < 1:
+            raise ValueError(f"Number of processes must be at least 1, not {workers}")
+        raise ValueError(f"the number of workers must be at most {MAX_WORKERS}, not {workers}")
+    return workers
+
+
+def _ready_to_start() -> None:
+    """A pool made while the main module's import holds the import lock would wait for itself (PAINS A13)."""
+    if sys.is_finalizing():
+        from shoal.errors import PoolClosed
+
+        raise PoolClosed("can't make a pool at interpreter shutdown")
+
+
+class _AgentProcess:
+    """The client's view of its agent."""
+
+    def __init__(self) -> None:
+        self.pid = 0
+        self.pidfd = -1
+        self.bell = -1
+        self.template = ""
+        self.ended = False
+
+    def start(self, engine: Engine) -> None:
+        refusal = None
+        if engine.start != "spawn":
+            refusal = _snapshot.refusal(_running_collectors())
+        forced = engine.start == "fork" and getattr(engine, "force_fork", False)
+        if engine.start == "spawn":
+            self._start_clean(engine, "exec", "spawn: every worker is a fresh interpreter")
+        elif refusal is None or forced:
+            self._start_snapshot(engine)
+        else:
+            self._start_clean(engine, "fork", f"a clean template, because {refusal}")
+        self.pidfd = os.pidfd_open(self.pid)
+        engine.client.set_agent(self.pidfd)
+
+    def _settings(self, engine: Engine, method: str, context: dict[str, Any]) -> _agent.Settings:
+        read, self.bell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        return _agent.Settings(
+            engine.client.handle,
+            core.incarnation(),
+            os.getpid(),
+            read,
+            self.bell,
+            method,
+            engine.name,
+            core.session_fd(),
+            context,
+        )
+
+    def _start_snapshot(self, engine: Engine) -> None:
+        self.template = "a snapshot of this process"
+        if self.pid == 0:
+            engine.definitions.mark_snapshot()
+            engine.store_startup()
+        settings = self._settings(engine, "fork", {})
+        _flush()
+        import warnings
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # _snapshot.refusal() has looked at the threads
+            self.pid = os.fork()
+        if self.pid == 0:
+            _agent.run_snapshot(settings)
+        os.close(settings.bell_read)
+
+    def _start_clean(self, engine: Engine, method: str, template: str) -> None:
+        from shoal import _context, _launch
+
+        self.template = template
+        if self.pid == 0:
+            engine.store_startup()
+        context = _context.capture(modules=method == "fork")
+        settings = self._settings(engine, method, context)
+        _flush()
+        fds = (settings.memory_fd, settings.bell_read, settings.bell_write)
+        self.pid = _launch.spawn("shoal._agent", settings, fds, context)
+        os.close(settings.bell_read)
+
+    def ring(self) -> None:
+        try:
+            os.write(self.bell, b"!")
+        except OSError:
+            pass  # full: it has been rung; broken: it is gone, which the pidfd tells
+
+    def restart(self, engine: Engine) -> None:
+        """The agent was killed, and its workers with it."""
+        with engine._lock:
+            if self.ended:
+                return
+            self._reap()
+            if engine.client.bury():
+                self.start(engine)
+
+    def _reap(self) -> None:
+        try:
+            os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            pass
+        os.close(self.pidfd)
+        os.close(self.bell)
+
+    def wait_for_end(self, client: Any) -> None:
+        """The phase is set: the agent leaves when its workers have left."""
+        self.ended = True
+        self.ring()
+        self._reap()
+        while not client.bury():
+            time.sleep(0.001)
+
+
+def _running_collectors() -> int:
+    return sum(1 for engine in list(_engines) if engine._collector is not None)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, ValueError, OSError):
+            pass
+
+
+# ---- Forks and the interpreter's exit --------------------------------------------------------------------------------
+
+_restart_after_fork: list[Engine] = []
+
+
+def _before_fork() -> None:
+    for engine in list(_engines):
+        if engine.stop_collector():
+            _restart_after_fork.append(engine)
+
+
+def _after_fork_in_parent() -> None:
+    while _restart_after_fork:
+        _restart_after_fork.pop().need_collector()
+
+
+def _after_fork_in_child() -> None:
+    _restart_after_fork.clear()
+    for engine in list(_engines):
+        engine.forked = True
+        engine._lock = threading.RLock()
+        engine._collector = None
+        engine._agent.ended = True
+        engine.client.forget()
+    _engines.clear()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+_exit_registered = False
+
+
+def _register_at_exit() -> None:
+    global _exit_registered
+    if not _exit_registered:
+        _exit_registered = True
+        from multiprocessing.util import Finalize
+
+        # As the standard library's pool: before other processes and queues are torn down.
+        Finalize(None, _terminate_all, exitpriority=15)
+
+
+def _terminate_all() -> None:
+    for engine in list(_engines):
+        engine.terminate()

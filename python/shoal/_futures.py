@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`shoal.Future`: a `concurrent.futures.Future` that costs little until somebody looks at it.
+
+The condition variable of the base class is made when it is first used: by `wait`, `as_completed`, `add_done_callback` or
+asyncio. Until then whoever calls `result()` collects results itself; from then on the engine's collector thread does.
+
+Order of events, so that no notification is lost: `_deliver` writes the state, *then* looks for a condition; others make the
+condition, *then* read the state under it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import CancelledError, _base
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shoal._engine import Engine
+
+_PENDING, _FINISHED = _base.PENDING, _base.FINISHED
+_CANCELLED = _base.CANCELLED_AND_NOTIFIED
+_making = threading.Lock()
+
+
+class Future(_base.Future):  # type: ignore[type-arg]
+    """The outcome of `Executor.submit`.
+
+    `cancel()` also stops a task that runs: it is interrupted, and killed after a grace period. The future is cancelled
+    at once, and what the task still returns is dropped.
+    """
+
+    _lazy_condition: threading.Condition | None = None
+    _exception: BaseException | None = None
+    _result: Any = None
+    _ticket = 0
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._state = _PENDING
+        self._waiters: list[Any] = []
+        self._done_callbacks: list[Callable[[Any], object]] = []
+
+    @property
+    def _condition(self) -> threading.Condition:
+        condition = self._lazy_condition
+        if condition is None:
+            with _making:
+                condition = self._lazy_condition
+                if condition is None:
+                    condition = self._lazy_condition = threading.Condition()
+            if self._state == _PENDING:
+                self._engine.need_collector()
+        return condition
+
+    # ---- Told by the core ----------------------------------------------------------------------------------------
+
+    def _launched(self, ticket: int) -> None:
+        self._ticket = ticket
+
+    def _deliver(self, ok: bool, value: Any) -> None:
+        if self._state == _CANCELLED:
+            return  # stopped; what it still gave is dropped
+        if ok:
+            self._result = value
+            self._state = _FINISHED
+        elif isinstance(value, CancelledError):
+            self._state = _CANCELLED
+        else:
+            self._exception = value
+            self._state = _FINISHED
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._lazy_condition is None:
+            return
+        with self._lazy_condition:
+            for waiter in self._waiters:
+                if self._state == _CANCELLED:
+                    waiter.add_cancelled(self)
+                elif self._exception is not None:
+                    waiter.add_exception(self)
+                else:
+                    waiter.add_result(self)
+            self._lazy_condition.notify_all()
+        self._invoke_callbacks()  # type: ignore[attr-defined]
+
+    # ---- Asked by users ------------------------------------------------------------------------------------------
+
+    def _wait(self, timeout: float | None) -> None:
+        """Collect until this future is done; raises TimeoutError."""
+        engine = self._engine
+        deadline = None if timeout is None else time.monotonic() + max(0.0, timeout)
+        while self._state == _PENDING:
+            engine.check_usable()
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not engine.client.wait(self._ticket, left) and self._state == _PENDING:
+                raise _base.TimeoutError
+
+    def result(self, timeout: float | None = None) -> Any:
+        """The task's result; raises its exception, CancelledError, or TimeoutError after `timeout` seconds."""
+        if self._state == _PENDING:
+            self._wait(timeout)
+        if self._state == _CANCELLED:
+            raise CancelledError
+        if self._exception is not None:
+            try:
+                raise self._exception
+            finally:
+                self = None  # type: ignore[assignment]  # breaks a reference cycle with the traceback
+        return self._result
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The task's exception or None; waits like `result`."""
+        if self._state == _PENDING:
+            self._wait(timeout)
+        if self._state == _CANCELLED:
+            raise CancelledError
+        return self._exception
+
+    def done(self) -> bool:
+        """Whether the outcome is known. Never waits."""
+        if self._state == _PENDING and not self._engine._agent.ended:
+            self._engine.client.collect(0)
+        return self._state != _PENDING
+
+    def running(self) -> bool:
+        """Whether a worker runs it now."""
+        if self.done():
+            return False
+        return bool(self._engine.client.state(self._ticket) == "running")
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled."""
+        return self._state == _CANCELLED
+
+    def cancel(self) -> bool:
+        """Withdraw the task or stop it. False when it has ended."""
+        if self._state == _CANCELLED:
+            return True
+        if self.done():
+            return False
+        answer = self._engine.client.cancel(self._ticket)
+        if answer == 0 and self._state != _PENDING:
+            return self._state == _CANCELLED
+        if answer == 2:
+            if not self._stops_running():
+                return False
+            self._engine._agent.ring()
+        if self._state == _PENDING:
+            self._state = _CANCELLED
+            self._tell()
+        return self._state == _CANCELLED
+
+    def _stops_running(self) -> bool:
+        return True
+
+    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
+        """Call `fn(future)` when it is done: in the thread that collects, or here if it is done already."""
+        with self._condition:
+            if self._state == _PENDING:
+                self._done_callbacks.append(fn)
+                return
+        try:
+            fn(self)
+        except Exception:
+            _base.LOGGER.exception("exception calling callback for %r", self)
+
+    def __repr__(self) -> str:
+        state = {_PENDING: "pending", _CANCELLED: "cancelled"}.get(self._state, "finished")
+        if state == "finished":
+            what = self._exception if self._exception is not None else self._result
+            return f"<Future at {id(self):#x} state={state} {'raised' if self._exception else 'returned'} {type(what).__name__}>"
+        return f"<Future at {id(self):#x} state={state}>"

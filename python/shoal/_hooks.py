@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the C++ core calls back: making exceptions, pickling, decoding functions.
+
+`ClientHooks` serves one pool's client side, `WorkerHooks` a worker. Neither knows the pool object, so no reference cycle
+keeps a pool alive. The core calls the methods by name; a method that fails becomes the task's error.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Any
+
+from shoal import _pickling
+from shoal._native import core
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from shoal._definitions import Applied, Definitions
+
+
+class ClientHooks:
+    """The client's: what became of a task, as an exception for its result."""
+
+    def __init__(self, definitions: Definitions) -> None:
+        self.definitions = definitions
+
+    def worker_died(
+        self, pid: int, status: int, peak: int, memory_limit: bool, what: tuple[str | None, str]
+    ) -> BaseException:
+        from shoal.errors import WorkerDied
+
+        task, arguments = what
+        number, code = _cause(status)
+        message = f"worker {pid} {_describe_exit(number, code)} while it ran {_call(what)}"
+        if peak:
+            message += f"; its peak memory was {_bytes(peak)}"
+        if memory_limit:
+            message += "; a memory limit killed a process here at that time: give tasks less to hold, or use fewer workers"
+        elif number == signal.SIGKILL:
+            message += "; kill -9 or the kernel's out-of-memory killer does this"
+        message += ". The pool goes on with a fresh worker; retries= runs such tasks again"
+        return WorkerDied(
+            message,
+            pid=pid,
+            signal=number,
+            exitcode=code,
+            peak_memory=peak or None,
+            memory_limit_hit=memory_limit,
+            task=task,
+            arguments=arguments,
+        )
+
+    def timed_out(self, seconds: float, what: tuple[str | None, str]) -> BaseException:
+        from shoal.errors import TaskTimeout
+
+        return TaskTimeout(f"{_call(what)} ran longer than its limit of {seconds:g} s and was stopped")
+
+    def cancelled(self) -> BaseException:
+        from concurrent.futures import CancelledError
+
+        return CancelledError("the task was cancelled")
+
+    def decode_error(self, encoded: tuple[Any, ...]) -> BaseException:
+        from shoal._errors_transport import decode_exception
+
+        return decode_exception(encoded)
+
+    def undecodable(self, error: BaseException) -> BaseException:
+        if hasattr(error, "add_note"):
+            error.add_note("The task's result could not be rebuilt in this process.")
+        return error
+
+
+def _cause(status: int) -> tuple[int | None, int | None]:
+    """(signal, exit code) of a wait status; (None, None) when nobody saw it."""
+    if status & 0x7F:
+        return status & 0x7F, None
+    return None, status >> 8
+
+
+def _describe_exit(number: int | None, code: int | None) -> str:
+    if number is None:
+        return f"exited with code {code}" if code else "ended without a result"
+    try:
+        return f"was killed by {signal.Signals(number).name}"
+    except ValueError:
+        return f"was killed by signal {number}"
+
+
+def _call(what: tuple[str | None, str]) -> str:
+    task, arguments = what
+    return f"{task or 'a task'}{arguments if arguments.startswith('(') else f'({arguments})'}"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.0f} MiB"
+
+
+class WorkerHooks:
+    """The worker's: functions and definitions as they come, errors as they go."""
+
+    def __init__(self, applied: Applied) -> None:
+        self.applied = applied
+
+    def decode_function(self, payload: bytes) -> Callable[..., Any]:
+        from shoal._definitions import decode_function
+
+        return decode_function(payload)
+
+    def apply_definition(self, entry: bytes) -> None:
+        self.applied.apply(entry)
+
+    def encode_error(self, error: BaseException, during: str) -> tuple[Any, ...]:
+        from shoal._errors_transport import encode_exception
+
+        if during == "encode":
+            error = _encoding_error(error)
+        return encode_exception(error)
+
+
+def _encoding_error(error: BaseException) -> BaseException:
+    """What the standard library raises for a result that cannot be pickled."""
+    from multiprocessing.pool import MaybeEncodingError
+
+    from shoal.errors import MemoryExhausted
+
+    if isinstance(error, MemoryExhausted):
+        return error
+    wrapped = MaybeEncodingError(error, "the task's result")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def dumps(obj: Any) -> tuple[bytes, Any]:
+    """The codec's way of pickling: with the definitions of the pool for which it encodes."""
+    hooks = core.encoding_hooks()
+    _pickling._current.definitions = None if hooks is None else hooks.definitions
+    try:
+        return _pickling.dumps(obj)
+    finally:
+        _pickling._current.definitions = None
+
+
+def connect_pickler() -> None:
+    """Make the codec use shoal's pickling; once per process, again after exec."""
+    core.set_pickler(dumps, _pickling.loads)
+
+
+connect_pickler()

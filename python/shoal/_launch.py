@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starting a fresh interpreter that runs `main(arguments)` of one of shoal's modules.
+
+The arguments travel pickled through a pipe, so that neither their size nor their content meets the command line.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from typing import Any
+
+_BOOT = """
+import os, pickle, sys
+with os.fdopen({fd}, "rb") as pipe:
+    sys.path[:0] = [p for p in pickle.load(pipe) if p not in sys.path]
+    module, arguments = pickle.load(pipe)
+__import__("importlib").import_module(module).main(arguments)
+"""
+
+
+def _own_folder() -> list[str]:
+    """Where this very shoal lies, in case the fresh interpreter would not find it."""
+    import shoal
+
+    return [os.path.dirname(os.path.dirname(os.path.abspath(shoal.__file__)))]
+
+
+def command(fd: int, executable: str | None = None) -> list[str]:
+    from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
+
+    flags: list[str] = _args_from_interpreter_flags()
+    return [executable or sys.executable, *flags, "-c", _BOOT.format(fd=fd)]
+
+
+def spawn(module: str, arguments: Any, fds: tuple[int, ...], context: dict[str, Any]) -> int:
+    """Start `module.main(arguments)` in a fresh interpreter; returns its pid. `fds` stay open in it."""
+    from multiprocessing.util import spawnv_passfds
+
+    read, write = os.pipe()
+    try:
+        executable = context.get("executable") or sys.executable
+        pid = spawnv_passfds(os.fsencode(executable), command(read, executable), (*fds, read))
+    except BaseException:
+        os.close(write)
+        raise
+    finally:
+        os.close(read)
+    with os.fdopen(write, "wb") as pipe:
+        try:
+            pickle.dump(_own_folder(), pipe)
+            pickle.dump((module, arguments), pipe)
+        except BrokenPipeError:
+            pass  # it died already; its pidfd says so
+    return int(pid)

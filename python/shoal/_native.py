@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The C++ core: `from shoal._native import core`.
+
+Tests set SHOAL_TEST_CORE=1 to get the same core with its kill points live.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+if not sys.platform.startswith("linux"):
+    raise ImportError(
+        f"shoal needs Linux (futexes, memfd, pidfds); this is {sys.platform}. "
+        "Use multiprocessing here: the API is the same."
+    )
+
+if os.environ.get("SHOAL_TEST_CORE") == "1":
+    from shoal import _core_testing as core  # type: ignore[attr-defined,unused-ignore]
+else:
+    from shoal import _core as core
+
+__all__ = ["core"]

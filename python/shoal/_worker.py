@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A worker process: from the fork (or exec) to its last task.
+
+It runs inside `multiprocessing`'s own `BaseProcess._bootstrap`, so that whatever hooks that (coverage, loggers, finalizers,
+`multiprocessing.current_process()`) finds what it expects.
+Design: docs/design/pool.md
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from multiprocessing import process as stock_process
+from typing import TYPE_CHECKING, Any
+
+from shoal import _agent
+from shoal._native import core
+
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+PLANNED, INITIALIZER_FAILED = 1, 2
+
+
+class TaskInterrupted(BaseException):
+    """Raised inside a task that is to stop: its time is up or it was cancelled."""
+
+
+class WorkerProcess(stock_process.BaseProcess):
+    """What `multiprocessing.current_process()` is in a worker."""
+
+    _start_method = None  # leave the default context alone
+
+    def __init__(self, settings: _agent.Settings, seat: int) -> None:
+        super().__init__(name=f"{settings.name}PoolWorker-{seat + 1}", daemon=True)
+        self.settings = settings
+        self.seat = seat
+
+    def run(self) -> None:
+        serve(self.settings, self.seat)
+
+
+def run_forked(settings: _agent.Settings, seat: int, agent_pid: int) -> NoReturn:
+    """In the child of the agent's fork."""
+    code = 1
+    try:
+        core.die_with_parent(agent_pid)
+        code = _bootstrap(settings, seat)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        core.leave_session()
+        os._exit(code)
+
+
+def main(arguments: tuple[Any, ...]) -> NoReturn:
+    """In a fresh interpreter (start="spawn")."""
+    from shoal import _context
+
+    code = 1
+    try:
+        settings, seat, agent_pid = _agent.Settings(*arguments[0]), arguments[1], arguments[2]
+        core.die_with_parent(agent_pid)
+        signal.signal(signal.SIGINT, _ignore)
+        core.join_session(settings.memory_fd, settings.client)
+        os.set_inheritable(settings.bell_write, False)
+        _context.make_main(settings.context)
+        _context.apply(settings.context)
+        code = _bootstrap(settings, seat)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        core.leave_session()
+        os._exit(code)
+
+
+def _bootstrap(settings: _agent.Settings, seat: int) -> int:
+    core.set_bond(settings.client)
+    return WorkerProcess(settings, seat)._bootstrap()  # type: ignore[attr-defined,no-any-return]
+
+
+def _ignore(number: int, frame: object) -> None:
+    """A handler, not SIG_IGN: ignored signals would survive exec into the task's subprocesses."""
+
+
+def serve(settings: _agent.Settings, seat: int) -> None:
+    """Initialize, then run tasks until the pool ends."""
+    from shoal import _hooks
+    from shoal._definitions import Applied
+
+    signal.signal(signal.SIGINT, _ignore)
+    hooks = _hooks.WorkerHooks(Applied())
+    worker = core.Worker(settings.pool, seat, settings.bell_write, hooks, TaskInterrupted)
+
+    def stop(number: int, frame: object) -> None:
+        if worker.stopping():
+            raise TaskInterrupted
+
+    signal.signal(_agent.STOP_SIGNAL, stop)
+    _fresh_random_streams()
+    _prefer_as_victim()
+    _initialize(worker, hooks)
+    worker.run()
+    worker.leaving(PLANNED)
+
+
+def _initialize(worker: Any, hooks: Any) -> None:
+    payload = worker.startup()
+    if payload is None:
+        return
+    try:
+        worker.apply_definitions()
+        from shoal import _pickling
+
+        initializer, arguments = _pickling.loads(payload)
+        initializer(*arguments)
+    except BaseException as error:
+        worker.fail_start(hooks.encode_error(error, "run"))
+        worker.leaving(INITIALIZER_FAILED)
+        core.leave_session()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def _fresh_random_streams() -> None:
+    """Forked copies would draw the same numbers. Python's own `random` sees to that by itself."""
+    random = sys.modules.get("numpy.random")
+    if random is not None:
+        random.seed()
+
+
+def _prefer_as_victim() -> None:
+    """When memory runs out the kernel should take a worker, which can be replaced, not the client."""
+    try:
+        with open("/proc/self/oom_score_adj", "r+", encoding="ascii") as file:
+            score = int(file.read())
+            file.seek(0)
+            file.write(str(min(1000, score + 100)))
+    except OSError:
+        pass
