@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
+from typing import Any
 
 from measure import SHOAL, Row, Sample, Scale
 from tasks import numpy_sum
@@ -40,6 +41,7 @@ def first_pool_against_fork(side: str, scale: Scale) -> Sample:
 
 
 def _start(side: str, method: str) -> Sample:
+    pool: Any
     started = time.perf_counter()
     if side == SHOAL:
         import shoal

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import importlib
 import importlib.util
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,13 +22,11 @@ def available(name: str) -> bool:
 def open_executor(name: str, processes: int) -> Iterator[Any]:
     """The peer with the interface of an executor, and no persistent state left behind."""
     if name == "loky":
-        import loky  # type: ignore[import-not-found]
-
+        loky = importlib.import_module(name)
         with loky.ProcessPoolExecutor(processes) as executor:
             yield executor
     elif name == "joblib":
-        import joblib  # type: ignore[import-not-found]
-
+        joblib = importlib.import_module(name)
         with joblib.Parallel(n_jobs=processes, pre_dispatch="all") as parallel:
             yield _JoblibExecutor(parallel, joblib.delayed)
     else:

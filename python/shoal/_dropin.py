@@ -21,7 +21,7 @@ import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.context import BaseContext
 from types import ModuleType
 from typing import Any
@@ -38,6 +38,7 @@ Context = BaseContext | ModuleType | None
 _StockPool: Any = stock_pool.Pool
 _StockExecutor: Any = stock_futures.ProcessPoolExecutor
 _states: Any = stock_pool
+_futures_module: Any = stock_futures
 
 
 class _ForkingEngine(_engine.Engine):
@@ -116,12 +117,11 @@ class DropInFuture(_futures.Future):
         return False
 
     def _deliver(self, ok: bool, value: Any) -> None:
+        if not ok:
+            _as_stock_error(value)
         super()._deliver(ok, value)
-        if not ok and isinstance(value, stock_futures.BrokenProcessPool):
-            engine = self._engine
-            if engine.broken is None:
-                engine.broken = value
-                engine.client.abandon(lambda: value)
+        if not ok:
+            _break(self._engine, value)
 
 
 class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
@@ -172,6 +172,17 @@ class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
                 _executor._register_exit()
         return self.__dict__["_engine"]
 
+    def _map(self, *arguments: Any) -> Iterator[Any]:
+        return self._as_stock(super()._map(*arguments))
+
+    def _as_stock(self, results: Iterator[Any]) -> Iterator[Any]:
+        try:
+            yield from results
+        except Exception as error:
+            _as_stock_error(error)
+            _break(self._engine, error)
+            raise
+
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         with self._starting:
             self._shut_down_unused = True
@@ -197,6 +208,20 @@ class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
     def _broken(self) -> bool | str:
         engine = self.__dict__.get("_engine")
         return False if engine is None or engine.broken is None else str(engine.broken)
+
+
+def _as_stock_error(error: BaseException) -> None:
+    """Give a task's error the cause that the stock executor gives it."""
+    cause: Any = error.__cause__
+    if type(cause) is _states.RemoteTraceback:
+        error.__cause__ = _futures_module._RemoteTraceback(cause.tb)
+
+
+def _break(engine: _engine.Engine, error: BaseException) -> None:
+    """After a worker's death all open futures fail, and no new ones are taken."""
+    if isinstance(error, stock_futures.BrokenProcessPool) and engine.broken is None:
+        engine.broken = error
+        engine.client.abandon(lambda: error)
 
 
 def _make_engine(

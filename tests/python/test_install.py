@@ -369,8 +369,9 @@ def test_wrong_arguments_raise_what_the_stock_classes_raise(interpreter) -> None
     assert "accepted" not in stock
 
 
-def test_a_main_without_a_guard_gets_the_standard_librarys_error(interpreter) -> None:
-    done = interpreter(
+def test_a_main_without_a_guard_is_no_fork_bomb(interpreter) -> None:
+    """The standard library's child imports the main module again and has to refuse; ours need not."""
+    interpreter(
         """
         import multiprocessing
 
@@ -379,8 +380,7 @@ def test_a_main_without_a_guard_gets_the_standard_librarys_error(interpreter) ->
         """,
         env={"SHOAL_RUN": "1"},
         timeout=60,
-    )
-    assert "bootstrapping phase" in done.err
+    ).check()
 
 
 @pytest.mark.parametrize("installed", [False, True])
