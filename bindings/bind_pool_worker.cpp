@@ -49,7 +49,7 @@ struct Worker {
   std::unordered_map<uint64_t, PyObject*>* functions;
   PyObject* hooks;
   PyObject* stop_class;  // the exception class that the stop signal's handler raises
-  arena::Handle next_definition;
+  arena::Handle last_definition;  // applied; 0 = none yet
   uint32_t definitions;
   uint64_t unit_limit;
   uint64_t units;
@@ -123,21 +123,20 @@ uint64_t result_word(Worker* self, PyObject* result) {
 bool apply_definitions(Worker* self, uint32_t wanted) {
   arena::Arena& arena = self->seat->member().arena();
   while (self->definitions < wanted) {
-    if (self->next_definition == 0) {
-      self->next_definition = self->seat->pool().definitions.load();
+    const arena::Handle next =
+        self->last_definition == 0
+            ? self->seat->pool().definitions.load()
+            : arena.at<pool::DefinitionBlock>(self->last_definition)->next.load();
+    if (next == 0) {
+      PyErr_SetString(PyExc_SystemError, "the log of definitions is shorter than it should be");
+      return false;
     }
-    auto* block = arena.at<pool::DefinitionBlock>(self->next_definition);
+    auto* block = arena.at<pool::DefinitionBlock>(next);
     PyObject* done = PyObject_CallMethod(self->hooks, "apply_definition", "y#",
                                          reinterpret_cast<const char*>(block->bytes()),
                                          static_cast<Py_ssize_t>(block->size));
+    self->last_definition = next;
     self->definitions += 1;
-    if (const arena::Handle next = block->next.load()) {
-      self->next_definition = next;
-    } else if (self->definitions < wanted) {
-      PyErr_SetString(PyExc_SystemError, "the log of definitions is shorter than it should be");
-      Py_XDECREF(done);
-      return false;
-    }
     if (done == nullptr) return false;
     Py_DECREF(done);
   }

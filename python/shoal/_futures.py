@@ -4,8 +4,8 @@
 The condition variable of the base class is made when it is first used: by `wait`, `as_completed`, `add_done_callback` or
 asyncio. Until then whoever calls `result()` collects results itself; from then on the engine's collector thread does.
 
-Order of events, so that no notification is lost: `_deliver` writes the state, *then* looks for a condition; others make the
-condition, *then* read the state under it.
+The state is written under the condition when there is one, else under `_making`, the lock under which conditions are made:
+so whoever holds the condition sees the state stand still, as `wait` and `as_completed` need it.
 """
 
 from __future__ import annotations
@@ -61,8 +61,28 @@ class Future(_base.Future):  # type: ignore[type-arg]
         self._ticket = ticket
 
     def _deliver(self, ok: bool, value: Any) -> None:
-        if self._state == _CANCELLED:
-            return  # stopped; what it still gave is dropped
+        with _making:
+            condition = self._lazy_condition
+            if condition is None:
+                self._settle(ok, value)
+                return
+        with condition:
+            if not self._settle(ok, value):
+                return
+            for waiter in self._waiters:
+                if self._state == _CANCELLED:
+                    waiter.add_cancelled(self)
+                elif self._exception is not None:
+                    waiter.add_exception(self)
+                else:
+                    waiter.add_result(self)
+            condition.notify_all()
+        self._invoke_callbacks()  # type: ignore[attr-defined]
+
+    def _settle(self, ok: bool, value: Any) -> bool:
+        """The outcome, if there is none yet: what a stopped task still gave is dropped."""
+        if self._state != _PENDING:
+            return False
         if ok:
             self._result = value
             self._state = _FINISHED
@@ -71,21 +91,7 @@ class Future(_base.Future):  # type: ignore[type-arg]
         else:
             self._exception = value
             self._state = _FINISHED
-        self._tell()
-
-    def _tell(self) -> None:
-        if self._lazy_condition is None:
-            return
-        with self._lazy_condition:
-            for waiter in self._waiters:
-                if self._state == _CANCELLED:
-                    waiter.add_cancelled(self)
-                elif self._exception is not None:
-                    waiter.add_exception(self)
-                else:
-                    waiter.add_result(self)
-            self._lazy_condition.notify_all()
-        self._invoke_callbacks()  # type: ignore[attr-defined]
+        return True
 
     # ---- Asked by users ------------------------------------------------------------------------------------------
 
@@ -149,9 +155,7 @@ class Future(_base.Future):  # type: ignore[type-arg]
             if not self._stops_running():
                 return False
             self._engine._agent.ring()
-        if self._state == _PENDING:
-            self._state = _CANCELLED
-            self._tell()
+        self._deliver(False, CancelledError())
         return self._state == _CANCELLED
 
     def _stops_running(self) -> bool:
