@@ -101,9 +101,14 @@ def test_run_passes_death_by_signal_through(program) -> None:
 def test_run_is_the_program_so_signals_reach_it(program) -> None:
     path = program("""
         import signal
-        signal.signal(signal.SIGUSR1, lambda *_: print("got it", flush=True))
+        import time
+
+        seen = []
+        signal.signal(signal.SIGUSR1, lambda *_: seen.append(1))
         print("ready", flush=True)
-        signal.sigwait([signal.SIGUSR2]) if False else signal.pause()
+        while not seen:
+            time.sleep(0.001)
+        print("got it", flush=True)
     """)
     process = subprocess.Popen(
         [sys.executable, "-m", "shoal", "run", str(path)], stdout=subprocess.PIPE, text=True

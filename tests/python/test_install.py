@@ -370,7 +370,7 @@ def test_wrong_arguments_raise_what_the_stock_classes_raise(interpreter) -> None
 
 
 def test_a_main_without_a_guard_is_no_fork_bomb(interpreter) -> None:
-    """The standard library's child imports the main module again and has to refuse; ours need not."""
+    """The standard library's child imports the main module again and must refuse; ours need not."""
     interpreter(
         """
         import multiprocessing
