@@ -130,6 +130,8 @@ def dumps(obj: Any) -> tuple[bytes, list[pickle.PickleBuffer] | None]:
 
 def loads(data: Any, buffers: Any = None) -> Any:
     """The object that `dumps` took."""
+    if type(data) is not bytes:
+        data = memoryview(data)  # a block of shared memory
     if data[0] == _rebuild.GRAPH_MARK:
         return _rebuild.load_message(data, buffers)
     return pickle.loads(data, buffers=buffers or ())
