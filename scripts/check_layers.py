@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sources import CPP, ROOT, Finding, files, finish, lines
 
-LAYERS = ["os", "arena", "sync", "channel", "codec", "pool", "collections", "trace"]
+LAYERS = ["os", "arena", "sync", "channel", "codec", "pool", "collections", "trace", "api"]
 FOR_ALL = {"src/trace/record.hpp", "src/testing/kill_point.hpp", "src/os/atomic.hpp"}
 INCLUDE = re.compile(r'\s*#\s*include\s+(?:"([^"]+)"|<([^>]+)>)')
 SYSTEM_HEADER = re.compile(

@@ -9,7 +9,7 @@
 #include <thread>
 #include <vector>
 
-#include "testing/child_process.hpp"
+#include "sync/child_member_for_test.hpp"
 
 namespace shoal::channel {
 namespace {
@@ -18,7 +18,7 @@ using arena::Arena;
 using arena::Handle;
 using arena::Member;
 using arena::MemberKind;
-using testing::ChildProcess;
+using sync::ChildMember;
 using testing::Ending;
 
 int64_t in_ms(int64_t ms) { return os::monotonic_ns() + ms * 1'000'000; }
@@ -194,7 +194,7 @@ TEST_F(ChannelTest, DescriptorNeverMissesAMessage) {
 
 TEST_F(ChannelTest, TheBellOfADeadProcessIsTakenDown) {
   const auto channel = open();
-  ChildProcess child(arena_, [&](Member& member) {
+  ChildMember child(arena_, [&](Member& member) {
     static_cast<void>(channel->descriptor(member));
     ::kill(getpid(), SIGKILL);
   });
@@ -242,10 +242,10 @@ TEST_F(ChannelTest, RandomKillsLoseOnlyWhatTheDeadHadInHand) {
       free_message(member, got);
     }
   };
-  std::vector<std::unique_ptr<ChildProcess>> children;
+  std::vector<std::unique_ptr<ChildMember>> children;
   const auto start = [&](size_t place) {
-    if (place < kSenders) return std::make_unique<ChildProcess>(arena_, send(place));
-    return std::make_unique<ChildProcess>(arena_, receive);
+    if (place < kSenders) return std::make_unique<ChildMember>(arena_, send(place));
+    return std::make_unique<ChildMember>(arena_, receive);
   };
   for (size_t i = 0; i < kSenders + kReceivers; ++i) children.push_back(start(i));
   constexpr int kKills = 250;

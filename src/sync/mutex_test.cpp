@@ -6,8 +6,8 @@
 #include <thread>
 #include <vector>
 
+#include "sync/child_member_for_test.hpp"
 #include "sync/recursive_mutex.hpp"
-#include "testing/child_process.hpp"
 
 namespace shoal::sync {
 namespace {
@@ -15,7 +15,6 @@ namespace {
 using arena::Arena;
 using arena::Member;
 using arena::MemberKind;
-using testing::ChildProcess;
 using testing::Ending;
 
 int64_t in_ms(int64_t ms) { return os::monotonic_ns() + ms * 1'000'000; }
@@ -95,7 +94,7 @@ TEST_F(MutexTest, TryLockIsBusyAndLockTimesOutWhileAnotherHasIt) {
 
 TEST_F(MutexTest, NextOwnerIsToldThatThePreviousOneDied) {
   Mutex m = mutex();
-  ChildProcess child(arena_, [&](Member& member) {
+  ChildMember child(arena_, [&](Member& member) {
     EXPECT_EQ(m.lock(member), Locked::ok);
     ::kill(getpid(), SIGKILL);
   });
@@ -140,7 +139,7 @@ TEST_F(MutexTest, MoreLocksThanHeldWordsStillSurviveTheirOwner) {
     blocks.push_back(me_->allocate(sizeof(MutexState)));
     Mutex::create(*arena_, blocks.back());
   }
-  ChildProcess child(arena_, [&](Member& member) {
+  ChildMember child(arena_, [&](Member& member) {
     for (const arena::Handle block : blocks) {
       if (Mutex(*arena_, block).lock(member) != Locked::ok) _exit(3);
     }
@@ -169,9 +168,9 @@ TEST_F(MutexTest, SurvivesRandomKillsOfItsUsers) {
         if (counters_[0] > 100'000'000) return;
       }
     };
-    ChildProcess a(arena_, body);
-    ChildProcess b(arena_, body);
-    ChildProcess c(arena_, body);
+    ChildMember a(arena_, body);
+    ChildMember b(arena_, body);
+    ChildMember c(arena_, body);
     usleep(static_cast<useconds_t>(2'000 + round * 137 % 3'000));
     a.kill();
     usleep(static_cast<useconds_t>(round * 251 % 4'000));

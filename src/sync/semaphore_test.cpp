@@ -6,8 +6,8 @@
 #include <thread>
 #include <vector>
 
+#include "sync/child_member_for_test.hpp"
 #include "sync/holds.hpp"
-#include "testing/child_process.hpp"
 
 namespace shoal::sync {
 namespace {
@@ -15,7 +15,6 @@ namespace {
 using arena::Arena;
 using arena::Member;
 using arena::MemberKind;
-using testing::ChildProcess;
 using testing::Ending;
 
 int64_t in_ms(int64_t ms) { return os::monotonic_ns() + ms * 1'000'000; }
@@ -91,8 +90,8 @@ TEST_F(SemaphoreTest, AWaiterKilledAsItIsWokenPassesTheWakeUpOn) {
     const auto body = [&](Member& member) {
       if (s.acquire(member) != WaitResult::ok) _exit(4);
     };
-    ChildProcess a(arena_, body);
-    ChildProcess b(arena_, body);
+    ChildMember a(arena_, body);
+    ChildMember b(arena_, body);
     usleep(3'000);
     ASSERT_TRUE(s.release(*me_));  // wakes one of them
     usleep(static_cast<useconds_t>(round * 7));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Child processes for tests: run a function in a forked child, as a member of its own, and learn
-// how it ended. Tests only; the parent should have one thread when it forks.
+// Child processes for tests: run a function in a forked child, and learn how it ended. Tests only;
+// the parent should have one thread when it forks.
 //
 // 1. The child never returns into the test: it leaves by _exit(0), or 1 after an exception.
 // 2. A watchdog kills a child that runs longer than its limit: a hang is a failed test, not a hung
@@ -15,9 +15,7 @@
 
 #include <cstdio>
 #include <exception>
-#include <memory>
 
-#include "arena/arena.hpp"
 #include "os/clock.hpp"
 
 namespace shoal::testing {
@@ -26,16 +24,13 @@ enum class Ending { finished, killed, failed, hung };
 
 class ChildProcess {
  public:
-  // `body` gets a member of the session that the child has joined.
   template <class Body>
-  ChildProcess(const std::shared_ptr<arena::Arena>& arena, Body&& body) {
+  explicit ChildProcess(Body&& body) {
     pid_ = fork();
     if (pid_ != 0) return;
     int code = 1;
     try {
-      auto member = arena::Member::join(arena, arena::MemberKind::process);
-      body(*member);
-      static_cast<void>(member.release());  // neither leaves nor frees: ends like any crash
+      body();
       code = 0;
     } catch (const std::exception& error) {
       std::fprintf(stderr, "child %d: %s\n", getpid(), error.what());
