@@ -44,6 +44,7 @@ class Applied:
         self.missing: dict[str, str] = {}
         self._bound: dict[_names.Key, Any] = {}
         if snapshot:
+            _names.received.update(sys.modules)
             main = vars(sys.modules[_names.MAIN])
             self._bound = {(_names.MAIN, name): value for name, value in main.items()}
 

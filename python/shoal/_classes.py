@@ -29,7 +29,7 @@ def create(loader: Loader, kind: str, description: dict[str, Any]) -> type:
         return _create_named_tuple(description, namespace)
     meta = loader.resolve(description["meta"])
     if kind == "enum":
-        made = _create_enum(loader, meta, bases, description, namespace)
+        made = _create_enum(meta, bases, description, namespace)
     else:
         namespace["__qualname__"] = description["qualname"]
         if "__orig_bases__" in description["names"]:
@@ -42,6 +42,9 @@ def fill(target: type, kind: str, value: Any) -> None:
     """Apply one late part to a class."""
     if kind == "virtual":
         target.register(value)  # type: ignore[attr-defined]
+        return
+    if kind == "values":
+        _fill_values(target, value)
         return
     name, content = value
     if name.startswith("member "):
@@ -114,8 +117,26 @@ def _create_named_tuple(description: dict[str, Any], namespace: dict[str, Any]) 
     return made
 
 
+def _fill_values(target: Any, values: dict[str, Any]) -> None:
+    """Give members the values that were not there when they were made."""
+    by_value = target._value2member_map_
+    for name, value in values.items():
+        member = target._member_map_[name]
+        for known in ("_hashable_values_", "_unhashable_values_"):  # 3.12 and later
+            if member._value_ in getattr(target, known, ()):
+                getattr(target, known).remove(member._value_)
+        by_value.pop(("", member.name), None)
+        member._value_ = value
+        try:
+            by_value.setdefault(value, member)
+            getattr(target, "_hashable_values_", []).append(value)
+        except TypeError:  # not hashable
+            getattr(target, "_unhashable_values_", []).append(value)
+            if hasattr(target, "_unhashable_values_map_"):
+                target._unhashable_values_map_.setdefault(name, []).append(value)
+
+
 def _create_enum(
-    loader: Loader,
     meta: Any,
     bases: tuple[type, ...],
     description: dict[str, Any],
@@ -125,9 +146,7 @@ def _create_enum(
     from enum import EnumMeta
 
     name, raw_type = description["name"], description["raw"]
-    members = [
-        (n, loader.resolve(value), loader.resolve(raw)) for n, value, raw in description["members"]
-    ]
+    members = description["members"]
     upcoming = iter(members)
 
     def make_member(cls: type, *_value: Any) -> Any:

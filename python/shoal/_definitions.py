@@ -281,7 +281,10 @@ class Definitions:
 
 def _value(key: _names.Key) -> Any:
     module = sys.modules.get(key[0])
-    return _names.ABSENT if module is None else vars(module).get(key[1], _names.ABSENT)
+    value = _names.ABSENT if module is None else vars(module).get(key[1], _names.ABSENT)
+    if type(value).__name__ == "lazy_import":  # 3.15: the import happens when the name is read
+        value = getattr(module, key[1])
+    return value
 
 
 def decode_function(payload: Any) -> Any:

@@ -9,7 +9,6 @@ A *reference* is a tuple that `Loader.resolve` understands:
     ("o", object)                itself: an atom, or something that pickles by an importable name
     ("n", node)                  a node before this one
     ("m", module, qualname)      a definition that an earlier log entry has sent
-    ("v", bytes)                 a message of its own
     ("static", ref) ("class", ref) ("property", getter, setter, deleter, doc)
 
 The namespace at once: atoms, functions, properties, nested classes. The rest, instances above all,
@@ -80,8 +79,9 @@ _RAW: Final[dict[type, Any]] = {
 
 def add_class(graph: Graph, cls: type) -> int:
     """The node of `cls`, after the nodes of what it is made from."""
+    late_values: dict[str, Any] = {}
     if issubclass(cls, Enum):
-        kind, description = "enum", _describe_enum(graph, cls)
+        kind, description = "enum", _describe_enum(cls, late_values)
     elif cls.__bases__ == (tuple,) and hasattr(cls, "_field_defaults"):
         kind, description = "namedtuple", {"fields": cls._fields}  # type: ignore[attr-defined]
         description["defaults"] = len(cls._field_defaults)
@@ -100,6 +100,8 @@ def add_class(graph: Graph, cls: type) -> int:
     for name, value in late.items():
         graph.later("attribute", index, (name, value))
     _add_rest(graph, cls, index)
+    if late_values:
+        graph.later("values", index, late_values)
     return index
 
 
@@ -214,35 +216,21 @@ def _add_rest(graph: Graph, cls: type, index: int) -> None:
                 graph.later("attribute", index, (f"member {name}", extra))
 
 
-def _describe_enum(graph: Graph, cls: Any) -> dict[str, Any]:
+def _describe_enum(cls: Any, late: dict[str, Any]) -> dict[str, Any]:
+    """The members by their values; those that are not atoms go into `late`."""
     data_type = getattr(cls, "_member_type_", object)
     raw_of = _RAW.get(data_type)
     members = []
     for name, member in cls.__members__.items():
         value = member._value_
         raw = raw_of(member) if raw_of is not None else None
-        members.append((name, _value(graph, value), _value(graph, raw)))
+        is_early = _names.is_atom(value) and _names.is_atom(raw)
+        if not is_early:
+            late[name] = value
+        # Two names of one late value must be one member: a member's own name stands for it.
+        members.append((name, value if is_early else ("", member.name), raw if is_early else None))
     return {
         "members": members,
         "raw": data_type if raw_of is not None else None,
         "boundary": getattr(cls, "_boundary_", None),
     }
-
-
-def _value(graph: Graph, value: Any) -> tuple[Any, ...]:
-    """A value that is needed when the class is made."""
-    if _names.is_atom(value):
-        return ("o", value)
-    from shoal import _pickling
-
-    pickler = _pickling.Pickler(out_of_band=False)
-    pickler.definitions = graph.pickler.definitions
-    pickler.generous, pickler.in_round = True, graph.pickler.in_round
-    pickler.dump(value)
-    data = pickler.message()
-    graph.pickler.needs |= pickler.needs
-    for module_name, name in pickler.needs:
-        needed = vars(sys.modules[module_name]).get(name)
-        if isinstance(needed, type) and graph.pickler.in_round:
-            class_reference(graph, needed)
-    return ("v", data)

@@ -8,6 +8,7 @@ the time a value's `__setstate__` runs, the functions that it may call are there
 
 from __future__ import annotations
 
+from collections import deque
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -32,36 +33,55 @@ class Entry:
         self._pickler.definitions = definitions
         self._pickler.generous = self._pickler.in_round = True
         self._graph = self._pickler.graph = Graph(self._pickler, strict=False)
-        self._modules: list[_names.Key] = []
-        self._plain: list[_names.Key] = []
+        self._known: set[_names.Key] = set()  # of the pickler's needs, those looked at
+        self._modules: deque[_names.Key] = deque()
+        self._plain: deque[_names.Key] = deque()
         self._add(new)
 
     def encode(self) -> bytes:
         graph = self._graph
-        known: set[_names.Key] = set()
         while True:
-            self._dump(self._modules)
+            while self._modules:
+                self._dump(self._modules.popleft())
             graph.drain()
-            self._dump(self._plain[:1])
-            del self._plain[:1]
-            found = self._pickler.needs - known
-            known |= found
+            if self._plain and self._dump(self._plain[0]):
+                self._plain.popleft()
+            found = self._found()
+            self._known |= found
             if found:
                 self._add(self._definitions.find_new(found - self.values.keys()))
             elif not self._plain and not self._modules:
-                return graph.message()
+                data = graph.message()
+                self._pickler.graph = None  # they refer to each other
+                return data
 
     def _add(self, new: dict[_names.Key, Any]) -> None:
+        new = {key: value for key, value in new.items() if key not in self.values}
         for key, value in new.items():
-            if key in self.values:
-                continue
             self.values[key] = value
             self.uses[key] = set(uses_of(value, self._definitions))
+        for key in self._in_order(new):
+            value = self.values[key]
             self._graph.modules.setdefault(key[0], self._definitions.facts(key[0]))
             if isinstance(value, ModuleType):
                 self._modules.append(key)
             elif not self._is_node(key, value) or not self._add_node(key, value):
                 self._plain.append(key)
+
+    def _in_order(self, new: dict[_names.Key, Any]) -> list[_names.Key]:
+        """What others use comes first, as far as there is no circle."""
+        order: dict[_names.Key, None] = {}
+        seen: set[_names.Key] = set()
+        stack = [(key, False) for key in reversed(new)]
+        while stack:
+            key, is_after = stack.pop()
+            if is_after:
+                order[key] = None
+            elif key not in seen and key in new:
+                seen.add(key)
+                stack.append((key, True))
+                stack.extend((used, False) for used in self.uses[key])
+        return list(order)
 
     def _is_node(self, key: _names.Key, value: Any) -> bool:
         kinds = (FunctionType, type)
@@ -76,11 +96,24 @@ class Entry:
             self._graph.failures.append((key[1], str(error) or type(error).__name__))
         return True
 
-    def _dump(self, keys: list[_names.Key]) -> None:
-        for key in keys:
-            before = set(self._pickler.needs)
-            if not self._graph.dump_part(("bind", *key, self.values[key]), key[1]):
-                self.left_out.add(key)
-            self.uses[key] |= self._pickler.needs - before
-        if keys is self._modules:
-            keys.clear()
+    def _found(self) -> set[_names.Key]:
+        """Names that the pickler has met since the last look."""
+        return self._pickler.needs - self._known
+
+    def _news(self) -> bool:
+        """Whether what was just pickled needs names that are not in this entry yet."""
+        return bool(self._definitions.find_new(self._found() - self.values.keys()))
+
+    def _dump(self, key: _names.Key) -> bool:
+        """Whether the name is dealt with; else what it needs has to go first."""
+        before = set(self._pickler.needs)
+        part = ("bind", *key, self.values[key])
+        done = self._graph.dump_part(part, key[1], again=self._news)
+        self.uses[key] |= self._pickler.needs - before
+        if done:
+            self._known |= self._pickler.needs - before
+        elif self._news():
+            return False
+        else:
+            self.left_out.add(key)
+        return True

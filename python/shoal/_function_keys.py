@@ -15,7 +15,7 @@ from __future__ import annotations
 import weakref
 from collections import deque
 from collections.abc import Callable
-from types import BuiltinFunctionType, CellType, FunctionType, ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from shoal import _names
@@ -133,10 +133,8 @@ def _collect_parts(
         seen.add(id(current))
         values = [*(current.__defaults__ or ()), *(current.__kwdefaults__ or {}).values()]
         values += vars(current).values()
+        values += map(cell_content, current.__closure__ or ())
         parts.append(_same_function(current))
-        for cell in current.__closure__ or ():
-            values.append(cell_content(cell))
-            parts.append(_same_cell(cell))
         for value in values:
             if isinstance(value, FunctionType):
                 if _names.locate(value) is None:
@@ -153,35 +151,29 @@ def _is_fixed(value: Any) -> bool:
     return isinstance(value, type) and _names.locate(value) is not None
 
 
+def _facts(function: FunctionType) -> list[Any]:
+    """All that the pickle of a function says, but for its globals."""
+    keywords = function.__kwdefaults__ or {}
+    facts: list[Any] = [function.__code__, *(function.__defaults__ or ()), *keywords.values()]
+    return facts + [cell_content(cell) for cell in function.__closure__ or ()]
+
+
 def _same_function(function: FunctionType) -> Callable[[], bool]:
+    """A check that does not keep the function: it may itself be in one of its cells."""
     reference = weakref.ref(function)
-    facts = (function.__code__, function.__defaults__, _kwdefaults(function))
-    if any(isinstance(v, FunctionType) for v in function.__defaults__ or ()):
-        facts = (function.__code__, None, facts[2])  # would keep the function alive
+    facts = [_hold(fact) for fact in _facts(function)]
 
     def same() -> bool:
         now = reference()
-        return (
-            now is not None
-            and now.__code__ is facts[0]
-            and (facts[1] is None or now.__defaults__ is facts[1])
-            and (_kwdefaults(now) == facts[2])
-        )
+        if now is None:
+            return False
+        present = _facts(now)
+        return len(present) == len(facts) and all(h() is p for h, p in zip(facts, present))
 
     return same
 
 
-def _kwdefaults(function: FunctionType) -> tuple[tuple[str, int], ...]:
-    return tuple((k, id(v)) for k, v in (function.__kwdefaults__ or {}).items())
-
-
-def _same_cell(cell: CellType) -> Callable[[], bool]:
-    content = cell_content(cell)
-    held: Any = content
-    if isinstance(content, (FunctionType, type)):
-        held = weakref.ref(content)  # a function may hold itself in a cell
-        reference: Any = held
-        # The cell itself must not be kept either: it holds the function.
-        owner = weakref.ref(cell)
-        return lambda: owner() is not None and cell_content(owner()) is reference()  # type: ignore[arg-type]
-    return lambda: cell_content(cell) is held
+def _hold(fact: Any) -> Callable[[], Any]:
+    if isinstance(fact, (FunctionType, type)):
+        return weakref.ref(fact)
+    return lambda: fact

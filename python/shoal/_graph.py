@@ -56,6 +56,7 @@ class Graph:
         self._labels: dict[int, str] = {}  # cells' names, for failures
         self._fills: deque[tuple[Any, ...]] = deque()
         self._class_fills: deque[tuple[Any, ...]] = deque()
+        self._last: deque[tuple[Any, ...]] = deque()
 
     # --- nodes ---------------------------------------------------------------------------------
 
@@ -83,8 +84,13 @@ class Graph:
         return id(obj) in self._index
 
     def later(self, *part: Any) -> None:
-        """Send this part after the recipes; those of classes after those of functions."""
-        (self._class_fills if part[0] in ("attribute", "virtual") else self._fills).append(part)
+        """Send this part after the recipes: functions', then classes', then enumerations'."""
+        if part[0] == "values":
+            self._last.append(part)
+        elif part[0] in ("attribute", "virtual"):
+            self._class_fills.append(part)
+        else:
+            self._fills.append(part)
 
     def _add_cell(self, cell: CellType) -> int:
         content = cell_content(cell)
@@ -164,9 +170,12 @@ class Graph:
     # --- parts ---------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """Pickle all parts that wait, functions' first."""
-        while self._fills or self._class_fills:
-            part = self._fills.popleft() if self._fills else self._class_fills.popleft()
+        """Pickle all parts that wait."""
+        while True:
+            waiting = self._fills or self._class_fills or self._last
+            if not waiting:
+                return
+            part = waiting.popleft()
             self.dump_part(part, self._label(part))
 
     def _label(self, part: tuple[Any, ...]) -> str:
@@ -179,21 +188,28 @@ class Graph:
             return str(value[0])
         return str(next(iter(value))) if kind == "globals" else kind
 
-    def dump_part(self, part: tuple[Any, ...], what: str) -> bool:
-        """Append one part; False if it was left out. `what` names it in `failures`."""
+    def dump_part(self, part: tuple[Any, ...], what: str, again: Any = None) -> bool:
+        """Append one part; False if it was left out. `what` names it in `failures`.
+
+        `again()` is asked afterwards: if it is true, the part is taken back.
+        """
         pickler = self.pickler
         must = self.strict and part[0] not in ("annotations", "import")
         memo = None if must else pickler.memo.copy()
         chunks, buffers = len(pickler.chunks), len(pickler.buffers)
         try:
             pickler.dump(part)
+            failure = None
         except Exception as error:
             if memo is None:
                 raise
+            failure = str(error) or type(error).__name__
+        if memo is not None and (failure is not None or (again is not None and again())):
             pickler.memo = memo
             del pickler.chunks[chunks:]
             del pickler.buffers[buffers:]
-            self.failures.append((what, str(error) or type(error).__name__))
+            if failure is not None:
+                self.failures.append((what, failure))
             return False
         size = sum(map(len, pickler.chunks[chunks:]))
         known = -1 if memo is None else len(pickler.memo.copy())

@@ -209,8 +209,10 @@ class Baseline(Protocol):
 
 def place(module_name: str, definitions: Baseline | None) -> Place:
     """Without definitions (in a worker, for a result) the other side has `__main__` already."""
-    if module_name == MAIN or module_name in received:
-        return Place.THERE if definitions is None else Place.SHIPPED
+    if definitions is None and (module_name == MAIN or module_name in received):
+        return Place.THERE
+    if module_name == MAIN:
+        return Place.SHIPPED
     if importable(module_name):
         return Place.THERE
     if definitions is None:

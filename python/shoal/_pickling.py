@@ -124,6 +124,7 @@ def dumps(obj: Any) -> tuple[bytes, list[pickle.PickleBuffer] | None]:
     if len(data) <= _SMALL:
         chunks.clear()
         pickler.clear_memo()
+        pickler.definitions = None
         _idle.append(pickler)
     return data, buffers
 
@@ -144,6 +145,7 @@ def dumps_in_band(obj: Any, definitions: Definitions | None, generous: bool = Fa
     pickler.generous = generous
     pickler.dump(obj)
     data = pickler.message()
+    pickler.graph = None  # they refer to each other
     if pickler.needs and definitions is not None:
         definitions.require(pickler.needs)
     return data

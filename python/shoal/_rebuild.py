@@ -81,6 +81,21 @@ def node(index: int) -> Any:
     return nodes[index]
 
 
+class _Recovering(pickle.Unpickler):
+    """An unpickler whose memo is made by a pickle: it cannot be assigned (CPython loses it)."""
+
+    lost: list[Any]
+
+    def persistent_load(self, index: Any, /) -> Any:
+        return self.lost[index]
+
+
+def _recall(count: int) -> bytes:
+    """A pickle that puts `count` persistent objects into the memo."""
+    body = b"".join(b"J%sQ\x94\x30" % i.to_bytes(4, "little") for i in range(count))
+    return b"\x80\x05" + body + b"N."
+
+
 class Loader:
     """One graph message while it is loaded."""
 
@@ -89,9 +104,9 @@ class Loader:
         start = 5 + int.from_bytes(view[1:5], "little")
         header = pickle.loads(view[5:start])
         self.recipes, self._parts, self.names, self.modules, self.failures = header
-        self._file = io.BytesIO(view[start:])
+        self._stream = view[start:]
         self._buffers = iter(buffers or ())
-        self._unpickler = pickle.Unpickler(self._file, buffers=self._buffers)
+        self._unpickler = pickle.Unpickler(io.BytesIO(self._stream), buffers=self._buffers)
         self.nodes: list[Any] = []
         self.known: set[int] = set()  # nodes that were here already: their parts are skipped
 
@@ -119,11 +134,13 @@ class Loader:
     def skip_part(self, index: int) -> None:
         """After part `index` could not be loaded: go on behind it, with the memo filled up."""
         end = sum(part[0] for part in self._parts[: index + 1])
-        memo: dict[int, Any] = dict(self._unpickler.memo.copy())
-        memo = {i: memo.get(i, _LOST) for i in range(self._parts[index][1])}
-        self._file.seek(end)
-        self._unpickler = pickle.Unpickler(self._file, buffers=self._buffers)
-        self._unpickler.memo = memo
+        known: dict[int, Any] = dict(self._unpickler.memo.copy())
+        count = self._parts[index][1]
+        file = io.BytesIO(_recall(count) + bytes(self._stream[end:]))
+        unpickler = _Recovering(file, buffers=self._buffers)
+        unpickler.lost = [known.get(i, _LOST) for i in range(count)]
+        unpickler.load()
+        self._unpickler = unpickler
 
     def fill_from(self, first: int, failed: Failed | None, bind: Any = None) -> None:
         """Load the parts from `first` on and put each where it belongs."""
@@ -199,10 +216,6 @@ class Loader:
             return found
         if kind == "m":
             return named(spec[1], spec[2])
-        if kind == "v":
-            from shoal import _pickling
-
-            return _pickling.loads(spec[1])
         if kind == "static":
             return staticmethod(self.resolve(spec[1]))
         if kind == "class":

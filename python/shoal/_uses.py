@@ -7,6 +7,7 @@ it gets there. It decides the order of definitions, and which names to watch for
 
 from __future__ import annotations
 
+import copyreg
 import functools
 import sys
 from types import CellType, FunctionType, ModuleType
@@ -16,6 +17,7 @@ from shoal import _names
 
 _CONTAINERS: Final = (list, tuple, set, frozenset)
 _MANY: Final = 256  # of a container's items, so many are looked at
+_BUDGET: Final = 10_000  # and so many objects in all
 
 
 def uses_of(value: Any, definitions: _names.Baseline) -> dict[_names.Key, None]:
@@ -27,7 +29,7 @@ def uses_of(value: Any, definitions: _names.Baseline) -> dict[_names.Key, None]:
     own_key = shipped_key(value, definitions) if isinstance(value, kinds) else None
     while stack:
         obj, depth = stack.pop()
-        if id(obj) in seen or depth > 8 or _names.is_atom(obj, 0):
+        if id(obj) in seen or depth > 8 or len(seen) > _BUDGET or _names.is_atom(obj, 0):
             continue
         seen.add(id(obj))
         if obj is not value and isinstance(obj, kinds):
@@ -98,7 +100,17 @@ def _parts_of(obj: Any) -> list[Any]:
         return [obj.__wrapped__]
     if type(obj) is dict:
         return [x for item in list(obj.items())[:_MANY] for x in item]
-    return list(obj)[:_MANY] if type(obj) in _CONTAINERS else []
+    if type(obj) in _CONTAINERS:
+        return list(obj)[:_MANY]
+    return _state_of(obj) if type(obj).__flags__ & (1 << 9) else []
+
+
+def _state_of(obj: Any) -> list[Any]:
+    """What an instance holds in its dictionary and its slots."""
+    state = list(getattr(obj, "__dict__", {}).values())
+    slots = copyreg._slotnames(type(obj))  # type: ignore[attr-defined]
+    state += [getattr(obj, name, None) for name in slots]
+    return state[:_MANY]
 
 
 def _is_elsewhere(cls: type) -> bool:

@@ -50,8 +50,8 @@ class Worker:
                     serve(inbox, outbox, Applied(snapshot=True))
                 os._exit(0)
             os.close(to_worker), os.close(from_worker)
-            self.outbox: Any = open(from_parent, "wb")
-            self.inbox: Any = open(to_parent, "rb")
+            self.outbox: Any = os.fdopen(from_parent, "wb")
+            self.inbox: Any = os.fdopen(to_parent, "rb")
         else:
             code = "import process_pair; process_pair.main()"
             environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
@@ -130,3 +130,10 @@ def main() -> None:
     os.dup2(2, 1)
     _applied.make_main()
     serve(inbox, outbox, Applied())
+
+
+def run(program: Any) -> None:
+    """For a program that is its own `__main__`: `program(worker)`, the kind of worker in argv."""
+    with Worker(fork=sys.argv[1] == "fork") as worker:
+        program(worker)
+    print("fine")

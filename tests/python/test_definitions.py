@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Definitions across two processes. Each theme is a program, its own `__main__`: definitions/."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import types
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shoal import _names, _pickling
+from shoal._applied import Applied
+from shoal._definitions import Definitions, Snapshot
+
+HERE = Path(__file__).parent
+THEMES = sorted(path.stem for path in (HERE / "definitions").glob("*.py"))
+
+
+@pytest.mark.parametrize("worker", ["clean", "fork"])
+@pytest.mark.parametrize("theme", THEMES)
+def test_what_main_defines_works_in_a_worker(theme: str, worker: str, interpreter: Any) -> None:
+    path = os.pathsep.join([str(HERE), *(p for p in sys.path if p)])
+    program = HERE / "definitions" / f"{theme}.py"
+    done = interpreter(program, worker, env={"PYTHONPATH": path})
+    assert done.check().endswith("fine\n"), done.err
+
+
+@pytest.fixture
+def main(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
+    """An empty `__main__` in this process."""
+    module = types.ModuleType("__main__")
+    monkeypatch.setitem(sys.modules, "__main__", module)
+    monkeypatch.setitem(sys.modules, "__mp_main__", module)
+    return module
+
+
+def define(main: types.ModuleType, source: str) -> None:
+    exec(source, vars(main))
+
+
+def needs(definitions: Definitions, main: types.ModuleType, name: str) -> int:
+    """How many entries it takes to bring `name` up to date."""
+    before = definitions.length
+    definitions.require([("__main__", name)])
+    return definitions.length - before
+
+
+def test_functions_of_importable_modules_need_no_definitions() -> None:
+    definitions = Definitions()
+    for function in (os.path.join, len, dict, str.upper, define):
+        assert definitions.function_key(function) == definitions.function_key(function)
+    assert definitions.length == 0
+
+
+def test_a_name_is_sent_once_and_again_when_it_is_bound_anew(main: types.ModuleType) -> None:
+    definitions = Definitions()
+    define(main, "x = 1000\ndef f(): return x")
+    assert [needs(definitions, main, "f") for _ in range(3)] == [1, 0, 0]
+    define(main, "x = 2000")
+    assert [needs(definitions, main, "f") for _ in range(2)] == [1, 0]
+
+
+def test_entries_of_plain_values_become_empty_when_all_are_sent_again(
+    main: types.ModuleType,
+) -> None:
+    definitions = Definitions()
+    define(main, "x = 0\ndef f(): return x")
+    for i in range(10):
+        main.x = i * 1000  # type: ignore[attr-defined]
+        needs(definitions, main, "f")
+    full = [i for i in range(definitions.length) if definitions.entry(i)]
+    assert full == [0, definitions.length - 1]
+
+
+def test_a_snapshot_needs_only_what_came_later(main: types.ModuleType) -> None:
+    definitions = Definitions()
+    define(main, "x = [1]\ny = 5\ndef f(): return g(x, y)\ndef g(a, b): return a, b")
+    assert definitions.mark_snapshot() == 0
+    assert needs(definitions, main, "f") == 0
+    define(main, "y = 6")
+    assert needs(definitions, main, "f") == 1
+    define(main, "def g(a, b): return h(a)\ndef h(a): return a")
+    assert needs(definitions, main, "f") == 1
+    assert needs(definitions, main, "f") == 0
+
+
+def test_a_snapshot_does_not_keep_what_it_saw(main: types.ModuleType) -> None:
+    define(main, "class C: pass\nc = C()")
+    seen = weakref.ref(main.c)  # type: ignore[attr-defined]
+    snapshot = Snapshot()
+    del main.c  # type: ignore[attr-defined]
+    gc.collect()
+    assert seen() is None and not snapshot.holds(("__main__", "c"), _names.ABSENT)
+
+
+def test_hooks_of_an_argument_run_once(main: types.ModuleType) -> None:
+    definitions = Definitions()
+    define(
+        main,
+        "calls = []\n"
+        "class C:\n"
+        "  def __getstate__(self):\n    calls.append(1)\n    return {'a': 1}\n",
+    )
+    with definitions.active():
+        _pickling.dumps([main.C(), lambda: 1])  # type: ignore[attr-defined]
+    assert main.calls == [1]  # type: ignore[attr-defined]
+
+
+def test_definitions_of_two_pools_are_independent(main: types.ModuleType) -> None:
+    one, other = Definitions(), Definitions()
+    define(main, "def f(): return 1")
+    assert needs(one, main, "f") == 1
+    assert needs(other, main, "f") == 1
+    with one.active(), other.active():
+        assert _pickling._current.definitions is other
+    assert _pickling._current.definitions is None
+
+
+def test_definitions_are_collected_with_their_pool(main: types.ModuleType) -> None:
+    definitions = Definitions()
+    define(main, "def f(): return 1")
+    definitions.function_key(main.f)  # type: ignore[attr-defined]
+    alive = weakref.ref(definitions)
+    del definitions
+    assert alive() is None
+
+
+def test_applying_an_entry_leaves_the_workers_own_names_alone(main: types.ModuleType) -> None:
+    definitions = Definitions()
+    define(main, "x = 1000\ndef f(): return x")
+    needs(definitions, main, "f")
+    main.x = 2000  # type: ignore[attr-defined]
+    needs(definitions, main, "f")
+    worker = types.ModuleType("__main__")
+    sys.modules["__main__"] = worker
+    applied = Applied()
+    applied.apply(definitions.entry(0))
+    assert worker.f() == 1000  # type: ignore[attr-defined]
+    worker.x = "mine"  # type: ignore[attr-defined]
+    applied.apply(definitions.entry(1))
+    assert worker.f() == "mine" and applied.length == 2  # type: ignore[attr-defined]
+
+
+def test_a_thousand_mutually_recursive_functions_do_not_recurse(main: types.ModuleType) -> None:
+    count = 1000
+    define(
+        main,
+        "".join(f"def f{i}(n): return n and f{(i + 1) % count}(n - 1)\n" for i in range(count)),
+    )
+    definitions = Definitions()
+    assert needs(definitions, main, "f0") == 1
+    worker = types.ModuleType("__main__")
+    sys.modules["__main__"] = worker
+    Applied().apply(definitions.entry(0))
+    assert worker.f0(50) == 0  # type: ignore[attr-defined]
