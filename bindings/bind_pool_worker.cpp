@@ -24,6 +24,7 @@
 #include "os/cpus.hpp"
 #include "pool/worker.hpp"
 #include "raised.hpp"
+#include "trace/record.hpp"
 
 namespace shoal::bindings {
 
@@ -44,6 +45,7 @@ void count(os::Atomic<uint64_t>& counter, uint64_t amount) noexcept {
 
 struct Worker {
   PyObject_HEAD
+  trace::Ring* trace;
   std::unique_ptr<WorkerSeat> seat;
   std::unique_ptr<MessageBuilder> builder;
   std::unordered_map<uint64_t, PyObject*>* functions;
@@ -57,6 +59,12 @@ struct Worker {
   uint64_t yielded_at;
   int agent_bell;  // write end of the agent's bell: a time limit nearer than its next look
 };
+
+// Time spent on something: into its counter, and into the trace when it is long enough to see.
+void note(Worker* self, trace::Kind kind, os::Atomic<uint64_t>& counter, uint64_t begin, uint64_t end) {
+  count(counter, end - begin);
+  self->trace->record(kind, begin, end);
+}
 
 MessageView view_of_batch(Worker* self) {
   BatchHeader* batch = self->seat->batch();
@@ -114,7 +122,7 @@ uint64_t result_word(Worker* self, PyObject* result) {
       ok = false;
     }
   }
-  count(self->seat->seat().encode_ticks, os::ticks() - begin);
+  note(self, trace::Kind::encode, self->seat->seat().encode_ticks, begin, os::ticks());
   return ok ? word : write_error(self, "encode");
 }
 
@@ -177,7 +185,7 @@ PyObject* unit_value(Worker* self, uint32_t unit) {
   size_t end = 0;
   PyObject* value =
       codec::python::decode(view_of_batch(self), pool::word_offset(word), &end, ownership);
-  count(self->seat->seat().decode_ticks, os::ticks() - begin);
+  note(self, trace::Kind::decode, self->seat->seat().decode_ticks, begin, os::ticks());
   if (value != nullptr) count(self->seat->seat().bytes_in, end - pool::word_offset(word));
   return value;
 }
@@ -245,7 +253,7 @@ bool run_item(Worker* self, const WorkerSeat::Claim& claim, uint32_t item, bool 
   PyObject* result = batch->flags & pool::kCallUnits ? call_unit(function, value)
                                                      : call_item(function, value, batch->flags);
   const uint64_t end = os::ticks();
-  count(seat.seat().busy_ticks, end - begin);
+  note(self, trace::Kind::task, seat.seat().busy_ticks, begin, end);
   const pool::StopReason stop = result == nullptr ? seat.stop_reason() : pool::StopReason::none;
   bool cancelled = false;
   const uint64_t word = outcome(self, result, stop, &cancelled);
@@ -361,9 +369,11 @@ PyObject* worker_run(Worker* self, PyObject*) {
       continue;
     }
     WorkerSeat::Wait wait;
+    const uint64_t begin = os::ticks();
     Py_BEGIN_ALLOW_THREADS
     wait = seat.wait();
     Py_END_ALLOW_THREADS
+    self->trace->record(trace::Kind::wait, begin, os::ticks());
     if (wait == WorkerSeat::Wait::leave) Py_RETURN_NONE;
     if (!breathe(self)) return nullptr;
   }
@@ -439,6 +449,7 @@ PyObject* worker_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
     Py_DECREF(self);
     return nullptr;
   }
+  self->trace = reinterpret_cast<trace::Ring*>(member->shared().trace);
   self->agent_bell = bell;
   self->hooks = Py_NewRef(hooks);
   self->stop_class = Py_NewRef(stop_class);
