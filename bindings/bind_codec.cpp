@@ -3,6 +3,7 @@
 // The codec as tests and benchmarks see it: messages that never leave the process. Not for users;
 // the names begin with `codec_`.
 // Design: docs/design/codec.md
+#define PY_SSIZE_T_CLEAN
 #include <cstring>
 #include <memory>
 #include <string>
