@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pool/client.hpp"
 
+#include <csignal>
 #include <cstring>
 #include <new>
 
@@ -328,6 +329,14 @@ void ClientPool::resolve_pending(Seat& seat) {
        block = member_.arena().at<ResultBlock>(block)->next) {
     if (block == pending) return;  // it was chained
   }
+  // If it never became the batch's, its memory was reaped and may by now be another worker's block, on its way to the very
+  // same batch: the maker tells, since it is written before the owner word.
+  arena::Arena& arena = member_.arena();
+  if (!arena.contains(pending, sizeof(ResultBlock)) ||
+      arena.owner_word(pending).load() != arena::owner_block(batch_handle) ||
+      arena.at<ResultBlock>(pending)->maker != life_worker(seat.life.load())) {
+    return;
+  }
   member_.free_child(pending, batch_handle);
 }
 
@@ -373,7 +382,7 @@ bool ClientPool::bury_workers_of_dead_agent() {
       continue;
     }
     if (worker != 0) arena::reap(member_.arena(), member_, worker);
-    seat.exit_status.store(0);
+    seat.exit_status.store(SIGKILL);  // what the agent's end sends them; nobody saw more
     seat.life.store(life_word(Life::dead, worker));
     for (os::Atomic<uint32_t>& place : state_->spinners) {
       uint32_t holder = worker;
@@ -398,7 +407,18 @@ os::Wake ClientPool::wait(uint32_t seen, int64_t deadline_ns, bool may_spin) noe
       sync::yield_processor();
     } while (os::monotonic_ns() < end);
   }
-  return done_bell_.sleep(seen, deadline_ns);
+  const os::Wake wake = done_bell_.sleep(seen, deadline_ns);
+  if (wake == os::Wake::timed_out) nudge();
+  return wake;
+}
+
+void ClientPool::nudge() noexcept {
+  if (state_->ring_head.load() != state_->ring_tail.load()) {
+    for (os::Atomic<uint32_t>& place : state_->spinners) place.store(0);
+  }
+  bool work = state_->ring_head.load() != state_->ring_tail.load();
+  for (uint32_t i = 0; i < state_->seats && !work; ++i) work = state_->seat(i)->entered.load() != 0;
+  if (work && work_bell_.has_sleepers()) work_bell_.ring_one();
 }
 
 // ---- Functions, definitions, the end ----------------------------------------------------------------------------

@@ -119,6 +119,10 @@ class ClientPool {
   };
 
   void push(Entry entry) noexcept;
+  // Nothing was heard for a while: a worker that was woken for a batch, spun for it or took it may be stopped (SIGSTOP), or
+  // run one unit for long before it could ask for help. One more sleeper looks around. A spinner that loses its place so
+  // only costs a ring too many.
+  void nudge() noexcept;
   void push_again() noexcept;
   [[nodiscard]] bool entered_by_anyone(Entry entry) const noexcept;
   void sweep_retired();

@@ -38,11 +38,12 @@ inline constexpr uint32_t kRingSlots = 2 * kBatchSlots;       // room to push ev
 inline constexpr uint32_t kDirtyWords = kBatchSlots / 64;
 inline constexpr uint32_t kSpinners = 8;
 inline constexpr uint32_t kMaxSeats = 1024;
-// Failed starts in a row, weighted, before a pool gives up: three that failed on their own (an initializer that raises or
-// exits), or twenty that were killed from outside.
-inline constexpr uint32_t kStartPatience = 20;
-inline constexpr uint32_t kFailedStart = 7;
+// Failed starts in a row, weighted, before a pool gives up: three that failed on their own (an initializer that raises,
+// exits or crashes), or some hundreds that were killed from outside, fewer the longer they lasted (three of 3 seconds).
+inline constexpr uint32_t kStartPatience = 300;
+inline constexpr uint32_t kFailedStart = 100;
 inline constexpr uint32_t kKilledStart = 1;
+inline constexpr int64_t kKilledStartNs = 30'000'000;  // +1 for each
 
 // ---- Unit word ------------------------------------------------------------------------------------------------
 //   63..38 progress: items of the unit whose results are published
@@ -165,7 +166,8 @@ struct ResultBlock {
   os::Atomic<uint64_t> used;    // bytes of records
   uint64_t capacity;            // bytes after this header
   uint64_t has_attachments;     // some record has; else freeing need not walk the records
-  uint64_t padding[3];
+  uint64_t maker;               // incarnation of the worker that chains it; written before the block is the batch's
+  uint64_t padding[2];
   std::byte* records() noexcept { return reinterpret_cast<std::byte*>(this + 1); }
 };
 static_assert(sizeof(ResultBlock) == 64);

@@ -2,6 +2,7 @@
 #include "pool/supervisor.hpp"
 
 #include <algorithm>
+#include <csignal>
 
 #include "os/clock.hpp"
 #include "testing/kill_point.hpp"
@@ -13,13 +14,23 @@ namespace {
 constexpr int64_t kRepeatNs = 100'000'000;  // TRAPS.md 7: a swallowed interrupt is sent again
 constexpr int64_t kLookNs = 20'000'000;     // how often a stop request of the client is looked for while one is open
 
+// A start that was killed from outside says little about the next one, unless it had run for long: the memory that an
+// initializer asks for may be what kills it.
+uint32_t weight_of_failed_start(uint32_t status, int64_t lasted_ns) noexcept {
+  const uint32_t number = status & 0x7f;  // WTERMSIG
+  if (number != SIGKILL && number != SIGTERM) return kFailedStart;
+  const int64_t weight = kKilledStart + lasted_ns / kKilledStartNs;
+  return weight < kFailedStart ? static_cast<uint32_t>(weight) : kFailedStart;
+}
+
 }  // namespace
 
 Supervisor::Supervisor(arena::Member& member, Handle pool)
     : member_(member),
       state_(member.arena().at<PoolState>(pool)),
       ladders_(state_->seats),
-      ranks_(state_->seats) {}
+      ranks_(state_->seats),
+      seated_ns_(state_->seats) {}
 
 bool Supervisor::wants_workers() const noexcept {
   return state_->magic == kPoolMagic && static_cast<Phase>(state_->phase.load()) == Phase::running;
@@ -42,6 +53,7 @@ int Supervisor::take_seat() noexcept {
     seat->rank.store(static_cast<uint32_t>(rank - ranks_.begin()));
     *rank = 1;
     ladders_[i] = {};
+    seated_ns_[i] = os::monotonic_ns();
     // COMMIT(pool.seat.taken): killed before: empty; after: the client finds no process for it and buries it.
     seat->life.store(life_word(Life::starting, 0));
     SHOAL_KILL_POINT("pool.seat.taken");
@@ -70,8 +82,7 @@ void Supervisor::record_exit(uint32_t index, const Exit& exit) {
   seat.peak_memory.store(exit.peak_memory);
   seat.memory_limit.store(exit.memory_limit ? 1 : 0);
   if (life_of(seat.life.load()) == Life::starting) {
-    const bool killed = (exit.status & 0x7f) != 0;  // WIFSIGNALED
-    state_->failed_starts.fetch_add(killed ? kKilledStart : kFailedStart);
+    state_->failed_starts.fetch_add(weight_of_failed_start(exit.status, os::monotonic_ns() - seated_ns_[index]));
   }
   for (os::Atomic<uint32_t>& place : state_->spinners) {
     uint32_t holder = worker;
@@ -82,9 +93,9 @@ void Supervisor::record_exit(uint32_t index, const Exit& exit) {
   SHOAL_KILL_POINT("pool.seat.dead");
   state_->death_epoch.fetch_add(1);
   SHOAL_KILL_POINT("pool.death.epoch");
-  // The dead may have been woken for work, or have owed a wake-up: ring everybody.
-  Doorbell(state_->work_bell).ring_all();
-  Doorbell(state_->done_bell).ring_all();
+  // The dead may have been woken for work, or have owed a wake-up: wake everybody.
+  Doorbell(state_->work_bell).alarm();
+  Doorbell(state_->done_bell).alarm();
 }
 
 std::vector<Supervisor::Order> Supervisor::orders(int64_t now_ns) {

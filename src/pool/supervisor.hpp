@@ -64,6 +64,7 @@ class Supervisor {
   PoolState* state_;
   std::vector<Ladder> ladders_;
   std::vector<uint8_t> ranks_;  // ranks in use
+  std::vector<int64_t> seated_ns_;  // when the seat's worker was about to be forked
 };
 
 }  // namespace shoal::pool

@@ -2,6 +2,7 @@
 #include "pool/worker.hpp"
 
 #include <cstring>
+#include <utility>
 
 #include "os/clock.hpp"
 #include "os/process.hpp"
@@ -141,7 +142,9 @@ bool WorkerSeat::enter_from_ring() noexcept {
     if (head + 1 != pool_->ring_tail.load() && work_bell_.has_sleepers()) work_bell_.ring_one();
     if (!enter(entry)) continue;  // a stale entry: pushed twice after a death, finished meanwhile
     thief_ = false;
-    next_unit_ = batch_->front.load();
+    const uint32_t front = batch_->front.load();
+    next_unit_ = begun_at_ = front < batch_->units ? front : 0;
+    last_unit_ = batch_->units;
     add(seat_->batches, 1);
     return true;
   }
@@ -200,18 +203,25 @@ std::optional<WorkerSeat::Claim> WorkerSeat::try_claim(uint32_t unit) noexcept {
 std::optional<WorkerSeat::Claim> WorkerSeat::claim() noexcept {
   const uint32_t units = batch_->units;
   if (thief_) {
-    while (next_unit_ > 0 && next_unit_ <= units) {
+    // Past units that are not queued: some before them may be queued again, after a death.
+    while (next_unit_ > batch_->front.load() && next_unit_ <= units) {
       const uint32_t unit = --next_unit_;
-      if (Unit::of(batch_->unit_words()[unit].load()).state != UnitState::queued) break;
       if (auto claim = try_claim(unit)) {
         batch_->back.store(unit);
         add(seat_->steals, 1);
         return claim;
       }
     }
+    batch_->back.store(next_unit_);
     return std::nullopt;
   }
-  while (next_unit_ < units) {
+  // Who took the batch from the ring tries all its units, also those before `front`: another worker, late, may have moved
+  // that hint past a unit that was queued again.
+  while (next_unit_ < last_unit_ || begun_at_ != 0) {
+    if (next_unit_ == last_unit_) {
+      next_unit_ = 0;
+      last_unit_ = std::exchange(begun_at_, 0);
+    }
     const uint32_t unit = next_unit_++;
     if (auto claim = try_claim(unit)) {
       // order: relaxed; a hint
@@ -305,6 +315,7 @@ ResultBlock* WorkerSeat::block_for(uint64_t extent) {
   auto* block = member_.arena().at<ResultBlock>(handle);
   new (block) ResultBlock{};
   block->magic = kResultMagic;
+  block->maker = member_.incarnation();
   block->capacity = member_.arena().block_size(handle) - sizeof(ResultBlock);
   chain(handle);
   if (small) result_block_ = handle;  // a large record's block has no room worth keeping

@@ -99,6 +99,8 @@ class WorkerSeat {
   bool thief_ = false;
   bool unsent_ = false;            // results published since the client was told
   uint32_t next_unit_ = 0;         // where claim() looks
+  uint32_t last_unit_ = 0;         // and up to where, when not a thief
+  uint32_t begun_at_ = 0;          // units before it are still to be looked at
   uint64_t entered_ticks_ = 0;
   uint64_t told_ticks_ = 0;
   uint64_t asked_ticks_ = 0;
