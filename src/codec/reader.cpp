@@ -42,7 +42,7 @@ bool DataPart::take_raw(Cursor& in) noexcept {
 bool DataPart::take_attached(Cursor& in, const MessageView& view) noexcept {
   std::uint64_t index, count;
   if (!in.take_size(index) || !in.take(count) || index >= view.n_attachments) return false;
-  handle = view.attachments[index];
+  handle = *static_cast<const volatile arena::Handle*>(view.attachments + index);
   if (view.arena == nullptr || count > view.arena->block_size(handle)) return false;
   size = static_cast<std::size_t>(count);
   bytes = static_cast<const std::byte*>(view.arena->address(handle));

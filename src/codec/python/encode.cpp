@@ -234,21 +234,45 @@ void Encoder::put_off(const void* bytes, std::size_t size, PyObject* owner, PyOb
   const std::size_t attachment = out_.attachments.size();
   write_attached(bytes_, attachment, size);
   out_.attachments.push_back(0);
-  pending_.push_back(Pending{attachment, bytes, size, owner, block});
+  pending_.push_back(Pending{attachment, false, bytes, size, owner, block});
   Py_INCREF(owner);
+}
+
+void* Encoder::room_for(const Pending& pending) {
+  arena::Handle& handle = out_.attachments[pending.place];
+  handle = out_.member->allocate(pending.size);
+  return out_.member->arena().address(handle);
+}
+
+bool Encoder::gather(const Pending& pending) {
+  const Numpy& numpy = *Numpy::if_loaded();
+  if (!pending.in_line) return numpy.copy_elements(pending.owner, room_for(pending));
+  // What is in line is not aligned: by way of a private copy.
+  const ArrayFields* const fields = array_fields(pending.owner);
+  const Reference copy(
+      numpy.new_array(fields->dtype, fields->dimensions, fields->shape, false, nullptr));
+  if (!copy || !numpy.copy_elements(pending.owner, array_fields(copy.get())->data)) return false;
+  std::memcpy(bytes_.data() + pending.place, array_fields(copy.get())->data, pending.size);
+  return true;
 }
 
 bool Encoder::copy_pending() {
   for (const Pending& pending : pending_) {
-    arena::Handle& handle = out_.attachments[pending.attachment];
-    if (pending.block != nullptr) handle = hand_on_block(pending.block, out_.member);
-    if (handle != 0) continue;
-    handle = out_.member->allocate(pending.size);
-    void* const to = out_.member->arena().address(handle);
-    if (pending.bytes != nullptr) {
-      std::memcpy(to, pending.bytes, pending.size);
-    } else if (!Numpy::if_loaded()->copy_elements(pending.owner, to)) {
-      return false;
+    if (pending.bytes != nullptr && pending.block == nullptr) {
+      std::memcpy(room_for(pending), pending.bytes, pending.size);
+    }
+  }
+  for (const Pending& pending : pending_) {
+    if (pending.bytes == nullptr && !gather(pending)) return false;
+  }
+  // Last, since it cannot be undone: these arrays lose their memory.
+  for (const Pending& pending : pending_) {
+    if (pending.block == nullptr) continue;
+    const arena::Handle handle = hand_on_block(pending.block, out_.member);
+    if (handle != 0) {
+      out_.attachments[pending.place] = handle;
+    } else {
+      std::memcpy(room_for(pending), pending.bytes, pending.size);
     }
   }
   return true;

@@ -4,12 +4,13 @@
 // when it is certain that the whole value is on the fast path. Internal to codec/python.
 //
 // Invariants:
-// 1. No user code runs, and (on GIL builds) nothing is allocated that could start the collector
-//    for builtin values: so the objects met stay alive and as they are until the end.
+// 1. During the walk no user code runs, the GIL is not released, and for builtin values nothing is
+//    allocated that could start the collector: so the objects met stay alive and as they are.
 // 2. The memo has every object that was met and may be met again: number = offset of its tag times
 //    two, plus one while its contents are being written. Meeting one of those is a cycle.
 // 3. `pending_` has one entry for each attachment index that this encoder has made; the handle in
-//    the builder is 0 until copy_pending() has filled it.
+//    the builder is 0 until copy_pending() has filled it. What numpy copies (it may release the
+//    GIL) comes after all that we copy.
 //
 // Design: docs/design/codec.md
 #pragma once
@@ -41,7 +42,8 @@ class Encoder {
  private:
   enum class Met { kNew, kKept, kReferenced, kRefused };
   struct Pending {
-    std::size_t attachment;
+    std::size_t place;  // index of the attachment, or offset in the builder's bytes
+    bool in_line;
     const void* bytes;  // null: the owner is an array whose elements have to be gathered
     std::size_t size;
     PyObject* owner;  // a counted reference
@@ -62,7 +64,6 @@ class Encoder {
   bool date_like(PyObject* object, bool* done);
   bool array(const Numpy& numpy, PyObject* object, bool sole);
   bool array_elements(const Numpy& numpy, PyObject* object, bool sole);
-  bool array_in_line(const Numpy& numpy, PyObject* object, std::size_t size);
   bool scalar(const Numpy& numpy, PyObject* object, Element element);
 
   // Writes a reference if the object was met before; else notes where it is about to be written.
@@ -75,6 +76,8 @@ class Encoder {
   void close(PyObject* object, Met met);
   void put_off(const void* bytes, std::size_t size, PyObject* owner, PyObject* block = nullptr);
   bool copy_pending();
+  void* room_for(const Pending& pending);
+  bool gather(const Pending& pending);
   bool has_no_registration(PyTypeObject* type);
   void keep(PyObject* stolen);
 

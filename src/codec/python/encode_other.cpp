@@ -153,25 +153,17 @@ bool Encoder::array_elements(const Numpy& numpy, PyObject* object, bool sole) {
     Py_DECREF(text);
   }
   if (!in_line) {
-    PyObject* const block = sole ? whole_block_of(numpy, object, size) : nullptr;
+    PyObject* const block = sole && contiguous ? whole_block_of(numpy, object, size) : nullptr;
     put_off(contiguous ? fields->data : nullptr, size, object, block);
-    return true;
+  } else if (contiguous) {
+    bytes_.put_raw(fields->data, size);
+  } else {
+    bytes_.put_size(size);
+    pending_.push_back(Pending{bytes_.size(), true, nullptr, size, object, nullptr});
+    Py_INCREF(object);
+    bytes_.extend(size);
   }
-  if (!contiguous) return array_in_line(numpy, object, size);
-  bytes_.put_raw(fields->data, size);
   return true;
-}
-
-// By way of a private copy: what is in line is not aligned.
-bool Encoder::array_in_line(const Numpy& numpy, PyObject* object, std::size_t size) {
-  const ArrayFields* const fields = array_fields(object);
-  PyObject* const copy =
-      numpy.new_array(fields->dtype, fields->dimensions, fields->shape, false, nullptr);
-  if (copy == nullptr) return false;
-  const bool good = numpy.copy_elements(object, array_fields(copy)->data);
-  if (good) bytes_.put_raw(array_fields(copy)->data, size);
-  Py_DECREF(copy);
-  return good;
 }
 
 }  // namespace shoal::codec::python

@@ -119,22 +119,16 @@ const Numpy* Numpy::state(PyObject* module) noexcept {
 }
 
 bool Numpy::bind_table(PyObject* module) noexcept {
-  PyObject* core = PyObject_GetAttrString(module, "_core");
-  if (core == nullptr) {
+  for (const char* const core_name : {"_core", "core"}) {  // numpy 2, numpy 1
+    const Reference core(PyObject_GetAttrString(module, core_name));
+    const Reference umath(core ? PyObject_GetAttrString(core.get(), "_multiarray_umath") : nullptr);
+    const Reference capsule(umath ? PyObject_GetAttrString(umath.get(), "_ARRAY_API") : nullptr);
+    // The capsule lives as long as numpy's module, which is never unloaded.
+    if (capsule) table_ = static_cast<void**>(PyCapsule_GetPointer(capsule.get(), nullptr));
+    if (table_ != nullptr) return true;
     PyErr_Clear();
-    core = PyObject_GetAttrString(module, "core");
   }
-  if (core == nullptr) return false;
-  PyObject* const umath = PyObject_GetAttrString(core, "_multiarray_umath");
-  Py_DECREF(core);
-  if (umath == nullptr) return false;
-  PyObject* const capsule = PyObject_GetAttrString(umath, "_ARRAY_API");
-  Py_DECREF(umath);
-  if (capsule == nullptr) return false;
-  // The capsule lives as long as numpy's module, which is never unloaded.
-  table_ = static_cast<void**>(PyCapsule_GetPointer(capsule, nullptr));
-  Py_DECREF(capsule);
-  return table_ != nullptr;
+  return false;
 }
 
 bool Numpy::bind(PyObject* module) noexcept {
