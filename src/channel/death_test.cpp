@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Members killed at each kill point of this layer, and after each instruction of push and pop:
+// the ring goes on, each message is received at most once, and no block is left behind.
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <signal.h>
+
+#include <cstring>
+#include <functional>
+#include <string>
+
+#include "channel/channel.hpp"
+#include "sync/child_member_for_test.hpp"
+#include "testing/kill_point.hpp"
+#include "testing/single_step.hpp"
+
+namespace shoal::channel {
+namespace {
+
+using arena::Arena;
+using arena::Handle;
+using arena::Member;
+using arena::MemberKind;
+using sync::ChildMember;
+using testing::Ending;
+
+int64_t in_ms(int64_t ms) { return os::monotonic_ns() + ms * 1'000'000; }
+
+Handle message(Member& member, uint64_t value) {
+  const Handle attached = member.allocate(100);
+  return make_message(member, std::as_bytes(std::span(&value, 1)), std::span(&attached, 1));
+}
+
+bool readable(int fd) {
+  pollfd entry{fd, POLLIN, 0};
+  return poll(&entry, 1, 0) == 1;
+}
+
+class ChannelDeathTest : public ::testing::Test {
+ protected:
+  ChannelDeathTest() { register_reap_hooks(); }
+
+  // The channel holds `least` to `most` messages with increasing numbers; it works; nothing leaks.
+  void expect_sound(Channel& channel, uint64_t least, uint64_t most) {
+    arena::reap_all_dead(*arena_, *me_);
+    ASSERT_NO_THROW(channel.ring().check());
+    const uint64_t length = channel.length();
+    EXPECT_GE(length, least);
+    EXPECT_LE(length, most);
+    ASSERT_EQ(channel.send(*me_, message(*me_, 1'000'000), in_ms(10'000)), Sent::ok);
+    uint64_t previous = 0;
+    for (uint64_t i = 0; i <= length; ++i) {
+      Handle got = 0;
+      ASSERT_EQ(channel.receive(*me_, &got, in_ms(10'000)), Received::ok);
+      uint64_t value = 0;
+      std::memcpy(&value, open_message(*arena_, got).bytes, sizeof value);
+      EXPECT_GT(value, previous);
+      previous = value;
+      free_message(*me_, got);
+    }
+    EXPECT_EQ(channel.length(), 0U);
+    EXPECT_EQ(channel.ring().bytes(), 0U);
+    const auto s = arena_->statistics();
+    EXPECT_EQ(s.blocks_channel + s.blocks_block + s.blocks_dying, 0U);
+    EXPECT_EQ(s.blocks(), blocks_) << "leaked";
+  }
+
+  std::shared_ptr<Arena> arena_ = Arena::create({uint64_t{1} << 32, 0});
+  std::unique_ptr<Member> me_ = Member::join(arena_, MemberKind::root);
+  uint64_t blocks_ = 0;
+};
+
+TEST_F(ChannelDeathTest, AtEachKillPointOfSendAndReceive) {
+  const auto channel = Channel::open(*me_, "c", Channel::Open::create, {100, 100'000});
+  blocks_ = arena_->statistics().blocks();
+  for (const char* point :
+       {"message.attach", "message.detach", "message.free", "ring.push.enter", "ring.push.owner",
+        "ring.push.slot", "ring.push.sum", "ring.push.tail", "ring.push.done", "ring.pop.enter",
+        "ring.pop.owner", "ring.pop.slot", "ring.pop.head"}) {
+    for (unsigned nth = 1; nth <= 3; ++nth) {
+      SCOPED_TRACE(std::string(point) + ":" + std::to_string(nth));
+      ChildMember victim(arena_, [&](Member& member) {
+        testing::arm_kill_point(point, nth);
+        for (uint64_t i = 1; i <= 6; ++i) {
+          if (channel->send(member, message(member, i)) != Sent::ok) _exit(3);
+          Handle got = 0;
+          if (i > 3 && channel->receive(member, &got) == Received::ok) free_message(member, got);
+        }
+      });
+      EXPECT_EQ(victim.wait(), Ending::killed);
+      expect_sound(*channel, 0, 4);
+    }
+  }
+}
+
+TEST_F(ChannelDeathTest, SleepersAreWokenWhenTheirWakerDies) {
+  const auto channel = Channel::open(*me_, "c", Channel::Open::create, {1, 0});
+  for (const char* point : {"ring.push.slot", "ring.push.tail"}) {
+    ChildMember sleeper(arena_, [&](Member& member) {
+      Handle got = 0;
+      if (channel->receive(member, &got) != Received::ok) _exit(3);
+      free_message(member, got);
+    });
+    usleep(20'000);
+    ChildMember victim(arena_, [&](Member& member) {
+      testing::arm_kill_point(point, 1);
+      static_cast<void>(channel->send(member, message(member, 1)));
+    });
+    EXPECT_EQ(victim.wait(), Ending::killed);
+    EXPECT_EQ(sleeper.wait(20'000), Ending::finished) << point;
+  }
+  ASSERT_EQ(channel->send(*me_, message(*me_, 1)), Sent::ok);
+  ChildMember sender(arena_, [&](Member& member) {
+    if (channel->send(member, message(member, 2)) != Sent::ok) _exit(3);
+  });
+  usleep(20'000);
+  ChildMember victim(arena_, [&](Member& member) {
+    testing::arm_kill_point("ring.pop.slot", 1);
+    Handle got = 0;
+    static_cast<void>(channel->receive(member, &got));
+  });
+  EXPECT_EQ(victim.wait(), Ending::killed);
+  EXPECT_EQ(sender.wait(20'000), Ending::finished);
+}
+
+TEST_F(ChannelDeathTest, WhileChannelsAreMadeAndRemoved) {
+  for (const char* point : {"channel.create.owner", "channel.create.root"}) {
+    ChildMember victim(arena_, [&](Member& member) {
+      testing::arm_kill_point(point, 1);
+      Channel::open(member, "made", Channel::Open::create);
+    });
+    EXPECT_EQ(victim.wait(), Ending::killed);
+    arena::reap_all_dead(*arena_, *me_);
+    const auto channel = Channel::open(*me_, "made");
+    ASSERT_EQ(channel->send(*me_, message(*me_, 1)), Sent::ok);
+    EXPECT_TRUE(channel->remove(*me_));
+    EXPECT_EQ(arena_->statistics().blocks(), 0U) << point;
+  }
+  for (const char* point :
+       {"channel.close.closed", "channel.remove.root", "channel.remove.owner", "message.detach"}) {
+    const auto channel = Channel::open(*me_, "removed", Channel::Open::create);
+    ASSERT_EQ(channel->send(*me_, message(*me_, 1)), Sent::ok);
+    ChildMember victim(arena_, [&](Member& member) {
+      testing::arm_kill_point(point, 1);
+      channel->remove(member);
+    });
+    EXPECT_EQ(victim.wait(), Ending::killed);
+    arena::reap_all_dead(*arena_, *me_);
+    if (const auto again = Channel::open(*me_, "removed", Channel::Open::existing)) {
+      EXPECT_TRUE(again->remove(*me_));
+    }
+    EXPECT_EQ(arena_->statistics().blocks(), 0U) << point;
+  }
+}
+
+TEST_F(ChannelDeathTest, WhileBellsAreHungAndRung) {
+  const auto channel = Channel::open(*me_, "b", Channel::Open::create);
+  for (const char* point : {"bell.hang.word", "bell.quiet.armed", "bell.unhang.word"}) {
+    ChildMember victim(arena_, [&](Member& member) {
+      testing::arm_kill_point(point, 1);
+      const auto mine = Channel::open(member, "b");
+      static_cast<void>(mine->descriptor(member));
+      Handle got = 0;
+      static_cast<void>(mine->try_receive(member, &got));
+    });
+    EXPECT_EQ(victim.wait(), Ending::killed) << point;
+  }
+  const int fd = channel->descriptor(*me_);
+  Handle got = 0;
+  for (const char* point : {"bell.ring.armed", "ring.push.slot"}) {
+    EXPECT_EQ(channel->try_receive(*me_, &got), Received::empty);
+    ChildMember victim(arena_, [&](Member& member) {
+      testing::arm_kill_point(point, 1);
+      static_cast<void>(channel->send(member, message(member, 1)));
+    });
+    EXPECT_EQ(victim.wait(), Ending::killed) << point;
+    arena::reap_all_dead(*arena_, *me_);
+    EXPECT_TRUE(readable(fd)) << point;
+    while (channel->try_receive(*me_, &got) == Received::ok) free_message(*me_, got);
+  }
+}
+
+TEST_F(ChannelDeathTest, NoKillPointIsForgotten) {
+  const std::string known =
+      " message.attach message.detach message.free ring.push.enter ring.push.owner ring.push.slot"
+      " ring.push.sum ring.push.tail ring.push.back ring.push.done ring.pop.enter ring.pop.owner"
+      " ring.pop.slot ring.pop.head channel.create.owner channel.create.root channel.close.closed"
+      " channel.remove.root channel.remove.owner bell.hang.word bell.quiet.armed bell.unhang.word"
+      " bell.ring.armed bell.ring.gone ";
+  for (const std::string& name : testing::kill_point_names()) {
+    for (const char* prefix : {"message.", "ring.", "channel.", "bell."}) {
+      if (!name.starts_with(prefix)) continue;
+      EXPECT_NE(known.find(" " + name + " "), std::string::npos) << name << " is not tested";
+    }
+  }
+}
+
+// ring.push.back is reached only when two pushes meet; here four members push and pop in each
+// other's way until the victim has died there.
+TEST_F(ChannelDeathTest, WhenAPushLosesToAnother) {
+  const auto channel = Channel::open(*me_, "r", Channel::Open::create, {4, 1'000'000});
+  blocks_ = arena_->statistics().blocks();
+  const auto run = [&](Member& member) {
+    for (;;) {
+      const Handle made = message(member, 5);
+      if (channel->try_send(member, made) != Sent::ok) free_message(member, made);
+      Handle got = 0;
+      if (channel->try_receive(member, &got) == Received::ok) free_message(member, got);
+    }
+  };
+  ChildMember a(arena_, run);
+  ChildMember b(arena_, run);
+  ChildMember victim(arena_, [&](Member& member) {
+    testing::arm_kill_point("ring.push.back", 1);
+    run(member);
+  });
+  EXPECT_EQ(victim.wait(60'000), Ending::killed);
+  a.kill();
+  b.kill();
+  EXPECT_EQ(a.wait(), Ending::killed);
+  EXPECT_EQ(b.wait(), Ending::killed);
+  arena::reap_all_dead(*arena_, *me_);
+  Handle got = 0;
+  while (channel->try_receive(*me_, &got) == Received::ok) free_message(*me_, got);
+  expect_sound(*channel, 0, 0);
+}
+
+TEST_F(ChannelDeathTest, AtEveryInstructionOfPushAndPop) {
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+  GTEST_SKIP() << "instructions are the sanitizer's";
+#endif
+  for (const uint64_t byte_limit : {uint64_t{0}, uint64_t{100'000}}) {
+    const auto channel = Channel::open(*me_, "s" + std::to_string(byte_limit),
+                                       Channel::Open::create, {10, byte_limit});
+    blocks_ = arena_->statistics().blocks();
+    std::unique_ptr<Member> member;
+    Handle made = 0;
+    testing::StepResult last;
+    const uint64_t deaths = testing::kill_at_every_instruction(
+        [&] {
+          member = Member::join(arena_, MemberKind::process);
+          sync::Holds::of(*member);
+          made = message(*member, 1);
+        },
+        [&] {
+          static_cast<void>(channel->try_send(*member, made));
+          Handle got = 0;
+          static_cast<void>(channel->try_receive(*member, &got));
+        },
+        [&](uint64_t) { expect_sound(*channel, 0, 1); }, &last);
+    if (last.outcome == testing::StepOutcome::unavailable) GTEST_SKIP() << "no ptrace here";
+    EXPECT_EQ(last.outcome, testing::StepOutcome::completed) << last.status;
+    EXPECT_GT(deaths, 50U);
+  }
+}
+
+}  // namespace
+}  // namespace shoal::channel
