@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterable
 from itertools import repeat
 from operator import is_
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any, Final
 
 from shoal import _names, _pickling
@@ -122,6 +122,8 @@ class Definitions:
         self._log: list[bytes] = []
         self._sent: dict[_names.Key, _Sent] = {}
         self._ids: dict[int, _names.Key] = {}  # objects that `_sent` keeps
+        # Functions and classes sent under their own names: how to see that they still have them.
+        self.own_names: dict[int, tuple[Callable[[str], Any], str, _names.Key]] = {}
         self._watches: dict[_names.Key, Watch] = {}
         self._snapshot: Snapshot | None = None
         self._lock = threading.RLock()
@@ -196,13 +198,6 @@ class Definitions:
             return sent.value is value
         return self._snapshot is not None and self._snapshot.holds(key, value)
 
-    def top_level_key(self, obj: Any) -> _names.Key | None:
-        """The name of a function or class that was sent under its own top-level name."""
-        key = self._ids.get(id(obj))
-        if key is None or "." in obj.__qualname__ or key[1] != obj.__qualname__:
-            return None
-        return key if vars(sys.modules[key[0]]).get(key[1]) is obj else None
-
     def key_of_sent(self, obj: Any) -> _names.Key | None:
         """The name of an object that was sent as a global."""
         key = self._ids.get(id(obj))
@@ -262,6 +257,7 @@ class Definitions:
         if old is not None:
             if self._ids.get(id(old.value)) == key:
                 del self._ids[id(old.value)]
+                self.own_names.pop(id(old.value), None)
             left = self._replaceable.get(old.entry)
             if left is not None:
                 left.discard(key)
@@ -271,6 +267,8 @@ class Definitions:
         self._sent[key] = _Sent(value, uses, index)
         if not _names.is_atom(value) and not isinstance(value, ModuleType):
             self._ids[id(value)] = key
+            if isinstance(value, (FunctionType, type)) and value.__qualname__ == key[1]:
+                self.own_names[id(value)] = (vars(sys.modules[key[0]]).get, key[1], key)
 
     def facts(self, module_name: str) -> dict[str, Any]:
         """What functions may ask their module, beside the names that are shipped."""

@@ -78,7 +78,7 @@ class Pickler(pickle.Pickler):
             reduced = reduce_odd(self, obj, handler is _no_handler)
             if reduced is not NotImplemented:
                 return reduced
-        return handler(self, obj)
+        return NotImplemented if handler is _no_handler else handler(self, obj)
 
     def by_value(self, obj: Any) -> Any:
         if self.graph is None:
@@ -164,9 +164,9 @@ def _by_name_or_value(pickler: Pickler, obj: Any) -> Any:
         return NotImplemented
     definitions = pickler.definitions
     if definitions is not None:
-        key = definitions.top_level_key(obj)
-        if key is not None:
-            pickler.needs.add(key)
+        own = definitions.own_names.get(id(obj))
+        if own is not None and own[0](own[1]) is obj:
+            pickler.needs.add(own[2])
             return NotImplemented
     located = _names.locate(obj)
     if located is None:
