@@ -17,9 +17,8 @@ from __future__ import annotations
 import concurrent.futures.process as stock_futures
 import multiprocessing
 import multiprocessing.pool as stock_pool
-import os
-import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.context import BaseContext
@@ -27,9 +26,9 @@ from types import ModuleType
 from typing import Any
 
 from shoal import _engine, _executor, _futures, _pool
+from shoal._dropin_engine import DropInEngine
 from shoal._stock_view import WorkerView, view_workers
 
-_STARTS = {"fork": "fork", "spawn": "spawn", "forkserver": "zygote"}
 _PREFIXES = {"fork": "Fork", "spawn": "Spawn", "forkserver": "ForkServer"}
 
 Context = BaseContext | ModuleType | None
@@ -39,12 +38,6 @@ _StockPool: Any = stock_pool.Pool
 _StockExecutor: Any = stock_futures.ProcessPoolExecutor
 _states: Any = stock_pool
 _futures_module: Any = stock_futures
-
-
-class _ForkingEngine(_engine.Engine):
-    """Forks the caller even when it has threads: that is what the program asked for."""
-
-    force_fork = True
 
 
 class DropInPool(_pool.Pool, _StockPool):  # type: ignore[misc]
@@ -63,7 +56,7 @@ class DropInPool(_pool.Pool, _StockPool):  # type: ignore[misc]
         self._ctx = _concrete(context)
         _check_pool_arguments(processes, initializer, maxtasksperchild)
         self._name = _PREFIXES[self._ctx.get_start_method()]
-        self._engine = _make_engine(
+        self._engine = DropInEngine(
             self._ctx, processes, initializer, tuple(initargs), maxtasksperchild, self._name
         )
         self._processes = self._engine.workers
@@ -124,6 +117,20 @@ class DropInFuture(_futures.Future):
             _break(self._engine, value)
 
 
+class _EndView:
+    """What the stock executor's manager thread and queue are waited for: the end of its workers."""
+
+    def __init__(self, engine: _engine.Engine) -> None:
+        self._engine = engine
+
+    def join(self, timeout: float | None = None) -> None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self._engine._agent.ended and (deadline is None or time.monotonic() < deadline):
+            time.sleep(0.001)
+
+    join_thread = join
+
+
 class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
     """`concurrent.futures.ProcessPoolExecutor` on shoal.
 
@@ -160,7 +167,7 @@ class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
             if "_engine" not in self.__dict__:
                 if self._shut_down_unused:
                     raise RuntimeError("cannot schedule new futures after shutdown")
-                self.__dict__["_engine"] = _make_engine(
+                self.__dict__["_engine"] = DropInEngine(
                     self._mp_context,
                     self._max_workers,
                     self._initializer,
@@ -173,15 +180,7 @@ class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
         return self.__dict__["_engine"]
 
     def _map(self, *arguments: Any) -> Iterator[Any]:
-        return self._as_stock(super()._map(*arguments))
-
-    def _as_stock(self, results: Iterator[Any]) -> Iterator[Any]:
-        try:
-            yield from results
-        except Exception as error:
-            _as_stock_error(error)
-            _break(self._engine, error)
-            raise
+        return _with_stock_errors(super()._map(*arguments), self._engine)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         with self._starting:
@@ -205,9 +204,28 @@ class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
         return {worker.pid: worker for worker in view_workers(self._engine, "Process")}
 
     @property
+    def _executor_manager_thread(self) -> _EndView | None:
+        engine = self.__dict__.get("_engine")
+        return None if engine is None or self._shut_down_unused else _EndView(engine)
+
+    @property
+    def _call_queue(self) -> _EndView | None:
+        return self._executor_manager_thread
+
+    @property
     def _broken(self) -> bool | str:
         engine = self.__dict__.get("_engine")
         return False if engine is None or engine.broken is None else str(engine.broken)
+
+
+def _with_stock_errors(results: Iterator[Any], engine: _engine.Engine) -> Iterator[Any]:
+    """The results. Does not hold the executor: it may be dropped before they are fetched."""
+    try:
+        yield from results
+    except Exception as error:
+        _as_stock_error(error)
+        _break(engine, error)
+        raise
 
 
 def _as_stock_error(error: BaseException) -> None:
@@ -222,34 +240,6 @@ def _break(engine: _engine.Engine, error: BaseException) -> None:
     if isinstance(error, stock_futures.BrokenProcessPool) and engine.broken is None:
         engine.broken = error
         engine.client.abandon(lambda: error)
-
-
-def _make_engine(
-    context: BaseContext,
-    workers: int | None,
-    initializer: Callable[..., object] | None,
-    initargs: tuple[Any, ...],
-    tasks_per_worker: int | None,
-    name: str,
-) -> _engine.Engine:
-    method = context.get_start_method()
-    if method == "fork":
-        _warn_about_threads()
-        kind: type[_engine.Engine] = _ForkingEngine
-    else:
-        # A program without a __main__ guard gets the standard library's error, not a fork bomb.
-        from multiprocessing.spawn import _check_not_importing_main  # type: ignore[attr-defined]
-
-        _check_not_importing_main()
-        kind = _engine.Engine
-    return kind(workers, initializer, initargs, tasks_per_worker, _STARTS[method], name)
-
-
-def _warn_about_threads() -> None:
-    """CPython's own warning of a fork from a process with threads, where it has one."""
-    if sys.version_info >= (3, 12) and threading.active_count() > 1:
-        text = f"This process (pid={os.getpid()}) is multi-threaded, use of fork() may lead to"
-        warnings.warn(f"{text} deadlocks in the child.", DeprecationWarning, stacklevel=5)
 
 
 def _concrete(context: Context) -> BaseContext:

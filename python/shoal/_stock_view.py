@@ -72,10 +72,13 @@ class WorkerView:
 
 
 def view_workers(engine: Engine, prefix: str) -> list[WorkerView]:
-    """The workers of a pool, as many as it has, waiting a while for those being started."""
+    """The workers of a pool, waiting a while for those being started; busy ones come first."""
     deadline = time.monotonic() + _PATIENCE
     pids = engine.worker_pids()
     while len(pids) < engine.workers and time.monotonic() < deadline and not engine._agent.ended:
         time.sleep(0.001)
         pids = engine.worker_pids()
+    if not engine._agent.ended:
+        busy = {seat["pid"] for seat in engine.client.seats() if seat["running"]}
+        pids.sort(key=lambda pid: pid not in busy)
     return [WorkerView(pid, f"{prefix}-{number}") for number, pid in enumerate(pids, 1)]

@@ -311,3 +311,84 @@ def test_keyword_arguments_may_have_any_name(program) -> None:
             with multiprocessing.Pool(1) as pool:
                 assert pool.apply(give, (), names) == sorted(names)
     """)
+
+
+@pytest.mark.parametrize("method", START_METHODS)
+def test_initializer_may_be_given_what_only_inheritance_carries(program, method: str) -> None:
+    program(
+        """
+        import multiprocessing
+        import sys
+        from concurrent.futures import ProcessPoolExecutor
+
+        given = {}
+
+        def initialize(lock, queue, pipe, value):
+            given.update(lock=lock, queue=queue, pipe=pipe, value=value)
+
+        def work(number):
+            with given["lock"]:
+                given["value"].value += number
+            given["queue"].put(number)
+            if number == 0:
+                given["pipe"].send("hello")
+            return number
+
+        if __name__ == "__main__":
+            context = multiprocessing.get_context(sys.argv[1])
+            for duplex in (False, True):
+                receiver, sender = context.Pipe(duplex)
+                lock, queue, value = context.Lock(), context.SimpleQueue(), context.Value("i", 0)
+                initargs = (lock, queue, sender, value)
+                with context.Pool(2, initialize, initargs) as pool:
+                    assert pool.map(work, range(20), chunksize=1) == list(range(20))
+                with ProcessPoolExecutor(2, context, initialize, initargs) as executor:
+                    assert list(executor.map(work, range(20))) == list(range(20))
+                assert sorted(queue.get() for _ in range(40)) == sorted([*range(20)] * 2)
+                assert value.value == 380
+                assert receiver.recv() == receiver.recv() == "hello"
+        """,
+        method,
+    )
+
+
+@pytest.mark.parametrize("method", START_METHODS)
+def test_proxies_of_a_manager_work_in_workers(program, method: str) -> None:
+    program(
+        """
+        import multiprocessing
+        import sys
+
+        def add(items, number):
+            items.append(number)
+
+        if __name__ == "__main__":
+            context = multiprocessing.get_context(sys.argv[1])
+            with context.Manager() as manager:
+                items = manager.list()
+                with context.Pool(2) as pool:
+                    pool.starmap(add, [(items, number) for number in range(10)])
+                assert sorted(items) == list(range(10))
+        """,
+        method,
+    )
+
+
+def test_a_dropped_executor_finishes_its_map(program) -> None:
+    program("""
+        import gc
+        from concurrent.futures import ProcessPoolExecutor
+
+        if __name__ == "__main__":
+            executor = ProcessPoolExecutor(2)
+            results = executor.map(abs, range(-5, 5))
+            processes = executor._processes
+            manager, queue = executor._executor_manager_thread, executor._call_queue
+            del executor
+            gc.collect()
+            manager.join()
+            queue.join_thread()
+            for process in processes.values():
+                process.join()
+            assert list(results) == [5, 4, 3, 2, 1, 0, 1, 2, 3, 4]
+    """)

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The engine of the drop-in's pools: starts workers as the standard library's contexts do.
+
+1. fork forks the caller whatever threads it has, with CPython's own warning.
+2. What only inheritance may carry (locks, queues, connections) can stand in `initargs`. Workers
+   that come from a copy of this process find the very objects; for fresh interpreters they are
+   pickled as for a process being spawned, and a descriptor travels as its place in this process.
+3. Fresh interpreters have this process's `authkey`, so that proxies of managers work in them.
+
+Module state: `_inherited`, initializers by token, kept while their engine lives.
+Design: docs/design/drop_in.md
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import itertools
+import multiprocessing
+import multiprocessing.context
+import os
+import sys
+import threading
+import warnings
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from shoal import _engine, _pickling
+
+_context_module: Any = multiprocessing.context
+_STARTS = {"fork": "fork", "spawn": "spawn", "forkserver": "zygote"}
+_PIDFD_GETFD = 438  # the number of the system call, the same on all architectures
+
+_tokens = itertools.count()
+_inherited: dict[int, tuple[Callable[..., object], tuple[Any, ...]]] = {}
+
+
+class DropInEngine(_engine.Engine):
+    """An engine with the start method, and the initializer's rights, of a context."""
+
+    def __init__(
+        self,
+        context: multiprocessing.context.BaseContext,
+        workers: int | None,
+        initializer: Callable[..., object] | None,
+        initargs: tuple[Any, ...],
+        tasks_per_worker: int | None,
+        name: str,
+    ) -> None:
+        method = context.get_start_method()
+        self.force_fork = method == "fork"
+        self._descriptors: list[int] = []
+        weakref.finalize(self, _close_all, self._descriptors).atexit = False
+        if self.force_fork:
+            _warn_about_threads()
+        else:
+            # A main module that is just being imported in a child must not make pools: a fork bomb.
+            from multiprocessing.spawn import _check_not_importing_main  # type: ignore[attr-defined]
+
+            _check_not_importing_main()
+        start = _STARTS[method]
+        super().__init__(workers, initializer, initargs, tasks_per_worker, start, name)
+
+    def store_startup(self) -> None:
+        """Called once the template is decided: does a worker inherit this process's memory?"""
+        if self._agent.template.startswith("a snapshot"):
+            if self._startup is not None:
+                token = next(_tokens)
+                _inherited[token] = self._startup
+                weakref.finalize(self, _inherited.pop, token, None).atexit = False
+                self._startup = _run_inherited, (token,)
+            super().store_startup()
+            return
+        authkey = bytes(multiprocessing.current_process().authkey)
+        self._startup = _run_in_fresh_interpreter, (authkey, *(self._startup or ()))
+        _pickling._look_at_registrations()  # of what is shared by inheritance, such as Values
+        _context_module.set_spawning_popen(_Spawning(self._descriptors))
+        try:
+            super().store_startup()
+        finally:
+            _context_module.set_spawning_popen(None)
+
+
+def _run_inherited(token: int) -> None:
+    initializer, initargs = _inherited[token]
+    initializer(*initargs)
+
+
+def _run_in_fresh_interpreter(
+    authkey: bytes, initializer: Callable[..., object] | None = None, initargs: Any = ()
+) -> None:
+    multiprocessing.current_process().authkey = authkey
+    if initializer is not None:
+        initializer(*initargs)
+
+
+class _Spawning:
+    """Stands for the process being spawned while what it will inherit is pickled."""
+
+    def __init__(self, kept: list[int]) -> None:
+        self._kept = kept
+
+    def duplicate_for_child(self, fd: int) -> int:
+        self._kept.append(os.dup(fd))
+        return self._kept[-1]
+
+    @staticmethod
+    def DupFd(fd: int) -> DescriptorElsewhere:
+        return DescriptorElsewhere(os.getpid(), fd)
+
+
+class DescriptorElsewhere:
+    """A descriptor by its place in the process that pickled it, which keeps it open meanwhile."""
+
+    def __init__(self, pid: int, fd: int) -> None:
+        self._pid = pid
+        self._fd = fd
+        self._mode = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
+
+    def detach(self) -> int:
+        """A descriptor of this process: pipes and files are opened again, sockets are fetched."""
+        try:
+            flags = self._mode | os.O_NONBLOCK | os.O_CLOEXEC
+            fd = os.open(f"/proc/{self._pid}/fd/{self._fd}", flags)
+        except OSError:
+            return self._fetch()
+        os.set_blocking(fd, True)
+        return fd
+
+    def _fetch(self) -> int:
+        pidfd = os.pidfd_open(self._pid)
+        try:
+            libc = ctypes.CDLL(None, use_errno=True)
+            fd: int = libc.syscall(_PIDFD_GETFD, pidfd, self._fd, 0)
+            if fd < 0:
+                number = ctypes.get_errno()
+                raise OSError(number, f"can't fetch descriptor {self._fd} of process {self._pid}")
+            return fd
+        finally:
+            os.close(pidfd)
+
+
+def _close_all(descriptors: list[int]) -> None:
+    while descriptors:
+        os.close(descriptors.pop())
+
+
+def _warn_about_threads() -> None:
+    """CPython's own warning of a fork from a process with threads, where it has one."""
+    if sys.version_info >= (3, 12) and threading.active_count() > 1:
+        text = f"This process (pid={os.getpid()}) is multi-threaded, use of fork() may lead to"
+        warnings.warn(f"{text} deadlocks in the child.", DeprecationWarning, stacklevel=5)
