@@ -3,6 +3,7 @@
 
 #include <cctype>
 #include <cstring>
+#include <initializer_list>
 
 namespace shoal::codec::python {
 
