@@ -5,7 +5,6 @@ set(shoal_googletest_sources "/usr/src/googletest" CACHE PATH "Sources of Google
 if(EXISTS "${shoal_googletest_sources}/CMakeLists.txt")
   set(INSTALL_GTEST OFF)
   set(BUILD_GMOCK OFF)
-  set(CMAKE_WARN_DEPRECATED OFF)
   add_subdirectory("${shoal_googletest_sources}" googletest EXCLUDE_FROM_ALL SYSTEM)
   add_library(shoal_gtest_main ALIAS gtest_main)
 else()
