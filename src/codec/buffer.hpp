@@ -38,7 +38,8 @@ class Buffer {
 
   // Room for `count` bytes at the end; they become part of the buffer.
   std::byte* extend(std::size_t count) {
-    if (capacity_ - size_ < count) [[unlikely]] grow(count);
+    if (capacity_ - size_ < count) [[unlikely]]
+      grow(count);
     std::byte* const at = data_ + size_;
     size_ += count;
     return at;

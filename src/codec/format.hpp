@@ -23,24 +23,24 @@
 namespace shoal::codec {
 
 // Notation: u8 u16 u32 u64 i8.. f64 little endian; size = u8 below 254, or 254 u32, or 255 u64;
-// raw = size, then so many bytes; attached = size (index of the attachment), u64 (bytes used of it).
+// raw = size, then so many bytes; attached = size (index of the attachment), u64 (bytes used).
 enum class Tag : std::uint8_t {
   kInvalid = 0,
   kNone = 1,
   kFalse = 2,
   kTrue = 3,
-  kInt8 = 4,      // i8
-  kInt16 = 5,     // i16
-  kInt32 = 6,     // i32
-  kInt64 = 7,     // i64
-  kBigInt = 8,    // raw: two's complement, little endian
-  kFloat = 9,     // f64
-  kComplex = 10,  // f64 f64
-  kAscii = 11,    // raw: characters 0 to 127
-  kUcs1 = 12,     // raw: characters of one byte, one of them 128 or above
-  kUcs2 = 13,     // raw: characters of two bytes
-  kUcs4 = 14,     // raw: characters of four bytes
-  kBytes = 15,    // raw
+  kInt8 = 4,                // i8
+  kInt16 = 5,               // i16
+  kInt32 = 6,               // i32
+  kInt64 = 7,               // i64
+  kBigInt = 8,              // raw: two's complement, little endian
+  kFloat = 9,               // f64
+  kComplex = 10,            // f64 f64
+  kAscii = 11,              // raw: characters 0 to 127
+  kUcs1 = 12,               // raw: characters of one byte, one of them 128 or above
+  kUcs2 = 13,               // raw: characters of two bytes
+  kUcs4 = 14,               // raw: characters of four bytes
+  kBytes = 15,              // raw
   kByteArray = 16,          // raw
   kTextAttached = 17,       // u8 (kAscii, kUcs1, kUcs2, kUcs4), attached
   kBytesAttached = 18,      // attached
@@ -50,16 +50,16 @@ enum class Tag : std::uint8_t {
   kDict = 22,               // size, so many pairs of values: key, value
   kSet = 23,                // size, so many values
   kFrozenSet = 24,          // size, so many values
-  kReference = 25,   // size: distance back from this tag to that of the value meant (invariant 4)
-  kRange = 26,       // three values, integers: start, stop, step
-  kDate = 27,        // u16 year, u8 month, u8 day
-  kTime = 28,        // u8 hour, u8 minute, u8 second, u32 microsecond, u8 fold, u8 zone (Zone)
-  kDateTime = 29,    // as kDate, then as kTime
-  kTimeDelta = 30,   // i32 days, i32 seconds, i32 microseconds
-  kArray = 31,       // array header, raw (the elements)
+  kReference = 25,  // size: distance back from this tag to that of the value meant (invariant 4)
+  kRange = 26,      // three values, integers: start, stop, step
+  kDate = 27,       // u16 year, u8 month, u8 day
+  kTime = 28,       // u8 hour, u8 minute, u8 second, u32 microsecond, u8 fold, u8 zone (Zone)
+  kDateTime = 29,   // as kDate, then as kTime
+  kTimeDelta = 30,  // i32 days, i32 seconds, i32 microseconds
+  kArray = 31,      // array header, raw (the elements)
   kArrayAttached = 32,  // array header, attached
   kScalar = 33,         // u8 (Element), the element (a numpy scalar)
-  kPickle = 34,  // raw (what it is, for error messages), then chunk (the pickle), size, so many chunks
+  kPickle = 34,         // raw (what it is, in words), chunk (the pickle), size, so many chunks
 };
 inline constexpr std::uint8_t kTagCount = 35;
 

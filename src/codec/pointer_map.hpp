@@ -29,7 +29,8 @@ class PointerMap {
   // The number kept for `key`, which is `fresh` when the key is new (`inserted` tells). The
   // pointer is valid until the next call.
   std::uint64_t* find_or_insert(const void* key, std::uint64_t fresh, bool& inserted) {
-    if ((count_ + 1) * 2 > slots_.size()) [[unlikely]] grow();
+    if ((count_ + 1) * 2 > slots_.size()) [[unlikely]]
+      grow();
     Slot& slot = probe(key);
     inserted = slot.epoch != epoch_;
     if (inserted) {

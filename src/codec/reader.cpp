@@ -83,8 +83,11 @@ bool Reader::skip() noexcept {
 bool Reader::read(Tag tag, std::size_t tag_offset, Item& out) noexcept {
   out.count = 0;
   switch (tag) {
-    case Tag::kInvalid: break;
-    case Tag::kNone: out.kind = Kind::kNone; return true;
+    case Tag::kInvalid:
+      break;
+    case Tag::kNone:
+      out.kind = Kind::kNone;
+      return true;
     case Tag::kFalse:
     case Tag::kTrue:
       out.kind = Kind::kBool;
@@ -95,21 +98,26 @@ bool Reader::read(Tag tag, std::size_t tag_offset, Item& out) noexcept {
     case Tag::kInt32:
     case Tag::kInt64:
     case Tag::kFloat:
-    case Tag::kComplex: return read_number(tag, out);
+    case Tag::kComplex:
+      return read_number(tag, out);
     case Tag::kTuple:
     case Tag::kList:
     case Tag::kDict:
     case Tag::kSet:
     case Tag::kFrozenSet:
-    case Tag::kRange: return read_container(tag, out);
+    case Tag::kRange:
+      return read_container(tag, out);
     case Tag::kDate:
     case Tag::kTime:
     case Tag::kDateTime:
-    case Tag::kTimeDelta: return read_date(tag, out);
+    case Tag::kTimeDelta:
+      return read_date(tag, out);
     case Tag::kArray:
     case Tag::kArrayAttached:
-    case Tag::kScalar: return read_array(tag, out);
-    case Tag::kPickle: return read_pickle(out);
+    case Tag::kScalar:
+      return read_array(tag, out);
+    case Tag::kPickle:
+      return read_pickle(out);
     case Tag::kReference: {
       std::uint64_t distance;
       out.kind = Kind::kReference;
@@ -117,7 +125,8 @@ bool Reader::read(Tag tag, std::size_t tag_offset, Item& out) noexcept {
       out.target = tag_offset - static_cast<std::size_t>(distance);
       return true;
     }
-    default: return read_data(tag, out);
+    default:
+      return read_data(tag, out);
   }
   return fail("unknown kind of value");
 }
@@ -130,11 +139,16 @@ bool Reader::read_number(Tag tag, Item& out) noexcept {
   };
   out.kind = Kind::kInt;
   switch (tag) {
-    case Tag::kInt8: return take_int(std::int8_t{});
-    case Tag::kInt16: return take_int(std::int16_t{});
-    case Tag::kInt32: return take_int(std::int32_t{});
-    case Tag::kInt64: return take_int(std::int64_t{});
-    default: break;
+    case Tag::kInt8:
+      return take_int(std::int8_t{});
+    case Tag::kInt16:
+      return take_int(std::int16_t{});
+    case Tag::kInt32:
+      return take_int(std::int32_t{});
+    case Tag::kInt64:
+      return take_int(std::int64_t{});
+    default:
+      break;
   }
   out.kind = tag == Tag::kFloat ? Kind::kFloat : Kind::kComplex;
   if (!in_.take(out.real)) return fail("cut off inside a float");
@@ -146,11 +160,15 @@ bool Reader::read_data(Tag tag, Item& out) noexcept {
   bool attached = false;
   out.text_tag = tag;
   switch (tag) {
-    case Tag::kBigInt: out.kind = Kind::kBigInt; break;
+    case Tag::kBigInt:
+      out.kind = Kind::kBigInt;
+      break;
     case Tag::kAscii:
     case Tag::kUcs1:
     case Tag::kUcs2:
-    case Tag::kUcs4: out.kind = Kind::kText; break;
+    case Tag::kUcs4:
+      out.kind = Kind::kText;
+      break;
     case Tag::kTextAttached:
       out.kind = Kind::kText;
       attached = true;
@@ -168,7 +186,8 @@ bool Reader::read_data(Tag tag, Item& out) noexcept {
       out.kind = Kind::kByteArray;
       attached = tag == Tag::kByteArrayAttached;
       break;
-    default: return fail("unknown kind of value");
+    default:
+      return fail("unknown kind of value");
   }
   if (attached ? out.data.take_attached(in_, view_) : out.data.take_raw(in_)) return true;
   return fail("bad data");
@@ -177,10 +196,18 @@ bool Reader::read_data(Tag tag, Item& out) noexcept {
 bool Reader::read_container(Tag tag, Item& out) noexcept {
   std::uint64_t values_per_item = 1;
   switch (tag) {
-    case Tag::kTuple: out.kind = Kind::kTuple; break;
-    case Tag::kList: out.kind = Kind::kList; break;
-    case Tag::kSet: out.kind = Kind::kSet; break;
-    case Tag::kFrozenSet: out.kind = Kind::kFrozenSet; break;
+    case Tag::kTuple:
+      out.kind = Kind::kTuple;
+      break;
+    case Tag::kList:
+      out.kind = Kind::kList;
+      break;
+    case Tag::kSet:
+      out.kind = Kind::kSet;
+      break;
+    case Tag::kFrozenSet:
+      out.kind = Kind::kFrozenSet;
+      break;
     case Tag::kDict:
       out.kind = Kind::kDict;
       values_per_item = 2;
@@ -289,9 +316,12 @@ std::string from_characters(std::span<const std::byte> bytes) {
 
 std::string text_utf8(const Item& item) {
   switch (item.text_tag) {
-    case Tag::kUcs2: return from_characters<std::uint16_t>(item.bytes());
-    case Tag::kUcs4: return from_characters<std::uint32_t>(item.bytes());
-    default: return from_characters<std::uint8_t>(item.bytes());
+    case Tag::kUcs2:
+      return from_characters<std::uint16_t>(item.bytes());
+    case Tag::kUcs4:
+      return from_characters<std::uint32_t>(item.bytes());
+    default:
+      return from_characters<std::uint8_t>(item.bytes());
   }
 }
 

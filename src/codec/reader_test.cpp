@@ -129,8 +129,8 @@ TEST(Reader, AnAttachmentThatIsNoBlockIsRefused) {
 
 TEST(Writer, RefusesWhatIsNotUtf8) {
   MessageBuilder builder;
-  for (const char* const bad : {"\xFF", "\xC3", "\xC0\x80", "\xE2\x82", "\xF8\x88\x80\x80",
-                                "\xF4\x90\x80\x80"}) {
+  for (const char* const bad :
+       {"\xFF", "\xC3", "\xC0\x80", "\xE2\x82", "\xF8\x88\x80\x80", "\xF4\x90\x80\x80"}) {
     EXPECT_THROW(write_text(builder, bad), std::invalid_argument);
   }
 }

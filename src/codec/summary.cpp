@@ -16,8 +16,8 @@ constexpr std::size_t kLongestText = 60;
 
 const char* element_name(Element element) noexcept {
   static constexpr const char* kNames[] = {
-      "?",       "bool",    "int8",    "int16",      "int32",     "int64",
-      "uint8",   "uint16",  "uint32",  "uint64",     "float16",   "float32",
+      "?",       "bool",     "int8",      "int16",      "int32",      "int64",
+      "uint8",   "uint16",   "uint32",    "uint64",     "float16",    "float32",
       "float64", "float128", "complex64", "complex128", "complex256", "dtype",
   };
   static_assert(std::size(kNames) == kElementCount);
@@ -33,17 +33,25 @@ class Summary {
     Item item;
     if (!reader.next(item)) return false;
     switch (item.kind) {
-      case Kind::kTuple: return sequence(reader, item, "(", item.count == 1 ? ",)" : ")", depth);
-      case Kind::kList: return sequence(reader, item, "[", "]", depth);
-      case Kind::kDict: return sequence(reader, item, "{", "}", depth);
-      case Kind::kSet: return sequence(reader, item, item.count == 0 ? "set(" : "{", item.count == 0 ? ")" : "}", depth);
-      case Kind::kFrozenSet: return sequence(reader, item, "frozenset({", "})", depth);
-      case Kind::kRange: return sequence(reader, item, "range(", ")", depth);
+      case Kind::kTuple:
+        return sequence(reader, item, "(", item.count == 1 ? ",)" : ")", depth);
+      case Kind::kList:
+        return sequence(reader, item, "[", "]", depth);
+      case Kind::kDict:
+        return sequence(reader, item, "{", "}", depth);
+      case Kind::kSet:
+        return sequence(reader, item, item.count == 0 ? "set(" : "{", item.count == 0 ? ")" : "}",
+                        depth);
+      case Kind::kFrozenSet:
+        return sequence(reader, item, "frozenset({", "})", depth);
+      case Kind::kRange:
+        return sequence(reader, item, "range(", ")", depth);
       case Kind::kReference: {
         Reader again(view_, item.target);
         return depth < kDeepest ? value(again, depth + 1) : add("...");
       }
-      default: return leaf(item);
+      default:
+        return leaf(item);
     }
   }
 
@@ -78,24 +86,34 @@ class Summary {
 
   bool leaf(const Item& item) {
     switch (item.kind) {
-      case Kind::kNone: return add("None");
-      case Kind::kBool: return add(item.integer != 0 ? "True" : "False");
-      case Kind::kInt: return add(std::to_string(item.integer));
-      case Kind::kBigInt: return add("<int of " + std::to_string(item.data.size) + " bytes>");
-      case Kind::kFloat: return real(item.real);
+      case Kind::kNone:
+        return add("None");
+      case Kind::kBool:
+        return add(item.integer != 0 ? "True" : "False");
+      case Kind::kInt:
+        return add(std::to_string(item.integer));
+      case Kind::kBigInt:
+        return add("<int of " + std::to_string(item.data.size) + " bytes>");
+      case Kind::kFloat:
+        return real(item.real);
       case Kind::kComplex:
         add("(");
         real(item.real);
         add(item.imaginary < 0 ? "" : "+");
         return real(item.imaginary) && add("j)");
-      case Kind::kText: return text(item);
+      case Kind::kText:
+        return text(item);
       case Kind::kBytes:
-      case Kind::kByteArray: return raw(item);
-      case Kind::kArray: return array(item);
-      case Kind::kScalar: return add(element_name(item.array.element)) && scalar(item);
+      case Kind::kByteArray:
+        return raw(item);
+      case Kind::kArray:
+        return array(item);
+      case Kind::kScalar:
+        return add(element_name(item.array.element)) && scalar(item);
       case Kind::kPickle:
         return add("<") && escaped(item.bytes(), '\0') && add(">");
-      default: return date(item);
+      default:
+        return date(item);
     }
   }
 
@@ -173,18 +191,42 @@ class Summary {
   bool scalar(const Item& item) {
     add("(");
     switch (item.array.element) {
-      case Element::kBool: add(element<std::uint8_t>(item) != 0 ? "True" : "False"); break;
-      case Element::kInt8: add(std::to_string(element<std::int8_t>(item))); break;
-      case Element::kInt16: add(std::to_string(element<std::int16_t>(item))); break;
-      case Element::kInt32: add(std::to_string(element<std::int32_t>(item))); break;
-      case Element::kInt64: add(std::to_string(element<std::int64_t>(item))); break;
-      case Element::kUInt8: add(std::to_string(element<std::uint8_t>(item))); break;
-      case Element::kUInt16: add(std::to_string(element<std::uint16_t>(item))); break;
-      case Element::kUInt32: add(std::to_string(element<std::uint32_t>(item))); break;
-      case Element::kUInt64: add(std::to_string(element<std::uint64_t>(item))); break;
-      case Element::kFloat32: real(static_cast<double>(element<float>(item))); break;
-      case Element::kFloat64: real(element<double>(item)); break;
-      default: add("..."); break;
+      case Element::kBool:
+        add(element<std::uint8_t>(item) != 0 ? "True" : "False");
+        break;
+      case Element::kInt8:
+        add(std::to_string(element<std::int8_t>(item)));
+        break;
+      case Element::kInt16:
+        add(std::to_string(element<std::int16_t>(item)));
+        break;
+      case Element::kInt32:
+        add(std::to_string(element<std::int32_t>(item)));
+        break;
+      case Element::kInt64:
+        add(std::to_string(element<std::int64_t>(item)));
+        break;
+      case Element::kUInt8:
+        add(std::to_string(element<std::uint8_t>(item)));
+        break;
+      case Element::kUInt16:
+        add(std::to_string(element<std::uint16_t>(item)));
+        break;
+      case Element::kUInt32:
+        add(std::to_string(element<std::uint32_t>(item)));
+        break;
+      case Element::kUInt64:
+        add(std::to_string(element<std::uint64_t>(item)));
+        break;
+      case Element::kFloat32:
+        real(static_cast<double>(element<float>(item)));
+        break;
+      case Element::kFloat64:
+        real(element<double>(item));
+        break;
+      default:
+        add("...");
+        break;
     }
     return add(")");
   }
@@ -203,8 +245,8 @@ class Summary {
       add(shown);
     }
     if (item.kind != Kind::kDate) {
-      std::snprintf(shown, sizeof shown, " %02u:%02u:%02u.%06u%s", item.time.hour,
-                    item.time.minute, item.time.second, item.time.microsecond,
+      std::snprintf(shown, sizeof shown, " %02u:%02u:%02u.%06u%s", item.time.hour, item.time.minute,
+                    item.time.second, item.time.microsecond,
                     item.time.zone == static_cast<std::uint8_t>(Zone::kUtc) ? " UTC" : "");
       add(shown);
     }

@@ -152,8 +152,12 @@ def test_sharing_inside_a_value_is_kept_as_pickle_keeps_it(
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 253, 254, 255, 65_535, 65_536, 300_000])
-@pytest.mark.parametrize("make", [bytes, bytearray, lambda n: "x" * n, lambda n: "é" * n,
-                                  lambda n: "€" * n, lambda n: "😀" * n, lambda n: [None] * n])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [bytes, bytearray]
+    + [lambda n, c=c: c * n for c in ("x", "é", "€", "😀")]
+    + [lambda n: [None] * n],
+)
 def test_sizes_around_every_limit(make: Any, size: int) -> None:
     value = make(size)
     message = core.codec_encode(value)
@@ -389,7 +393,8 @@ def test_inline_words_keep_type_and_value(value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [None, True, False, 0, -1, 2**60 - 1, -(2**60), 1.5, "abcdefg", b"abcdefg", (), "", b""]
+    "value",
+    [None, True, False, 0, -1, 2**60 - 1, -(2**60), 1.5, "abcdefg", b"abcdefg", (), "", b""],
 )
 def test_small_values_have_inline_words(value: Any) -> None:
     assert core.codec_to_word(value) is not None

@@ -8,8 +8,7 @@ namespace shoal::codec::python {
 namespace {
 
 struct Block {
-  PyObject_HEAD
-  arena::Member* member;
+  PyObject_HEAD arena::Member* member;
   arena::Handle handle;  // 0 after it was handed on
   void* data;
   Py_ssize_t size;
@@ -103,8 +102,7 @@ PyObject* whole_block_of(const Numpy& numpy, PyObject* array, std::size_t size) 
   const ArrayFields* fields = array_fields(array);
   const void* const data = fields->data;
   // Through views of views (reshape, transpose), each referred to by the next one only.
-  while (fields->weak_references == nullptr && fields->base != nullptr &&
-         is_unique(fields->base)) {
+  while (fields->weak_references == nullptr && fields->base != nullptr && is_unique(fields->base)) {
     PyObject* const base = fields->base;
     if (Py_TYPE(base) == &block_type) {
       const Block* const block = as_block(base);

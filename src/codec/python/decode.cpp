@@ -56,35 +56,61 @@ PyObject* Decoder::reference(std::size_t tag_offset) {
 
 PyObject* Decoder::tagged(Tag tag) {
   switch (tag) {
-    case Tag::kNone: Py_RETURN_NONE;
-    case Tag::kFalse: Py_RETURN_FALSE;
-    case Tag::kTrue: Py_RETURN_TRUE;
-    case Tag::kInt8: return integer<std::int8_t>();
-    case Tag::kInt16: return integer<std::int16_t>();
-    case Tag::kInt32: return integer<std::int32_t>();
-    case Tag::kInt64: return integer<std::int64_t>();
-    case Tag::kBigInt: return big_int();
-    case Tag::kFloat: return real();
-    case Tag::kComplex: return complex();
+    case Tag::kNone:
+      Py_RETURN_NONE;
+    case Tag::kFalse:
+      Py_RETURN_FALSE;
+    case Tag::kTrue:
+      Py_RETURN_TRUE;
+    case Tag::kInt8:
+      return integer<std::int8_t>();
+    case Tag::kInt16:
+      return integer<std::int16_t>();
+    case Tag::kInt32:
+      return integer<std::int32_t>();
+    case Tag::kInt64:
+      return integer<std::int64_t>();
+    case Tag::kBigInt:
+      return big_int();
+    case Tag::kFloat:
+      return real();
+    case Tag::kComplex:
+      return complex();
     case Tag::kAscii:
     case Tag::kUcs1:
     case Tag::kUcs2:
-    case Tag::kUcs4: return text(tag);
-    case Tag::kTextAttached: return attached_text();
-    case Tag::kTuple: return tuple();
-    case Tag::kList: return list();
-    case Tag::kDict: return dict();
-    case Tag::kSet: return set(false);
-    case Tag::kFrozenSet: return set(true);
-    case Tag::kRange: return range();
-    case Tag::kDate: return date();
-    case Tag::kTime: return time();
-    case Tag::kDateTime: return date_time();
-    case Tag::kTimeDelta: return time_delta();
-    case Tag::kArray: return array(false);
-    case Tag::kArrayAttached: return array(true);
-    case Tag::kScalar: return scalar();
-    case Tag::kPickle: return pickle();
+    case Tag::kUcs4:
+      return text(tag);
+    case Tag::kTextAttached:
+      return attached_text();
+    case Tag::kTuple:
+      return tuple();
+    case Tag::kList:
+      return list();
+    case Tag::kDict:
+      return dict();
+    case Tag::kSet:
+      return set(false);
+    case Tag::kFrozenSet:
+      return set(true);
+    case Tag::kRange:
+      return range();
+    case Tag::kDate:
+      return date();
+    case Tag::kTime:
+      return time();
+    case Tag::kDateTime:
+      return date_time();
+    case Tag::kTimeDelta:
+      return time_delta();
+    case Tag::kArray:
+      return array(false);
+    case Tag::kArrayAttached:
+      return array(true);
+    case Tag::kScalar:
+      return scalar();
+    case Tag::kPickle:
+      return pickle();
     case Tag::kBytes:
     case Tag::kByteArray:
     case Tag::kBytesAttached:
@@ -98,7 +124,8 @@ PyObject* Decoder::tagged(Tag tag) {
       return array ? new_byte_array(data.bytes, data.size) : new_bytes(data.bytes, data.size);
     }
     case Tag::kInvalid:
-    case Tag::kReference: break;
+    case Tag::kReference:
+      break;
   }
   return fail("unknown kind of value");
 }

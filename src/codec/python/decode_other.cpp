@@ -68,8 +68,7 @@ PyObject* Decoder::time_delta() {
   if (dates == nullptr) return nullptr;
   DeltaParts delta;
   if (!delta.take(in_)) return fail("bad timedelta");
-  return dates->Delta_FromDelta(delta.days, delta.seconds, delta.microseconds, 1,
-                                dates->DeltaType);
+  return dates->Delta_FromDelta(delta.days, delta.seconds, delta.microseconds, 1, dates->DeltaType);
 }
 
 PyObject* Decoder::array(bool attached) {

@@ -20,7 +20,8 @@ bool Encoder::other(PyObject* object, bool sole) {
   if (type == &PyComplex_Type) return has_no_registration(type) && complex(object);
   if (type == &PyRange_Type) return has_no_registration(type) && range(object);
   if (const Numpy* const numpy = Numpy::if_loaded()) {
-    if (type == numpy->array_type()) return has_no_registration(type) && array(*numpy, object, sole);
+    if (type == numpy->array_type())
+      return has_no_registration(type) && array(*numpy, object, sole);
     Element element;
     if (numpy->element_of_scalar(type, &element)) {
       return has_no_registration(type) && scalar(*numpy, object, element);

@@ -37,8 +37,9 @@ Function entry(void** table, TableEntry number) noexcept {
 
 // In the order of Element.
 constexpr const char* kDtypeNames[] = {
-    "",       "bool",   "int8",   "int16",   "int32",   "int64",      "uint8",     "uint16",     "uint32",
-    "uint64", "float16", "float32", "float64", "longdouble", "complex64", "complex128", "clongdouble",
+    "",        "bool",       "int8",      "int16",      "int32",       "int64",
+    "uint8",   "uint16",     "uint32",    "uint64",     "float16",     "float32",
+    "float64", "longdouble", "complex64", "complex128", "clongdouble",
 };
 
 bool attribute_is(PyObject* object, const char* name, PyObject* expected) noexcept {
@@ -179,7 +180,8 @@ PyObject* Numpy::new_array(PyObject* dtype, int dimensions, const Py_ssize_t* sh
                            bool first_fastest, void* data) const noexcept {
   int flags = first_fastest ? kArrayFContiguous : 0;
   if (data != nullptr) {
-    flags = (first_fastest ? kArrayFContiguous : kArrayCContiguous) | kArrayAligned | kArrayWritable;
+    flags =
+        (first_fastest ? kArrayFContiguous : kArrayCContiguous) | kArrayAligned | kArrayWritable;
   }
   Py_INCREF(dtype);  // stolen by the call
   return entry<NewFromDescrFunction>(table_, kNewFromDescr)(array_type_, dtype, dimensions, shape,

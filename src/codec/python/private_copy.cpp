@@ -41,7 +41,7 @@ std::uint32_t greatest(const void* data, std::size_t length) noexcept {
   return most;
 }
 
-constexpr std::uint64_t kHighBits = 0x8080808080808080u;    // of bytes
+constexpr std::uint64_t kHighBits = 0x8080808080808080u;  // of bytes
 
 std::uint16_t union_of_high_bytes(const void* data, std::size_t size) noexcept {
   const auto* const characters = static_cast<const std::uint16_t*>(data);
@@ -53,9 +53,12 @@ std::uint16_t union_of_high_bytes(const void* data, std::size_t size) noexcept {
 // Whether a str made for this kind has the characters that CPython requires of the kind.
 bool is_canonical(Tag kind, const void* data, std::size_t size) noexcept {
   switch (kind) {
-    case Tag::kAscii: return (union_of(data, size) & kHighBits) == 0;
-    case Tag::kUcs1: return (union_of(data, size) & kHighBits) != 0;
-    case Tag::kUcs2: return union_of_high_bytes(data, size) != 0;
+    case Tag::kAscii:
+      return (union_of(data, size) & kHighBits) == 0;
+    case Tag::kUcs1:
+      return (union_of(data, size) & kHighBits) != 0;
+    case Tag::kUcs2:
+      return union_of_high_bytes(data, size) != 0;
     default: {
       const auto most = greatest(data, size / sizeof(Py_UCS4));
       return most >= 0x10000 && most <= 0x10FFFF;
@@ -85,11 +88,19 @@ PyObject* new_text(Tag kind, const std::byte* bytes, std::size_t size) {
   std::size_t width = 1;
   Py_UCS4 limit = 0x7F;
   switch (kind) {
-    case Tag::kAscii: break;
-    case Tag::kUcs1: limit = 0xFF; break;
-    case Tag::kUcs2: width = 2, limit = 0xFFFF; break;
-    case Tag::kUcs4: width = 4, limit = 0x10FFFF; break;
-    default: return nullptr;
+    case Tag::kAscii:
+      break;
+    case Tag::kUcs1:
+      limit = 0xFF;
+      break;
+    case Tag::kUcs2:
+      width = 2, limit = 0xFFFF;
+      break;
+    case Tag::kUcs4:
+      width = 4, limit = 0x10FFFF;
+      break;
+    default:
+      return nullptr;
   }
   const std::size_t length = size / width;
   if (length * width != size) return nullptr;
@@ -102,7 +113,8 @@ PyObject* new_text(Tag kind, const std::byte* bytes, std::size_t size) {
   if (text == nullptr) return nullptr;
   void* const data = PyUnicode_DATA(text);
   fill(data, bytes, size);
-  if (is_canonical(kind, data, size)) [[likely]] return text;
+  if (is_canonical(kind, data, size)) [[likely]]
+    return text;
   Py_DECREF(text);
   return nullptr;
 }

@@ -32,7 +32,8 @@ PyObject* copyreg_own() noexcept {
 PyObject* forking_table() noexcept {
   static PyObject* table = nullptr;
   if (table == nullptr) {
-    PyObject* const pickler = attribute(loaded_module("multiprocessing.reduction"), "ForkingPickler");
+    PyObject* const pickler =
+        attribute(loaded_module("multiprocessing.reduction"), "ForkingPickler");
     table = attribute(pickler, "_extra_reducers");
     Py_XDECREF(pickler);
   }

@@ -59,20 +59,27 @@ bool text_word(PyObject* object, std::uint64_t* word) noexcept {
   }
   const auto length = static_cast<std::size_t>(PyUnicode_GET_LENGTH(object));
   if (length > kMostBytes || !PyUnicode_IS_ASCII(object)) return false;
-  *word = length == 0 ? make(kConstant, kEmptyText)
-                      : make_short(kText, PyUnicode_DATA(object), length);
+  *word =
+      length == 0 ? make(kConstant, kEmptyText) : make_short(kText, PyUnicode_DATA(object), length);
   return true;
 }
 
 PyObject* from_constant(std::uint64_t payload) {
   switch (payload) {
-    case kNone: Py_RETURN_NONE;
-    case kFalse: Py_RETURN_FALSE;
-    case kTrue: Py_RETURN_TRUE;
-    case kEmptyTuple: return PyTuple_New(0);
-    case kEmptyText: return PyUnicode_New(0, 0);
-    case kEmptyBytes: return PyBytes_FromStringAndSize(nullptr, 0);
-    default: break;
+    case kNone:
+      Py_RETURN_NONE;
+    case kFalse:
+      Py_RETURN_FALSE;
+    case kTrue:
+      Py_RETURN_TRUE;
+    case kEmptyTuple:
+      return PyTuple_New(0);
+    case kEmptyText:
+      return PyUnicode_New(0, 0);
+    case kEmptyBytes:
+      return PyBytes_FromStringAndSize(nullptr, 0);
+    default:
+      break;
   }
   PyErr_SetString(PyExc_ValueError, "shoal: unknown inline word");
   return nullptr;
@@ -96,15 +103,17 @@ bool to_word(PyObject* object, std::uint64_t* word) noexcept {
   if (type != &PyBytes_Type) return false;
   const auto size = static_cast<std::size_t>(PyBytes_GET_SIZE(object));
   if (size > kMostBytes) return false;
-  *word = size == 0 ? make(kConstant, kEmptyBytes)
-                    : make_short(kRaw, PyBytes_AS_STRING(object), size);
+  *word =
+      size == 0 ? make(kConstant, kEmptyBytes) : make_short(kRaw, PyBytes_AS_STRING(object), size);
   return true;
 }
 
 PyObject* from_word(std::uint64_t word) {
   switch (word & kTagMask) {
-    case kInt: return PyLong_FromLongLong(static_cast<std::int64_t>(word) >> 3);
-    case kConstant: return from_constant(word >> 3);
+    case kInt:
+      return PyLong_FromLongLong(static_cast<std::int64_t>(word) >> 3);
+    case kConstant:
+      return from_constant(word >> 3);
     case kReal: {
       const std::uint64_t bits = word & ~kTagMask;
       double number;
@@ -121,7 +130,8 @@ PyObject* from_word(std::uint64_t word) {
       if (PyObject* const text = new_text(Tag::kAscii, bytes, size)) return text;
       break;
     }
-    default: break;
+    default:
+      break;
   }
   if (PyErr_Occurred() == nullptr) {
     PyErr_SetString(PyExc_ValueError, "shoal: unknown inline word");
