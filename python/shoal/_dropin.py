@@ -14,9 +14,11 @@ Design: docs/design/drop_in.md
 
 from __future__ import annotations
 
+import builtins
 import concurrent.futures.process as stock_futures
 import multiprocessing
 import multiprocessing.pool as stock_pool
+import pickle
 import threading
 import time
 import warnings
@@ -27,7 +29,8 @@ from typing import Any
 
 from shoal import _engine, _executor, _futures, _pool
 from shoal._dropin_engine import DropInEngine
-from shoal._stock_view import WorkerView, view_workers
+from shoal._stock_view import WorkerView, view_workers, wait_for_a_beginning
+from shoal.errors import InitializerFailed
 
 _PREFIXES = {"fork": "Fork", "spawn": "Spawn", "forkserver": "ForkServer"}
 
@@ -111,7 +114,7 @@ class DropInFuture(_futures.Future):
 
     def _deliver(self, ok: bool, value: Any) -> None:
         if not ok:
-            _as_stock_error(value)
+            value = _as_stock_error(value)
         super()._deliver(ok, value)
         if not ok:
             _break(self._engine, value)
@@ -187,6 +190,8 @@ class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
             self._shut_down_unused = True
             started = "_engine" in self.__dict__
         if started:
+            if cancel_futures:
+                wait_for_a_beginning(self._engine)
             super().shutdown(wait, cancel_futures=cancel_futures)
 
     shutdown.__doc__ = _executor.Executor.shutdown.__doc__
@@ -223,21 +228,43 @@ def _with_stock_errors(results: Iterator[Any], engine: _engine.Engine) -> Iterat
     try:
         yield from results
     except Exception as error:
-        _as_stock_error(error)
-        _break(engine, error)
-        raise
+        stock_error = _as_stock_error(error)
+        _break(engine, stock_error)
+        if stock_error is error:
+            raise
+        raise stock_error from stock_error.__cause__
 
 
-def _as_stock_error(error: BaseException) -> None:
-    """Give a task's error the cause that the stock executor gives it."""
+def _as_stock_error(error: BaseException) -> BaseException:
+    """A task's error as the stock executor gives it: of its type, with its type of cause."""
     cause: Any = error.__cause__
+    if type(error) is InitializerFailed:
+        error, cause = stock_futures.BrokenProcessPool(str(error)), error
+    elif type(error) is _states.MaybeEncodingError:
+        error = _unpicklable(str(getattr(error, "exc", "")))
     if type(cause) is _states.RemoteTraceback:
-        error.__cause__ = _futures_module._RemoteTraceback(cause.tb)
+        cause = _futures_module._RemoteTraceback(cause.tb)
+    error.__cause__ = cause
+    return error
+
+
+def _unpicklable(description: str) -> BaseException:
+    """The error of a result that cannot be pickled, from its repr: the object stayed there."""
+    name, _, rest = description.partition("(")
+    kind = getattr(builtins, name, None)
+    text = rest.removesuffix(")")
+    if text[:1] in ("'", '"'):
+        text = text[1:-1]
+    if isinstance(kind, type) and issubclass(kind, (TypeError, AttributeError, SystemExit)):
+        return kind(text)
+    return pickle.PicklingError(text)
 
 
 def _break(engine: _engine.Engine, error: BaseException) -> None:
     """After a worker's death all open futures fail, and no new ones are taken."""
-    if isinstance(error, stock_futures.BrokenProcessPool) and engine.broken is None:
+    if isinstance(error, stock_futures.BrokenProcessPool) and (
+        engine.broken is None or type(engine.broken) is InitializerFailed
+    ):
         engine.broken = error
         engine.client.abandon(lambda: error)
 

@@ -82,3 +82,12 @@ def view_workers(engine: Engine, prefix: str) -> list[WorkerView]:
         busy = {seat["pid"] for seat in engine.client.seats() if seat["running"]}
         pids.sort(key=lambda pid: pid not in busy)
     return [WorkerView(pid, f"{prefix}-{number}") for number, pid in enumerate(pids, 1)]
+
+
+def wait_for_a_beginning(engine: Engine) -> None:
+    """Until a worker has begun a task, or nothing is open: the first tasks are not withdrawn."""
+    deadline = time.monotonic() + _PATIENCE
+    while engine.client.busy and not engine._agent.ended and time.monotonic() < deadline:
+        if any(seat["running"] or seat["tasks"] for seat in engine.client.seats()):
+            return
+        engine.client.collect(0.001)

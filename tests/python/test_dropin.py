@@ -392,3 +392,50 @@ def test_a_dropped_executor_finishes_its_map(program) -> None:
                 process.join()
             assert list(results) == [5, 4, 3, 2, 1, 0, 1, 2, 3, 4]
     """)
+
+
+def test_an_executors_errors_are_the_standard_librarys(program) -> None:
+    program("""
+        import threading
+        from concurrent.futures import ProcessPoolExecutor
+        from concurrent.futures.process import BrokenProcessPool
+
+        def lock_of(_):
+            return threading.Lock()
+
+        def fail():
+            raise ValueError("the initializer's")
+
+        def expect(kind, text, call):
+            try:
+                call()
+            except kind as error:
+                assert text in f"{error} {error.__cause__!r}", error
+            else:
+                raise AssertionError("no error")
+
+        if __name__ == "__main__":
+            with ProcessPoolExecutor(1) as executor:
+                expect(TypeError, "cannot pickle", executor.submit(lock_of, 1).result)
+                expect(TypeError, "cannot pickle", lambda: list(executor.map(lock_of, [1])))
+            with ProcessPoolExecutor(1, initializer=fail) as executor:
+                future = executor.submit(abs, -1)
+                expect(BrokenProcessPool, "the initializer's", future.result)
+                expect(BrokenProcessPool, "the initializer's", lambda: executor.submit(abs, -1))
+    """)
+
+
+def test_shutdown_withdraws_what_has_not_begun_and_finishes_what_has(program) -> None:
+    program("""
+        import time
+        from concurrent.futures import ProcessPoolExecutor
+
+        if __name__ == "__main__":
+            executor = ProcessPoolExecutor(2)
+            futures = [executor.submit(time.sleep, 0.05) for _ in range(50)]
+            executor.shutdown(cancel_futures=True)
+            assert all(future.done() for future in futures)
+            finished = [future for future in futures if not future.cancelled()]
+            assert 0 < len(finished) < 20
+            assert all(future.result() is None for future in finished)
+    """)
