@@ -158,20 +158,32 @@ def nested_codes(code: CodeType) -> Iterator[CodeType]:
         stack.extend(c for c in current.co_consts if isinstance(c, CodeType))
 
 
-_LOADS_GLOBAL: Final = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
+# By how much the argument is shifted: LOAD_GLOBAL's lowest bit says something else from 3.11 on.
+_LOADS_GLOBAL: Final = {
+    "LOAD_GLOBAL": 1 if sys.version_info >= (3, 11) else 0,
+    "LOAD_NAME": 0,
+    "LOAD_FROM_DICT_OR_GLOBALS": 0,
+}
 
 
 @functools.lru_cache(maxsize=4096)
 def global_names(code: CodeType) -> tuple[str, ...]:
     """The global names that `code` reads, nested code included, in order of first use."""
-    import dis
+    from opcode import opmap
 
+    shifts = {opmap[name]: shift for name, shift in _LOADS_GLOBAL.items() if name in opmap}
+    extended = opmap["EXTENDED_ARG"]
     names: dict[str, None] = {}
     for part in nested_codes(code):
-        if part.co_names:
-            for instruction in dis.get_instructions(part):
-                if instruction.opname in _LOADS_GLOBAL:
-                    names[instruction.argval] = None
+        if not part.co_names:
+            continue
+        units = part.co_code  # (operation, argument) pairs; inline caches are zeros
+        high = 0
+        for operation, low in zip(units[::2], units[1::2]):
+            argument = high | low
+            high = argument << 8 if operation == extended else 0
+            if operation in shifts:
+                names[part.co_names[argument >> shifts[operation]]] = None
     return tuple(names)
 
 

@@ -28,6 +28,7 @@ import functools
 import importlib
 import io
 import marshal
+import os
 import pickle
 import sys
 import threading
@@ -57,9 +58,7 @@ def token_of(cls: type) -> str:
     """The name of a class that has none: the same in every process that it reaches."""
     token = tokens.get(cls)
     if token is None:
-        import secrets
-
-        token = secrets.token_hex(12)
+        token = os.urandom(12).hex()
         remember(cls, token)
     return token
 

@@ -157,3 +157,20 @@ def test_a_thousand_mutually_recursive_functions_do_not_recurse(main: types.Modu
     sys.modules["__main__"] = worker
     Applied().apply(definitions.entry(0))
     assert worker.f0(50) == 0  # type: ignore[attr-defined]
+
+
+def test_global_names_are_those_that_dis_shows() -> None:
+    import dis
+
+    loads = {"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"}
+    many = "\n".join(f"    use(name_{i})" for i in range(600))  # arguments beyond one byte
+    sources = [Path(dis.__file__), Path(types.__file__), Path(os.__file__), Path(weakref.__file__)]
+    codes = [compile(path.read_text(), str(path), "exec") for path in sources]
+    for code in [*codes, compile(f"def f():\n{many}\nclass C: x = y", "many", "exec")]:
+        shown = {
+            instruction.argval
+            for part in _names.nested_codes(code)
+            for instruction in dis.get_instructions(part)
+            if instruction.opname in loads
+        }
+        assert set(_names.global_names(code)) == shown
