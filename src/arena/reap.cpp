@@ -11,6 +11,9 @@
 //   6. the slot becomes free
 #include "arena/reap.hpp"
 
+#include <algorithm>
+#include <bit>
+
 #include "arena/fork.hpp"
 #include "arena/lock.hpp"
 #include "arena/run_intent.hpp"
@@ -30,6 +33,16 @@ constexpr uint64_t kLateChildNs = 30'000'000'000;  // a fork's child that does n
 os::Atomic<uint64_t> hooks[16];  // ReapHook by intent kind; set once at start-up by each layer
 
 ReapHook hook_for(uint64_t kind) noexcept { return reinterpret_cast<ReapHook>(hooks[kind & 15].load()); }
+
+// The next page that is part of a run; the frontier or more if there is none. Needs the lock.
+uint64_t next_used(const Arena& arena, uint64_t from) noexcept {
+  while (from < arena.frontier()) {
+    const uint64_t word = arena.used_bits()[from / 64].load() & ~uint64_t{0} << (from % 64);
+    if (word != 0) return from / 64 * 64 + static_cast<uint64_t>(std::countr_zero(word));
+    from = (from / 64 + 1) * 64;
+  }
+  return from;
+}
 
 bool holds_anything(const Lane& lane) noexcept {
   uint64_t any = lane.intent.load() | lane.wake.load();
@@ -98,18 +111,26 @@ void Reaping::scan(void (Reaping::*visit)(const Place&)) {
     const RunsLock lock(arena_, me_);
     uint64_t words = 0;
     for (uint64_t i = 0; i < kBatchPages && words < kBatchWords && page < frontier; ++i) {
-      const uint64_t shape = arena_.page(page).shape.load();
-      const PageKind kind = shape_kind(shape);
-      if (kind == PageKind::span) {
-        scan_span(page, visit);
-        words += kSizeClasses[shape_class(shape)].count;
-      } else if (kind == PageKind::run) {
-        (this->*visit)({page, kNotInSpan, arena_.page_handle(page), arena_.page(page).owner});
-      }
-      const bool start = kind == PageKind::span || kind == PageKind::run;
-      page += start && shape_pages(shape) > 0 ? shape_pages(shape) : 1;
+      page = next_used(arena_, page);
+      if (page < frontier) page += visit_page(page, visit, &words);
     }
   }
+}
+
+// Returns how many pages to go on.
+uint64_t Reaping::visit_page(uint64_t page, void (Reaping::*visit)(const Place&), uint64_t* words) {
+  const uint64_t shape = arena_.page(page).shape.load();
+  switch (shape_kind(shape)) {
+    case PageKind::span:
+      scan_span(page, visit);
+      *words += kSizeClasses[shape_class(shape) % kClasses].count;
+      break;
+    case PageKind::run:
+      (this->*visit)({page, kNotInSpan, arena_.page_handle(page), arena_.page(page).owner});
+      break;
+    default: return 1;  // the tail of a run that was taken since the last batch
+  }
+  return std::max<uint64_t>(shape_pages(shape), 1);
 }
 
 void Reaping::scan_span(uint64_t page, void (Reaping::*visit)(const Place&)) {

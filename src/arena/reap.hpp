@@ -38,6 +38,7 @@ class Reaping {
   void reap_children();
   void repair_lanes();
   void scan(void (Reaping::*visit)(const Place&));
+  uint64_t visit_page(uint64_t page, void (Reaping::*visit)(const Place&), uint64_t* words);
   void scan_span(uint64_t page, void (Reaping::*visit)(const Place&));
   void claim(const Place& place, uint64_t word);
   void claim_owned(const Place& place);

@@ -6,12 +6,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstdlib>
+#include <random>
 
 namespace shoal::testing {
 
 namespace {
 
+constexpr uint64_t kFew = 200;  // instructions
 constexpr int kNoTrace = 97;  // exit code of a child that may not be traced
 
 [[noreturn]] void be_child(const std::function<void()>& setup, const std::function<void()>& operation) {
@@ -74,10 +78,14 @@ StepResult run_killed_after(uint64_t k, const std::function<void()>& setup, cons
 }
 
 uint64_t kill_at_every_instruction(const std::function<void()>& setup, const std::function<void()>& operation,
-                                   const std::function<void(uint64_t)>& survive, StepResult* last, uint64_t stride,
-                                   uint64_t first) {
+                                   const std::function<void(uint64_t)>& survive, StepResult* last, uint64_t samples) {
+  *last = run_killed_after(UINT64_MAX, setup, operation);
+  if (last->outcome != StepOutcome::completed) return 0;
+  survive(last->steps);
+  const bool all = std::getenv("SHOAL_EVERY_INSTRUCTION") != nullptr;
+  const uint64_t stride = all || last->steps <= kFew ? 1 : std::max<uint64_t>(last->steps / samples, 1);
   uint64_t deaths = 0;
-  for (uint64_t k = first;; k += stride) {
+  for (uint64_t k = 1 + std::random_device{}() % stride;; k += stride) {
     *last = run_killed_after(k, setup, operation);
     if (last->outcome != StepOutcome::killed && last->outcome != StepOutcome::completed) return deaths;
     survive(k);

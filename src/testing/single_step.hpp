@@ -33,10 +33,11 @@ inline StepResult run_killed_after(uint64_t k, const std::function<void()>& oper
   return run_killed_after(k, [] {}, operation);
 }
 
-// k = first, first + stride, ... until the operation completes; `survive(k)` runs after each death, and after
-// the completed run. Returns the number of deaths; stops early at the first failure, reported through `*last`.
+// Kills at every instruction of the operation, or, when it has more than 200, at `samples` of them spread evenly from a
+// random start (SHOAL_EVERY_INSTRUCTION=1: at every one, however long it takes). `survive(k)` runs after each death and
+// after one run that completes. Returns the number of deaths; ends early at a failure, which `*last` tells.
 uint64_t kill_at_every_instruction(const std::function<void()>& setup, const std::function<void()>& operation,
                                    const std::function<void(uint64_t)>& survive, StepResult* last,
-                                   uint64_t stride = 1, uint64_t first = 1);
+                                   uint64_t samples = 40);
 
 }  // namespace shoal::testing
