@@ -57,6 +57,7 @@ struct Worker {
   uint64_t units;
   uint64_t yield_ticks;
   uint64_t yielded_at;
+  uint64_t now;    // ticks when the last thing ended: the next one begins then, and one reading serves both
   int agent_bell;  // write end of the agent's bell: a time limit nearer than its next look
 };
 
@@ -122,7 +123,8 @@ uint64_t result_word(Worker* self, PyObject* result) {
       ok = false;
     }
   }
-  note(self, trace::Kind::encode, self->seat->seat().encode_ticks, begin, os::ticks());
+  self->now = os::ticks();
+  note(self, trace::Kind::encode, self->seat->seat().encode_ticks, begin, self->now);
   return ok ? word : write_error(self, "encode");
 }
 
@@ -185,7 +187,8 @@ PyObject* unit_value(Worker* self, uint32_t unit) {
   size_t end = 0;
   PyObject* value =
       codec::python::decode(view_of_batch(self), pool::word_offset(word), &end, ownership);
-  note(self, trace::Kind::decode, self->seat->seat().decode_ticks, begin, os::ticks());
+  self->now = os::ticks();
+  note(self, trace::Kind::decode, self->seat->seat().decode_ticks, begin, self->now);
   if (value != nullptr) count(self->seat->seat().bytes_in, end - pool::word_offset(word));
   return value;
 }
@@ -249,10 +252,10 @@ bool run_item(Worker* self, const WorkerSeat::Claim& claim, uint32_t item, bool 
   BatchHeader* batch = seat.batch();
   seat.begin_unit(claim, batch->timeout_ns);
   if (batch->timeout_ns > 0) ring_agent(self);
-  const uint64_t begin = os::ticks();
+  const uint64_t begin = self->now;
   PyObject* result = batch->flags & pool::kCallUnits ? call_unit(function, value)
                                                      : call_item(function, value, batch->flags);
-  const uint64_t end = os::ticks();
+  const uint64_t end = self->now = os::ticks();
   note(self, trace::Kind::task, seat.seat().busy_ticks, begin, end);
   const pool::StopReason stop = result == nullptr ? seat.stop_reason() : pool::StopReason::none;
   bool cancelled = false;
@@ -290,8 +293,17 @@ void run_chunk(Worker* self, const WorkerSeat::Claim& claim, PyObject* function,
   }
 }
 
+// The last unit stands for the batch's attachments: the client sends off a batch as soon as it has one.
+void count_attachments(Worker* self, BatchHeader* batch) {
+  arena::Arena& arena = self->seat->member().arena();
+  for (uint32_t i = 0; i < batch->attachments; ++i) {
+    count(self->seat->seat().bytes_in, arena.block_size(batch->attachment_handles()[i]));
+  }
+}
+
 void run_unit(Worker* self, const WorkerSeat::Claim& claim, PyObject* function) {
   BatchHeader* batch = self->seat->batch();
+  if (claim.unit + 1 == batch->units && batch->attachments > 0) count_attachments(self, batch);
   PyObject* value = unit_value(self, claim.unit);
   if (value == nullptr) {
     publish_error_for_rest(self, claim, batch->item_count(claim.unit), "decode");
@@ -317,11 +329,11 @@ bool breathe(Worker* self) {
     if (!PyErr_ExceptionMatches(self->stop_class)) return false;
     PyErr_Clear();  // meant for a unit that has ended
   }
-  const uint64_t now = os::ticks();
-  if (now - self->yielded_at > self->yield_ticks) {
-    self->yielded_at = now;
+  if (self->now - self->yielded_at > self->yield_ticks) {
+    self->yielded_at = self->now;
     Py_BEGIN_ALLOW_THREADS
     Py_END_ALLOW_THREADS
+    self->now = os::ticks();
   }
   return true;
 }
@@ -336,6 +348,7 @@ bool run_batch(Worker* self) {
     failure = take_raised();
   }
   Py_XINCREF(function);
+  self->now = os::ticks();
   bool fine = true;
   while (fine && !seat.should_leave()) {
     const auto claim = seat.claim();

@@ -19,8 +19,7 @@ constexpr int64_t kHelpNs = 50'000;         // a batch that runs longer than thi
 constexpr uint64_t kSmallBlock = 8 * 1024;  // result blocks of small records
 
 uint64_t to_ticks(int64_t ns) noexcept {
-  static const double ticks_per_ns = 1.0 / os::ns_per_tick();
-  return static_cast<uint64_t>(static_cast<double>(ns) * ticks_per_ns);
+  return static_cast<uint64_t>(static_cast<double>(ns) / os::ns_per_tick());
 }
 
 void add(os::Atomic<uint64_t>& counter, uint64_t amount) noexcept {
@@ -36,7 +35,10 @@ WorkerSeat::WorkerSeat(arena::Member& member, Handle pool, uint32_t seat)
       seat_(pool_->seat(seat)),
       work_bell_(pool_->work_bell),
       done_bell_(pool_->done_bell),
-      steal_from_(seat) {
+      steal_from_(seat),
+      spin_ticks_(to_ticks(kSpinNs)),
+      tell_ticks_(to_ticks(kTellNs)),
+      help_ticks_(to_ticks(kHelpNs)) {
   seat_->pid.store(static_cast<uint32_t>(os::own_pid()));
   // COMMIT(pool.seat.starting): killed before: the agent knows the child by its pid only; after: by its incarnation too.
   seat_->life.store(life_word(Life::starting, member_.incarnation()));
@@ -74,7 +76,7 @@ int WorkerSeat::take_spinner_place() noexcept {
 }
 
 bool WorkerSeat::spin(uint32_t place) noexcept {
-  const uint64_t end = os::ticks() + to_ticks(kSpinNs);
+  const uint64_t end = os::ticks() + spin_ticks_;
   bool found = false;
   for (uint32_t i = 1; !(found = may_have_work()) && os::ticks() < end; ++i) {
     i % 16 == 0 ? sync::yield_processor() : os::cpu_relax();
@@ -339,7 +341,10 @@ uint64_t WorkerSeat::write_record(const std::byte* value, uint64_t size, const H
   block->used.store(used + record.extent());
   SHOAL_KILL_POINT("pool.result.record");
   const Handle block_handle = member_.arena().handle_of(block);
-  for (uint32_t i = 0; i < attachment_count; ++i) member_.give_to_block(attachments[i], block_handle);
+  for (uint32_t i = 0; i < attachment_count; ++i) {
+    add(seat_->bytes_out, member_.arena().block_size(attachments[i]));
+    member_.give_to_block(attachments[i], block_handle);
+  }
   SHOAL_KILL_POINT("pool.result.attachments");
   add(seat_->bytes_out, size);
   return offset_word(member_.arena().handle_of(block) + sizeof(ResultBlock) + used);
@@ -357,12 +362,12 @@ void WorkerSeat::mark_dirty() noexcept {
 }
 
 void WorkerSeat::notify(uint64_t ticks, bool now) noexcept {
-  if (unsent_ && (now || ticks - told_ticks_ > to_ticks(kTellNs))) {
+  if (unsent_ && (now || ticks - told_ticks_ > tell_ticks_)) {
     unsent_ = false;
     told_ticks_ = ticks;
     mark_dirty();
   }
-  if (!now && ticks - asked_ticks_ > to_ticks(kHelpNs)) {
+  if (!now && ticks - asked_ticks_ > help_ticks_) {
     asked_ticks_ = ticks;
     if (next_unit_ < batch_->back.load() && work_bell_.has_sleepers()) work_bell_.ring_one();
   }

@@ -106,6 +106,9 @@ class WorkerSeat {
   uint64_t asked_ticks_ = 0;
   Handle result_block_ = 0;        // current block of the entered batch with room left
   uint32_t steal_from_ = 0;        // seat to look at first
+  uint64_t spin_ticks_;            // the constants of worker.cpp in ticks
+  uint64_t tell_ticks_;
+  uint64_t help_ticks_;
 };
 
 }  // namespace shoal::pool
