@@ -172,6 +172,7 @@ def run_snapshot(settings: Settings) -> NoReturn:
     try:
         import gc
 
+        _import_for_workers()
         gc.freeze()  # collections in the workers leave what they share alone
         _be_quiet()
         core.set_bond(settings.client)
@@ -182,6 +183,11 @@ def run_snapshot(settings: Settings) -> NoReturn:
     finally:
         core.leave_session()
         os._exit(code)
+
+
+def _import_for_workers() -> None:
+    """Once here, so that not every worker does it after its fork."""
+    from shoal import _definitions, _hooks, _pickling, _worker  # noqa: F401
 
 
 def _fork_worker(settings: Settings, seat: int) -> int:
@@ -214,6 +220,7 @@ def run_clean(settings: Settings) -> NoReturn:
             _context.import_modules(settings.context)
             import gc
 
+            _import_for_workers()
             gc.collect()
             gc.freeze()
         Agent(settings, lambda seat: starter(settings, seat)).run()

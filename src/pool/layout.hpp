@@ -39,11 +39,11 @@ inline constexpr uint32_t kDirtyWords = kBatchSlots / 64;
 inline constexpr uint32_t kSpinners = 8;
 inline constexpr uint32_t kMaxSeats = 1024;
 // Failed starts in a row, weighted, before a pool gives up: three that failed on their own (an initializer that raises,
-// exits or crashes), or some hundreds that were killed from outside, fewer the longer they lasted (three of 3 seconds).
+// exits or crashes), or some hundreds that were killed from outside, fewer the longer they lasted (three of 10 seconds).
 inline constexpr uint32_t kStartPatience = 300;
 inline constexpr uint32_t kFailedStart = 100;
 inline constexpr uint32_t kKilledStart = 1;
-inline constexpr int64_t kKilledStartNs = 30'000'000;  // +1 for each
+inline constexpr int64_t kKilledStartNs = 100'000'000;  // +1 for each
 
 // ---- Unit word ------------------------------------------------------------------------------------------------
 //   63..38 progress: items of the unit whose results are published
