@@ -80,12 +80,10 @@ def apply(context: dict[str, Any]) -> None:
 
 def make_main(context: dict[str, Any]) -> None:
     """An empty `__main__` that looks like the client's; definitions are put into it as they come."""
-    main = sys.modules["__main__"]
-    namespace = vars(main)
-    for name in [name for name in namespace if name not in ("__name__", "__builtins__", "__doc__", "__loader__", "__spec__", "__package__")]:
-        del namespace[name]
-    if context["main_file"] is not None:
-        namespace["__file__"] = context["main_file"]
+    from shoal import _applied
+
+    facts = {} if context["main_file"] is None else {"__file__": context["main_file"]}
+    _applied.make_main(facts)
 
 
 def import_modules(context: dict[str, Any]) -> None:

@@ -90,7 +90,7 @@ def serve(settings: _agent.Settings, seat: int) -> None:
     from shoal._definitions import Applied
 
     signal.signal(signal.SIGINT, _ignore)
-    hooks = _hooks.WorkerHooks(Applied())
+    hooks = _hooks.WorkerHooks(Applied(snapshot=not settings.context))
     worker = core.Worker(settings.pool, seat, settings.bell_write, hooks, TaskInterrupted)
 
     def stop(number: int, frame: object) -> None:
