@@ -107,6 +107,12 @@ PyObject* pull(Job* job) {
   return nullptr;
 }
 
+// A worker that dies in the midst of a chunk leaves the items after the lost one to the next, which decodes the chunk again:
+// what the first has taken out of the message would be missing.
+bool may_be_decoded_again(const Batch& batch, const codec::MessageBuilder& message) {
+  return batch.chunks && batch.items_per_unit > 1 && !message.attachments.empty();
+}
+
 bool send(Job* job, Batch& batch, codec::MessageBuilder& message) {
   if (batch.words.empty()) return true;
   Client* client = job->client;
@@ -118,7 +124,7 @@ bool send(Job* job, Batch& batch, codec::MessageBuilder& message) {
   parts.items_per_unit = batch.items_per_unit;
   parts.flags = job->flags | (batch.chunks ? pool::kChunkUnits : 0u) |
                 (job->function == nullptr ? pool::kOwnFunction : 0u) |
-                (job->retries > 0 ? pool::kKeepMessage : 0u);
+                (job->retries > 0 || may_be_decoded_again(batch, message) ? pool::kKeepMessage : 0u);
   parts.function = job->function != nullptr ? job->function->number : 0;
   parts.function_block = job->function != nullptr ? job->function->block : 0;
   parts.retries = job->retries;
