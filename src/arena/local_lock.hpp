@@ -7,7 +7,7 @@
 // Design: docs/design/arena.md
 #pragma once
 
-#include <sched.h>
+#include <thread>
 
 #include "os/atomic.hpp"
 
@@ -20,7 +20,7 @@ class LocalLock {
     for (int spin = 0; word_.exchange(1, os::acquire) != 0; ++spin) {
       // order: relaxed; the exchange decides
       while (word_.load(os::relaxed) != 0) {
-        if (++spin % 64 == 0) sched_yield();
+        if (++spin % 64 == 0) std::this_thread::yield();
         os::cpu_relax();
       }
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "arena/lock.hpp"
 
-#include <sched.h>
+#include <thread>
 
 #include "arena/run_intent.hpp"
 #include "os/clock.hpp"
@@ -48,7 +48,7 @@ void RunsLock::acquire_slowly() noexcept {
       continue;
     }
     if (spin < kSpins) {
-      if (spin % 8 == 7) sched_yield();
+      if (spin % 8 == 7) std::this_thread::yield();
       os::cpu_relax();
       continue;
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "arena/member.hpp"
 
-#include <sched.h>
+#include <thread>
 
 #include <bit>
 #include <cstdlib>
@@ -86,7 +86,7 @@ Lane& Member::claim_lane() noexcept {
     uint32_t taken = lanes_taken_.load();
     const int free = std::countr_one(taken);
     if (free >= static_cast<int>(kLanes)) {
-      sched_yield();
+      std::this_thread::yield();
       continue;
     }
     if (lanes_taken_.compare_exchange(taken, taken | uint32_t{1} << free))

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "os/process.hpp"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <thread>
+
+namespace shoal::os {
+namespace {
+
+pid_t sleeping_child() {
+  const pid_t child = fork();
+  if (child == 0)
+    while (true) pause();
+  return child;
+}
+
+void end(pid_t child) {
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+}
+
+TEST(Process, IsAliveWithItsStartTimeOnly) {
+  const pid_t me = own_pid();
+  EXPECT_EQ(me, getpid());
+  ASSERT_NE(start_time(me), 0U);
+  EXPECT_EQ(process_life(me, start_time(me)), Life::alive);
+  EXPECT_EQ(process_life(me, 0), Life::alive);
+  EXPECT_EQ(process_life(me, start_time(me) + 1), Life::dead);
+  EXPECT_EQ(process_life(0, 0), Life::dead);
+}
+
+TEST(Process, IsAliveWhenStoppedAndDeadAsAZombie) {
+  const pid_t child = sleeping_child();
+  const uint64_t start = start_time(child);
+  kill(child, SIGSTOP);
+  waitpid(child, nullptr, WUNTRACED);
+  EXPECT_EQ(process_life(child, start), Life::alive);
+  kill(child, SIGKILL);
+  siginfo_t info;
+  waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOWAIT);
+  EXPECT_EQ(process_life(child, start), Life::dead);
+  waitpid(child, nullptr, 0);
+  EXPECT_EQ(process_life(child, start), Life::dead);
+  EXPECT_EQ(start_time(child), 0U);
+}
+
+TEST(Process, LivesOnWhenOnlyItsFirstThreadHasEnded) {
+  int ready[2];
+  ASSERT_EQ(pipe(ready), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    static int out = ready[1];
+    pthread_t other;
+    pthread_create(
+        &other, nullptr,
+        [](void*) -> void* {
+          char state = 0;  // waits until the leader is gone: its own view of it turns to Z
+          while (state != 'Z') {
+            FILE* file = fopen("/proc/self/stat", "r");
+            if (file == nullptr || fscanf(file, "%*d (%*[^)]) %c", &state) != 1) state = 0;
+            if (file != nullptr) fclose(file);
+          }
+          if (write(out, "x", 1) != 1) _exit(1);
+          while (true) pause();
+        },
+        nullptr);
+    syscall(SYS_exit, 0);  // ends this thread only, and unwinds nothing
+  }
+  char c;
+  ASSERT_EQ(read(ready[0], &c, 1), 1);
+  EXPECT_EQ(process_life(child, start_time(child)), Life::alive);
+  end(child);
+  close(ready[0]);
+  close(ready[1]);
+}
+
+TEST(Pidfd, TellsADeath) {
+  const pid_t child = sleeping_child();
+  const int fd = pidfd_open(child);
+  if (fd < 0) {
+    end(child);
+    GTEST_SKIP() << "no pidfd here";
+  }
+  EXPECT_FALSE(pidfd_dead(fd));
+  EXPECT_EQ(pidfd_send_signal(fd, SIGKILL), 0);
+  siginfo_t info;
+  waitid(P_PID, static_cast<id_t>(child), &info, WEXITED | WNOWAIT);
+  EXPECT_TRUE(pidfd_dead(fd));
+  waitpid(child, nullptr, 0);
+  close(fd);
+}
+
+}  // namespace
+}  // namespace shoal::os
