@@ -20,7 +20,8 @@ SYSTEM_HEADER = re.compile(
     r"|sys|dirent|semaphore|mqueue|syscall|ucontext|termios|pwd|grp)\.h$"
 )
 # C++ wrappers of the same things, and atomics that would bypass os/atomic.hpp.
-BEHIND_OS = {"atomic", "condition_variable", "semaphore", "csignal"}
+BEHIND_OS = {"atomic", "condition_variable", "semaphore"}
+TEST = re.compile(r"_test\.cpp$|/test_[a-z_]+\.hpp$|_for_test\.hpp$")
 CODE = re.compile(r"//.*")
 ATOMIC = re.compile(r"std::atomic(_ref|_flag|_thread_fence)?\b|__atomic_|__sync_")
 
@@ -65,7 +66,7 @@ def own_header_findings(name: str, header: str) -> Iterator[str]:
 
 def include_findings(path: Path, exceptions: set[tuple[str, str]]) -> Iterator[Finding]:
     name = path.relative_to(ROOT).as_posix()
-    if name.endswith("_test.cpp"):
+    if TEST.search(name):
         return
     for number, text in enumerate(lines(path), 1):
         match = INCLUDE.match(text)
@@ -83,7 +84,7 @@ def include_findings(path: Path, exceptions: set[tuple[str, str]]) -> Iterator[F
 
 def atomic_findings(path: Path) -> Iterator[Finding]:
     name = path.relative_to(ROOT).as_posix()
-    if name == "src/os/atomic.hpp" or name.endswith("_test.cpp") or "src/testing/" in name:
+    if name == "src/os/atomic.hpp" or TEST.search(name) or "src/testing/" in name:
         return
     for number, text in enumerate(lines(path), 1):
         if ATOMIC.search(CODE.sub("", text)):

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "arena/member.hpp"
 
-#include <thread>
-
 #include <bit>
 #include <cstdlib>
+#include <thread>
 
 #include "arena/fork.hpp"
 #include "arena/slots.hpp"
