@@ -23,8 +23,15 @@ namespace {
 constexpr uint64_t kPendingTicket = 1ull << 63;
 
 bool open_or_raise(Client* client) {
-  if (client->pool != nullptr) return true;
-  PyErr_SetString(PyExc_ValueError, "the pool's memory has been released");
+  if (client->pool != nullptr && !client->released) return true;
+  PyErr_SetString(PyExc_ValueError, "the pool has ended");
+  return false;
+}
+
+bool running_or_raise(Client* client) {
+  if (!client->ended) return open_or_raise(client);
+  PyObject* error = make_error(client, "closed", PyTuple_New(0));
+  put_raised(error);
   return false;
 }
 
@@ -156,7 +163,7 @@ uint64_t submit_call(Client* client, const CallOptions& call) {
   uint32_t definitions = 0;
   const bool ok = encode_call(client, call, message) && store_definitions(client, &definitions);
   if (!own_builder) client->builder_busy = false;
-  if (!ok) return 0;
+  if (!ok || !running_or_raise(client)) return 0;
   if (client->pool->has_room() && client->pending->empty()) {
     return send_call(client, call, message, definitions);
   }
@@ -168,8 +175,9 @@ uint64_t submit_call(Client* client, const CallOptions& call) {
 }
 
 PyObject* client_submit(Client* self, PyObject* const* arguments, Py_ssize_t count) {
+  const Inside inside(self);
   CallOptions call;
-  if (!open_or_raise(self) || !parse_call(arguments, count, &call)) return nullptr;
+  if (!running_or_raise(self) || !parse_call(arguments, count, &call)) return nullptr;
   const uint64_t ticket = submit_call(self, call);
   return ticket == 0 ? nullptr : PyLong_FromUnsignedLongLong(ticket);
 }
@@ -196,22 +204,24 @@ PyObject* client_wait(Client* self, PyObject* const* arguments, Py_ssize_t count
     return nullptr;
   }
   const uint64_t ticket = PyLong_AsUnsignedLongLong(arguments[0]);
-  if (PyErr_Occurred() || !open_or_raise(self)) return nullptr;
+  if (PyErr_Occurred()) return nullptr;
+  const Inside inside(self);
   const int64_t deadline = deadline_from(arguments[1]);
   if (PyErr_Occurred()) return nullptr;
   for (;;) {
+    if (self->ended || self->pool == nullptr) Py_RETURN_TRUE;
     const uint32_t seen = self->pool->listen();
     if (collect(self) < 0) return nullptr;
     if (!is_open(self, ticket)) Py_RETURN_TRUE;
     if (deadline >= 0 && os::monotonic_ns() >= deadline) Py_RETURN_FALSE;
     if (wait_for_news(self, seen, deadline) < 0) return nullptr;
-    if (!open_or_raise(self)) return nullptr;
   }
 }
 
 // collect(timeout): reads news; waits for some, at most that long (0: does not wait).
 PyObject* client_collect(Client* self, PyObject* timeout) {
-  if (!open_or_raise(self)) return nullptr;
+  if (self->ended || self->pool == nullptr) Py_RETURN_NONE;
+  const Inside inside(self);
   const int64_t deadline = deadline_from(timeout);
   if (PyErr_Occurred()) return nullptr;
   const uint32_t seen = self->pool->listen();
@@ -230,7 +240,9 @@ PyObject* client_wake(Client* self, PyObject*) {
 // cancel(ticket): 0 too late, 1 withdrawn before it ran, 2 asked its worker to stop.
 PyObject* client_cancel(Client* self, PyObject* argument) {
   const uint64_t ticket = PyLong_AsUnsignedLongLong(argument);
+  const Inside inside(self);
   if (PyErr_Occurred() || !open_or_raise(self) || collect(self) < 0) return nullptr;
+  if (self->ended) return PyLong_FromLong(0);
   if (ticket & kPendingTicket) {
     auto& pending = *self->pending;
     for (auto call = pending.begin(); call != pending.end(); ++call) {
@@ -260,6 +272,7 @@ PyObject* client_cancel(Client* self, PyObject* argument) {
 
 // cancel_all(): withdraws everything that has not begun.
 PyObject* client_cancel_all(Client* self, PyObject*) {
+  const Inside inside(self);
   if (!open_or_raise(self)) return nullptr;
   while (!self->pending->empty()) {
     PyObject* ticket = PyLong_FromUnsignedLongLong(self->pending->front().ticket);
@@ -414,6 +427,7 @@ void drop_flights(Client* self) {
 
 // abandon(make_error): every open outcome becomes make_error()'s exception: the pool was terminated.
 PyObject* client_abandon(Client* self, PyObject* make) {
+  const Inside inside(self);
   if (!open_or_raise(self)) return nullptr;
   while (!self->pending->empty()) {
     PendingCall call = std::move(self->pending->front());
@@ -439,7 +453,7 @@ PyObject* client_abandon(Client* self, PyObject* make) {
         missing.push_back(batch->first_item(unit) + item);
       }
     }
-    self->pool->retire(slot);
+    if (!flight.busy) self->pool->retire(slot);  // else another thread decodes from it; it goes with the pool
     for (const uint32_t index : missing) {
       PyObject* error = PyObject_CallNoArgs(make);
       if (error == nullptr) error = take_raised();
@@ -461,12 +475,19 @@ PyObject* client_abandon(Client* self, PyObject* make) {
   Py_RETURN_NONE;
 }
 
+// end(): from now on nothing can be submitted.
+PyObject* client_end(Client* self, PyObject*) {
+  self->ended = true;
+  Py_RETURN_NONE;
+}
+
 // release(): frees the pool's memory; all its processes are gone.
 PyObject* client_release(Client* self, PyObject*) {
-  if (self->pool == nullptr) Py_RETURN_NONE;
+  if (self->pool == nullptr || self->released) Py_RETURN_NONE;
+  const Inside inside(self);
+  self->ended = self->released = true;
   drop_flights(self);
   self->pool->ring_clients();
-  if (self->waiters == 0) self->pool.reset();  // else the last reference frees it
   Py_RETURN_NONE;
 }
 
@@ -553,6 +574,7 @@ PyMethodDef client_methods[] = {
      "The agent is dead: mark its workers dead; True when none is left alive."},
     {"abandon", method(client_abandon), METH_O,
      "abandon(make_error): every open outcome becomes an error."},
+    {"end", method(client_end), METH_NOARGS, "Let nothing more be submitted."},
     {"release", method(client_release), METH_NOARGS, "Free the pool's memory."},
     {"forget", method(client_forget), METH_NOARGS, "In the child of a fork: leave the pool alone."},
     {nullptr, nullptr, 0, nullptr}};

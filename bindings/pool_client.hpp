@@ -7,7 +7,10 @@
 // sink), and other threads may enter the client there; so:
 //   1. a Flight that is being read is `busy`: who else finds news for it sets `again`, and the reader reads once more;
 //   2. a Job that is being filled is `filling`: others leave its iterator alone;
-//   3. no reference into a vector is kept across Python code; flights are found anew by slot.
+//   3. no reference into a vector is kept across Python code; flights are found anew by slot, and are another's or nobody's
+//      when their ticket has changed;
+//   4. Python code may end the pool. `ended` is set first, every open outcome is told then, and the pool's memory is freed
+//      when the last thread that is Inside has left.
 #pragma once
 
 #include <Python.h>
@@ -79,10 +82,28 @@ struct Client {
   unsigned cpus;
   unsigned workers;
   unsigned waiters;       // threads in wait_for_news
+  unsigned inside;        // calls that may touch the pool's memory
+  bool ended;             // all outcomes are told, nothing more is submitted
+  bool released;          // the memory goes when nobody is inside
   bool builder_busy;      // an encode runs Python code that submits again: it gets a builder of its own
   uint64_t items_sampled; // for unit_cost_ns
   uint64_t ticks_sampled;
   double unit_cost_ns;    // measured, 0 = unknown
+};
+
+// Keeps the pool's memory while a call works with it.
+class Inside {
+ public:
+  explicit Inside(Client* client) : client_(client) { client_->inside += 1; }
+  ~Inside() {
+    client_->inside -= 1;
+    if (client_->inside == 0 && client_->released) client_->pool.reset();
+  }
+  Inside(const Inside&) = delete;
+  Inside& operator=(const Inside&) = delete;
+
+ private:
+  Client* client_;
 };
 
 // One outcome of a map's item. `value` is owned.

@@ -25,17 +25,36 @@ thread_local PyObject* encoding_hooks = nullptr;
 
 Flight& flight_at(Client* client, uint32_t slot) { return (*client->flights)[slot]; }
 
-// Tells the batch's sink or job about one item; steals `value`.
-void deliver(Client* client, uint32_t slot, uint32_t index, PyObject* value, bool error) {
-  const Flight& flight = flight_at(client, slot);
-  if (flight.job != nullptr) return job_deliver(flight.job, flight.first_index + index, value, error);
-  PyObject* sink = Py_NewRef(flight.sink);
-  PyObject* done = PyObject_CallMethod(sink, "_deliver", "OO", error ? Py_False : Py_True, value);
-  if (done == nullptr) PyErr_WriteUnraisable(sink);
-  Py_XDECREF(done);
-  Py_DECREF(sink);
-  Py_DECREF(value);
-}
+// Who is told of a batch's outcomes; outlives the flight, which may be abandoned while a result is decoded.
+class Target {
+ public:
+  Target(Client* client, uint32_t slot)
+      : sink_(Py_XNewRef(flight_at(client, slot).sink)),
+        job_(flight_at(client, slot).job),
+        first_index_(flight_at(client, slot).first_index) {
+    Py_XINCREF(reinterpret_cast<PyObject*>(job_));
+  }
+  ~Target() {
+    Py_XDECREF(sink_);
+    Py_XDECREF(reinterpret_cast<PyObject*>(job_));
+  }
+  Target(const Target&) = delete;
+  Target& operator=(const Target&) = delete;
+
+  // Tells of the batch's item `index`; steals `value`.
+  void deliver(uint32_t index, PyObject* value, bool error) const {
+    if (job_ != nullptr) return job_deliver(job_, first_index_ + index, value, error);
+    PyObject* done = PyObject_CallMethod(sink_, "_deliver", "OO", error ? Py_False : Py_True, value);
+    if (done == nullptr) PyErr_WriteUnraisable(sink_);
+    Py_XDECREF(done);
+    Py_DECREF(value);
+  }
+
+ private:
+  PyObject* sink_;
+  Job* job_;
+  uint64_t first_index_;
+};
 
 // The task's function and a short form of its arguments, from the message: nothing is unpickled for it.
 PyObject* describe(Client* client, uint32_t slot, uint32_t unit) {
@@ -66,13 +85,14 @@ void deliver_lost(Client* client, uint32_t slot, uint32_t unit, uint32_t item,
   PyObject* arguments = Py_BuildValue("(IIKNN)", death.pid, death.status, death.peak_memory,
                                       PyBool_FromLong(death.memory_limit), what);
   const uint32_t index = client->pool->batch(slot)->first_item(unit) + item;
-  deliver(client, slot, index, make_error(client, "worker_died", arguments), true);
+  const Target target(client, slot);
+  target.deliver(index, make_error(client, "worker_died", arguments), true);
 }
 
-void deliver_timed_out(Client* client, uint32_t slot, uint32_t unit, uint32_t index) {
+void deliver_timed_out(Client* client, uint32_t slot, uint32_t unit, uint32_t index, const Target& target) {
   const double seconds = static_cast<double>(client->pool->batch(slot)->timeout_ns) * 1e-9;
   PyObject* arguments = Py_BuildValue("(dN)", seconds, describe(client, slot, unit));
-  deliver(client, slot, index, make_error(client, "timed_out", arguments), true);
+  target.deliver(index, make_error(client, "timed_out", arguments), true);
 }
 
 // The record behind a result word, or nullptr with an error set when it lies nowhere in the batch's results.
@@ -113,15 +133,15 @@ PyObject* read_result(Client* client, uint64_t word, bool* error) {
   return make_error(client, "undecodable", Py_BuildValue("(N)", take_raised()));
 }
 
-void read_item(Client* client, uint32_t slot, uint32_t unit, uint32_t item) {
+void read_item(Client* client, uint32_t slot, uint32_t unit, uint32_t item, const Target& target) {
   BatchHeader* batch = client->pool->batch(slot);
   const uint32_t index = batch->first_item(unit) + item;
   const uint64_t word = batch->result_words()[index].load();
   if (word == pool::kLostItem) return;  // told when the death was resolved
-  if (word == pool::kTimedOutItem) return deliver_timed_out(client, slot, unit, index);
+  if (word == pool::kTimedOutItem) return deliver_timed_out(client, slot, unit, index, target);
   bool error = false;
   PyObject* value = read_result(client, word, &error);
-  deliver(client, slot, index, value, error);
+  target.deliver(index, value, error);
 }
 
 void read_unit(Client* client, uint32_t slot, uint32_t unit) {
@@ -130,18 +150,22 @@ void read_unit(Client* client, uint32_t slot, uint32_t unit) {
   // order: acquire; pairs with the release store in WorkerSeat::publish_item
   const Unit state = Unit::of(batch->unit_words()[unit].load(os::acquire));
   const uint32_t published = std::min(state.progress, items);
-  while (flight_at(client, slot).seen[unit] < published) {
-    read_item(client, slot, unit, flight_at(client, slot).seen[unit]++);
+  const Target target(client, slot);
+  const uint64_t ticket = flight_at(client, slot).ticket;
+  const auto gone = [&] { return flight_at(client, slot).ticket != ticket; };
+  while (!gone() && flight_at(client, slot).seen[unit] < published) {
+    read_item(client, slot, unit, flight_at(client, slot).seen[unit]++, target);
   }
-  if (!state.final()) return;
-  if (state.state == UnitState::cancelled) {
-    for (uint32_t item = published; item < items; ++item) {
-      deliver(client, slot, batch->first_item(unit) + item,
-              make_error(client, "cancelled", PyTuple_New(0)), true);
-    }
+  if (gone() || !state.final()) return;
+  const uint32_t first = batch->first_item(unit);
+  flight_at(client, slot).seen[unit] = kRead;
+  for (uint32_t item = published; item < items && state.state == UnitState::cancelled; ++item) {
+    PyObject* error = make_error(client, "cancelled", PyTuple_New(0));
+    if (gone()) return Py_DECREF(error);
+    target.deliver(first + item, error, true);
   }
+  if (gone()) return;
   Flight& flight = flight_at(client, slot);
-  flight.seen[unit] = kRead;
   flight.finished += 1;
 }
 
@@ -163,12 +187,14 @@ void read_flight(Client* client, uint32_t slot) {
     return;
   }
   flight_at(client, slot).busy = true;
+  const uint64_t ticket = flight_at(client, slot).ticket;
   const uint32_t units = client->pool->batch(slot)->units;
   do {
     flight_at(client, slot).again = false;
     bool gap = false;
     for (uint32_t unit = flight_at(client, slot).scan_from; unit < units; ++unit) {
       if (flight_at(client, slot).seen[unit] != kRead) read_unit(client, slot, unit);
+      if (flight_at(client, slot).ticket != ticket) return;  // Python code has ended the pool
       gap = gap || flight_at(client, slot).seen[unit] != kRead;
       if (!gap) flight_at(client, slot).scan_from = unit + 1;
     }
@@ -192,7 +218,9 @@ void read_deaths(Client* client) {
     flight_at(client, slot).owed += 1;
   });
   for (const Lost& lost : losses) {
+    if (client->ended) return;
     deliver_lost(client, lost.slot, lost.unit, lost.item, lost.death);
+    if (client->ended) return;
     flight_at(client, lost.slot).owed -= 1;
     read_flight(client, lost.slot);
   }
@@ -336,6 +364,7 @@ void flush_pending(Client* client) {
 }
 
 int collect(Client* client) {
+  if (client->ended) return 0;  // abandoned, or about to be
   std::vector<uint32_t> slots;
   if (client->pool->has_deaths()) {
     read_deaths(client);
@@ -344,6 +373,7 @@ int collect(Client* client) {
   client->pool->take_dirty(slots);
   if (slots.empty() && client->pending->empty()) return 0;
   for (const uint32_t slot : slots) read_flight(client, slot);
+  if (client->ended) return 0;
   if (!slots.empty()) sample_costs(client);
   flush_pending(client);
   // Other threads may wait for what this one has just delivered.
@@ -353,6 +383,7 @@ int collect(Client* client) {
 
 int wait_for_news(Client* client, uint32_t seen, int64_t deadline_ns) {
   if (PyErr_CheckSignals() < 0) return -1;
+  if (client->ended) return 0;
   const int64_t slice = os::monotonic_ns() + kSliceNs;
   const int64_t until = deadline_ns >= 0 && deadline_ns < slice ? deadline_ns : slice;
   client->waiters += 1;

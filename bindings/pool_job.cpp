@@ -7,6 +7,7 @@
 // one worker. Items that are immutable plain values travel on their own, however the chunks lie: nobody can tell.
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "codec/python/codec.hpp"
 #include "os/clock.hpp"
@@ -69,7 +70,8 @@ uint32_t units_wanted(Job* job) {
 }
 
 bool may_pull(const Job* job) {
-  if (job->iterator == nullptr || job->cancelled || !job->client->pool->has_room()) return false;
+  if (job->iterator == nullptr || job->cancelled || job->client->ended) return false;
+  if (!job->client->pool->has_room()) return false;
   if (job->bytes >= job->byte_limit) return false;
   return job->window == 0 || job->pulled - job->taken < job->window;
 }
@@ -90,7 +92,8 @@ void end_with(Job* job, PyObject* error) {
   job_deliver(job, index, error, true);
 }
 
-// Next item (new reference), or nullptr: exhausted, or failed, which is then the outcome of the item's place.
+// Next item (new reference), or nullptr: exhausted, or failed, which is then the outcome of the item's place; or, with an
+// error set, interrupted: that goes to the caller at once.
 PyObject* pull(Job* job) {
   PyObject* iterator = Py_NewRef(job->iterator);
   PyObject* item = PyIter_Next(iterator);
@@ -99,7 +102,8 @@ PyObject* pull(Job* job) {
     job->pulled += 1;
     return item;
   }
-  if (PyErr_Occurred()) {
+  if (job->iterator == nullptr) return nullptr;  // cancelled by its own iterator
+  if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_Exception)) {
     end_with(job, take_raised());
   } else {
     end_items(job);
@@ -107,6 +111,28 @@ PyObject* pull(Job* job) {
   return nullptr;
 }
 
+// The error that is set becomes the outcome of `items` items. False when it is none that a task may have (Ctrl-C): it is
+// set again, for the caller.
+bool fail_items(Job* job, uint64_t first, uint32_t items) {
+  const bool ordinary = PyErr_ExceptionMatches(PyExc_Exception) != 0;
+  PyObject* error = take_raised();
+  for (uint32_t i = 0; i < items; ++i) job_deliver(job, first + i, Py_NewRef(error), true);
+  if (ordinary) {
+    Py_DECREF(error);
+  } else {
+    put_raised(error);
+  }
+  return ordinary;
+}
+
+// The same for a batch that cannot be sent.
+bool fail_batch(Job* job, Batch& batch, codec::MessageBuilder& message) {
+  const Batch failed = std::exchange(batch, Batch{});
+  message.clear();
+  return fail_items(job, failed.first_index, failed.items);
+}
+
+// Submits what was gathered; an error becomes its items' outcome. False with an error set: see fail_items.
 // A worker that dies in the midst of a chunk leaves the items after the lost one to the next, which decodes the chunk again:
 // what the first has taken out of the message would be missing.
 bool may_be_decoded_again(const Batch& batch, const codec::MessageBuilder& message) {
@@ -117,7 +143,11 @@ bool send(Job* job, Batch& batch, codec::MessageBuilder& message) {
   if (batch.words.empty()) return true;
   Client* client = job->client;
   pool::BatchParts parts;
-  if (!store_definitions(client, &parts.definitions)) return false;
+  if (client->ended) {
+    put_raised(make_error(client, "closed", PyTuple_New(0)));
+    return fail_batch(job, batch, message);
+  }
+  if (!store_definitions(client, &parts.definitions)) return fail_batch(job, batch, message);
   parts.argument_words = batch.words.data();
   parts.units = static_cast<uint32_t>(batch.words.size());
   parts.items = batch.items;
@@ -139,7 +169,7 @@ bool send(Job* job, Batch& batch, codec::MessageBuilder& message) {
     flight.bytes += client->pool->member().arena().block_size(block);
   }
   const uint64_t bytes = flight.bytes;
-  if (launch(client, parts, message, std::move(flight)) == 0) return false;
+  if (launch(client, parts, message, std::move(flight)) == 0) return fail_batch(job, batch, message);
   job->bytes += bytes;
   batch = Batch{};
   return true;
@@ -184,13 +214,6 @@ PyObject* gather_chunk(Job* job, PyObject* first, uint32_t size, uint32_t* items
   return chunk;
 }
 
-// The error that is set becomes the outcome of `items` items.
-void fail_items(Job* job, uint64_t first, uint32_t items) {
-  PyObject* error = take_raised();
-  for (uint32_t i = 0; i < items; ++i) job_deliver(job, first + i, Py_NewRef(error), true);
-  Py_DECREF(error);
-}
-
 // One item that travels on its own (stolen).
 bool add_single(Job* job, Batch& batch, codec::MessageBuilder& message, PyObject* item) {
   const uint64_t index = job->pulled - 1;
@@ -203,8 +226,11 @@ bool add_single(Job* job, Batch& batch, codec::MessageBuilder& message, PyObject
   const bool ok = add_unit(job, batch, message, item, index, 1);
   Py_DECREF(item);
   if (ok) return true;
-  fail_items(job, index, 1);
-  return send(job, batch, message);  // so that the batch's items stay consecutive
+  const bool ordinary = fail_items(job, index, 1);
+  PyObject* interrupt = ordinary ? nullptr : take_raised();
+  const bool sent = send(job, batch, message);  // so that the batch's items stay consecutive
+  if (interrupt != nullptr) put_raised(interrupt);
+  return ordinary && sent;
 }
 
 // A chunk of items that must be pickled together, as a batch of its own.
@@ -224,7 +250,7 @@ bool send_chunk(Job* job, Batch& batch, codec::MessageBuilder& message, PyObject
   if (chunk != nullptr && add_unit(job, batch, message, chunk, index, items)) {
     fine = send(job, batch, message);
   } else {
-    fail_items(job, index, items);
+    fine = fail_items(job, index, items);
   }
   Py_XDECREF(chunk);
   if (broken != nullptr) end_with(job, broken);
@@ -237,7 +263,9 @@ bool fill_one(Job* job, codec::MessageBuilder& message) {
   const uint32_t wanted = units_wanted(job);
   const uint64_t begin = os::ticks();
   const auto patience = static_cast<uint64_t>(kGatherNs / os::ns_per_tick());
-  const bool whole_chunks = job->function == nullptr && job->chunk > 1;
+  // A limit of tasks per worker counts chunks.
+  const bool whole_chunks =
+      job->chunk > 1 && (job->function == nullptr || job->client->pool->state().units_per_worker.load() != 0);
   while (batch.words.size() < wanted && message.bytes.size() < kBatchBytes &&
          message.attachments.empty() && may_pull(job)) {
     PyObject* item = pull(job);
@@ -251,7 +279,11 @@ bool fill_one(Job* job, codec::MessageBuilder& message) {
   }
   const double taken = os::ns_per_tick() * static_cast<double>(os::ticks() - begin);
   job->pull_ns = 0.5 * (job->pull_ns + taken / std::max<double>(1.0, batch.items));
-  return send(job, batch, message);
+  PyObject* interrupt = PyErr_Occurred() ? take_raised() : nullptr;  // pull() met Ctrl-C
+  const bool sent = send(job, batch, message);
+  if (interrupt == nullptr) return sent;
+  put_raised(interrupt);
+  return false;
 }
 
 // Submits batches until the workers are fed or a bound is reached. 1: something was submitted, 0: nothing, -1: error.
@@ -270,6 +302,16 @@ int fill(Job* job, bool once) {
   } while (!once && may_pull(job) && !workers_fed(job));
   job->filling = false;
   return result;
+}
+
+// Is the pool gone? Then what was not sent has an outcome too: that.
+bool pool_has_ended(Job* job) {
+  Client* client = job->client;
+  if (!client->ended && client->pool != nullptr) return false;
+  if (job->iterator != nullptr && !job->filling) {
+    end_with(job, make_error(client, "closed", PyTuple_New(0)));
+  }
+  return true;
 }
 
 bool all_delivered(const Job* job) {
@@ -292,8 +334,10 @@ PyObject* job_wait(Job* job, PyObject* timeout) {
   int64_t deadline = -1;
   deadline_from(timeout, &deadline);
   if (PyErr_Occurred()) return nullptr;
+  const Inside inside(job->client);
   job->eager = false;
   for (;;) {
+    if (pool_has_ended(job)) Py_RETURN_TRUE;
     const uint32_t seen = job->client->pool->listen();
     if (collect(job->client) < 0) return nullptr;
     const int filled = fill(job, false);
@@ -309,6 +353,10 @@ PyObject* job_wait(Job* job, PyObject* timeout) {
 PyObject* job_results(Job* job, PyObject*) {
   if (job->first_error != nullptr) {
     put_raised(Py_NewRef(job->first_error));
+    return nullptr;
+  }
+  if (job->client->ended && !all_delivered(job)) {
+    put_raised(make_error(job->client, "closed", PyTuple_New(0)));
     return nullptr;
   }
   if (job->list == nullptr || !all_delivered(job)) {
@@ -343,11 +391,22 @@ PyObject* job_next(Job* job, PyObject* const* arguments, Py_ssize_t count) {
   Client* client = job->client;
   int64_t deadline = -1;
   bool looked = false;
+  const Inside inside(client);
   job->eager = false;
   for (;;) {
     if (next_is_ready(job)) {
       if ((job->taken & 31) == 0 && job->pull_ns < kSlowPullNs && fill(job, true) < 0) return nullptr;
       return take_front(job);
+    }
+    if (pool_has_ended(job)) {
+      if (next_is_ready(job)) continue;
+      if (job->taken == job->pulled) {
+        PyErr_SetNone(PyExc_StopIteration);
+      } else {  // being pickled in another thread
+        job->taken = job->pulled;
+        put_raised(make_error(client, "closed", PyTuple_New(0)));
+      }
+      return nullptr;
     }
     const uint32_t seen = client->pool->listen();
     if (collect(client) < 0) return nullptr;
@@ -373,6 +432,8 @@ PyObject* job_next(Job* job, PyObject* const* arguments, Py_ssize_t count) {
 }
 
 PyObject* job_fill(Job* job, PyObject*) {
+  const Inside inside(job->client);
+  if (pool_has_ended(job)) Py_RETURN_FALSE;
   const int filled = fill(job, false);
   return filled < 0 ? nullptr : PyBool_FromLong(filled);
 }
@@ -382,6 +443,8 @@ PyObject* job_cancel(Job* job, PyObject*) {
   job->cancelled = true;
   if (job->iterator != nullptr) end_items(job);
   Client* client = job->client;
+  if (client->ended || client->pool == nullptr) Py_RETURN_NONE;
+  const Inside inside(client);
   for (uint32_t slot = 0; slot < pool::kBatchSlots; ++slot) {
     if ((*client->flights)[slot].job != job) continue;
     const uint32_t units = client->pool->batch(slot)->units;

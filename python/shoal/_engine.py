@@ -13,6 +13,7 @@ Design: docs/design/pool.md
 from __future__ import annotations
 
 import os
+import select
 import sys
 import threading
 import time
@@ -90,7 +91,9 @@ class Engine:
         self.closed = False
         self.forked = False
         self.broken: BaseException | None = None
-        self._lock = threading.RLock()
+        self._lock = threading.RLock()  # held for moments
+        self._process_lock = threading.RLock()  # held while the agent starts or ends; nothing waits for the collector under _lock
+        self._ending = False
         self._stored: dict[Any, tuple[Any, str]] = {}  # functions kept in the pool, by token
         self._jobs: set[Any] = set()  # jobs whose input is not used up and that nobody waits for yet
         self._collector: threading.Thread | None = None
@@ -109,7 +112,7 @@ class Engine:
         )
         self._startup = None if initializer is None else (initializer, tuple(initargs))
         self._agent = _AgentProcess()
-        with self._lock:
+        with self._process_lock:
             self._agent.start(self)
         _engines.add(self)
         _register_at_exit()
@@ -254,11 +257,8 @@ class Engine:
 
     def collect_until_idle(self) -> bool:
         """One turn of the collector; False when it is not needed any more."""
-        try:
-            self.feed_jobs()
-            self.client.collect(1.0)
-        except ValueError:
-            return False  # released
+        self.feed_jobs()
+        self.client.collect(1.0)
         with self._lock:
             if self._stop_collector or not (self.client.busy or self._jobs):
                 self._collector = None
@@ -273,12 +273,13 @@ class Engine:
                     self._jobs.discard(job)
 
     def stop_collector(self) -> bool:
-        """Before a fork: the child must not inherit a second thread."""
+        """Before a fork and at the end. A callback that keeps it longer than a second is left to itself: it may wait for us."""
         thread = self._collector
         if thread is None or thread is threading.current_thread():
             return False
         self._stop_collector = True
-        while thread.is_alive():
+        patience = time.monotonic() + 1
+        while thread.is_alive() and time.monotonic() < patience:
             self.client.wake()
             thread.join(0.001)
         return True
@@ -313,13 +314,19 @@ class Engine:
             self._end(DRAINING)
 
     def _end(self, phase: int) -> None:
-        with self._lock:
-            if self._agent.ended:
+        with self._process_lock:
+            if self._agent.ended or self._ending:
                 return
-            self.stop_collector()
-            self.client.set_phase(phase)
-            self._agent.wait_for_end(self.client)
-            self.client.abandon(_terminated)
+            self._ending = True
+            try:
+                self.stop_collector()
+                self.client.collect(0)  # what has ended in time counts
+                self.client.end()
+                self.client.abandon(_terminated)
+                self.client.set_phase(phase)
+                self._agent.wait_for_end(self.client)
+            finally:
+                self._ending = False  # interrupted: it can be tried again
             self._jobs.clear()
             self._stored.clear()
             self.client.release()
@@ -426,7 +433,10 @@ class _AgentProcess:
         refusal = None
         if engine.start != "spawn":
             refusal = _snapshot.refusal(_running_collectors())
-        forced = engine.start == "fork" and getattr(engine, "force_fork", False)
+        # What was encoded for workers made from a snapshot names what only a snapshot has; threads that were started
+        # meanwhile are a smaller risk, as for the standard library's fork.
+        forced = self.pid != 0 or (engine.start == "fork" and getattr(engine, "force_fork", False))
+        forced = forced and not self.template.startswith("a clean")
         if engine.start == "spawn":
             self._start_clean(engine, "exec", "spawn: every worker is a fresh interpreter")
         elif refusal is None or forced:
@@ -437,6 +447,7 @@ class _AgentProcess:
         engine.client.set_agent(self.pidfd)
 
     def _settings(self, engine: Engine, method: str, context: dict[str, Any]) -> _agent.Settings:
+        self._close_bell()
         read, self.bell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         return _agent.Settings(
             engine.client.handle,
@@ -461,7 +472,12 @@ class _AgentProcess:
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # _snapshot.refusal() has looked at the threads
-            self.pid = os.fork()
+            try:
+                pid = os.fork()
+            except OSError:
+                os.close(settings.bell_read)
+                raise
+            self.pid = pid
         if self.pid == 0:
             _agent.run_snapshot(settings)
         os.close(settings.bell_read)
@@ -476,8 +492,10 @@ class _AgentProcess:
         settings = self._settings(engine, method, context)
         _flush()
         fds = (settings.memory_fd, settings.bell_read, settings.bell_write)
-        self.pid = _launch.spawn("shoal._agent", settings, fds, context)
-        os.close(settings.bell_read)
+        try:
+            self.pid = _launch.spawn("shoal._agent", settings, fds, context)
+        finally:
+            os.close(settings.bell_read)
 
     def ring(self) -> None:
         try:
@@ -487,28 +505,47 @@ class _AgentProcess:
 
     def restart(self, engine: Engine) -> None:
         """The agent was killed, and its workers with it."""
-        with engine._lock:
-            if self.ended:
-                return
-            self._reap()
-            if engine.client.bury():
-                self.start(engine)
+        with engine._process_lock:
+            if self.ended or engine._ending or not self._has_died():
+                return  # by now another thread has started the next one
+            if not engine.client.bury():
+                return  # the workers are dying: who waits comes here again
+            self._wait()
+            dead = self.pidfd
+            self.start(engine)  # when this fails the dead one stays known, and who waits tries again
+            os.close(dead)
 
-    def _reap(self) -> None:
+    def _has_died(self) -> bool:
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _wait(self) -> None:
         try:
             os.waitpid(self.pid, 0)
         except ChildProcessError:
             pass
-        os.close(self.pidfd)
-        os.close(self.bell)
+
+    def _reap(self) -> None:
+        if self.pidfd < 0:
+            return
+        self._wait()
+        pidfd, self.pidfd = self.pidfd, -1
+        os.close(pidfd)
+        self._close_bell()
+
+    def _close_bell(self) -> None:
+        bell, self.bell = self.bell, -1
+        if bell >= 0:
+            os.close(bell)
 
     def wait_for_end(self, client: Any) -> None:
         """The phase is set: the agent leaves when its workers have left."""
-        self.ended = True
         self.ring()
         self._reap()
         while not client.bury():
             time.sleep(0.001)
+        self.ended = True
 
 
 def _running_collectors() -> int:
@@ -544,6 +581,7 @@ def _after_fork_in_child() -> None:
     for engine in list(_engines):
         engine.forked = True
         engine._lock = threading.RLock()
+        engine._process_lock = threading.RLock()
         engine._collector = None
         engine._agent.ended = True
         engine.client.forget()

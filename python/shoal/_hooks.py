@@ -61,6 +61,11 @@ class ClientHooks:
 
         return CancelledError("the task was cancelled")
 
+    def closed(self) -> BaseException:
+        from shoal.errors import PoolClosed
+
+        return PoolClosed("Pool not running: it was terminated or shut down before this task could be sent")
+
     def decode_error(self, encoded: tuple[Any, ...]) -> BaseException:
         from shoal._errors_transport import decode_exception
 
