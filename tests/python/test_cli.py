@@ -203,6 +203,22 @@ def test_compare_kills_a_run_that_takes_too_long(program) -> None:
     assert "not finished" in done.stderr
 
 
+def test_compare_that_is_ended_ends_the_program_it_runs(program, tmp_path, wait_until) -> None:
+    path = program(f"""
+        import os, time
+        with open({str(tmp_path / "pid.new")!r}, "w") as file:
+            file.write(str(os.getpid()))
+        os.rename({str(tmp_path / "pid.new")!r}, {str(tmp_path / "pid")!r})
+        time.sleep(600)
+    """)
+    process = subprocess.Popen([sys.executable, "-m", "shoal", "compare", str(path)])
+    wait_until((tmp_path / "pid").exists, "the program runs")
+    pid = int((tmp_path / "pid").read_text())
+    process.terminate()
+    assert process.wait(60) == 128 + signal.SIGTERM
+    wait_until(lambda: not Path(f"/proc/{pid}").exists(), "the program has ended")
+
+
 def test_compare_gives_json(program) -> None:
     done = shoal("compare", "--json", "--rounds", "2", program(POOL))
     result = json.loads(done.stdout)

@@ -190,6 +190,11 @@ def _report_failure(run: Run) -> None:
     sys.stderr.write("".join(f"  {line}\n" for line in tail))
 
 
+def _exit_by(number: int, frame: object) -> None:
+    """Leave through `run_once`, which ends the program that runs now."""
+    raise SystemExit(128 + number)
+
+
 def main(
     command: Sequence[str],
     rounds: int,
@@ -207,6 +212,8 @@ def main(
         sys.stderr.write(f"shoal compare: --ignore: {error}\n")
         return 2
     runs: list[Run] = []
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _exit_by)
     try:
         for number in range(rounds):
             sides = (STDLIB, SHOAL) if number % 2 == 0 else (SHOAL, STDLIB)
