@@ -35,6 +35,24 @@ TEST(Counted, IsFreedByTheLastHolder) {
   EXPECT_FALSE(s.me->hold(b));
 }
 
+TEST(Counted, IsTakenBackOnlyByItsOnlyHolder) {
+  TestSession s;
+  const auto other = s.join();
+  const Handle b = s.me->allocate(kLarge);
+  EXPECT_FALSE(s.me->take_counted(b));  // not counted
+  s.me->make_counted(b);
+  ASSERT_TRUE(s.me->hold(b));
+  EXPECT_FALSE(s.me->take_counted(b));  // held twice
+  s.me->drop(b);
+  ASSERT_TRUE(other->hold(b));
+  EXPECT_FALSE(s.me->take_counted(b));  // held by another
+  other->drop(b);
+  EXPECT_TRUE(s.me->take_counted(b));
+  EXPECT_FALSE(s.me->hold(b));
+  s.me->free(b);
+  EXPECT_EQ(s.blocks(), 0U);
+}
+
 TEST(Counted, SmallBlocksAndOthersBlocksCannotBe) {
   TestSession s;
   const auto other = s.join();
@@ -131,7 +149,8 @@ TEST(Fork, ChildSeesItsOwnCopyOfSharedBlocks) {
     s.me->drop(b);
     _exit(woken && intact && separate && s.me->incarnation() != 0 ? 0 : 1);
   }
-  while (member_listed(*s.arena, s.me->incarnation()) && s.arena->statistics().members < 2) std::this_thread::yield();
+  while (member_listed(*s.arena, s.me->incarnation()) && s.arena->statistics().members < 2)
+    std::this_thread::yield();
   s.me->drop(b);
   EXPECT_EQ(s.blocks(), 1U);  // the child holds it: not recycled
   const Handle mine = s.me->allocate(kLarge);
@@ -168,7 +187,10 @@ TEST(Fork, GrandchildKeepsWhatTheChildWrote) {
   auto* data = s.arena->at<os::Atomic<uint32_t>>(b);
   const int status = in_child([&] {
     data[3].store(9);
-    return succeeded(in_child([&] { return data[3].load() == 9 && s.me->incarnation() != 0 ? 0 : 1; })) ? 0 : 1;
+    return succeeded(
+               in_child([&] { return data[3].load() == 9 && s.me->incarnation() != 0 ? 0 : 1; }))
+               ? 0
+               : 1;
   });
   EXPECT_TRUE(succeeded(status)) << status;
   EXPECT_EQ(data[3].load(), 0U);

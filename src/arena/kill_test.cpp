@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A member is killed at every kill point of the arena, in a child process that goes through every operation there is.
-// Afterwards a survivor reaps, everything must be consistent, and nothing may be left over.
+// A member is killed at every kill point of the arena, in a child process that goes through every
+// operation there is. Afterwards a survivor reaps, everything must be consistent, and nothing may
+// be left over.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -67,7 +68,8 @@ struct Scene {
     reap_all_dead(*s.arena, *s.me);
     s.arena->check();
     uint64_t word = owner_channel(kChannel, kPosition);
-    if (s.arena->owner_word(mailed).compare_exchange(word, owner_member(s.me->incarnation()))) s.me->free(mailed);
+    if (s.arena->owner_word(mailed).compare_exchange(word, owner_member(s.me->incarnation())))
+      s.me->free(mailed);
     s.me->free(survivor);
     s.me->free(kept);
     s.me->drop(shared);
@@ -101,11 +103,14 @@ void count_and_fork(Member& me, Handle shared) {
   const Handle own = me.allocate(kLarge);
   me.make_counted(own);
   in_child([] { return 0; });  // dies in its fork handler when the point lies there
-  me.drop(own);  // the dead child of the fork still holds it
+  me.drop(own);                // the dead child of the fork still holds it
   me.drop(shared);
   const Handle alone = me.allocate(kLarge);
   me.make_counted(alone);
   me.drop(alone);
+  const Handle taken = me.allocate(kLarge);
+  me.make_counted(taken);
+  if (me.take_counted(taken)) me.free(taken);
 }
 
 // Many blocks, so that there is growth, and spans are given back.

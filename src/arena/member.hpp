@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Member: one membership of a session, an explicit object, so that one process can run many in tests.
-// Thread safe. Destroying the object leaves the session.
+// Member: one membership of a session, an explicit object, so that one process can run many in
+// tests. Thread safe. Destroying the object leaves the session.
 //
-// 1. allocate, free and moves are one store or compare-exchange on the block's owner word; a death at any
-//    instruction leaves each block with exactly one owner, and reap() gives back what the dead one owned.
-// 2. Process-local locks are held for bounded local work only, never while waiting for another process.
-// 3. After a fork the child's Member object is another member (if the parent held counted blocks) or none:
+// 1. allocate, free and moves are one store or compare-exchange on the block's owner word; a death
+// at any
+//    instruction leaves each block with exactly one owner, and reap() gives back what the dead one
+//    owned.
+// 2. Process-local locks are held for bounded local work only, never while waiting for another
+// process.
+// 3. After a fork the child's Member object is another member (if the parent held counted blocks)
+// or none:
 //    forked_child() tells, rejoin() joins anew. Blocks that the parent owned stay the parent's.
 // Design: docs/design/arena.md
 #pragma once
@@ -24,18 +28,20 @@
 namespace shoal::arena {
 
 enum class MemberKind : uint32_t {
-  root = 1,      // the process that created the session
-  process = 2,   // a child of user code
-  worker = 3,    // runs a pool's tasks
-  zygote = 4,    // template that workers are forked from
-  agent = 5,     // warden
-  guest = 6,     // attached from outside: `shoal top`, other programs
+  root = 1,     // the process that created the session
+  process = 2,  // a child of user code
+  worker = 3,   // runs a pool's tasks
+  zygote = 4,   // template that workers are forked from
+  agent = 5,    // warden
+  guest = 6,    // attached from outside: `shoal top`, other programs
 };
 
 class Member {
  public:
-  // Joins the session. `bond`: the member whose death entails this one's, 0: none. Throws TooManyMembers.
-  static std::unique_ptr<Member> join(std::shared_ptr<Arena> arena, MemberKind kind, Incarnation bond = 0);
+  // Joins the session. `bond`: the member whose death entails this one's, 0: none. Throws
+  // TooManyMembers.
+  static std::unique_ptr<Member> join(std::shared_ptr<Arena> arena, MemberKind kind,
+                                      Incarnation bond = 0);
   ~Member();
   Member(const Member&) = delete;
   Member& operator=(const Member&) = delete;
@@ -45,39 +51,49 @@ class Member {
   Incarnation incarnation() const noexcept { return incarnation_; }  // 0: no member (any more)
   uint32_t slot() const noexcept { return slot_of(incarnation_); }
 
-  // A block of at least `bytes` bytes (0 counts as 1), 64-byte aligned, owner MEMBER(me), contents undefined.
-  // Throws MemoryExhausted, NotAMember.
+  // A block of at least `bytes` bytes (0 counts as 1), 64-byte aligned, owner MEMBER(me), contents
+  // undefined. Throws MemoryExhausted, NotAMember.
   Handle allocate(size_t bytes);
   // Gives back a block whose owner is MEMBER(me). What is not a block of mine is left alone.
   void free(Handle b) noexcept;
 
-  void give_to_block(Handle b, Handle parent) noexcept;    // MEMBER(me) -> BLOCK(parent)
-  [[nodiscard]] bool take_from_block(Handle b, Handle parent) noexcept;  // BLOCK(parent) -> MEMBER(me); false: it is not that
-  bool free_child(Handle b, Handle parent) noexcept;       // BLOCK(parent) -> freed; false: it is not that
+  void give_to_block(Handle b, Handle parent) noexcept;  // MEMBER(me) -> BLOCK(parent)
+  [[nodiscard]] bool take_from_block(
+      Handle b, Handle parent) noexcept;  // BLOCK(parent) -> MEMBER(me); false: it is not that
+  bool free_child(Handle b,
+                  Handle parent) noexcept;  // BLOCK(parent) -> freed; false: it is not that
   [[nodiscard]] bool give_to_channel(Handle b, uint32_t channel, uint64_t position) noexcept;
   [[nodiscard]] bool take_from_channel(Handle b, uint32_t channel, uint64_t position) noexcept;
 
-  // Counted blocks: page runs that several members see, freed by the last holder. The counts within this
-  // process are private; shared is only one bit per member.
+  // Counted blocks: page runs that several members see, freed by the last holder. The counts within
+  // this process are private; shared is only one bit per member.
   bool can_hold() const noexcept { return incarnation_ != 0 && slot() < kHolderSlots; }
   bool can_count(Handle b) const noexcept { return can_hold() && arena_->is_run(b); }
-  void make_counted(Handle b);  // MEMBER(me) -> COUNTED, held once by this process. Needs can_count(b).
-  bool hold(Handle b);          // one more reference; needs: somebody holds it and cannot let go meanwhile
+  void make_counted(
+      Handle b);        // MEMBER(me) -> COUNTED, held once by this process. Needs can_count(b).
+  bool hold(Handle b);  // one more reference; needs: somebody holds it and cannot let go meanwhile
   void drop(Handle b) noexcept;
+  // COUNTED -> MEMBER(me) when this process holds it once and nobody else does; else false.
+  [[nodiscard]] bool take_counted(Handle b) noexcept;
 
-  // A free lane of this member; use LaneGuard. Waits (yielding) while 16 operations of this member are running.
+  // A free lane of this member; use LaneGuard. Waits (yielding) while 16 operations of this member
+  // are running.
   Lane& claim_lane() noexcept;
   void return_lane(Lane& lane) noexcept;
 
-  // Gives warm memory that has been free for `older_than_ns` back to the system, and releases empty spans.
-  // Returns bytes given back. Agents call it now and then; slow paths do by themselves (SHOAL_DECAY seconds).
+  // Gives warm memory that has been free for `older_than_ns` back to the system, and releases empty
+  // spans. Returns bytes given back. Agents call it now and then; slow paths do by themselves
+  // (SHOAL_DECAY seconds).
   uint64_t purge(int64_t older_than_ns);
   uint64_t purge() { return purge(decay_ns_); }
 
-  void leave() noexcept;         // orderly exit: everything this member owns is given back now
-  bool forked_child() const noexcept { return forked_child_; }  // this object was inherited through a fork
-  void rejoin();                 // in a forked child without membership: join as a new member
-  void abandon_for_test() noexcept;  // behave as if this process had been killed here; the object is unusable after
+  void leave() noexcept;  // orderly exit: everything this member owns is given back now
+  bool forked_child() const noexcept {
+    return forked_child_;
+  }                                  // this object was inherited through a fork
+  void rejoin();                     // in a forked child without membership: join as a new member
+  void abandon_for_test() noexcept;  // behave as if this process had been killed here; the object
+                                     // is unusable after
 
   MemberSlot& shared() const noexcept { return arena_->slot(slot()); }
 
@@ -87,13 +103,13 @@ class Member {
 
   struct FreeBlock {
     Handle block;
-    os::Atomic<uint64_t>* owner;   // its owner word
+    os::Atomic<uint64_t>* owner;  // its owner word
   };
-  struct Cache {                   // one size class: all of it can be rebuilt by scanning `spans`
-    std::vector<FreeBlock> free;   // blocks known to be free in my spans, last in first out
-    std::vector<uint64_t> spans;   // first pages of the spans in which I allocate
-    size_t cursor = 0;             // where the next scan for remotely freed blocks begins
-    size_t trim_at = 0;            // so many free blocks: look for spans to give back
+  struct Cache {                  // one size class: all of it can be rebuilt by scanning `spans`
+    std::vector<FreeBlock> free;  // blocks known to be free in my spans, last in first out
+    std::vector<uint64_t> spans;  // first pages of the spans in which I allocate
+    size_t cursor = 0;            // where the next scan for remotely freed blocks begins
+    size_t trim_at = 0;           // so many free blocks: look for spans to give back
   };
 
   explicit Member(std::shared_ptr<Arena> arena) noexcept;
@@ -125,13 +141,15 @@ class Member {
   os::Atomic<uint32_t> lanes_taken_;  // bit per lane
   uint64_t sharing_number_ = 0;       // makes each counted owner word unique
 
-  LocalLock local_;                              // guards what follows; never held across a wait
+  LocalLock local_;  // guards what follows; never held across a wait
   std::array<Cache, kClasses> caches_;
-  std::unordered_map<Handle, uint32_t> held_;    // counted blocks -> references in this process
-  std::unordered_map<Handle, uint64_t> private_; // after a fork: held blocks of which this child sees a private copy
-  std::mutex reaping_;                           // one reap at a time per member; taken before local_
-  std::unordered_map<Handle, uint64_t> fork_private_;  // during a fork: what the child is to see a private copy of
-  Incarnation fork_child_ = 0;                   // slot prepared for the child of the fork under way
+  std::unordered_map<Handle, uint32_t> held_;  // counted blocks -> references in this process
+  std::unordered_map<Handle, uint64_t>
+      private_;         // after a fork: held blocks of which this child sees a private copy
+  std::mutex reaping_;  // one reap at a time per member; taken before local_
+  std::unordered_map<Handle, uint64_t>
+      fork_private_;            // during a fork: what the child is to see a private copy of
+  Incarnation fork_child_ = 0;  // slot prepared for the child of the fork under way
 };
 
 // Claims a lane for the running operation.
@@ -149,23 +167,27 @@ class LaneGuard {
   Lane& lane_;
 };
 
-// Is this incarnation still a member whose process lives? Reads /proc unless the slot says no (about 15 us).
+// Is this incarnation still a member whose process lives? Reads /proc unless the slot says no
+// (about 15 us).
 bool member_alive(Arena& arena, Incarnation incarnation) noexcept;
-// The same without looking at the process: does the slot still belong to this incarnation, not known as dead?
+// The same without looking at the process: does the slot still belong to this incarnation, not
+// known as dead?
 bool member_listed(Arena& arena, Incarnation incarnation) noexcept;
 // The process of a member; 0: no such member.
 int member_pid(Arena& arena, Incarnation incarnation) noexcept;
 
-// Gives back all that `dead` held. Idempotent; several may try at once: one does it, the others return false
+// Gives back all that `dead` held. Idempotent; several may try at once: one does it, the others
+// return false
 // ("being done by a live member" or "is not dead"). True: nothing of `dead` is left.
 bool reap(Arena& arena, Member& reaper, Incarnation dead);
 // Reaps every member that is found dead; returns how many.
 int reap_all_dead(Arena& arena, Member& reaper);
 
-// Upper layers repair their intents: called for each lane of the dead member whose intent has this kind (low 4
-// bits, 1 to 15), and with kind 0 for every lane that holds anything (held locks, wake). May be called again
-// for the same lane when a reaper died. The lane belongs to the caller while the hook runs. To free a block, a hook
-// makes its owner MEMBER(dead): the scan that follows frees it and its children.
+// Upper layers repair their intents: called for each lane of the dead member whose intent has this
+// kind (low 4 bits, 1 to 15), and with kind 0 for every lane that holds anything (held locks,
+// wake). May be called again for the same lane when a reaper died. The lane belongs to the caller
+// while the hook runs. To free a block, a hook makes its owner MEMBER(dead): the scan that follows
+// frees it and its children.
 using ReapHook = void (*)(Arena& arena, Member& reaper, Incarnation dead, Lane& lane);
 void register_reap_hook(uint64_t intent_kind, ReapHook hook) noexcept;
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Members killed after each instruction of each operation of the arena, by the single-step killer; longer operations
-// at a sample of their instructions. After each death a survivor reaps: everything is consistent and nothing is left.
+// Members killed after each instruction of each operation of the arena, by the single-step killer;
+// longer operations at a sample of their instructions. After each death a survivor reaps:
+// everything is consistent and nothing is left.
 #include <gtest/gtest.h>
 
 #include "arena/test_session.hpp"
@@ -29,8 +30,8 @@ class EveryInstruction : public ::testing::Test {
   }
 
   // Kills at the instructions of operation(member), after prepare(member).
-  void kill_everywhere(const std::function<void(Member&)>& prepare, const std::function<void(Member&)>& operation,
-                       uint64_t least_deaths) {
+  void kill_everywhere(const std::function<void(Member&)>& prepare,
+                       const std::function<void(Member&)>& operation, uint64_t least_deaths) {
     std::unique_ptr<Member> member;
     testing::StepResult last;
     const uint64_t deaths = testing::kill_at_every_instruction(
@@ -39,7 +40,8 @@ class EveryInstruction : public ::testing::Test {
           prepare(*member);
         },
         [&] { operation(*member); }, [&](uint64_t k) { survive(k); }, &last);
-    if (last.outcome == testing::StepOutcome::unavailable) GTEST_SKIP() << "ptrace is not permitted here";
+    if (last.outcome == testing::StepOutcome::unavailable)
+      GTEST_SKIP() << "ptrace is not permitted here";
     EXPECT_EQ(last.outcome, testing::StepOutcome::completed) << "status " << last.status;
     EXPECT_GE(deaths, least_deaths);
     RecordProperty("instructions", static_cast<int>(last.steps));
@@ -51,7 +53,8 @@ class EveryInstruction : public ::testing::Test {
 };
 
 TEST_F(EveryInstruction, OfASmallAllocation) {
-  kill_everywhere([](Member& m) { m.free(m.allocate(100)); }, [](Member& m) { (void)m.allocate(100); }, 20);
+  kill_everywhere([](Member& m) { m.free(m.allocate(100)); },
+                  [](Member& m) { (void)m.allocate(100); }, 20);
 }
 
 TEST_F(EveryInstruction, OfASmallFree) {
@@ -111,15 +114,14 @@ TEST_F(EveryInstruction, OfFreeingAChildThenItsParent) {
 }
 
 TEST_F(EveryInstruction, OfCountingHoldingAndDropping) {
-  kill_everywhere(
-      [&](Member& m) { b = m.allocate(kLarge); },
-      [&](Member& m) {
-        m.make_counted(b);
-        m.hold(b);
-        m.drop(b);
-        m.drop(b);
-      },
-      20);
+  kill_everywhere([&](Member& m) { b = m.allocate(kLarge); },
+                  [&](Member& m) {
+                    m.make_counted(b);
+                    m.hold(b);
+                    m.drop(b);
+                    if (m.take_counted(b)) m.free(b);
+                  },
+                  20);
 }
 
 TEST_F(EveryInstruction, OfHoldingWhatAnotherHolds) {
@@ -138,8 +140,10 @@ TEST_F(EveryInstruction, OfHoldingWhatAnotherHolds) {
 TEST_F(EveryInstruction, OfJoining) {
   std::unique_ptr<Member> member;
   testing::StepResult last;
-  testing::kill_at_every_instruction([] {}, [&] { member = s.join(); }, [&](uint64_t k) { survive(k); }, &last);
-  if (last.outcome == testing::StepOutcome::unavailable) GTEST_SKIP() << "ptrace is not permitted here";
+  testing::kill_at_every_instruction([] {}, [&] { member = s.join(); },
+                                     [&](uint64_t k) { survive(k); }, &last);
+  if (last.outcome == testing::StepOutcome::unavailable)
+    GTEST_SKIP() << "ptrace is not permitted here";
   EXPECT_EQ(last.outcome, testing::StepOutcome::completed);
 }
 
