@@ -212,8 +212,8 @@ def main(
         sys.stderr.write(f"shoal compare: --ignore: {error}\n")
         return 2
     runs: list[Run] = []
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _exit_by)
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, _exit_by)
     try:
         for number in range(rounds):
             sides = (STDLIB, SHOAL) if number % 2 == 0 else (SHOAL, STDLIB)
