@@ -24,9 +24,10 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
-from shoal import _engine, _pickling
+from shoal import _definitions, _engine, _names, _pickling
 
 _context_module: Any = multiprocessing.context
 _STARTS = {"fork": "fork", "spawn": "spawn", "forkserver": "zygote"}
@@ -56,15 +57,17 @@ class DropInEngine(_engine.Engine):
             _warn_about_threads()
         else:
             # A main module that is just being imported in a child must not make pools: a fork bomb.
-            from multiprocessing.spawn import _check_not_importing_main  # type: ignore[attr-defined]
+            from multiprocessing import spawn
 
-            _check_not_importing_main()
+            spawn._check_not_importing_main()  # type: ignore[attr-defined]
         start = _STARTS[method]
         super().__init__(workers, initializer, initargs, tasks_per_worker, start, name)
 
     def store_startup(self) -> None:
         """Called once the template is decided: does a worker inherit this process's memory?"""
         if self._agent.template.startswith("a snapshot"):
+            if self.force_fork:
+                self.definitions.mark_snapshot(_ForkSnapshot())
             if self._startup is not None:
                 token = next(_tokens)
                 _inherited[token] = self._startup
@@ -80,6 +83,19 @@ class DropInEngine(_engine.Engine):
             super().store_startup()
         finally:
             _context_module.set_spawning_popen(None)
+
+
+class _ForkSnapshot(_definitions.Snapshot):
+    """A fork's globals are those of the fork: what is rebound later stays what it was there.
+
+    Functions and classes that are defined anew still travel: tasks name them.
+    """
+
+    def holds(self, key: tuple[str, str], value: Any) -> bool:
+        if super().holds(key, value):
+            return True
+        is_definition = isinstance(value, (FunctionType, type))
+        return not is_definition and key[0] == _names.MAIN and key[1] in self._names
 
 
 def _run_inherited(token: int) -> None:

@@ -212,8 +212,9 @@ class _Watcher:
             if finder is not self and hasattr(finder, "find_spec"):
                 spec = finder.find_spec(name, path, target)
                 if spec is not None:
-                    if spec.loader is not None:
-                        spec.loader = _PatchingLoader(spec.loader, patch)  # type: ignore[assignment]
+                    loader: Any = spec.loader
+                    if loader is not None:
+                        spec.loader = _PatchingLoader(loader, patch)  # type: ignore[assignment]
                     return spec
         return None
 

@@ -42,15 +42,16 @@ def test_pool_forks_when_it_is_made_so_workers_see_globals_of_then(program) -> N
     program("""
         import multiprocessing
 
-        state = []
+        state, other = [], "before"
 
         def read(_):
-            return list(state)
+            return list(state), other
 
         state.append("before")
         with multiprocessing.get_context("fork").Pool(1) as pool:
             state.append("after")
-            assert pool.map(read, [0]) == [["before"]]
+            other = None
+            assert pool.map(read, [0]) == [(["before"], "before")]
     """)
 
 
@@ -245,7 +246,7 @@ def test_fork_forks_a_process_with_threads_and_warns_as_cpython_does(program) ->
         import warnings
 
         stop = threading.Event()
-        thread = threading.Thread(target=stop.wait)
+        thread = threading.Thread(target=stop.wait, daemon=True)
         thread.start()
         state = ["made here"]
 
