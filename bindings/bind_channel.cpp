@@ -20,8 +20,7 @@ using channel::Received;
 using channel::Sent;
 
 struct ChannelObject {
-  PyObject_HEAD
-  channel::Channel* channel;
+  PyObject_HEAD channel::Channel* channel;
 };
 
 channel::Channel& channel_of(PyObject* self) {
@@ -68,7 +67,7 @@ PyObject* decode(arena::Handle handle, arena::Member& member) {
   codec::MessageView view;
   try {
     const channel::Message message = channel::open_message(member.arena(), handle);
-    view = {&member.arena(),     &member, message.bytes, message.size, message.attachments,
+    view = {&member.arena(),          &member, message.bytes, message.size, message.attachments,
             message.attachment_count, handle};
   } catch (const std::exception&) {
     set_python_error();
@@ -98,10 +97,12 @@ PyObject* channel_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
   if (self == nullptr) return nullptr;
   try {
     using Open = channel::Channel::Open;
-    auto channel = channel::Channel::open(
-        *member, std::string(name, static_cast<size_t>(name_size)),
-        how == "create" ? Open::create : how == "existing" ? Open::existing : Open::either,
-        {items, bytes});
+    auto channel =
+        channel::Channel::open(*member, std::string(name, static_cast<size_t>(name_size)),
+                               how == "create"     ? Open::create
+                               : how == "existing" ? Open::existing
+                                                   : Open::either,
+                               {items, bytes});
     reinterpret_cast<ChannelObject*>(self)->channel = channel.release();
   } catch (const std::exception&) {
     set_python_error();
@@ -128,8 +129,8 @@ PyObject* channel_send(PyObject* self, PyObject* args, PyObject* keywords) {
   int block = 1;
   PyObject* timeout = nullptr;
   int64_t deadline_ns = 0;
-  if (!PyArg_ParseTupleAndKeywords(args, keywords, "O|pO:send", const_cast<char**>(names),
-                                   &object, &block, &timeout) ||
+  if (!PyArg_ParseTupleAndKeywords(args, keywords, "O|pO:send", const_cast<char**>(names), &object,
+                                   &block, &timeout) ||
       (block != 0 && !deadline_from(timeout, &deadline_ns))) {
     return nullptr;
   }
@@ -164,8 +165,8 @@ PyObject* channel_receive(PyObject* self, PyObject* args, PyObject* keywords) {
   int block = 1;
   PyObject* timeout = nullptr;
   int64_t deadline_ns = 0;
-  if (!PyArg_ParseTupleAndKeywords(args, keywords, "|pO:receive", const_cast<char**>(names),
-                                   &block, &timeout) ||
+  if (!PyArg_ParseTupleAndKeywords(args, keywords, "|pO:receive", const_cast<char**>(names), &block,
+                                   &timeout) ||
       (block != 0 && !deadline_from(timeout, &deadline_ns))) {
     return nullptr;
   }
@@ -235,10 +236,10 @@ PyObject* channel_fileno(PyObject* self, PyObject*) {
 PyObject* channel_statistics(PyObject* self, PyObject*) {
   if (!is_usable(self)) return nullptr;
   const channel::ChannelStatistics s = channel_of(self).statistics();
-  return Py_BuildValue("{sKsKsKsKsKsKsKsKsO}", "length", s.length, "bytes", s.bytes, "sent",
-                       s.sent, "received", s.received, "send_sleeps", s.send_sleeps,
-                       "receive_sleeps", s.receive_sleeps, "item_limit", s.item_limit,
-                       "byte_limit", s.byte_limit, "closed", s.closed ? Py_True : Py_False);
+  return Py_BuildValue("{sKsKsKsKsKsKsKsKsO}", "length", s.length, "bytes", s.bytes, "sent", s.sent,
+                       "received", s.received, "send_sleeps", s.send_sleeps, "receive_sleeps",
+                       s.receive_sleeps, "item_limit", s.item_limit, "byte_limit", s.byte_limit,
+                       "closed", s.closed ? Py_True : Py_False);
 }
 
 Py_ssize_t channel_length(PyObject* self) {

@@ -62,9 +62,9 @@ int release(PyObject* self) {
   if (member == nullptr) return -1;
   const arena::Handle handle = sync_object(self).handle;
   try {
-    const sync::Unlocked unlocked =
-        is_recursive(self) ? RecursiveMutex(member->arena(), handle).unlock(*member)
-                           : Mutex(member->arena(), handle).unlock(*member);
+    const sync::Unlocked unlocked = is_recursive(self)
+                                        ? RecursiveMutex(member->arena(), handle).unlock(*member)
+                                        : Mutex(member->arena(), handle).unlock(*member);
     return unlocked == sync::Unlocked::not_locked ? 0 : 1;
   } catch (const std::exception&) {
     set_python_error();
@@ -76,8 +76,8 @@ PyObject* lock_acquire(PyObject* self, PyObject* args, PyObject* keywords) {
   static const char* names[] = {"block", "timeout", nullptr};
   int block = 1;
   PyObject* timeout = nullptr;
-  if (!PyArg_ParseTupleAndKeywords(args, keywords, "|pO:acquire", const_cast<char**>(names),
-                                   &block, &timeout)) {
+  if (!PyArg_ParseTupleAndKeywords(args, keywords, "|pO:acquire", const_cast<char**>(names), &block,
+                                   &timeout)) {
     return nullptr;
   }
   int64_t deadline_ns = 0;

@@ -17,9 +17,7 @@ using sync::Event;
 using sync::Semaphore;
 using sync::WaitResult;
 
-Slice slice_of(WaitResult result) {
-  return result == WaitResult::ok ? Slice::done : Slice::again;
-}
+Slice slice_of(WaitResult result) { return result == WaitResult::ok ? Slice::done : Slice::again; }
 
 PyObject* bool_or_null(Waited waited) {
   return waited == Waited::failed ? nullptr : PyBool_FromLong(waited == Waited::done ? 1 : 0);
@@ -86,8 +84,8 @@ PyObject* semaphore_acquire(PyObject* self, PyObject* args, PyObject* keywords) 
   int block = 1;
   PyObject* timeout = nullptr;
   int64_t deadline_ns = 0;
-  if (!PyArg_ParseTupleAndKeywords(args, keywords, "|pO:acquire", const_cast<char**>(names),
-                                   &block, &timeout) ||
+  if (!PyArg_ParseTupleAndKeywords(args, keywords, "|pO:acquire", const_cast<char**>(names), &block,
+                                   &timeout) ||
       (block != 0 && !deadline_from(timeout, &deadline_ns))) {
     return nullptr;
   }
@@ -216,8 +214,7 @@ PyObject* condition_new(PyTypeObject* type, PyObject* args, PyObject* keywords) 
     PyErr_SetString(PyExc_TypeError, "a condition wants a Lock or RLock of this module");
     return nullptr;
   }
-  PyObject* const self =
-      new_object(type, handle, sizeof(sync::ConditionState), &Condition::create);
+  PyObject* const self = new_object(type, handle, sizeof(sync::ConditionState), &Condition::create);
   if (self != nullptr) sync_object(self).lock = Py_NewRef(lock);
   return self;
 }

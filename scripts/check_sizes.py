@@ -16,7 +16,9 @@ MAX_LINES = 800
 MAX_COLUMNS = 100
 LICENCE = "SPDX-License-Identifier: Apache-2.0"
 LEFTOVER = re.compile(r"(<<<<<<<|>>>>>>>) |\b(XXX|FIXME)\b|\bTODO(?!\((perf|port|cleanup|#\d+)\))")
-BUILT_TESTS = re.compile(r"src/(os|arena|sync|channel|codec|pool|collections|trace|testing)/[^/]+$")
+BUILT_TESTS = re.compile(
+    r"src/(os|arena|sync|channel|codec|pool|collections|trace|api|testing)/[^/]+$"
+)
 
 
 def findings(path: Path) -> Iterator[Finding]:

@@ -120,8 +120,9 @@ TEST(Api, BadBytesGiveErrors) {
     codec::MessageBuilder builder(session.membership()->member.get());
     detail::encode(value, builder);
     for (int round = 0; round < 300; ++round) {
-      std::vector<std::byte> bytes(builder.bytes.data(),
-                                   builder.bytes.data() + std::min<size_t>(builder.bytes.size(), 4096));
+      std::vector<std::byte> bytes(
+          builder.bytes.data(),
+          builder.bytes.data() + std::min<size_t>(builder.bytes.size(), 4096));
       const auto changes = next() % 3;
       for (std::uint64_t i = 0; i < changes; ++i) bytes[next() % bytes.size()] = std::byte(next());
       bytes.resize(bytes.size() - next() % std::min<size_t>(bytes.size(), 3));

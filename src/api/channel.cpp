@@ -36,8 +36,8 @@ Channel::Channel(const Session& session, const std::string& name, const ChannelL
   detail::translated([&] {
     implementation_->membership = session.membership();
     implementation_->channel =
-        channel::Channel::open(*session.membership()->member, name,
-                               channel::Channel::Open::either, {limits.items, limits.bytes});
+        channel::Channel::open(*session.membership()->member, name, channel::Channel::Open::either,
+                               {limits.items, limits.bytes});
   });
 }
 
@@ -50,9 +50,9 @@ SendResult Channel::send(const Value& value, Timeout timeout) {
     arena::Member& member = *implementation_->membership->member;
     codec::MessageBuilder builder(&member);
     detail::encode(value, builder);
-    OwnMessage message{member, channel::make_message(
-                                   member, std::span(builder.bytes.data(), builder.bytes.size()),
-                                   builder.attachments)};
+    OwnMessage message{
+        member, channel::make_message(member, std::span(builder.bytes.data(), builder.bytes.size()),
+                                      builder.attachments)};
     builder.forget();
     switch (implementation_->channel->send(member, message.handle, deadline_from(timeout))) {
       case channel::Sent::ok:
@@ -104,9 +104,8 @@ bool Channel::is_closed() const noexcept { return implementation_->channel->is_c
 std::uint64_t Channel::length() const noexcept { return implementation_->channel->length(); }
 
 int Channel::descriptor() {
-  return detail::translated([&] {
-    return implementation_->channel->descriptor(*implementation_->membership->member);
-  });
+  return detail::translated(
+      [&] { return implementation_->channel->descriptor(*implementation_->membership->member); });
 }
 
 }  // namespace shoal

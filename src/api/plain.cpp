@@ -51,9 +51,8 @@ class Encoder {
     }
     const auto bytes = array.bytes();
     const bool large = bytes.size() >= codec::kAttachFrom;
-    codec::write_array_header(out_.bytes,
-                              large ? codec::Tag::kArrayAttached : codec::Tag::kArray, element,
-                              true, array.shape());
+    codec::write_array_header(out_.bytes, large ? codec::Tag::kArrayAttached : codec::Tag::kArray,
+                              element, true, array.shape());
     if (large) {
       codec::write_attached(out_.bytes, codec::attach(out_, bytes.data(), bytes.size()),
                             bytes.size());
@@ -162,9 +161,8 @@ class Decoder {
     const arena::Handle block = item.data.handle;
     if (block != 0 && view_.parent != 0 && member.take_from_block(block, view_.parent)) {
       auto* const elements = membership_->arena->at<std::byte>(block);
-      std::shared_ptr<void> owner(elements, [block, keep = membership_](void*) {
-        keep->member->free(block);
-      });
+      std::shared_ptr<void> owner(
+          elements, [block, keep = membership_](void*) { keep->member->free(block); });
       Array taken(type, std::move(shape), std::move(owner), elements, item.array.first_fastest);
       if (taken.bytes().size() != item.data.size) throw Corrupt("message: array of another size");
       return taken;

@@ -11,8 +11,7 @@ namespace shoal {
 
 static_assert(static_cast<int>(ElementType::complex128) ==
               static_cast<int>(codec::Element::kComplex128));
-static_assert(static_cast<int>(ElementType::float16) ==
-              static_cast<int>(codec::Element::kFloat16));
+static_assert(static_cast<int>(ElementType::float16) == static_cast<int>(codec::Element::kFloat16));
 
 namespace {
 

@@ -262,7 +262,8 @@ bool Channel::remove(arena::Member& member) {
   const bool mine = arena_->root_set(root.c_str(), 0, handle_);
   SHOAL_KILL_POINT("channel.remove.root");
   if (mine) {
-    // COMMIT(channel.remove.owner): killed before: freed by reap_root(); after: freed as the dead's.
+    // COMMIT(channel.remove.owner): killed before: freed by reap_root(); after: freed as the
+    // dead's.
     arena_->owner_word(handle_).store(arena::owner_member(member.incarnation()));
     SHOAL_KILL_POINT("channel.remove.owner");
   }

@@ -39,9 +39,9 @@ struct ChannelState {
   uint32_t id;
   os::Atomic<uint32_t> closed;
   uint32_t padding;
-  char name[kNameSize];                // of the root, "ch:" included, padded with zeros
-  os::Atomic<uint64_t> sweep_ns;       // when somebody last looked for the dead
-  os::Atomic<uint64_t> send_sleeps;    // hints for statistics
+  char name[kNameSize];              // of the root, "ch:" included, padded with zeros
+  os::Atomic<uint64_t> sweep_ns;     // when somebody last looked for the dead
+  os::Atomic<uint64_t> send_sleeps;  // hints for statistics
   os::Atomic<uint64_t> receive_sleeps;
   uint64_t spare[5];
   BellBoard board;
@@ -53,9 +53,9 @@ enum class [[nodiscard]] Sent { ok, full, closed, interrupted };
 enum class [[nodiscard]] Received { ok, empty, closed, interrupted };
 
 struct ChannelStatistics {
-  uint64_t length;    // messages in the channel
-  uint64_t bytes;     // 0 when there is no byte limit
-  uint64_t sent;      // since it was made
+  uint64_t length;  // messages in the channel
+  uint64_t bytes;   // 0 when there is no byte limit
+  uint64_t sent;    // since it was made
   uint64_t received;
   uint64_t send_sleeps;  // how often a send, a receive had to sleep
   uint64_t receive_sleeps;

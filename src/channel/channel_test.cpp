@@ -210,7 +210,8 @@ TEST_F(ChannelTest, TheBellOfADeadProcessIsTakenDown) {
 TEST_F(ChannelTest, RandomKillsLoseOnlyWhatTheDeadHadInHand) {
   constexpr uint64_t kSenders = 3;
   constexpr uint64_t kReceivers = 3;
-  constexpr uint64_t kNumbers = 1 << 18;  // per sender place; a new sender goes on where its predecessor was
+  constexpr uint64_t kNumbers =
+      1 << 18;  // per sender place; a new sender goes on where its predecessor was
   std::random_device device;
   const auto seed = device();
   std::mt19937 random(seed);
@@ -227,7 +228,8 @@ TEST_F(ChannelTest, RandomKillsLoseOnlyWhatTheDeadHadInHand) {
       for (;;) {
         const uint64_t number = next[place].fetch_add(1);
         if (number >= kNumbers) return;
-        const Handle made = message(member, place * kNumbers + number, number % 8 == 0 ? 70'000 : 0);
+        const Handle made =
+            message(member, place * kNumbers + number, number % 8 == 0 ? 70'000 : 0);
         if (channel->send(member, made) != Sent::ok) _exit(3);
       }
     };

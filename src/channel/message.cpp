@@ -12,8 +12,7 @@ arena::Handle make_message(arena::Member& member, std::span<const std::byte> pay
                            std::span<const arena::Handle> attachments) {
   const arena::Arena& arena = member.arena();
   const size_t handles = attachments.size() * sizeof(arena::Handle);
-  const arena::Handle message =
-      member.allocate(sizeof(MessageHeader) + handles + payload.size());
+  const arena::Handle message = member.allocate(sizeof(MessageHeader) + handles + payload.size());
   auto* const header = arena.at<MessageHeader>(message);
   *header = {kMessageMagic, static_cast<uint32_t>(attachments.size()), payload.size(), 0,
              arena.block_size(message)};

@@ -18,7 +18,7 @@ constexpr uint64_t kLapShift = 35;
 constexpr uint64_t kUnitMask = (uint64_t{1} << 40) - 1;
 constexpr uint64_t kSumLapMask = (uint64_t{1} << 24) - 1;
 constexpr uint32_t kMaxAttempts = 1u << 24;  // only a ring that was scribbled over needs so many
-constexpr size_t kSumOffset = 16;  // in the block: the bytes pushed up to and with it
+constexpr size_t kSumOffset = 16;            // in the block: the bytes pushed up to and with it
 
 uint32_t slot_bits_for(uint64_t items) noexcept {
   const auto bits = static_cast<uint32_t>(std::bit_width(items == 0 ? 0 : items - 1));
@@ -170,7 +170,8 @@ void Ring::settle_tail() const noexcept {
   }
 }
 
-// Is there room for a block at position `tail`? `known` false: the question came too late, ask anew.
+// Is there room for a block at position `tail`? `known` false: the question came too late, ask
+// anew.
 bool Ring::fits(uint64_t tail, uint64_t units, bool* known) const noexcept {
   *known = true;
   const uint64_t head = settled_head();

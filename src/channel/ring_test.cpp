@@ -3,7 +3,6 @@
 
 #include <gtest/gtest.h>
 
-
 #include <cstring>
 #include <thread>
 #include <vector>
@@ -67,7 +66,8 @@ TEST_F(RingTest, GoesRoundManyTimes) {
   const Handle block = message(0);
   free_message(*me_, block);
   while (seen < 50'000) {
-    for (int i = 0; i < 777; ++i) ASSERT_EQ(ring.try_push(*me_, message(next++), 0), Ring::Push::ok);
+    for (int i = 0; i < 777; ++i)
+      ASSERT_EQ(ring.try_push(*me_, message(next++), 0), Ring::Push::ok);
     for (int i = 0; i < 777; ++i) {
       const Handle got = ring.try_pop(*me_);
       ASSERT_EQ(value_of(got), seen++);

@@ -40,7 +40,8 @@ os::Atomic<uint32_t>* Condition::low_half(Slot& slot) noexcept {
 ConditionState* Condition::next_table(const ConditionState& table) const noexcept {
   const arena::Handle next = table.more.load();
   if (next == 0 || next % alignof(ConditionState) != 0) return nullptr;
-  return arena_->contains(next, sizeof(ConditionState)) ? arena_->at<ConditionState>(next) : nullptr;
+  return arena_->contains(next, sizeof(ConditionState)) ? arena_->at<ConditionState>(next)
+                                                        : nullptr;
 }
 
 template <class Visit>
@@ -69,11 +70,13 @@ ConditionState& Condition::add_table(arena::Member& member, ConditionState& last
   member.give_to_block(fresh, parent);
   SHOAL_KILL_POINT("condition.table.enter");
   uint64_t expected = 0;
-  // COMMIT(condition.table.more): killed before: the table is freed with the condition; after: linked.
+  // COMMIT(condition.table.more): killed before: the table is freed with the condition; after:
+  // linked.
   if (!last.more.compare_exchange(expected, fresh)) member.free_child(fresh, parent);
   SHOAL_KILL_POINT("condition.table.more");
   ConditionState* const next = next_table(last);
-  if (next == nullptr) throw arena::CorruptArena("condition: bad table at " + std::to_string(handle_));
+  if (next == nullptr)
+    throw arena::CorruptArena("condition: bad table at " + std::to_string(handle_));
   return *next;
 }
 
@@ -115,8 +118,8 @@ Condition::Slot* Condition::oldest_waiting(uint64_t* word) const noexcept {
     const uint64_t found = slot.load();
     if ((found & kState) != kWaiting) return;
     // Tickets wrap at 2^30: older means less than half the circle before.
-    const bool older = oldest == nullptr ||
-                       ((ticket_of(found) - ticket_of(*word)) & 0x3fffffff) > 0x1fffffff;
+    const bool older =
+        oldest == nullptr || ((ticket_of(found) - ticket_of(*word)) & 0x3fffffff) > 0x1fffffff;
     if (!older) return;
     oldest = &slot;
     *word = found;

@@ -122,7 +122,8 @@ TEST_F(ConditionTest, MoreWaitersThanOneTableHolds) {
   std::vector<Condition::Ticket> tickets;
   for (int i = 0; i < 200; ++i) tickets.push_back(c.begin_wait(*me_));
   EXPECT_EQ(c.notify(*me_, 150), 150U);
-  for (int i = 0; i < 200; ++i) EXPECT_EQ(c.end_wait(*me_, tickets[static_cast<size_t>(i)]), i < 150);
+  for (int i = 0; i < 200; ++i)
+    EXPECT_EQ(c.end_wait(*me_, tickets[static_cast<size_t>(i)]), i < 150);
   const uint64_t before = arena_->statistics().blocks_block;
   EXPECT_GT(before, 0U);
   c.destroy(*me_);

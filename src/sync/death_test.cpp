@@ -172,7 +172,8 @@ TEST_F(DeathTest, AtEachKillPointOfASemaphoreAndAnEvent) {
   for (const auto& [point, operation] : operations) {
     SCOPED_TRACE(point);
     reset();
-    const bool acquires = point.find("acquire") != std::string::npos || point == "semaphore.wait.word";
+    const bool acquires =
+        point.find("acquire") != std::string::npos || point == "semaphore.wait.word";
     if (acquires) {
       ASSERT_TRUE(semaphore().release(*me_));
     }
@@ -269,7 +270,8 @@ TEST_F(DeathTest, NoKillPointIsForgotten) {
       " event.set.word event.clear.word event.wait.word condition.wait.slot condition.end.slot"
       " condition.notify.slot condition.table.enter condition.table.more condition.reap.slot ";
   for (const std::string& name : testing::kill_point_names()) {
-    for (const char* prefix : {"mutex.", "recursive_mutex.", "semaphore.", "event.", "condition."}) {
+    for (const char* prefix :
+         {"mutex.", "recursive_mutex.", "semaphore.", "event.", "condition."}) {
       if (!name.starts_with(prefix)) continue;
       EXPECT_NE(known.find(" " + name + " "), std::string::npos) << name << " is not tested";
     }

@@ -48,7 +48,8 @@ Holds& Holds::of(arena::Member& member) {
   const auto is_it = [&](Holds* at) {
     return at->member_ == &member && at->incarnation_ == me && at->lanes_ == member.shared().lanes;
   };
-  if (cache.holds != nullptr && is_it(cache.holds)) [[likely]] return *cache.holds;
+  if (cache.holds != nullptr && is_it(cache.holds)) [[likely]]
+    return *cache.holds;
   Holds* fresh = nullptr;
   for (;;) {
     Holds* const first = head();
@@ -137,8 +138,7 @@ int Holds::find_owned(arena::Handle object) noexcept {
   return kNone;
 }
 
-void Holds::drop_stale(bool (*is_mine)(arena::Arena&, arena::Handle,
-                                       arena::Incarnation)) noexcept {
+void Holds::drop_stale(bool (*is_mine)(arena::Arena&, arena::Handle, arena::Incarnation)) noexcept {
   for (int word = 0; word < kWords; ++word) {
     // order: relaxed, twice; a lock that is mine and known as owned stays, whatever else changes
     if ((mode_[word].load(os::relaxed) & kOwned) == 0) continue;

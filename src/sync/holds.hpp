@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What this member holds, waits for, or is about to wake: the `held` words of its lanes (and `wake`, for
-// operations that have claimed a lane). Every
-// operation that would need repair if this process died says so here first. Any thread; never
-// blocks, allocates only in of(), never throws after of().
+// What this member holds, waits for, or is about to wake: the `held` words of its lanes (and
+// `wake`, for operations that have claimed a lane). Every operation that would need repair if this
+// process died says so here first. Any thread; never blocks, allocates only in of(), never throws
+// after of().
 //
 // A held word (written only by its member, read by reapers):
 //   63..6 handle of a sync object (64-byte aligned) >> 6     5..0 HeldKind; 0 = nothing

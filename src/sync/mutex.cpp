@@ -155,8 +155,7 @@ void Mutex::take_from_dead(MutexState& state, arena::Incarnation dead) noexcept 
 
 void Mutex::reap(arena::Arena& arena, arena::Member&, arena::Incarnation dead,
                  arena::Handle handle) {
-  if (arena.contains(handle, sizeof(MutexState)) &&
-      arena.at<MutexState>(handle)->magic == kMagic) {
+  if (arena.contains(handle, sizeof(MutexState)) && arena.at<MutexState>(handle)->magic == kMagic) {
     take_from_dead(*arena.at<MutexState>(handle), dead);
   }
 }

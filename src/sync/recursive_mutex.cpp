@@ -29,7 +29,8 @@ Locked RecursiveMutex::lock(arena::Member& member, int64_t deadline_ns) {
     mutex_.state().depth.fetch_add(1);
     return Locked::ok;
   }
-  const Locked result = deadline_ns == 0 ? mutex_.try_lock(member) : mutex_.lock(member, deadline_ns);
+  const Locked result =
+      deadline_ns == 0 ? mutex_.try_lock(member) : mutex_.lock(member, deadline_ns);
   if (is_locked(result)) set_depth(member, 1);
   return result;
 }

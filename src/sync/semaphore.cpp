@@ -17,8 +17,7 @@ void Semaphore::create(arena::Arena& arena, arena::Handle handle, uint32_t permi
   state->word.store(permits);
 }
 
-Semaphore::Semaphore(arena::Arena& arena, arena::Handle handle)
-    : state_(nullptr), handle_(handle) {
+Semaphore::Semaphore(arena::Arena& arena, arena::Handle handle) : state_(nullptr), handle_(handle) {
   if (handle % alignof(SemaphoreState) != 0 || !arena.contains(handle, sizeof(SemaphoreState)) ||
       arena.at<SemaphoreState>(handle)->magic != kMagic) {
     throw arena::CorruptArena("no semaphore at offset " + std::to_string(handle));

@@ -14,7 +14,7 @@ constexpr int64_t kMinSpinNs = 1'000;
 constexpr uint32_t kRetryAfter = 16;
 
 os::Atomic<uint32_t> spinners;  // of this process; a child of a fork inherits at worst a
-                                     // permit too many taken, which only makes it spin less
+                                // permit too many taken, which only makes it spin less
 
 struct SpinHistory {
   int64_t budget_ns = kMaxSpinNs;
@@ -57,8 +57,7 @@ void spin_ended(bool success) noexcept {
 
 void yield_processor() noexcept { std::this_thread::yield(); }
 
-os::Wake Ticker::sleep(os::Atomic<uint32_t>* word, uint32_t expected,
-                       bool* ticked) noexcept {
+os::Wake Ticker::sleep(os::Atomic<uint32_t>* word, uint32_t expected, bool* ticked) noexcept {
   *ticked = false;
   if (!ticking_) return os::futex_wait(word, expected, deadline_ns_);
   const int64_t tick_ns = os::monotonic_ns() + pause_ns_;
@@ -70,8 +69,7 @@ os::Wake Ticker::sleep(os::Atomic<uint32_t>* word, uint32_t expected,
   return os::Wake::woken;
 }
 
-WaitResult sleep_on(os::Atomic<uint32_t>* word, uint32_t expected,
-                    int64_t deadline_ns) noexcept {
+WaitResult sleep_on(os::Atomic<uint32_t>* word, uint32_t expected, int64_t deadline_ns) noexcept {
   switch (os::futex_wait(word, expected, deadline_ns)) {
     case os::Wake::timed_out:
       return WaitResult::timed_out;

@@ -100,7 +100,6 @@ class Ticker {
 };
 
 // Like os::futex_wait, with its four results folded into three: ok means look again.
-WaitResult sleep_on(os::Atomic<uint32_t>* word, uint32_t expected,
-                    int64_t deadline_ns) noexcept;
+WaitResult sleep_on(os::Atomic<uint32_t>* word, uint32_t expected, int64_t deadline_ns) noexcept;
 
 }  // namespace shoal::sync
