@@ -16,13 +16,17 @@ namespace {
 
 constexpr uint64_t kMinReserve = uint64_t{16} << 20;
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-constexpr uint64_t kMaxReserve = uint64_t{16} << 30;  // GCC 12's ThreadSanitizer has room for one 1 TiB mapping only
+constexpr uint64_t kMaxReserve =
+    uint64_t{16} << 30;  // GCC 12's ThreadSanitizer has room for one 1 TiB mapping only
 #else
 constexpr uint64_t kMaxReserve = uint64_t{1} << 40;
 #endif
-constexpr double kShareOfMachine = 0.8;  // of cgroup limit or RAM: the arena's pages survive their users' OOM kills
+constexpr double kShareOfMachine =
+    0.8;  // of cgroup limit or RAM: the arena's pages survive their users' OOM kills
 
-constexpr uint64_t align_up(uint64_t value, uint64_t to) noexcept { return (value + to - 1) / to * to; }
+constexpr uint64_t align_up(uint64_t value, uint64_t to) noexcept {
+  return (value + to - 1) / to * to;
+}
 
 // A number of bytes with an optional K, M, G or T behind it; 0: not set.
 uint64_t bytes_from_environment(const char* name) {
@@ -53,7 +57,8 @@ void lay_out(Header& h, uint64_t reserve) noexcept {
   h.used_offset = align_up(kSlotsOffset + sizeof(MemberSlot) * kMemberSlots, kPage);
   h.warm_offset = align_up(h.used_offset + pages / 8 + 8, kPage);
   h.descriptors_offset = align_up(h.warm_offset + pages / 8 + 8, kPage);
-  h.data_offset = align_up(h.descriptors_offset + pages * sizeof(PageDescriptor), kPage * kHugeAlign);
+  h.data_offset =
+      align_up(h.descriptors_offset + pages * sizeof(PageDescriptor), kPage * kHugeAlign);
   h.pages = (reserve - h.data_offset) / kPage;
 }
 
@@ -66,9 +71,9 @@ void check_header(const Header& h, uint64_t file_size) {
   if (h.header_size != sizeof(Header) || h.layout_hash != layout_hash()) wrong("layout hash");
   Header expected{};
   lay_out(expected, h.reserve);
-  if (h.reserve != file_size || h.pages != expected.pages || h.data_offset != expected.data_offset ||
-      h.used_offset != expected.used_offset || h.warm_offset != expected.warm_offset ||
-      h.descriptors_offset != expected.descriptors_offset)
+  if (h.reserve != file_size || h.pages != expected.pages ||
+      h.data_offset != expected.data_offset || h.used_offset != expected.used_offset ||
+      h.warm_offset != expected.warm_offset || h.descriptors_offset != expected.descriptors_offset)
     wrong("table offsets");
 }
 
@@ -81,9 +86,10 @@ void Arena::map(uint64_t reserve) {
   fd_inode_ = identity.inode;
   base_ = os::map_file(fd_, 0, reserve, true);
   if (base_ == nullptr)
-    throw os::OsError("mmap", errno,
-                      "the session's address space of " + std::to_string(reserve >> 20) +
-                          " MiB cannot be mapped here (ulimit -v? set SHOAL_RESERVE for the session)");
+    throw os::OsError(
+        "mmap", errno,
+        "the session's address space of " + std::to_string(reserve >> 20) +
+            " MiB cannot be mapped here (ulimit -v? set SHOAL_RESERVE for the session)");
   reserve_ = reserve;
   memory_path_ = os::find_cgroup("memory");
 }
@@ -141,7 +147,8 @@ std::shared_ptr<Arena> Arena::attach(int fd) {
 }
 
 Arena::~Arena() {
-  if (fd() >= 0) os::close_fd(fd_);  // the mapping stays: views of Python objects may outlive the session
+  if (fd() >= 0)
+    os::close_fd(fd_);  // the mapping stays: views of Python objects may outlive the session
 }
 
 void Arena::unmap_for_test() {
@@ -157,10 +164,13 @@ int Arena::fd() const noexcept {
 
 bool Arena::commit(uint64_t offset, uint64_t bytes) const noexcept {
   const int file = fd();
-  return file >= 0 ? os::reserve_file_range(file, offset, bytes) : os::populate(base_ + offset, bytes);
+  return file >= 0 ? os::reserve_file_range(file, offset, bytes)
+                   : os::populate(base_ + offset, bytes);
 }
 
-void Arena::decommit(uint64_t offset, uint64_t bytes) const noexcept { os::punch(base_ + offset, bytes); }
+void Arena::decommit(uint64_t offset, uint64_t bytes) const noexcept {
+  os::punch(base_ + offset, bytes);
+}
 
 bool Arena::map_private(uint64_t offset, uint64_t bytes) const noexcept {
   const int file = fd();
@@ -223,7 +233,8 @@ struct RootName {
 
 RootName make_root_name(const char* name) {
   const size_t length = std::strlen(name);
-  if (length == 0 || length > sizeof(RootName)) throw std::invalid_argument("root name: 1 to 48 bytes");
+  if (length == 0 || length > sizeof(RootName))
+    throw std::invalid_argument("root name: 1 to 48 bytes");
   RootName result;
   std::memset(&result, 0xFF, sizeof result);
   std::memcpy(&result, name, length);
@@ -236,12 +247,14 @@ bool has_name(const Root& root, const RootName& name) noexcept {
   return true;
 }
 
-// Writes the name into an empty entry, or completes what another began with the same words. Each word is set once,
-// so an entry whose writer died is completed by the next who sets this name, and is lost to all other names.
+// Writes the name into an empty entry, or completes what another began with the same words. Each
+// word is set once, so an entry whose writer died is completed by the next who sets this name, and
+// is lost to all other names.
 bool claim_name(Root& root, const RootName& name) noexcept {
   for (uint32_t i = 0; i < kRootNameWords; ++i) {
     uint64_t found = 0;
-    // COMMIT(arena.root.name): killed before: entry empty or begun; after: begun, any setter of this name goes on
+    // COMMIT(arena.root.name): killed before: entry empty or begun; after: begun, any setter of
+    // this name goes on
     const bool mine = root.name[i].compare_exchange(found, name.words[i]);
     SHOAL_KILL_POINT("arena.root.name");
     if (!mine && found != name.words[i]) return false;

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Arena: this process's mapping of one session's memory, a single memfd. Any thread may call anything here;
-// nothing in it belongs to a member. Members (arena/member.hpp) allocate.
+// Arena: this process's mapping of one session's memory, a single memfd. Any thread may call
+// anything here; nothing in it belongs to a member. Members (arena/member.hpp) allocate.
 //
 // 1. Handles are offsets; a block never moves and its address in this process never changes.
 // 2. The mapping stays for the life of the process: views of Python objects may outlive sessions
 //    (unmap_for_test() is for tests). The full reserve is mapped once; growing never maps.
-// 3. Lookups (address, block_of, owner_word, ...) take no lock, never throw and never leave the mapping, whatever
+// 3. Lookups (address, block_of, owner_word, ...) take no lock, never throw and never leave the
+// mapping, whatever
 //    the handle: an invalid one gives 0 or a dummy word.
 // 4. Every member that maps excludes the arena from core dumps.
 // Design: docs/design/arena.md
@@ -29,29 +30,32 @@ namespace shoal::arena {
 class Member;
 
 struct ArenaOptions {
-  uint64_t reserve = 0;  // bytes of address space; 0: SHOAL_RESERVE, else the largest the machine maps, up to 1 TiB
-  uint64_t limit = 0;    // bytes of memory; 0: SHOAL_MEMORY_LIMIT, else derived from cgroup and RAM at each growth
+  uint64_t reserve = 0;  // bytes of address space; 0: SHOAL_RESERVE, else the largest the machine
+                         // maps, up to 1 TiB
+  uint64_t limit =
+      0;  // bytes of memory; 0: SHOAL_MEMORY_LIMIT, else derived from cgroup and RAM at each growth
 };
 
 struct Statistics {
-  uint64_t reserve = 0;     // bytes, as all below unless said otherwise
-  uint64_t limit = 0;       // the session's own limit, 0: none
-  uint64_t committed = 0;   // warm pages, used or not
-  uint64_t in_use = 0;      // pages of runs and spans
-  uint64_t warm_free = 0;   // committed - in_use
-  uint64_t runs = 0;        // number of page runs that are blocks
-  uint64_t spans = 0;       // number of spans
+  uint64_t reserve = 0;    // bytes, as all below unless said otherwise
+  uint64_t limit = 0;      // the session's own limit, 0: none
+  uint64_t committed = 0;  // warm pages, used or not
+  uint64_t in_use = 0;     // pages of runs and spans
+  uint64_t warm_free = 0;  // committed - in_use
+  uint64_t runs = 0;       // number of page runs that are blocks
+  uint64_t spans = 0;      // number of spans
   uint64_t orphan_spans = 0;
-  uint64_t blocks_member = 0;   // numbers of blocks by the kind of their owner
+  uint64_t blocks_member = 0;  // numbers of blocks by the kind of their owner
   uint64_t blocks_channel = 0;
   uint64_t blocks_block = 0;
   uint64_t blocks_counted = 0;
   uint64_t blocks_named = 0;
   uint64_t blocks_dying = 0;
-  uint64_t members = 0;     // slots that are not free
-  uint64_t deaths = 0;      // members reaped so far
+  uint64_t members = 0;  // slots that are not free
+  uint64_t deaths = 0;   // members that died or left so far
   uint64_t blocks() const noexcept {
-    return blocks_member + blocks_channel + blocks_block + blocks_counted + blocks_named + blocks_dying;
+    return blocks_member + blocks_channel + blocks_block + blocks_counted + blocks_named +
+           blocks_dying;
   }
 };
 
@@ -59,8 +63,8 @@ class Arena {
  public:
   // A new session's arena. Throws OsError when no reserve at all can be mapped.
   static std::shared_ptr<Arena> create(const ArenaOptions& options = {});
-  // Maps the arena behind `fd`, which is duplicated. Throws CorruptArena when it is none or of another layout,
-  // OsError when its whole reserve cannot be mapped.
+  // Maps the arena behind `fd`, which is duplicated. Throws CorruptArena when it is none or of
+  // another layout, OsError when its whole reserve cannot be mapped.
   static std::shared_ptr<Arena> attach(int fd);
   ~Arena();
   Arena(const Arena&) = delete;
@@ -86,14 +90,15 @@ class Arena {
   // Is b a page run, i.e. can it be counted?
   bool is_run(Handle b) const noexcept;
 
-  // Directory of named roots (64 entries, names up to 48 bytes). Lock-free, survives a death anywhere.
-  // Sets the root from `expected` (0: not set yet) to h; false when it held something else or no entry is left.
+  // Directory of named roots (64 entries, names up to 48 bytes). Lock-free, survives a death
+  // anywhere. Sets the root from `expected` (0: not set yet) to h; false when it held something
+  // else or no entry is left.
   [[nodiscard]] bool root_set(const char* name, Handle h, Handle expected = 0);
   Handle root_get(const char* name) const;
 
   Statistics statistics() const;
-  // Walks everything; throws CorruptArena at the first thing that is not as it must be. Takes no lock: call it
-  // while nobody allocates or frees runs.
+  // Walks everything; throws CorruptArena at the first thing that is not as it must be. Takes no
+  // lock: call it while nobody allocates or frees runs.
   void check() const;
 
   // Internals, for src/arena and the layers that extend members.
@@ -116,17 +121,21 @@ class Arena {
   Located locate(Handle h) const noexcept;
   // The owner word of the block that starts at b, given where it lies.
   os::Atomic<uint64_t>& owner_at(Located at, Handle b) const noexcept;
-  Handle span_of(Handle b) const noexcept { return page_handle(locate(b).first); }  // start of its run or span
+  Handle span_of(Handle b) const noexcept {
+    return page_handle(locate(b).first);
+  }                                                             // start of its run or span
   os::Atomic<uint64_t>* at_span(Handle start) const noexcept {  // a span's owner words
     return reinterpret_cast<os::Atomic<uint64_t>*>(base_ + start);
   }
 
   // The cgroups that bind this process, found when the arena was mapped.
   const os::CgroupPath& memory_path() const noexcept { return memory_path_; }
-  // Reserves memory behind [offset, offset + bytes); the caller has checked the headroom. False with errno.
+  // Reserves memory behind [offset, offset + bytes); the caller has checked the headroom. False
+  // with errno.
   bool commit(uint64_t offset, uint64_t bytes) const noexcept;
   void decommit(uint64_t offset, uint64_t bytes) const noexcept;
-  // Shares or unshares this process's view of a range: see arena/fork.cpp. False when it cannot be done.
+  // Shares or unshares this process's view of a range: see arena/fork.cpp. False when it cannot be
+  // done.
   bool map_private(uint64_t offset, uint64_t bytes) const noexcept;
   bool map_shared(uint64_t offset, uint64_t bytes) const noexcept;
   void unmap_for_test();
@@ -159,7 +168,8 @@ inline Arena::Located Arena::locate(Handle h) const noexcept {
   if (h < data_offset_) return {0, 0};
   uint64_t first = page_of(h);
   if (first >= frontier()) return {0, 0};
-  // order: acquire; pairs with the release store that made the page a span; publishes the span's owner words
+  // order: acquire; pairs with the release store that made the page a span; publishes the span's
+  // owner words
   uint64_t shape = descriptors_[first].shape.load(os::acquire);
   if (shape_kind(shape) == PageKind::tail) {
     if (tail_distance(shape) > first) return {0, 0};
@@ -171,7 +181,9 @@ inline Arena::Located Arena::locate(Handle h) const noexcept {
   return {first, shape};
 }
 
-inline os::Atomic<uint64_t>& Arena::owner_word(Handle b) const noexcept { return owner_at(locate(b), b); }
+inline os::Atomic<uint64_t>& Arena::owner_word(Handle b) const noexcept {
+  return owner_at(locate(b), b);
+}
 
 inline os::Atomic<uint64_t>& Arena::owner_at(Located at, Handle b) const noexcept {
   const Handle start = page_handle(at.first);

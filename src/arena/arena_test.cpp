@@ -116,7 +116,8 @@ TEST(Roots, AreSetOnceFromWhatIsExpected) {
 TEST(Roots, HoldSixtyFourNamesThatDifferAnywhere) {
   TestSession s;
   for (unsigned i = 0; i < kRoots; ++i)
-    EXPECT_TRUE(s.arena->root_set((std::string(40, 'n') + std::to_string(i)).c_str(), 64 * (i + 1)));
+    EXPECT_TRUE(
+        s.arena->root_set((std::string(40, 'n') + std::to_string(i)).c_str(), 64 * (i + 1)));
   EXPECT_FALSE(s.arena->root_set("one too many", 64));
   for (unsigned i = 0; i < kRoots; ++i)
     EXPECT_EQ(s.arena->root_get((std::string(40, 'n') + std::to_string(i)).c_str()), 64 * (i + 1));

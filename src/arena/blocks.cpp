@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Member: allocating, freeing and moving blocks. Small blocks come from spans in which only this member allocates;
-// anyone frees by one store to the owner word. A cache entry is only a hint: the block's owner word must read free.
+// Member: allocating, freeing and moving blocks. Small blocks come from spans in which only this
+// member allocates; anyone frees by one store to the owner word. A cache entry is only a hint: the
+// block's owner word must read free.
 #include <algorithm>
 
 #include "arena/member.hpp"
@@ -11,7 +12,8 @@
 namespace shoal::arena {
 
 namespace {
-constexpr size_t kScanSpans = 4;  // spans that one refill looks at for remotely freed blocks before it takes a new one
+constexpr size_t kScanSpans =
+    4;  // spans that one refill looks at for remotely freed blocks before it takes a new one
 }
 
 // ---- allocate ----
@@ -34,7 +36,8 @@ Handle Member::allocate_small(uint32_t size_class) {
     while (!cached.empty()) {
       const auto [b, owner] = cached.back();
       cached.pop_back();
-      // order: acquire; pairs with the release of a remote free; the last user's writes come before mine
+      // order: acquire; pairs with the release of a remote free; the last user's writes come before
+      // mine
       if (owner->load(os::acquire) != owner_free()) continue;
       // COMMIT(arena.alloc.small): killed before: free; after: mine, freed by the reaper
       // order: relaxed; only this member takes blocks of this span, under local_
@@ -46,7 +49,8 @@ Handle Member::allocate_small(uint32_t size_class) {
   }
 }
 
-// Finds free blocks for an empty cache: freed by others in my spans, in spans without a member, in a new span.
+// Finds free blocks for an empty cache: freed by others in my spans, in spans without a member, in
+// a new span.
 void Member::refill(uint32_t size_class, std::unique_lock<LocalLock>& local) {
   if (scan_spans(size_class, kScanSpans) > 0) return;
   const Incarnation me = incarnation_;
@@ -70,7 +74,8 @@ size_t Member::scan_spans(uint32_t size_class, size_t limit) noexcept {
   return cache.free.size();
 }
 
-// Puts every free block of the span into the cache, the first one on top. The cache has room for all.
+// Puts every free block of the span into the cache, the first one on top. The cache has room for
+// all.
 void Member::collect_span(Cache& cache, uint64_t first_page) noexcept {
   const Handle start = arena_->page_handle(first_page);
   const SizeClass& c = kSizeClasses[shape_class(arena_->page(first_page).shape.load())];
@@ -87,9 +92,10 @@ void Member::add_span(uint32_t size_class, uint64_t first_page) {
   // order: relaxed; only its owner, this member, changes the shape of a used run
   if (shape_kind(shape.load(os::relaxed)) != PageKind::span) {
     os::Atomic<uint64_t>* owners = arena_->at_span(arena_->page_handle(first_page));
-    for (uint32_t i = 0; i < c.count; ++i) owners[i].store(owner_free(), os::relaxed);  // order: relaxed; see below
-    // COMMIT(arena.span.make): killed before: a run of the dead one; after: a span, orphaned by the reaper
-    // order: release; pairs with acquire in Arena::locate; publishes the owner words
+    for (uint32_t i = 0; i < c.count; ++i)
+      owners[i].store(owner_free(), os::relaxed);  // order: relaxed; see below
+    // COMMIT(arena.span.make): killed before: a run of the dead one; after: a span, orphaned by the
+    // reaper order: release; pairs with acquire in Arena::locate; publishes the owner words
     shape.store(make_shape(PageKind::span, size_class, c.span_pages), os::release);
     SHOAL_KILL_POINT("arena.span.make");
   }
@@ -135,12 +141,14 @@ bool Member::free_owned(Handle b, uint64_t expected) noexcept {
   const Arena::Located at = arena_->locate(b);
   // order: relaxed; the block is the caller's, or the compare-exchange that follows decides
   if (arena_->owner_at(at, b).load(os::relaxed) != expected) return false;
-  return shape_kind(at.shape) == PageKind::run ? free_run(at, expected) : free_small(b, at, expected);
+  return shape_kind(at.shape) == PageKind::run ? free_run(at, expected)
+                                               : free_small(b, at, expected);
 }
 
 bool Member::free_run(Arena::Located at, uint64_t expected) noexcept {
   // COMMIT(arena.free.run): killed before: as it was; after: dying, released by the reaper
-  if (!arena_->page(at.first).owner.compare_exchange(expected, owner_dying(incarnation_))) return false;
+  if (!arena_->page(at.first).owner.compare_exchange(expected, owner_dying(incarnation_)))
+    return false;
   SHOAL_KILL_POINT("arena.free.run");
   RunAllocator(*arena_, incarnation_).release(at.first, shape_pages(at.shape));
   purge_if_due();
@@ -153,7 +161,8 @@ bool Member::free_small(Handle b, Arena::Located at, uint64_t expected) noexcept
   // order: relaxed; if it is me, only I change it
   if (arena_->page(at.first).owner.load(os::relaxed) != owner_member(incarnation_)) {
     // COMMIT(arena.free.remote): killed before: as it was; after: free, found by the span's member
-    // order: acq_rel; pairs with acquire in allocate_small; my reads and writes of the block come before its reuse
+    // order: acq_rel; pairs with acquire in allocate_small; my reads and writes of the block come
+    // before its reuse
     const bool done = owner.compare_exchange(expected, owner_free(), os::acq_rel);
     SHOAL_KILL_POINT("arena.free.remote");
     return done;
@@ -161,13 +170,16 @@ bool Member::free_small(Handle b, Arena::Located at, uint64_t expected) noexcept
   const auto size_class = static_cast<uint32_t>(shape_class(at.shape));
   Cache& cache = caches_[size_class];
   std::unique_lock<LocalLock> local(local_);
-  // order: relaxed; only threads of this process free blocks that it owns, directly or through a parent
+  // order: relaxed; only threads of this process free blocks that it owns, directly or through a
+  // parent
   if (owner.load(os::relaxed) != expected) return false;
   // COMMIT(arena.free.small): killed before: as it was; after: free
-  // order: release; pairs with acquire in span_is_free; uses of the block come before its pages go on
+  // order: release; pairs with acquire in span_is_free; uses of the block come before its pages go
+  // on
   owner.store(owner_free(), os::release);
   SHOAL_KILL_POINT("arena.free.small");
-  if (cache.free.size() < cache.free.capacity()) cache.free.push_back({b, &owner});  // else: the next scan finds it
+  if (cache.free.size() < cache.free.capacity())
+    cache.free.push_back({b, &owner});  // else: the next scan finds it
   if (cache.free.size() <= cache.trim_at) return true;
   local.unlock();
   trim(size_class);
@@ -193,15 +205,19 @@ size_t Member::trim_some(uint32_t size_class) noexcept {
       released[count++] = page;
       return true;
     };
-    cache.spans.erase(std::remove_if(cache.spans.begin(), cache.spans.end(), goes), cache.spans.end());
+    cache.spans.erase(std::remove_if(cache.spans.begin(), cache.spans.end(), goes),
+                      cache.spans.end());
     std::sort(released, released + count);
     const auto in_released = [&](const FreeBlock& f) {
-      return std::binary_search(released, released + count, arena_->page_of(arena_->span_of(f.block)));
+      return std::binary_search(released, released + count,
+                                arena_->page_of(arena_->span_of(f.block)));
     };
     if (count > 0)
-      cache.free.erase(std::remove_if(cache.free.begin(), cache.free.end(), in_released), cache.free.end());
+      cache.free.erase(std::remove_if(cache.free.begin(), cache.free.end(), in_released),
+                       cache.free.end());
     cache.cursor = 0;
-    cache.trim_at = std::max(size_t{2} * c.count, cache.free.size() + cache.spans.size() * c.count / 4);
+    cache.trim_at =
+        std::max(size_t{2} * c.count, cache.free.size() + cache.spans.size() * c.count / 4);
   }
   RunAllocator runs(*arena_, incarnation_);
   for (size_t i = 0; i < count; ++i) runs.release(released[i], c.span_pages);
@@ -214,7 +230,8 @@ bool Member::span_is_free(uint64_t first_page) const noexcept {
   const uint32_t count = kSizeClasses[shape_class(shape)].count;
   const os::Atomic<uint64_t>* owners = arena_->at_span(start);
   for (uint32_t i = 0; i < count; ++i)
-    // order: acquire; pairs with the release of a remote free: its user is through before the pages go on
+    // order: acquire; pairs with the release of a remote free: its user is through before the pages
+    // go on
     if (owners[i].load(os::acquire) != owner_free()) return false;
   return true;
 }
@@ -238,7 +255,8 @@ bool Member::take_from_block(Handle b, Handle parent) noexcept {
 
 bool Member::give_to_channel(Handle b, uint32_t channel, uint64_t position) noexcept {
   uint64_t expected = owner_member(incarnation_);
-  // COMMIT(arena.move.give_channel): killed before: mine; after: in the channel, the lane's intent decides
+  // COMMIT(arena.move.give_channel): killed before: mine; after: in the channel, the lane's intent
+  // decides
   const bool done =
       arena_->owner_word(b).compare_exchange(expected, owner_channel(channel, position));
   SHOAL_KILL_POINT("arena.move.give_channel");

@@ -23,7 +23,8 @@ TEST(SizeClasses, WasteAtMostAFifthAboveTheSmallest) {
 
 TEST(Blocks, AreAlignedWritableAndFoundByAnyAddressInside) {
   TestSession s;
-  for (const size_t bytes : {0UL, 1UL, 64UL, 65UL, 4096UL, 4097UL, 32768UL, 32769UL, 65536UL, 3'000'000UL}) {
+  for (const size_t bytes :
+       {0UL, 1UL, 64UL, 65UL, 4096UL, 4097UL, 32768UL, 32769UL, 65536UL, 3'000'000UL}) {
     const Handle b = s.me->allocate(bytes);
     ASSERT_EQ(b % 64, 0U);
     ASSERT_GE(s.arena->block_size(b), bytes);
@@ -42,7 +43,8 @@ TEST(Blocks, InvalidHandlesGiveADummyOwnerAndNoBlock) {
   TestSession s;
   const Handle small = s.me->allocate(64);
   const Handle large = s.me->allocate(kPage * 3);
-  for (const Handle h : {Handle{0}, Handle{64}, small + 8, large + 64, large + kPage, Handle{1} << 40, ~Handle{0}}) {
+  for (const Handle h :
+       {Handle{0}, Handle{64}, small + 8, large + 64, large + kPage, Handle{1} << 40, ~Handle{0}}) {
     EXPECT_EQ(s.arena->block_size(h), 0U) << h;
     EXPECT_EQ(s.arena->owner_word(h).load(), 15U) << h;
     s.me->free(h);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Arena::statistics and Arena::check: walk everything. Statistics tolerate that others work meanwhile; check() wants quiet.
+// Arena::statistics and Arena::check: walk everything. Statistics tolerate that others work
+// meanwhile; check() wants quiet.
 #include <sstream>
 
 #include "arena/arena.hpp"
@@ -13,13 +14,26 @@ namespace {
 
 void count_block(Statistics& s, uint64_t word) noexcept {
   switch (owner_kind(word)) {
-    case OwnerKind::member: ++s.blocks_member; break;
-    case OwnerKind::channel: ++s.blocks_channel; break;
-    case OwnerKind::block: ++s.blocks_block; break;
-    case OwnerKind::counted: ++s.blocks_counted; break;
-    case OwnerKind::named: ++s.blocks_named; break;
-    case OwnerKind::dying: ++s.blocks_dying; break;
-    default: break;
+    case OwnerKind::member:
+      ++s.blocks_member;
+      break;
+    case OwnerKind::channel:
+      ++s.blocks_channel;
+      break;
+    case OwnerKind::block:
+      ++s.blocks_block;
+      break;
+    case OwnerKind::counted:
+      ++s.blocks_counted;
+      break;
+    case OwnerKind::named:
+      ++s.blocks_named;
+      break;
+    case OwnerKind::dying:
+      ++s.blocks_dying;
+      break;
+    default:
+      break;
   }
 }
 
@@ -38,8 +52,9 @@ class Checker {
     if (holds) return;
     std::ostringstream text;
     const PageDescriptor& d = arena_.page(page);
-    text << "arena is corrupt at page " << page << " (handle " << arena_.page_handle(page) << ", shape " << std::hex
-         << d.shape.load() << ", owner " << d.owner.load() << "): expected that " << what;
+    text << "arena is corrupt at page " << page << " (handle " << arena_.page_handle(page)
+         << ", shape " << std::hex << d.shape.load() << ", owner " << d.owner.load()
+         << "): expected that " << what;
     throw CorruptArena(text.str());
   }
 
@@ -53,8 +68,11 @@ class Checker {
         expect(!used(page), "a free page is not marked as used", page);
         return 1;
       case PageKind::run:
-      case PageKind::span: return check_run(page, shape);
-      default: expect(false, "a tail page follows its run", page); return 1;
+      case PageKind::span:
+        return check_run(page, shape);
+      default:
+        expect(false, "a tail page follows its run", page);
+        return 1;
     }
   }
 
@@ -63,12 +81,15 @@ class Checker {
     expect(pages > 0 && pages <= arena_.frontier() - page, "the run ends inside the tables", page);
     for (uint64_t i = 0; i < pages; ++i) {
       expect(used(page + i) && warm(page + i), "each page of a run is used and warm", page + i);
-      if (i > 0) expect(arena_.page(page + i).shape.load() == make_tail(i), "a tail names its distance", page + i);
+      if (i > 0)
+        expect(arena_.page(page + i).shape.load() == make_tail(i), "a tail names its distance",
+               page + i);
     }
     const uint64_t owner = arena_.page(page).owner.load();
     if (shape_kind(shape) == PageKind::span) {
       expect(shape_class(shape) < kClasses, "the size class exists", page);
-      expect(owner == owner_orphan() || listed(owner), "a live member or nobody allocates in the span", page);
+      expect(owner == owner_orphan() || listed(owner),
+             "a live member or nobody allocates in the span", page);
       check_span(page, kSizeClasses[shape_class(shape)]);
     } else {
       expect(owner != owner_free(), "a run has an owner", page);
@@ -89,15 +110,21 @@ class Checker {
 
   void check_owner(uint64_t owner, uint64_t page) const {
     switch (owner_kind(owner)) {
-      case OwnerKind::member: return expect(listed(owner), "the owner is a live member", page);
+      case OwnerKind::member:
+        return expect(listed(owner), "the owner is a live member", page);
       case OwnerKind::dying:
-        return expect(member_listed(arena_, owner_incarnation(owner)), "a live member frees it", page);
+        return expect(member_listed(arena_, owner_incarnation(owner)), "a live member frees it",
+                      page);
       case OwnerKind::block: {
         const uint64_t parent = arena_.owner_word(owner_parent(owner)).load();
-        return expect(parent != owner_free() && owner_kind(parent) <= OwnerKind::dying, "its parent exists", page);
+        return expect(parent != owner_free() && owner_kind(parent) <= OwnerKind::dying,
+                      "its parent exists", page);
       }
-      case OwnerKind::orphan: return expect(false, "only spans are orphans", page);
-      default: return expect(owner_kind(owner) < OwnerKind::orphan, "the owner word has a known kind", page);
+      case OwnerKind::orphan:
+        return expect(false, "only spans are orphans", page);
+      default:
+        return expect(owner_kind(owner) < OwnerKind::orphan, "the owner word has a known kind",
+                      page);
     }
   }
 
@@ -134,7 +161,8 @@ Statistics Arena::statistics() const {
       ++s.spans;
       if (owner == owner_orphan()) ++s.orphan_spans;
       const os::Atomic<uint64_t>* owners = at_span(page_handle(i));
-      for (uint32_t b = 0; b < kSizeClasses[shape_class(shape)].count; ++b) count_block(s, owners[b].load());
+      for (uint32_t b = 0; b < kSizeClasses[shape_class(shape)].count; ++b)
+        count_block(s, owners[b].load());
     }
   }
   for (uint32_t i = 0; i < slots_in_use(*this); ++i)

@@ -61,6 +61,24 @@ TEST(Counted, SmallBlocksAndOthersBlocksCannotBe) {
   EXPECT_THROW(s.me->make_counted(other->allocate(kLarge)), std::logic_error);
 }
 
+TEST(Counted, IsTakenBackByItsOnlyHolder) {
+  TestSession s;
+  const auto other = s.join();
+  const Handle b = s.me->allocate(kLarge);
+  s.me->make_counted(b);
+  EXPECT_TRUE(other->hold(b));
+  EXPECT_FALSE(s.me->take_counted(b));
+  EXPECT_FALSE(other->take_counted(b));
+  other->drop(b);
+  EXPECT_TRUE(s.me->hold(b));
+  EXPECT_FALSE(s.me->take_counted(b));
+  s.me->drop(b);
+  EXPECT_TRUE(s.me->take_counted(b));
+  EXPECT_EQ(s.arena->owner_word(b).load(), owner_member(s.me->incarnation()));
+  s.me->free(b);
+  EXPECT_EQ(s.blocks(), 0U);
+}
+
 TEST(Counted, SurvivesTheDeathOfItsMaker) {
   TestSession s;
   const auto maker = s.join();

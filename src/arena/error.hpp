@@ -10,13 +10,15 @@
 
 namespace shoal::arena {
 
-// Shared memory holds something that no correct member writes. The message says where and what was expected.
+// Shared memory holds something that no correct member writes. The message says where and what was
+// expected.
 class CorruptArena : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
 
-// No memory for what was asked. The message holds the figures: asked, in use, the limit, which limit, remedy.
+// No memory for what was asked. The message holds the figures: asked, in use, the limit, which
+// limit, remedy.
 class MemoryExhausted : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

@@ -19,7 +19,8 @@ namespace shoal::arena {
 namespace {
 std::mutex registry_lock;  // lock order: registry_lock, then each Member::local_
 std::vector<Member*>& registry() {
-  static auto* members = new std::vector<Member*>;  // lives as long as the process: fork may happen at exit
+  static auto* members =
+      new std::vector<Member*>;  // lives as long as the process: fork may happen at exit
   return *members;
 }
 }  // namespace
@@ -35,8 +36,9 @@ struct ForkHandlers {
   static void unshare(Member& member, bool member_of_session) noexcept;
 };
 
-// Gives the child a slot and lets it hold what we hold. Without a slot that can hold, the blocks are pinned: they stay
-// until the session ends, which is better than memory that changes under the child.
+// Gives the child a slot and lets it hold what we hold. Without a slot that can hold, the blocks
+// are pinned: they stay until the session ends, which is better than memory that changes under the
+// child.
 void ForkHandlers::prepare_member(Member& member) noexcept {
   member.fork_child_ = 0;
   if (member.incarnation_ == 0 || member.held_.empty()) return;
@@ -46,20 +48,23 @@ void ForkHandlers::prepare_member(Member& member) noexcept {
       if (member.private_.count(block) == 0) member.fork_private_[block] = arena.block_size(block);
     member.private_.reserve(member.held_.size());  // the child's merge allocates nothing
   } catch (const std::bad_alloc&) {
-    return;  // the child will be no member; its views are unprotected, as after any fork without memory
+    return;  // the child will be no member; its views are unprotected, as after any fork without
+             // memory
   }
   const Incarnation child = try_claim_slot(arena, MemberKind::process, 0, member.incarnation_);
   const bool holds = child != 0 && slot_of(child) < kHolderSlots;
   const uint64_t bit = holds ? uint64_t{1} << slot_of(child) : kPinned;
   for (const auto& [block, count] : member.held_) {
-    // COMMIT(arena.fork.hold): killed before: held by me; after: by the prepared child, reaped with me
+    // COMMIT(arena.fork.hold): killed before: held by me; after: by the prepared child, reaped with
+    // me
     arena.page(arena.page_of(block)).holders.fetch_or(bit);
     SHOAL_KILL_POINT("arena.fork.hold");
   }
   member.fork_child_ = child;
 }
 
-// The child sees its own copy of what it inherited. `member_of_session`: else nothing guarantees the contents any more.
+// The child sees its own copy of what it inherited. `member_of_session`: else nothing guarantees
+// the contents any more.
 void ForkHandlers::unshare(Member& member, bool member_of_session) noexcept {
   for (const auto& [block, bytes] : member.fork_private_) {
     if (member_of_session && member.arena_->map_private(block, bytes)) continue;
@@ -83,7 +88,8 @@ void ForkHandlers::adopt_member(Member& member) noexcept {
   unshare(member, adopted || child == 0);
   if (adopted) {
     member.incarnation_ = child;
-    member.private_.merge(member.fork_private_);  // moves nodes: allocates nothing while there is room
+    member.private_.merge(
+        member.fork_private_);  // moves nodes: allocates nothing while there is room
   } else {
     member.held_.clear();
   }

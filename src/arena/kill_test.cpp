@@ -107,6 +107,8 @@ void count_and_fork(Member& me, Handle shared) {
   me.drop(shared);
   const Handle alone = me.allocate(kLarge);
   me.make_counted(alone);
+  EXPECT_TRUE(me.take_counted(alone));
+  me.make_counted(alone);
   me.drop(alone);
   const Handle taken = me.allocate(kLarge);
   me.make_counted(taken);

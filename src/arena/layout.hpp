@@ -2,12 +2,13 @@
 //
 // The structs of an arena, as they lie in shared memory. Whole file, from offset 0:
 //
-//   Header | MemberSlot[512] | used bitmap | warm bitmap | PageDescriptor[pages] | data pages of 64 KiB ...
+//   Header | MemberSlot[512] | used bitmap | warm bitmap | PageDescriptor[pages] | data pages of 64
+//   KiB ...
 //
-// The file has its full size (the reserve) from the start; what is not reserved yet are holes. `frontier` pages
-// are known to the tables; a page is *used* (part of a run), *warm* (has memory behind it), both or neither.
-// Sizes and offsets are frozen by the static_asserts; kLayoutHash changes with them and joiners compare it.
-// Design: docs/design/arena.md
+// The file has its full size (the reserve) from the start; what is not reserved yet are holes.
+// `frontier` pages are known to the tables; a page is *used* (part of a run), *warm* (has memory
+// behind it), both or neither. Sizes and offsets are frozen by the static_asserts; kLayoutHash
+// changes with them and joiners compare it. Design: docs/design/arena.md
 #pragma once
 
 #include <cstddef>
@@ -20,8 +21,10 @@ namespace shoal::arena {
 
 inline constexpr uint64_t kPageShift = 16;
 inline constexpr uint64_t kPage = uint64_t{1} << kPageShift;
-inline constexpr uint64_t kHugeAlign = 32;  // pages: runs of 2 MiB and more start at multiples of this
-inline constexpr uint64_t kMetadataStep = 1024;  // pages by which the frontier moves (64 MiB of data, 32 KiB of tables)
+inline constexpr uint64_t kHugeAlign =
+    32;  // pages: runs of 2 MiB and more start at multiples of this
+inline constexpr uint64_t kMetadataStep =
+    1024;  // pages by which the frontier moves (64 MiB of data, 32 KiB of tables)
 inline constexpr uint64_t kMagic = 0x31306c616f687321;  // "!shoal01"
 inline constexpr uint32_t kVersion = 1;
 inline constexpr uint32_t kLanes = 16;
@@ -29,9 +32,10 @@ inline constexpr uint32_t kLaneHeld = 4;
 inline constexpr uint32_t kRoots = 64;
 inline constexpr uint32_t kRootNameWords = 6;
 
-// One operation under way. Owned by the member; read by its reaper. Which operation: `intent`'s low 4 bits.
+// One operation under way. Owned by the member; read by its reaper. Which operation: `intent`'s low
+// 4 bits.
 struct Lane {
-  os::Atomic<uint64_t> intent;           // 0: none; low 4 bits: kind, as registered with register_reap_hook
+  os::Atomic<uint64_t> intent;  // 0: none; low 4 bits: kind, as registered with register_reap_hook
   os::Atomic<uint64_t> intent_argument;  // written before `intent`
   os::Atomic<uint64_t> held[kLaneHeld];  // handles of locks that are held or being taken
   os::Atomic<uint64_t> wake;             // whom the operation is about to wake
@@ -39,11 +43,13 @@ struct Lane {
 };
 static_assert(sizeof(Lane) == 64);
 
-// state word: {incarnation:30 | pid:22 | start:9 | state:3}. It names the process in one store, so that a
-// joiner that dies at any instruction can be told from a live one. `start` are the low bits of start_time.
+// state word: {incarnation:30 | pid:22 | start:9 | state:3}. It names the process in one store, so
+// that a joiner that dies at any instruction can be told from a live one. `start` are the low bits
+// of start_time.
 enum class SlotState : uint64_t {
-  free = 0,     // incarnation is that of the last user
-  born = 1,     // being filled by pid; or, `parent` != 0, prepared by pid (the parent) for a child of its fork
+  free = 0,  // incarnation is that of the last user
+  born = 1,  // being filled by pid; or, `parent` != 0, prepared by pid (the parent) for a child of
+             // its fork
   live = 2,
   leaving = 3,  // gives everything back itself
   dead = 4,     // waits to be reaped or is being reaped
@@ -52,26 +58,31 @@ enum class SlotState : uint64_t {
 struct MemberSlot {
   os::Atomic<uint64_t> state;
   os::Atomic<uint64_t> start_time;  // of the process, 0 until known
-  os::Atomic<uint64_t> reaper;      // {dead:30 << 30 | reaper:30}: who reaps the dead one; a lock that owners may lose
-  os::Atomic<uint64_t> parent;      // born for a fork: incarnation of the forker
-  os::Atomic<uint64_t> born_ns;     // when `state` left free
+  os::Atomic<uint64_t> image;  // of the process (os::process_image): an exec ends the membership
+  os::Atomic<uint64_t>
+      reaper;  // {dead:30 << 30 | reaper:30}: who reaps the dead one; a lock that owners may lose
+  os::Atomic<uint64_t> parent;   // born for a fork: incarnation of the forker
+  os::Atomic<uint64_t> born_ns;  // when `state` left free
   os::Atomic<uint32_t> kind;
-  os::Atomic<uint32_t> bond;        // incarnation whose death entails this one's; 0: none
-  os::Atomic<uint32_t> user[4];     // for the layers above; zero when the member joins
-  uint64_t reserved[8];
+  os::Atomic<uint32_t> bond;     // incarnation whose death entails this one's; 0: none
+  os::Atomic<uint32_t> user[4];  // for the layers above; zero when the member joins
+  uint64_t reserved[7];
   Lane lanes[kLanes];
-  alignas(128) std::byte trace[1024];  // src/trace/record.hpp says what is in here; zero when the member joins
+  alignas(128) std::byte
+      trace[1024];  // src/trace/record.hpp says what is in here; zero when the member joins
 };
 static_assert(sizeof(MemberSlot) == 128 + 1024 + 1024);
 
-// A page's shape word. First page of a run: {pages:32 | class:8 | kind:8}. Other pages of a run: distance back
-// to the first. Free page: when it was freed (ms), which decay looks at.
+// A page's shape word. First page of a run: {pages:32 | class:8 | kind:8}. Other pages of a run:
+// distance back to the first. Free page: when it was freed (ms), which decay looks at.
 enum class PageKind : uint64_t { free = 0, run = 1, span = 2, tail = 3 };
 
 constexpr uint64_t make_shape(PageKind kind, uint64_t size_class, uint64_t pages) noexcept {
   return pages << 16 | size_class << 8 | static_cast<uint64_t>(kind);
 }
-constexpr PageKind shape_kind(uint64_t shape) noexcept { return static_cast<PageKind>(shape & 0xFF); }
+constexpr PageKind shape_kind(uint64_t shape) noexcept {
+  return static_cast<PageKind>(shape & 0xFF);
+}
 constexpr uint64_t shape_class(uint64_t shape) noexcept { return shape >> 8 & 0xFF; }
 constexpr uint64_t shape_pages(uint64_t shape) noexcept { return shape >> 16 & 0xFFFFFFFF; }
 constexpr uint64_t make_tail(uint64_t distance) noexcept {
@@ -81,10 +92,13 @@ constexpr uint64_t tail_distance(uint64_t shape) noexcept { return shape >> 16; 
 constexpr uint64_t make_free_page(uint64_t freed_ms) noexcept { return freed_ms << 16; }
 constexpr uint64_t freed_ms(uint64_t shape) noexcept { return shape >> 16; }
 
-// owner, holders: first page of a run only. Written: shape under the arena lock; owner by its owner.
+// owner, holders: first page of a run only. Written: shape under the arena lock; owner by its
+// owner.
 struct PageDescriptor {
-  os::Atomic<uint64_t> owner;    // run: the block's owner word; span: the member that allocates in it, or orphan
-  os::Atomic<uint64_t> holders;  // counted: bit s = the member in slot s holds it; bit 63: pinned for ever
+  os::Atomic<uint64_t>
+      owner;  // run: the block's owner word; span: the member that allocates in it, or orphan
+  os::Atomic<uint64_t>
+      holders;  // counted: bit s = the member in slot s holds it; bit 63: pinned for ever
   os::Atomic<uint64_t> shape;
   uint64_t reserved;
 };
@@ -105,7 +119,8 @@ struct RunIntent {
 };
 
 struct Root {
-  os::Atomic<uint64_t> name[kRootNameWords];  // padded with 0xFF; each word is set once, by compare-exchange
+  os::Atomic<uint64_t>
+      name[kRootNameWords];  // padded with 0xFF; each word is set once, by compare-exchange
   os::Atomic<uint64_t> handle;
 };
 
@@ -114,21 +129,23 @@ struct Header {
   uint32_t version;
   uint32_t header_size;
   uint64_t layout_hash;
-  uint64_t reserve;        // bytes, the file's size
-  uint64_t pages;          // data pages in the reserve
-  uint64_t used_offset;    // where the tables lie
+  uint64_t reserve;      // bytes, the file's size
+  uint64_t pages;        // data pages in the reserve
+  uint64_t used_offset;  // where the tables lie
   uint64_t warm_offset;
   uint64_t descriptors_offset;
   uint64_t data_offset;
-  uint64_t limit;          // bytes of warm memory the session may have; 0: what the machine gives
-  os::Atomic<uint64_t> ready;  // kMagic once the creator is through
+  uint64_t limit;  // bytes of warm memory the session may have; 0: what the machine gives
+  os::Atomic<uint64_t> ready;     // kMagic once the creator is through
   os::Atomic<uint64_t> frontier;  // pages that the tables know; grows only, under the lock
   os::Atomic<uint64_t> last_incarnation;
-  os::Atomic<uint64_t> next_purge_ms;  // hint: who finds it passed purges old warm pages
+  os::Atomic<uint64_t> next_purge_ms;      // hint: who finds it passed purges old warm pages
   alignas(128) os::Atomic<uint32_t> lock;  // {incarnation:30 | unused:1 | waiters:1}
   RunIntent intent;
-  alignas(128) os::Atomic<uint64_t> orphans[64];  // by size class, a hint: how many spans wait for adoption
-  os::Atomic<uint64_t> recent[16];   // by run length, a hint: first page + 1 of the run of that length released last
+  alignas(128)
+      os::Atomic<uint64_t> orphans[64];  // by size class, a hint: how many spans wait for adoption
+  os::Atomic<uint64_t>
+      recent[16];  // by run length, a hint: first page + 1 of the run of that length released last
   os::Atomic<uint64_t> death_epoch;  // counts reaped members; changes wake nobody by themselves
   alignas(128) Root roots[kRoots];
 };
@@ -139,9 +156,10 @@ static_assert(sizeof(Header) <= kSlotsOffset);
 inline constexpr uint64_t layout_hash() noexcept {
   uint64_t hash = 14695981039346656037ULL;
   for (uint64_t value :
-       {sizeof(Header), sizeof(MemberSlot), sizeof(PageDescriptor), sizeof(Lane), offsetof(Header, lock),
-        offsetof(Header, roots), offsetof(MemberSlot, lanes), offsetof(MemberSlot, trace),
-        static_cast<size_t>(kPage), static_cast<size_t>(kMemberSlots), static_cast<size_t>(kVersion)})
+       {sizeof(Header), sizeof(MemberSlot), sizeof(PageDescriptor), sizeof(Lane),
+        offsetof(Header, lock), offsetof(Header, roots), offsetof(MemberSlot, lanes),
+        offsetof(MemberSlot, trace), static_cast<size_t>(kPage), static_cast<size_t>(kMemberSlots),
+        static_cast<size_t>(kVersion)})
     hash = (hash ^ value) * 1099511628211ULL;
   return hash;
 }

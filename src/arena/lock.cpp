@@ -11,8 +11,8 @@
 namespace shoal::arena {
 
 namespace {
-constexpr int kSpins = 200;                 // about 20 us with the yields: longer than any holder needs
-constexpr int64_t kTickNs = 10'000'000;     // a waiter looks this often whether the holder lives
+constexpr int kSpins = 200;  // about 20 us with the yields: longer than any holder needs
+constexpr int64_t kTickNs = 10'000'000;  // a waiter looks this often whether the holder lives
 }  // namespace
 
 RunsLock::RunsLock(Arena& arena, Incarnation me) noexcept : arena_(arena), me_(me) {
@@ -23,7 +23,8 @@ RunsLock::RunsLock(Arena& arena, Incarnation me) noexcept : arena_(arena), me_(m
 }
 
 RunsLock::~RunsLock() {
-  // COMMIT(arena.lock.release): killed before: taken over; after: free (a sleeper looks again after a tick)
+  // COMMIT(arena.lock.release): killed before: taken over; after: free (a sleeper looks again after
+  // a tick)
   const uint32_t before = arena_.header().lock.exchange(0);
   SHOAL_KILL_POINT("arena.lock.release");
   if ((before & kLockWaiters) != 0) os::futex_wake(&arena_.header().lock, 1);
@@ -31,7 +32,8 @@ RunsLock::~RunsLock() {
 
 bool RunsLock::take_over(uint32_t seen) noexcept {
   uint32_t expected = seen;
-  // COMMIT(arena.lock.take_over): killed before: still the dead one's; after: mine, the intent is still there
+  // COMMIT(arena.lock.take_over): killed before: still the dead one's; after: mine, the intent is
+  // still there
   if (!arena_.header().lock.compare_exchange(expected, me_ | kLockWaiters)) return false;
   SHOAL_KILL_POINT("arena.lock.take_over");
   finish_intent(arena_);
@@ -56,8 +58,7 @@ void RunsLock::acquire_slowly() noexcept {
     if (!member_listed(arena_, holder) && take_over(seen)) return;
     if ((seen & kLockWaiters) == 0 && !lock.compare_exchange(seen, seen | kLockWaiters)) continue;
     waiters = kLockWaiters;
-    const os::Wake wake =
-        os::futex_wait(&lock, seen | kLockWaiters, os::monotonic_ns() + kTickNs);
+    const os::Wake wake = os::futex_wait(&lock, seen | kLockWaiters, os::monotonic_ns() + kTickNs);
     if (wake == os::Wake::timed_out && !member_alive(arena_, holder) &&
         take_over(seen | kLockWaiters))
       return;

@@ -25,7 +25,8 @@ int64_t decay_from_environment() {
 
 Member::Member(std::shared_ptr<Arena> arena) noexcept : arena_(std::move(arena)) {}
 
-std::unique_ptr<Member> Member::join(std::shared_ptr<Arena> arena, MemberKind kind, Incarnation bond) {
+std::unique_ptr<Member> Member::join(std::shared_ptr<Arena> arena, MemberKind kind,
+                                     Incarnation bond) {
   std::unique_ptr<Member> member(new Member(std::move(arena)));
   member->decay_ns_ = decay_from_environment();
   member->join_slot(kind, bond);
@@ -54,9 +55,10 @@ void Member::rejoin() {
 
 void Member::require_membership() const {
   if (incarnation_ != 0) return;
-  throw NotAMember(forked_child_
-                       ? "shoal: this process was forked from a member of the session and is no member itself"
-                       : "shoal: this member has left the session");
+  throw NotAMember(
+      forked_child_
+          ? "shoal: this process was forked from a member of the session and is no member itself"
+          : "shoal: this member has left the session");
 }
 
 // Drops every process-local belief about what this member owns.

@@ -9,8 +9,9 @@
 //   block    parent handle / 64 : 34          whoever owns the parent
 //   counted  unique number of this sharing    the last holder: counted -> dying(me)
 //   named    layers above                     layers above
-//   dying    incarnation:30                   that member, which is freeing it (its reaper when it died)
-//   orphan   0                                spans only: no member allocates here; adopted by compare-exchange
+//   dying    incarnation:30                   that member, which is freeing it (its reaper when it
+//   died) orphan   0                                spans only: no member allocates here; adopted
+//   by compare-exchange
 //
 // All functions are pure. Design: docs/design/arena.md
 #pragma once
@@ -19,8 +20,9 @@
 
 namespace shoal::arena {
 
-using Handle = uint64_t;       // byte offset from the arena's start, multiple of 64; 0 = none
-using Incarnation = uint32_t;  // 30 bits, never 0, monotone per session; slot = incarnation % kMemberSlots
+using Handle = uint64_t;  // byte offset from the arena's start, multiple of 64; 0 = none
+using Incarnation =
+    uint32_t;  // 30 bits, never 0, monotone per session; slot = incarnation % kMemberSlots
 
 inline constexpr uint32_t kMemberSlots = 512;
 inline constexpr uint32_t kHolderSlots = 63;  // members in slots below this can hold counted blocks

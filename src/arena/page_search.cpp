@@ -9,8 +9,9 @@ namespace {
 
 // 64 pages at a time: a one for each page that is wanted.
 uint64_t wanted_word(const Bitmaps& maps, uint64_t index, bool warm) noexcept {
-  const uint64_t free = ~maps.used[index].load(os::relaxed);       // order: relaxed; under the lock
-  return warm ? free & maps.warm[index].load(os::relaxed) : free;  // order: relaxed; a late bit is missed only
+  const uint64_t free = ~maps.used[index].load(os::relaxed);  // order: relaxed; under the lock
+  return warm ? free & maps.warm[index].load(os::relaxed)
+              : free;  // order: relaxed; a late bit is missed only
 }
 
 // First page at or after `from` whose bit is `set`; the frontier if there is none.
@@ -28,7 +29,9 @@ uint64_t next_page(const Bitmaps& maps, uint64_t from, bool warm, bool set) noex
   return maps.frontier;
 }
 
-uint64_t align_up(uint64_t value, uint64_t align) noexcept { return (value + align - 1) / align * align; }
+uint64_t align_up(uint64_t value, uint64_t align) noexcept {
+  return (value + align - 1) / align * align;
+}
 
 }  // namespace
 
@@ -76,8 +79,9 @@ bool all_warm_free(const Bitmaps& maps, uint64_t first, uint64_t count) noexcept
 uint64_t count_bits(const os::Atomic<uint64_t>* bits, uint64_t count) noexcept {
   uint64_t total = 0;
   for (uint64_t i = 0; i < count / 64; ++i)
-    total += static_cast<uint64_t>(std::popcount(bits[i].load(os::relaxed)));  // order: relaxed; a snapshot
-  return total;  // the frontier is a multiple of 64
+    total += static_cast<uint64_t>(
+        std::popcount(bits[i].load(os::relaxed)));  // order: relaxed; a snapshot
+  return total;                                     // the frontier is a multiple of 64
 }
 
 }  // namespace shoal::arena

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Searches the page bitmaps for free extents. Pure functions of the bitmaps; the caller holds the RunsLock, so
-// `used` does not change (warm bits may only be set meanwhile, which is harmless).
+// Searches the page bitmaps for free extents. Pure functions of the bitmaps; the caller holds the
+// RunsLock, so `used` does not change (warm bits may only be set meanwhile, which is harmless).
 // Design: docs/design/arena.md
 #pragma once
 
@@ -26,13 +26,16 @@ struct Extent {
 
 inline constexpr uint64_t kNoPage = UINT64_MAX;
 
-// The next maximal extent of pages that are free (and warm, if wanted) at or after `from`, below the frontier.
+// The next maximal extent of pages that are free (and warm, if wanted) at or after `from`, below
+// the frontier.
 Extent next_extent(const Bitmaps& maps, uint64_t from, bool warm) noexcept;
 
-// Best fit among warm free extents: the smallest that holds `count` pages from a multiple of `align`; kNoPage: none.
+// Best fit among warm free extents: the smallest that holds `count` pages from a multiple of
+// `align`; kNoPage: none.
 uint64_t find_warm(const Bitmaps& maps, uint64_t count, uint64_t align) noexcept;
 
-// First fit among all free pages, the never used ones past the frontier included; kNoPage: the reserve is full.
+// First fit among all free pages, the never used ones past the frontier included; kNoPage: the
+// reserve is full.
 uint64_t find_any(const Bitmaps& maps, uint64_t count, uint64_t align) noexcept;
 
 // Are all of these pages free and warm?

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Member: giving back what is not needed: empty spans, abandoned spans, warm pages that nobody used for a while.
-// Runs in slow paths (a page run was allocated or freed and a second has passed) and when an agent asks.
+// Member: giving back what is not needed: empty spans, abandoned spans, warm pages that nobody used
+// for a while. Runs in slow paths (a page run was allocated or freed and a second has passed) and
+// when an agent asks.
 #include "arena/member.hpp"
 #include "arena/runs.hpp"
 #include "testing/kill_point.hpp"
@@ -16,7 +17,8 @@ uint64_t Member::purge(int64_t older_than_ns) {
   require_membership();
   for (uint32_t size_class = 0; size_class < kClasses; ++size_class) trim(size_class);
   sweep_orphans();
-  const uint64_t older_than_ms = older_than_ns <= 0 ? 0 : static_cast<uint64_t>(older_than_ns) / 1'000'000;
+  const uint64_t older_than_ms =
+      older_than_ns <= 0 ? 0 : static_cast<uint64_t>(older_than_ns) / 1'000'000;
   return RunAllocator(*arena_, incarnation_).purge(older_than_ms);
 }
 
@@ -43,7 +45,8 @@ uint64_t Member::sweep_orphans() {
     PageDescriptor& head = arena_->page(page);
     uint64_t owner = head.owner.load();
     if (owner != owner_orphan() || shape_kind(head.shape.load()) != PageKind::span) continue;
-    // COMMIT(arena.span.sweep): killed before: an orphan; after: mine, orphaned or freed by my reaper
+    // COMMIT(arena.span.sweep): killed before: an orphan; after: mine, orphaned or freed by my
+    // reaper
     if (!head.owner.compare_exchange(owner, owner_member(incarnation_))) continue;
     SHOAL_KILL_POINT("arena.span.sweep");
     const uint64_t shape = head.shape.load();

@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Reaping: gives back all that a dead member held. Any member may do it; one at a time does, per dead member; if it
-// dies as well, the next one starts from the beginning, since every step can be done again:
-//   1. the slot becomes dead; slots that it prepared for children of its forks become dead and are reaped
+// Reaping: gives back all that a dead member held. Any member may do it; one at a time does, per
+// dead member; if it dies as well, the next one starts from the beginning, since every step can be
+// done again:
+//   1. the slot becomes dead; slots that it prepared for children of its forks become dead and are
+//   reaped
 //   2. the arena's lock is taken over from it if need be (by taking the lock)
 //   3. upper layers repair the intents in its lanes
-//   4. blocks MEMBER(dead) and DYING(dead) become DYING(reaper); its holder bits are cleared; counted blocks without a
+//   4. blocks MEMBER(dead) and DYING(dead) become DYING(reaper); its holder bits are cleared;
+//   counted blocks without a
 //      holder become DYING(reaper); then blocks whose parent is dying or gone, until there are none
 //   5. all of these are freed; its spans are freed or become orphans
 //   6. the slot becomes free
@@ -26,13 +29,16 @@ namespace shoal::arena {
 
 namespace {
 
-constexpr uint64_t kBatchPages = 64;            // descriptors, and
-constexpr uint64_t kBatchWords = 1024;          // owner words that are looked at under one hold of the lock
-constexpr uint64_t kLateChildNs = 30'000'000'000;  // a fork's child that does not appear for so long never will
+constexpr uint64_t kBatchPages = 64;    // descriptors, and
+constexpr uint64_t kBatchWords = 1024;  // owner words that are looked at under one hold of the lock
+constexpr uint64_t kLateChildNs =
+    30'000'000'000;  // a fork's child that does not appear for so long never will
 
 os::Atomic<uint64_t> hooks[16];  // ReapHook by intent kind; set once at start-up by each layer
 
-ReapHook hook_for(uint64_t kind) noexcept { return reinterpret_cast<ReapHook>(hooks[kind & 15].load()); }
+ReapHook hook_for(uint64_t kind) noexcept {
+  return reinterpret_cast<ReapHook>(hooks[kind & 15].load());
+}
 
 // The next page that is part of a run; the frontier or more if there is none. Needs the lock.
 uint64_t next_used(const Arena& arena, uint64_t from) noexcept {
@@ -71,13 +77,15 @@ bool Reaping::run() {
   return true;
 }
 
-// One live reaper per dead member: {dead | reaper} in the slot, taken over when that reaper is dead.
+// One live reaper per dead member: {dead | reaper} in the slot, taken over when that reaper is
+// dead.
 bool Reaping::own_the_job() noexcept {
   os::Atomic<uint64_t>& word = arena_.slot(slot_of(dead_)).reaper;
   const uint64_t mine = uint64_t{dead_} << 30 | me_;
   uint64_t seen = word.load();
   if (seen == mine) return true;
-  if (seen >> 30 == dead_ && member_alive(arena_, static_cast<Incarnation>(seen & kLockOwner))) return false;
+  if (seen >> 30 == dead_ && member_alive(arena_, static_cast<Incarnation>(seen & kLockOwner)))
+    return false;
   // COMMIT(arena.reap.begin): killed before: not begun; after: the next reaper takes over from me
   const bool done = word.compare_exchange(seen, mine);
   SHOAL_KILL_POINT("arena.reap.begin");
@@ -90,21 +98,24 @@ void Reaping::reap_children() {
     const SlotState state = slot_state(word);
     if (state != SlotState::born && state != SlotState::dead) continue;
     if (arena_.slot(i).parent.load() != dead_ || slot_incarnation(word) == dead_) continue;
-    // A born child of a dead parent can be declared dead: if its process lives, it finds that out and is no member.
-    if (advance_slot(arena_, slot_incarnation(word), SlotState::dead)) reap_dead(arena_, member_, slot_incarnation(word));
+    // A born child of a dead parent can be declared dead: if its process lives, it finds that out
+    // and is no member.
+    if (advance_slot(arena_, slot_incarnation(word), SlotState::dead))
+      reap_dead(arena_, member_, slot_incarnation(word));
   }
 }
 
 void Reaping::repair_lanes() {
   for (Lane& lane : arena_.slot(slot_of(dead_)).lanes) {
     const uint64_t intent = lane.intent.load();
-    if ((intent & 15) != 0 && hook_for(intent) != nullptr) hook_for(intent)(arena_, member_, dead_, lane);
+    if ((intent & 15) != 0 && hook_for(intent) != nullptr)
+      hook_for(intent)(arena_, member_, dead_, lane);
     if (hook_for(0) != nullptr && holds_anything(lane)) hook_for(0)(arena_, member_, dead_, lane);
   }
 }
 
-// Visits all runs and spans. Under the lock no run appears or vanishes; it is let go of between batches.
-// What belongs to the dead one stays where it is meanwhile, so that nothing is missed.
+// Visits all runs and spans. Under the lock no run appears or vanishes; it is let go of between
+// batches. What belongs to the dead one stays where it is meanwhile, so that nothing is missed.
 void Reaping::scan(void (Reaping::*visit)(const Place&)) {
   const uint64_t frontier = arena_.frontier();
   for (uint64_t page = 0; page < frontier;) {
@@ -128,7 +139,8 @@ uint64_t Reaping::visit_page(uint64_t page, void (Reaping::*visit)(const Place&)
     case PageKind::run:
       (this->*visit)({page, kNotInSpan, arena_.page_handle(page), arena_.page(page).owner});
       break;
-    default: return 1;  // the tail of a run that was taken since the last batch
+    default:
+      return 1;  // the tail of a run that was taken since the last batch
   }
   return std::max<uint64_t>(shape_pages(shape), 1);
 }
@@ -136,10 +148,12 @@ uint64_t Reaping::visit_page(uint64_t page, void (Reaping::*visit)(const Place&)
 void Reaping::scan_span(uint64_t page, void (Reaping::*visit)(const Place&)) {
   const SizeClass& c = kSizeClasses[shape_class(arena_.page(page).shape.load()) % kClasses];
   const Handle start = arena_.page_handle(page);
-  if (visit == &Reaping::let_go_of_span) return let_go_of_span({page, 0, start, arena_.page(page).owner});
+  if (visit == &Reaping::let_go_of_span)
+    return let_go_of_span({page, 0, start, arena_.page(page).owner});
   os::Atomic<uint64_t>* owners = arena_.at_span(start);
   for (uint32_t i = 0; i < c.count; ++i)
-    if (owners[i].load() != owner_free()) (this->*visit)({page, i, start + c.first + uint64_t{i} * c.size, owners[i]});
+    if (owners[i].load() != owner_free())
+      (this->*visit)({page, i, start + c.first + uint64_t{i} * c.size, owners[i]});
 }
 
 void Reaping::claim(const Place& place, uint64_t word) {
@@ -156,7 +170,8 @@ void Reaping::claim_owned(const Place& place) {
   if (!is_counted(word) || place.index != kNotInSpan) return;
   os::Atomic<uint64_t>& holders = arena_.page(place.page).holders;
   if (slot_of(dead_) < kHolderSlots) {
-    // COMMIT(arena.reap.unhold): killed before: done by the next; after: the dead one holds it no more
+    // COMMIT(arena.reap.unhold): killed before: done by the next; after: the dead one holds it no
+    // more
     holders.fetch_and(~(uint64_t{1} << slot_of(dead_)));
     SHOAL_KILL_POINT("arena.reap.unhold");
   }
@@ -167,7 +182,8 @@ void Reaping::claim_children(const Place& place) {
   const uint64_t word = place.owner.load();
   if (!is_block(word)) return;
   const uint64_t parent = arena_.owner_word(owner_parent(word)).load();
-  const bool gone = parent == owner_free() || parent == owner_dying(me_) || owner_kind(parent) > OwnerKind::orphan;
+  const bool gone = parent == owner_free() || parent == owner_dying(me_) ||
+                    owner_kind(parent) > OwnerKind::orphan;
   if (gone) claim(place, word);
 }
 
@@ -189,7 +205,8 @@ void Reaping::let_go_of_span(const Place& place) {
   bool empty = true;
   for (uint32_t i = 0; i < c.count && empty; ++i) empty = owners[i].load() == owner_free();
   if (empty) return release_run_locked(arena_, place.page, shape_pages(shape), now_ms());
-  // COMMIT(arena.reap.orphan): killed before: found again; after: an orphan (the hint is set right by purge)
+  // COMMIT(arena.reap.orphan): killed before: found again; after: an orphan (the hint is set right
+  // by purge)
   place.owner.store(owner_orphan());
   SHOAL_KILL_POINT("arena.reap.orphan");
   arena_.header().orphans[shape_class(shape)].fetch_add(1);
@@ -200,7 +217,8 @@ void Reaping::finish() noexcept {
   uint64_t word = slot.state.load();
   if (slot_incarnation(word) != dead_ || slot_state(word) == SlotState::free) return;
   arena_.header().death_epoch.fetch_add(1);
-  // COMMIT(arena.reap.end): killed before: reaped once more; after: the slot is free for the next member
+  // COMMIT(arena.reap.end): killed before: reaped once more; after: the slot is free for the next
+  // member
   slot.state.compare_exchange(word, make_slot(SlotState::free, dead_, 0, 0));
   SHOAL_KILL_POINT("arena.reap.end");
 }
@@ -216,7 +234,8 @@ bool reap(Arena& arena, Member& reaper, Incarnation dead) {
   if (dead == 0 || reaper.incarnation() == 0 || dead == reaper.incarnation()) return false;
   const std::lock_guard<std::mutex> one_at_a_time(reaper.reaping_);
   const uint64_t word = arena.slot(slot_of(dead)).state.load();
-  if (slot_incarnation(word) != dead || slot_state(word) == SlotState::free) return true;  // nothing is left of it
+  if (slot_incarnation(word) != dead || slot_state(word) == SlotState::free)
+    return true;  // nothing is left of it
   if (is_listed(slot_state(word)) && process_behind_lives(arena, word)) return false;
   if (is_listed(slot_state(word)) && !advance_slot(arena, dead, SlotState::dead)) return false;
   return reap_dead(arena, reaper, dead);
@@ -228,8 +247,9 @@ int reap_all_dead(Arena& arena, Member& reaper) {
     const uint64_t word = arena.slot(i).state.load();
     const SlotState state = slot_state(word);
     if (state == SlotState::free || slot_incarnation(word) == reaper.incarnation()) continue;
-    const bool late = state == SlotState::born && arena.slot(i).parent.load() != 0 &&
-                      static_cast<uint64_t>(os::monotonic_ns()) > arena.slot(i).born_ns.load() + kLateChildNs;
+    const bool late =
+        state == SlotState::born && arena.slot(i).parent.load() != 0 &&
+        static_cast<uint64_t>(os::monotonic_ns()) > arena.slot(i).born_ns.load() + kLateChildNs;
     if (late) advance_slot(arena, slot_incarnation(word), SlotState::dead);
     if (reap(arena, reaper, slot_incarnation(word))) ++reaped;
   }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Reaping: one attempt of one member to give back all that a dead one held. Internal; reap() in member.hpp is the door.
-// Needs: the slot is dead (or leaving, when a member reaps itself), the caller holds Member::reaping_.
-// Waits for the RunsLock. May throw std::bad_alloc, before anything that could not be done again.
-// Design: docs/design/arena.md
+// Reaping: one attempt of one member to give back all that a dead one held. Internal; reap() in
+// member.hpp is the door. Needs: the slot is dead (or leaving, when a member reaps itself), the
+// caller holds Member::reaping_. Waits for the RunsLock. May throw std::bad_alloc, before anything
+// that could not be done again. Design: docs/design/arena.md
 #pragma once
 
 #include <vector>
@@ -22,7 +22,7 @@ class Reaping {
 
  private:
   static constexpr uint32_t kNotInSpan = UINT32_MAX;
-  struct Place {  // one block
+  struct Place {     // one block
     uint64_t page;   // first page of its run or span
     uint32_t index;  // in the span
     Handle handle;

@@ -155,6 +155,22 @@ TEST(Reap, SeesAZombieAsDead) {
   waitpid(child, nullptr, 0);
 }
 
+TEST(Reap, OfAProcessThatExecdAnotherProgram) {
+  TestSession s;
+  const pid_t child = fork();
+  if (child == 0) {
+    const auto me = s.join();
+    (void)me->allocate(100);
+    execl("/bin/sleep", "sleep", "60", nullptr);
+    _exit(1);
+  }
+  while (reap_all_dead(*s.arena, *s.me) == 0) usleep(1000);
+  EXPECT_EQ(kill(child, 0), 0);
+  EXPECT_EQ(s.blocks(), 0U);
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+}
+
 TEST(Reap, ByManyAtOnceIsDoneOnce) {
   for (int round = 0; round < 20; ++round) {
     TestSession s;
@@ -180,8 +196,10 @@ TEST(Reap, ByManyAtOnceIsDoneOnce) {
 TEST(Reap, CallsTheHooksOfUpperLayersForEachLane) {
   static std::vector<uint64_t> seen;
   seen.clear();
-  register_reap_hook(5, [](Arena&, Member&, Incarnation, Lane& lane) { seen.push_back(lane.intent.load()); });
-  register_reap_hook(0, [](Arena&, Member&, Incarnation, Lane& lane) { seen.push_back(lane.held[2].load()); });
+  register_reap_hook(
+      5, [](Arena&, Member&, Incarnation, Lane& lane) { seen.push_back(lane.intent.load()); });
+  register_reap_hook(
+      0, [](Arena&, Member&, Incarnation, Lane& lane) { seen.push_back(lane.held[2].load()); });
   TestSession s;
   const auto victim = s.join();
   const LaneGuard a(*victim);

@@ -7,8 +7,9 @@ namespace shoal::arena {
 
 namespace {
 
-// Stores below are relaxed: only holders of the lock write here, and death keeps program order, since a store to
-// `op` (seq_cst) stands before and after. Lock-free readers look at shape and owner of runs that they own.
+// Stores below are relaxed: only holders of the lock write here, and death keeps program order,
+// since a store to `op` (seq_cst) stands before and after. Lock-free readers look at shape and
+// owner of runs that they own.
 
 void set_bits(os::Atomic<uint64_t>* bits, uint64_t from, uint64_t count, bool on) noexcept {
   while (count > 0) {
@@ -16,8 +17,8 @@ void set_bits(os::Atomic<uint64_t>* bits, uint64_t from, uint64_t count, bool on
     const uint64_t here = count < 64 - shift ? count : 64 - shift;
     const uint64_t mask = (here == 64 ? ~uint64_t{0} : (uint64_t{1} << here) - 1) << shift;
     os::Atomic<uint64_t>& word = bits[from / 64];
-    const uint64_t before = word.load(os::relaxed);                 // order: relaxed; under the lock
-    word.store(on ? before | mask : before & ~mask, os::relaxed);   // order: relaxed; under the lock
+    const uint64_t before = word.load(os::relaxed);                // order: relaxed; under the lock
+    word.store(on ? before | mask : before & ~mask, os::relaxed);  // order: relaxed; under the lock
     from += here;
     count -= here;
   }
@@ -30,8 +31,9 @@ void carry_out_allocate(Arena& arena, const RunIntent& intent) noexcept {
   for (uint64_t i = 1; i < pages; ++i)
     arena.page(first + i).shape.store(make_tail(i), os::relaxed);  // order: relaxed; see above
   PageDescriptor& head = arena.page(first);
-  head.holders.store(0, os::relaxed);                              // order: relaxed; see above
-  head.owner.store(intent.owner.load(), os::relaxed);              // order: relaxed; see above
+  head.holders.store(0, os::relaxed);                  // order: relaxed; see above
+  head.owner.store(intent.owner.load(), os::relaxed);  // order: relaxed; see above
+  // COMMIT(arena.run.allocate): killed before: done by the next holder; after: done again
   // order: release; pairs with acquire in Arena::locate; publishes the tails and the owner
   head.shape.store(intent.shape.load(), os::release);
   SHOAL_KILL_POINT("arena.run.allocate");
@@ -45,6 +47,7 @@ void free_pages(Arena& arena, uint64_t from, uint64_t count, uint64_t shape) noe
 
 void carry_out_release(Arena& arena, const RunIntent& intent) noexcept {
   const uint64_t first = intent.first.load();
+  // COMMIT(arena.run.release): killed before: done by the next holder; after: done again
   free_pages(arena, first, intent.pages.load(), intent.shape.load());
   SHOAL_KILL_POINT("arena.run.release");
   arena.page(first).holders.store(0, os::relaxed);           // order: relaxed; see above
@@ -54,6 +57,7 @@ void carry_out_release(Arena& arena, const RunIntent& intent) noexcept {
 void carry_out_shrink(Arena& arena, const RunIntent& intent) noexcept {
   const uint64_t first = intent.first.load();
   const uint64_t keep = intent.pages.load();
+  // COMMIT(arena.run.shrink): killed before: done by the next holder; after: done again
   // order: relaxed; see above
   arena.page(first).shape.store(make_shape(PageKind::run, 0, keep), os::relaxed);
   SHOAL_KILL_POINT("arena.run.shrink");
@@ -62,10 +66,14 @@ void carry_out_shrink(Arena& arena, const RunIntent& intent) noexcept {
 
 void carry_out(Arena& arena, const RunIntent& intent) noexcept {
   switch (static_cast<RunOp>(intent.op.load())) {
-    case RunOp::none: return;
-    case RunOp::allocate: return carry_out_allocate(arena, intent);
-    case RunOp::release: return carry_out_release(arena, intent);
-    case RunOp::shrink: return carry_out_shrink(arena, intent);
+    case RunOp::none:
+      return;
+    case RunOp::allocate:
+      return carry_out_allocate(arena, intent);
+    case RunOp::release:
+      return carry_out_release(arena, intent);
+    case RunOp::shrink:
+      return carry_out_shrink(arena, intent);
   }
 }
 
@@ -91,7 +99,8 @@ void perform(Arena& arena, const Plan& plan) noexcept {
   intent.extra.store(plan.extra, os::relaxed);  // order: relaxed; as above
   intent.shape.store(plan.shape, os::relaxed);  // order: relaxed; as above
   intent.owner.store(plan.owner, os::relaxed);  // order: relaxed; as above
-  // COMMIT(arena.intent.begin): killed before: nothing happened; after: the next holder completes it
+  // COMMIT(arena.intent.begin): killed before: nothing happened; after: the next holder completes
+  // it
   intent.op.store(static_cast<uint64_t>(plan.op));
   SHOAL_KILL_POINT("arena.intent.begin");
   finish_intent(arena);

@@ -17,8 +17,8 @@ namespace shoal::arena {
 namespace {
 
 constexpr uint64_t kStepPages = os::kFileStep / kPage;
-constexpr uint64_t kMinExtra = 16;       // pages: the first growth is 1 MiB
-constexpr uint64_t kPurgeStep = 256;     // pages that one hole covers: 16 MiB
+constexpr uint64_t kMinExtra = 16;    // pages: the first growth is 1 MiB
+constexpr uint64_t kPurgeStep = 256;  // pages that one hole covers: 16 MiB
 
 Bitmaps bitmaps(const Arena& arena) noexcept {
   return {arena.used_bits(), arena.warm_bits(), arena.frontier(), arena.header().pages};
@@ -31,12 +31,13 @@ os::Atomic<uint64_t>& recent(const Arena& arena, uint64_t pages) noexcept {
   return hints[std::min(pages, std::size(arena.header().recent)) - 1];
 }
 
-// The run of this length that was released last, if it is still free and warm: its contents are likely in the
-// processor's cache, and no search is needed. kNoPage: not there.
+// The run of this length that was released last, if it is still free and warm: its contents are
+// likely in the processor's cache, and no search is needed. kNoPage: not there.
 uint64_t find_recent(const Arena& arena, uint64_t pages) noexcept {
   const Bitmaps maps = bitmaps(arena);
   const uint64_t hint = recent(arena, pages).load(os::relaxed);  // order: relaxed; under the lock
-  if (hint == 0 || hint - 1 + pages > maps.frontier || (hint - 1) % alignment(pages) != 0) return kNoPage;
+  if (hint == 0 || hint - 1 + pages > maps.frontier || (hint - 1) % alignment(pages) != 0)
+    return kNoPage;
   return all_warm_free(maps, hint - 1, pages) ? hint - 1 : kNoPage;
 }
 
@@ -49,7 +50,8 @@ std::string mib(uint64_t bytes) {
 
 uint64_t now_ms() noexcept { return static_cast<uint64_t>(os::monotonic_coarse_ns()) / 1'000'000; }
 
-// Growth is by an eighth of what there is, 1 to 16 MiB, so that many small runs cost few system calls.
+// Growth is by an eighth of what there is, 1 to 16 MiB, so that many small runs cost few system
+// calls.
 uint64_t RunAllocator::growth_extra(uint64_t pages) const noexcept {
   const uint64_t warm = count_bits(arena_.warm_bits(), arena_.frontier());
   const uint64_t step = std::clamp(warm / 8, kMinExtra, kStepPages);
@@ -84,8 +86,8 @@ bool RunAllocator::extend_frontier_locked(uint64_t needed) noexcept {
       !arena_.commit(h.descriptors_offset + old * sizeof(PageDescriptor),
                      (frontier - old) * sizeof(PageDescriptor)))
     return false;
-  // COMMIT(arena.frontier): killed before: reserved again by the next; after: the tables know more pages
-  // order: release; pairs with acquire in Arena::frontier; publishes the reserved tables
+  // COMMIT(arena.frontier): killed before: reserved again by the next; after: the tables know more
+  // pages order: release; pairs with acquire in Arena::frontier; publishes the reserved tables
   h.frontier.store(frontier, os::release);
   SHOAL_KILL_POINT("arena.frontier");
   return true;
@@ -96,7 +98,8 @@ void RunAllocator::set_warm(uint64_t first, uint64_t pages, bool warm) noexcept 
     const uint64_t shift = at % 64;
     const uint64_t here = std::min(64 - shift, first + pages - at);
     const uint64_t mask = (here == 64 ? ~uint64_t{0} : (uint64_t{1} << here) - 1) << shift;
-    // COMMIT(arena.warm): killed before: cold, reserved again before use; after: has memory (or will lose it)
+    // COMMIT(arena.warm): killed before: cold, reserved again before use; after: has memory (or
+    // will lose it)
     if (warm)
       arena_.warm_bits()[at / 64].fetch_or(mask);
     else
@@ -111,7 +114,8 @@ RunAllocator::Shortage RunAllocator::find_shortage(uint64_t bytes) const {
   const uint64_t own_limit = arena_.header().limit;
   if (own_limit != 0 && committed + bytes > own_limit)
     return {true, own_limit - std::min(own_limit, committed), own_limit,
-            "the session's own limit (SHOAL_MEMORY_LIMIT; by default 80 % of the cgroup's or machine's memory)"};
+            "the session's own limit (SHOAL_MEMORY_LIMIT; by default 80 % of the cgroup's or "
+            "machine's memory)"};
   const os::MemoryLimit machine = os::memory_limit(arena_.memory_path());
   if (machine.headroom == os::kUnlimited) return {};
   const uint64_t margin = std::clamp(machine.limit / 64, uint64_t{1} << 20, uint64_t{64} << 20);
@@ -149,7 +153,8 @@ bool RunAllocator::fill(uint64_t first, uint64_t pages, Shortage* shortage) {
 uint64_t RunAllocator::allocate(uint64_t pages) {
   Shortage shortage;
   for (int attempt = 0; attempt < 3; ++attempt) {
-    // First with room to spare; then what is needed; then once more after giving back all that is free.
+    // First with room to spare; then what is needed; then once more after giving back all that is
+    // free.
     const uint64_t extra = attempt == 0 ? growth_extra(pages) : 0;
     if (attempt == 2 && purge(0) == 0) break;
     const Taken taken = take(pages, extra);
@@ -182,14 +187,16 @@ void RunAllocator::exhausted(uint64_t pages, const Shortage& shortage) const {
   const Bitmaps maps = bitmaps(arena_);
   const uint64_t used = count_bits(maps.used, maps.frontier) * kPage;
   const uint64_t warm = count_bits(maps.warm, maps.frontier) * kPage;
-  throw MemoryExhausted(
-      "shoal: no shared memory for " + mib(pages * kPage) + " more: the session uses " + mib(used) +
-      " and holds " + mib(warm) + "; " + mib(shortage.headroom) + " are left of " + mib(shortage.limit) +
-      ", limited by " + shortage.which +
-      ". Free arrays and results that are no longer needed, send less at a time, or raise that limit.");
+  throw MemoryExhausted("shoal: no shared memory for " + mib(pages * kPage) +
+                        " more: the session uses " + mib(used) + " and holds " + mib(warm) + "; " +
+                        mib(shortage.headroom) + " are left of " + mib(shortage.limit) +
+                        ", limited by " + shortage.which +
+                        ". Free arrays and results that are no longer needed, send less at a time, "
+                        "or raise that limit.");
 }
 
-// Takes the next free warm extent (at most kPurgeStep pages) that was freed long enough ago, as MEMBER(me).
+// Takes the next free warm extent (at most kPurgeStep pages) that was freed long enough ago, as
+// MEMBER(me).
 uint64_t RunAllocator::take_purgeable(uint64_t older_than_ms, uint64_t* cursor, uint64_t* pages) {
   const RunsLock lock(arena_, me_);
   const uint64_t now = now_ms();

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// RunAllocator: page runs for one member. Finds free pages, reserves memory behind them within what the session's
-// limit and the cgroups allow, gives back what was not used for a while.
+// RunAllocator: page runs for one member. Finds free pages, reserves memory behind them within what
+// the session's limit and the cgroups allow, gives back what was not used for a while.
 //
-// 1. A run that needs memory is first taken as MEMBER(me), then filled outside of the lock in steps of at most 16 MB;
+// 1. A run that needs memory is first taken as MEMBER(me), then filled outside of the lock in steps
+// of at most 16 MB;
 //    warm bits are set step by step. A death in between leaves a run that the reaper frees.
-// 2. Pages lose their warm bit before their memory is given back, so a warm page always has memory behind it.
+// 2. Pages lose their warm bit before their memory is given back, so a warm page always has memory
+// behind it.
 // 3. Callers hold no process-local lock: these functions wait for the RunsLock.
 // Design: docs/design/arena.md
 #pragma once
@@ -25,7 +27,8 @@ class RunAllocator {
   uint64_t allocate(uint64_t pages);
   // The caller owns the run (MEMBER(me) or DYING(me)) and lets go of it.
   void release(uint64_t first, uint64_t pages) noexcept;
-  // Gives back the memory of free pages that were freed at least `older_than_ms` ago; returns bytes.
+  // Gives back the memory of free pages that were freed at least `older_than_ms` ago; returns
+  // bytes.
   uint64_t purge(uint64_t older_than_ms);
 
  private:

@@ -86,8 +86,7 @@ TEST(Memory, RunsOutOfReserve) {
   TestSession s(64 * kMiB);
   EXPECT_THROW((void)s.me->allocate(100 * kMiB), MemoryExhausted);
   EXPECT_THROW((void)s.me->allocate(SIZE_MAX), MemoryExhausted);
-  EXPECT_THROW(
-      while (true) (void)s.me->allocate(kMiB), MemoryExhausted);
+  EXPECT_THROW(while (true)(void) s.me->allocate(kMiB), MemoryExhausted);
   s.arena->check();
 }
 
@@ -119,8 +118,8 @@ TEST(PageSearch, FindsTheSmallestWarmExtentThatFits) {
   const Bitmaps maps{used, warm, 256, 1024};
   for (os::Atomic<uint64_t>& w : warm) w.store(~uint64_t{0});
   for (os::Atomic<uint64_t>& u : used) u.store(~uint64_t{0});
-  used[0].store(~(uint64_t{0xFF} << 8));   // pages 8..15 free
-  used[2].store(~(uint64_t{0x7} << 62));   // pages 190, 191 free
+  used[0].store(~(uint64_t{0xFF} << 8));  // pages 8..15 free
+  used[2].store(~(uint64_t{0x7} << 62));  // pages 190, 191 free
   EXPECT_EQ(find_warm(maps, 2, 1), 190U);
   EXPECT_EQ(find_warm(maps, 3, 1), 8U);
   EXPECT_EQ(find_warm(maps, 9, 1), kNoPage);

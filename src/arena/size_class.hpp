@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Size classes of small blocks: multiples of 64 bytes up to 512, then four per doubling up to 32 KiB (so at
-// most 1/5 of a block is waste). A span holds blocks of one class: 1 page for blocks up to 4 KiB, else 4 pages.
+// Size classes of small blocks: multiples of 64 bytes up to 512, then four per doubling up to 32
+// KiB (so at most 1/5 of a block is waste). A span holds blocks of one class: 1 page for blocks up
+// to 4 KiB, else 4 pages.
 //
 //   span: owner word[count] | padding to 64 | block[count]
 //
@@ -19,11 +20,11 @@ inline constexpr uint32_t kClasses = 8 + 4 * 6;
 inline constexpr uint64_t kMaxSmall = 32768;
 
 struct SizeClass {
-  uint32_t size;         // bytes of a block
-  uint32_t count;        // blocks in a span
-  uint32_t first;        // offset of block 0 in the span
+  uint32_t size;   // bytes of a block
+  uint32_t count;  // blocks in a span
+  uint32_t first;  // offset of block 0 in the span
   uint32_t span_pages;
-  uint32_t reciprocal;   // ceil(2^32 / (size / 64)): index = (offset / 64 * reciprocal) >> 32
+  uint32_t reciprocal;  // ceil(2^32 / (size / 64)): index = (offset / 64 * reciprocal) >> 32
 };
 
 constexpr SizeClass make_size_class(uint32_t size) noexcept {
@@ -32,7 +33,8 @@ constexpr SizeClass make_size_class(uint32_t size) noexcept {
   uint64_t count = bytes / (size + 8);
   while ((count * 8 + 63) / 64 * 64 + count * size > bytes) --count;
   const uint64_t units = size / 64;
-  return {size, static_cast<uint32_t>(count), static_cast<uint32_t>((count * 8 + 63) / 64 * 64), pages,
+  return {size, static_cast<uint32_t>(count), static_cast<uint32_t>((count * 8 + 63) / 64 * 64),
+          pages,
           static_cast<uint32_t>(((uint64_t{1} << 32) + units - 1) / units - (units == 1 ? 1 : 0))};
 }
 
@@ -51,8 +53,10 @@ inline constexpr std::array<SizeClass, kClasses> kSizeClasses = make_size_classe
 // The class for `bytes`, 0 < bytes <= kMaxSmall.
 constexpr uint32_t class_for(uint64_t bytes) noexcept {
   if (bytes <= 512) return static_cast<uint32_t>((bytes + 63) / 64 - 1);
-  const uint32_t log = 63U - static_cast<uint32_t>(__builtin_clzll(bytes - 1));  // 2^log < bytes <= 2^(log+1)
-  const uint64_t quarter = (bytes - (uint64_t{1} << log) + (uint64_t{1} << log) / 4 - 1) >> (log - 2);
+  const uint32_t log =
+      63U - static_cast<uint32_t>(__builtin_clzll(bytes - 1));  // 2^log < bytes <= 2^(log+1)
+  const uint64_t quarter =
+      (bytes - (uint64_t{1} << log) + (uint64_t{1} << log) / 4 - 1) >> (log - 2);
   return 8 + (log - 9) * 4 + static_cast<uint32_t>(quarter) - 1;
 }
 
@@ -67,8 +71,10 @@ constexpr uint32_t block_index(const SizeClass& c, uint64_t offset) noexcept {
 constexpr bool size_classes_are_sound() noexcept {
   for (uint32_t i = 0; i < kClasses; ++i) {
     const SizeClass& c = kSizeClasses[i];
-    if (class_for(c.size) != i || (i > 0 && class_for(kSizeClasses[i - 1].size + 1) != i)) return false;
-    if (c.first + uint64_t{c.count} * c.size > c.span_pages * kPage || c.first % 64 != 0) return false;
+    if (class_for(c.size) != i || (i > 0 && class_for(kSizeClasses[i - 1].size + 1) != i))
+      return false;
+    if (c.first + uint64_t{c.count} * c.size > c.span_pages * kPage || c.first % 64 != 0)
+      return false;
     for (uint64_t b = 0; b < c.count; ++b) {
       if (block_index(c, c.first + b * c.size) != b) return false;
       if (block_index(c, c.first + b * c.size + c.size - 1) != b) return false;

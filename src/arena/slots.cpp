@@ -16,13 +16,17 @@ namespace {
 
 constexpr Incarnation kLastIncarnation = (Incarnation{1} << 30) - 1;
 
-uint64_t slot_handle(uint32_t index) noexcept { return kSlotsOffset + uint64_t{index} * sizeof(MemberSlot); }
-
-bool slot_is_free(const Arena& arena, uint64_t incarnation) noexcept {
-  return slot_state(arena.slot(slot_of(static_cast<Incarnation>(incarnation))).state.load()) == SlotState::free;
+uint64_t slot_handle(uint32_t index) noexcept {
+  return kSlotsOffset + uint64_t{index} * sizeof(MemberSlot);
 }
 
-// The next number after `last` whose slot is free: one of the first kHolderSlots if there is any. 0: none.
+bool slot_is_free(const Arena& arena, uint64_t incarnation) noexcept {
+  return slot_state(arena.slot(slot_of(static_cast<Incarnation>(incarnation))).state.load()) ==
+         SlotState::free;
+}
+
+// The next number after `last` whose slot is free: one of the first kHolderSlots if there is any.
+// 0: none.
 uint64_t next_incarnation(const Arena& arena, uint64_t last) noexcept {
   uint64_t any = 0;
   for (uint64_t n = last + 1; n <= last + kMemberSlots; ++n) {
@@ -34,9 +38,11 @@ uint64_t next_incarnation(const Arena& arena, uint64_t last) noexcept {
   return any;
 }
 
-// Empties what the slot's last user left; only the claimer writes here, the state word is born already.
+// Empties what the slot's last user left; only the claimer writes here, the state word is born
+// already.
 void clear_slot(MemberSlot& slot) noexcept {
   slot.start_time.store(0);
+  slot.image.store(0);
   slot.reaper.store(0);
   slot.parent.store(0);
   for (os::Atomic<uint32_t>& word : slot.user) word.store(0);
@@ -47,7 +53,8 @@ void clear_slot(MemberSlot& slot) noexcept {
     lane.wake.store(0);
   }
   auto* trace = reinterpret_cast<os::Atomic<uint64_t>*>(slot.trace);
-  for (size_t i = 0; i < sizeof slot.trace / 8; ++i) trace[i].store(0, os::relaxed);  // order: relaxed; not live yet
+  for (size_t i = 0; i < sizeof slot.trace / 8; ++i)
+    trace[i].store(0, os::relaxed);  // order: relaxed; not live yet
 }
 
 }  // namespace
@@ -57,7 +64,8 @@ uint32_t slots_in_use(const Arena& arena) noexcept {
   return static_cast<uint32_t>(std::min<uint64_t>(last + 1, kMemberSlots));
 }
 
-Incarnation try_claim_slot(Arena& arena, MemberKind kind, Incarnation bond, Incarnation parent) noexcept {
+Incarnation try_claim_slot(Arena& arena, MemberKind kind, Incarnation bond,
+                           Incarnation parent) noexcept {
   const auto pid = static_cast<uint64_t>(os::own_pid());
   const uint64_t start = os::start_time(static_cast<int>(pid));
   os::Atomic<uint64_t>& counter = arena.header().last_incarnation;
@@ -98,6 +106,7 @@ bool enliven_slot(Arena& arena, Incarnation incarnation, int pid, uint64_t start
   uint64_t word = slot.state.load();
   if (slot_incarnation(word) != incarnation || slot_state(word) != SlotState::born) return false;
   slot.start_time.store(start);  // born slots are judged by the state word alone
+  slot.image.store(os::process_image(pid));
   const uint64_t live = make_slot(SlotState::live, incarnation, static_cast<uint64_t>(pid), start);
   // COMMIT(arena.join.live): killed before: born, reaped; after: a member
   const bool done = slot.state.compare_exchange(word, live);
@@ -109,7 +118,8 @@ bool advance_slot(Arena& arena, Incarnation incarnation, SlotState state) noexce
   MemberSlot& slot = arena.slot(slot_of(incarnation));
   uint64_t word = slot.state.load();
   while (slot_incarnation(word) == incarnation && is_listed(slot_state(word))) {
-    // COMMIT(arena.slot.advance): killed before: as it was, another reaper does it; after: leaving or dead
+    // COMMIT(arena.slot.advance): killed before: as it was, another reaper does it; after: leaving
+    // or dead
     const bool done = slot.state.compare_exchange(word, with_state(word, state));
     SHOAL_KILL_POINT("arena.slot.advance");
     if (done) return true;
@@ -119,13 +129,11 @@ bool advance_slot(Arena& arena, Incarnation incarnation, SlotState state) noexce
 
 bool process_behind_lives(Arena& arena, uint64_t word) noexcept {
   const int pid = slot_pid(word);
-  uint64_t start = 0;
-  if (slot_state(word) == SlotState::born) {
-    start = os::start_time(pid);
-    if (start != 0 && (start & kStartBits) != slot_start(word)) return false;
-  } else {
-    start = arena.slot(slot_of(slot_incarnation(word))).start_time.load();
-  }
+  const MemberSlot& slot = arena.slot(slot_of(slot_incarnation(word)));
+  if (slot_state(word) != SlotState::born)
+    return os::process_life(pid, slot.start_time.load(), slot.image.load()) != os::Life::dead;
+  const uint64_t start = os::start_time(pid);
+  if (start != 0 && (start & kStartBits) != slot_start(word)) return false;
   return os::process_life(pid, start) != os::Life::dead;
 }
 
@@ -144,7 +152,9 @@ bool member_alive(Arena& arena, Incarnation incarnation) noexcept {
 
 int member_pid(Arena& arena, Incarnation incarnation) noexcept {
   const uint64_t word = arena.slot(slot_of(incarnation)).state.load();
-  return slot_incarnation(word) == incarnation && slot_state(word) != SlotState::free ? slot_pid(word) : 0;
+  return slot_incarnation(word) == incarnation && slot_state(word) != SlotState::free
+             ? slot_pid(word)
+             : 0;
 }
 
 }  // namespace shoal::arena

@@ -1,23 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The member table: who is a member, who lives, who is dead. Internal to src/arena; member.hpp has the public part.
-// The state word names incarnation, pid and the low bits of the start time at once, so a process that dies right after
-// claiming a slot can be told from a live one.
-// Design: docs/design/arena.md
+// The member table: who is a member, who lives, who is dead. Internal to src/arena; member.hpp has
+// the public part. The state word names incarnation, pid and the low bits of the start time at
+// once, so a process that dies right after claiming a slot can be told from a live one. Design:
+// docs/design/arena.md
 #pragma once
 
 #include "arena/arena.hpp"
 
 namespace shoal::arena {
 
-inline constexpr uint64_t kStartBits = 511;  // low bits of the start time that fit into the state word
+inline constexpr uint64_t kStartBits =
+    511;  // low bits of the start time that fit into the state word
 
-constexpr uint64_t make_slot(SlotState state, Incarnation incarnation, uint64_t pid, uint64_t start) noexcept {
+constexpr uint64_t make_slot(SlotState state, Incarnation incarnation, uint64_t pid,
+                             uint64_t start) noexcept {
   return uint64_t{incarnation} << 34 | (pid & 0x3FFFFF) << 12 | (start & kStartBits) << 3 |
          static_cast<uint64_t>(state);
 }
 constexpr SlotState slot_state(uint64_t word) noexcept { return static_cast<SlotState>(word & 7); }
-constexpr Incarnation slot_incarnation(uint64_t word) noexcept { return static_cast<Incarnation>(word >> 34); }
+constexpr Incarnation slot_incarnation(uint64_t word) noexcept {
+  return static_cast<Incarnation>(word >> 34);
+}
 constexpr int slot_pid(uint64_t word) noexcept { return static_cast<int>(word >> 12 & 0x3FFFFF); }
 constexpr uint64_t slot_start(uint64_t word) noexcept { return word >> 3 & kStartBits; }
 constexpr uint64_t with_state(uint64_t word, SlotState state) noexcept {
@@ -27,11 +31,13 @@ constexpr bool is_listed(SlotState state) noexcept {
   return state == SlotState::born || state == SlotState::live || state == SlotState::leaving;
 }
 
-// Claims a slot for this process in state born, everything else in it zero; prefers slots that can hold counted blocks.
-// Throws TooManyMembers, OsError. `parent`: set when it is prepared for a child of this process's fork.
+// Claims a slot for this process in state born, everything else in it zero; prefers slots that can
+// hold counted blocks. Throws TooManyMembers, OsError. `parent`: set when it is prepared for a
+// child of this process's fork.
 Incarnation claim_slot(Arena& arena, MemberKind kind, Incarnation bond, Incarnation parent);
 // The same without throwing, 0: no slot.
-Incarnation try_claim_slot(Arena& arena, MemberKind kind, Incarnation bond, Incarnation parent) noexcept;
+Incarnation try_claim_slot(Arena& arena, MemberKind kind, Incarnation bond,
+                           Incarnation parent) noexcept;
 // born -> live as process `pid`; false: a reaper declared it dead meanwhile.
 bool enliven_slot(Arena& arena, Incarnation incarnation, int pid, uint64_t start) noexcept;
 // Moves the slot on if it still is this incarnation's and listed; true: it is in `state` now.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Processes that allocate, free, pass blocks on and count them are killed at random moments, and replaced, for a while
-// (SHOAL_STRESS_SECONDS, default 3). No block is given out twice, none is lost.
+// Processes that allocate, free, pass blocks on and count them are killed at random moments, and
+// replaced, for a while (SHOAL_STRESS_SECONDS, default 3). No block is given out twice, none is
+// lost.
 #include <gtest/gtest.h>
 
 #include <cstdlib>
@@ -73,17 +74,25 @@ class Worker {
   void step() {
     switch (random_() % 8) {
       case 0:
-      case 1: return keep(size());
+      case 1:
+        return keep(size());
       case 2:
-      case 3: return let_go();
-      case 4: return send();
-      case 5: return receive();
-      case 6: return family();
-      default: return count();
+      case 3:
+        return let_go();
+      case 4:
+        return send();
+      case 5:
+        return receive();
+      case 6:
+        return family();
+      default:
+        return count();
     }
   }
 
-  size_t size() { return random_() % 16 == 0 ? random_() % 400'000 + 40'000 : random_() % 4000 + 64; }
+  size_t size() {
+    return random_() % 16 == 0 ? random_() % 400'000 + 40'000 : random_() % 4000 + 64;
+  }
   uint64_t stamp() { return uint64_t{me_->incarnation()} << 32 | ++last_stamp_; }
 
   void expect(bool holds) {
@@ -193,7 +202,8 @@ TEST(Stress, KilledAtRandomNothingIsLostOrGivenOutTwice) {
   pid_t workers[kWorkers];
   for (pid_t& pid : workers) pid = start_worker(s, static_cast<unsigned>(random()));
   const char* seconds = std::getenv("SHOAL_STRESS_SECONDS");
-  const int64_t end = os::monotonic_ns() + (seconds == nullptr ? 3 : std::atoi(seconds)) * int64_t{1'000'000'000};
+  const int64_t end =
+      os::monotonic_ns() + (seconds == nullptr ? 3 : std::atoi(seconds)) * int64_t{1'000'000'000};
   int deaths = 0;
   while (os::monotonic_ns() < end) {
     usleep(static_cast<useconds_t>(random() % 4000));
@@ -213,12 +223,13 @@ TEST(Stress, KilledAtRandomNothingIsLostOrGivenOutTwice) {
   for (os::Atomic<uint64_t>& box : shared->boxes) {
     const Handle b = box.load();
     const uint64_t owner = b == 0 ? 0 : s.arena->owner_word(b).load();
-    if (is_channel(owner) && s.me->take_from_channel(b, kChannel, owner_channel_position(owner))) s.me->free(b);
+    if (is_channel(owner) && s.me->take_from_channel(b, kChannel, owner_channel_position(owner)))
+      s.me->free(b);
   }
   EXPECT_EQ(shared->errors.load(), 0U);
   EXPECT_GT(shared->handed_over.load(), 0U);
-  std::printf("%d deaths, %lu operations, %lu blocks handed over\n", deaths, shared->operations.load(),
-              shared->handed_over.load());
+  std::printf("%d deaths, %lu operations, %lu blocks handed over\n", deaths,
+              shared->operations.load(), shared->handed_over.load());
   EXPECT_EQ(s.blocks(), 1U);
   s.me->free(area);
   s.me->purge(0);

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Atomic<T>: the one wrapper of std::atomic, for 32- and 64-bit integers in memory that processes share.
-// Any member, any thread, signal handlers too. Never allocates, blocks or throws; lock-free always.
-// Layout is T's own and zero bytes are a valid value, so it may lie in freshly mapped memory.
-// Default order is seq_cst; a weaker one needs a comment at the call (order: ...; pairs with ...; publishes ...).
-// In test builds a hook of the calling thread runs before each access, so that seeded schedules can
-// interleave members; it is null by default. There are no fences: ThreadSanitizer does not see them.
-// Design: docs/design/os.md
+// Atomic<T>: the one wrapper of std::atomic, for 32- and 64-bit integers in memory that processes
+// share. Any member, any thread, signal handlers too. Never allocates, blocks or throws; lock-free
+// always. Layout is T's own and zero bytes are a valid value, so it may lie in freshly mapped
+// memory. Default order is seq_cst; a weaker one needs a comment at the call (order: ...; pairs
+// with ...; publishes ...). In test builds a hook of the calling thread runs before each access, so
+// that seeded schedules can interleave members; it is null by default. There are no fences:
+// ThreadSanitizer does not see them. Design: docs/design/os.md
 #pragma once
 
 #include <atomic>

@@ -28,7 +28,8 @@ uint64_t read_number(const std::string& path, uint64_t otherwise) {
 uint64_t read_key(const std::string& path, const std::string& key, uint64_t otherwise) {
   std::ifstream file(path);
   for (std::string line; std::getline(file, line);) {
-    if (line.compare(0, key.size(), key) == 0 && line.size() > key.size() && line[key.size()] == ' ')
+    if (line.compare(0, key.size(), key) == 0 && line.size() > key.size() &&
+        line[key.size()] == ' ')
       return std::strtoull(line.c_str() + key.size(), nullptr, 10);
   }
   return otherwise;
@@ -80,7 +81,8 @@ CgroupPath walk_up(const std::string& root, const Mount& mount, std::string grou
   if (mount.root != "/" && group.compare(0, mount.root.size(), mount.root) == 0)
     group.erase(0, mount.root.size());
   else if (mount.root != "/" || group.find("/..") != std::string::npos)
-    group.clear();  // our group lies outside of what is mounted here: only the mounted part can be seen
+    group.clear();  // our group lies outside of what is mounted here: only the mounted part can be
+                    // seen
   CgroupPath path;
   path.v2 = v2;
   while (!group.empty() && group != "/") {
@@ -131,8 +133,8 @@ MemoryLimit memory_limit(const CgroupPath& path, const std::string& root) {
     if (limit >= kNoLimitV1) continue;
     const uint64_t usage =
         read_number(directory + (path.v2 ? "/memory.current" : "/memory.usage_in_bytes"), 0);
-    const uint64_t inactive = read_key(directory + "/memory.stat",
-                                       path.v2 ? "inactive_file" : "total_inactive_file", 0);
+    const uint64_t inactive =
+        read_key(directory + "/memory.stat", path.v2 ? "inactive_file" : "total_inactive_file", 0);
     const uint64_t occupied = usage - std::min(usage, inactive);
     const uint64_t headroom = limit - std::min(limit, occupied);
     result.limit = std::min(result.limit, limit);

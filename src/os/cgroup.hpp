@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the cgroups (v1 and v2) that are visible from here allow: memory and CPU. Reads files only; allocates; never
-// throws; what cannot be read counts as "no limit". `root` is put before every path, for tests on fake trees.
+// What the cgroups (v1 and v2) that are visible from here allow: memory and CPU. Reads files only;
+// allocates; never throws; what cannot be read counts as "no limit". `root` is put before every
+// path, for tests on fake trees.
 //
-// 1. A limit binds along the whole path: the least over the process's own group and all its visible parents holds.
+// 1. A limit binds along the whole path: the least over the process's own group and all its visible
+// parents holds.
 // 2. A container's limit that was set on an invisible parent (a pod) cannot be seen here.
 // Design: docs/design/os.md
 #pragma once
@@ -30,9 +32,9 @@ double cpu_quota(const CgroupPath& path);
 
 struct MemoryLimit {
   uint64_t limit = kUnlimited;     // bytes; least over the path, and the machine's RAM
-  uint64_t headroom = kUnlimited;  // bytes that can still be taken: least over the path of limit - usage + inactive
-                                   // file pages, and the machine's MemAvailable
-  std::string which;               // who sets the least headroom: a cgroup's file, or "the machine's memory"
+  uint64_t headroom = kUnlimited;  // bytes that can still be taken: least over the path of limit -
+                                   // usage + inactive file pages, and the machine's MemAvailable
+  std::string which;  // who sets the least headroom: a cgroup's file, or "the machine's memory"
 };
 
 MemoryLimit memory_limit(const CgroupPath& path, const std::string& root = "");

@@ -64,9 +64,11 @@ TEST(CgroupV1, IsReadFromEachControllersOwnHierarchy) {
   tree.write("/proc/self/cgroup", "5:memory:/job\n4:cpu,cpuacct:/quota\n0::/\n");
   tree.write("/sys/fs/cgroup/memory/job/memory.limit_in_bytes", "1000000\n");
   tree.write("/sys/fs/cgroup/memory/job/memory.usage_in_bytes", "900000\n");
-  tree.write("/sys/fs/cgroup/memory/job/memory.stat", "inactive_file 1\ntotal_inactive_file 50000\n");
+  tree.write("/sys/fs/cgroup/memory/job/memory.stat",
+             "inactive_file 1\ntotal_inactive_file 50000\n");
   tree.write("/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
-  tree.write("/sys/fs/cgroup/memory/job/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n");
+  tree.write("/sys/fs/cgroup/memory/job/memory.oom_control",
+             "oom_kill_disable 0\nunder_oom 0\noom_kill 1\n");
   tree.write("/sys/fs/cgroup/cpu,cpuacct/quota/cpu.cfs_quota_us", "50000\n");
   tree.write("/sys/fs/cgroup/cpu,cpuacct/quota/cpu.cfs_period_us", "100000\n");
   tree.write("/sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "-1\n");
@@ -80,7 +82,8 @@ TEST(CgroupV1, IsReadFromEachControllersOwnHierarchy) {
 
 TEST(Cgroup, InAContainerTheMountedPartIsTheRoot) {
   FakeTree tree;
-  tree.write("/proc/self/mountinfo", "30 25 0:26 /docker/abc /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n");
+  tree.write("/proc/self/mountinfo",
+             "30 25 0:26 /docker/abc /sys/fs/cgroup/memory ro - cgroup cgroup rw,memory\n");
   tree.write("/proc/self/cgroup", "5:memory:/docker/abc/inner\n");
   tree.write("/sys/fs/cgroup/memory/inner/memory.limit_in_bytes", "5000\n");
   EXPECT_EQ(memory_limit(find_cgroup("memory", tree.root()), tree.root()).limit, 5000U);

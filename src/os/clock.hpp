@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Clocks: CLOCK_MONOTONIC in nanoseconds (the same in all processes of the machine; deadlines are given in
-// it) and the processor's own counter for cheap time stamps. Callable anywhere; never blocks or throws.
-// Design: docs/design/os.md
+// Clocks: CLOCK_MONOTONIC in nanoseconds (the same in all processes of the machine; deadlines are
+// given in it) and the processor's own counter for cheap time stamps. Callable anywhere; never
+// blocks or throws. Design: docs/design/os.md
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,8 @@
 namespace shoal::os {
 
 int64_t monotonic_ns() noexcept;
-int64_t monotonic_coarse_ns() noexcept;  // a few ns to call, resolution of a scheduler tick (1 to 10 ms)
+int64_t
+monotonic_coarse_ns() noexcept;  // a few ns to call, resolution of a scheduler tick (1 to 10 ms)
 
 // The processor's counter (rdtsc, cntvct): about 10 ns, constant rate, synchronous across cores.
 inline uint64_t ticks() noexcept {
@@ -25,7 +26,8 @@ inline uint64_t ticks() noexcept {
 #endif
 }
 
-// Nanoseconds per tick; measured once per process (x86: 2 ms of waiting at the first call; aarch64: read).
+// Nanoseconds per tick; measured once per process (x86: 2 ms of waiting at the first call; aarch64:
+// read).
 double ns_per_tick() noexcept;
 
 }  // namespace shoal::os

@@ -7,8 +7,8 @@ namespace shoal::os {
 
 namespace {
 std::string describe(const char* call, int error, const std::string& detail) {
-  std::string text = std::string(call) + ": " + std::generic_category().message(error) + " (errno " +
-                     std::to_string(error) + ")";
+  std::string text = std::string(call) + ": " + std::generic_category().message(error) +
+                     " (errno " + std::to_string(error) + ")";
   if (!detail.empty()) text += ": " + detail;
   return text;
 }

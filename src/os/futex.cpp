@@ -24,10 +24,14 @@ Wake futex_wait(Atomic<uint32_t>* word, uint32_t expected, int64_t deadline_ns) 
   const int error = result == 0 ? 0 : errno;
   errno = saved;
   switch (error) {
-    case 0: return Wake::woken;
-    case ETIMEDOUT: return Wake::timed_out;
-    case EAGAIN: return Wake::changed;
-    default: return Wake::interrupted;
+    case 0:
+      return Wake::woken;
+    case ETIMEDOUT:
+      return Wake::timed_out;
+    case EAGAIN:
+      return Wake::changed;
+    default:
+      return Wake::interrupted;
   }
 }
 

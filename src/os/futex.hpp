@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Futex: sleep until a word in shared memory changes. Works between processes (never FUTEX_PRIVATE).
-// Deadlines are absolute CLOCK_MONOTONIC nanoseconds, so a wait that is retried does not grow.
-// EINTR is not hidden: a caller must be able to run signal handlers. Any return but `changed` and
-// `timed_out` may be spurious. Never allocates or throws.
-// Design: docs/design/os.md
+// Futex: sleep until a word in shared memory changes. Works between processes (never
+// FUTEX_PRIVATE). Deadlines are absolute CLOCK_MONOTONIC nanoseconds, so a wait that is retried
+// does not grow. EINTR is not hidden: a caller must be able to run signal handlers. Any return but
+// `changed` and `timed_out` may be spurious. Never allocates or throws. Design: docs/design/os.md
 #pragma once
 
 #include <cstdint>
@@ -23,10 +22,11 @@ enum class Wake {
 inline constexpr int64_t kNoDeadline = -1;
 
 // Sleeps while *word == expected, until woken or until deadline_ns (< 0: none).
-[[nodiscard]] Wake futex_wait(Atomic<uint32_t>* word, uint32_t expected, int64_t deadline_ns) noexcept;
+[[nodiscard]] Wake futex_wait(Atomic<uint32_t>* word, uint32_t expected,
+                              int64_t deadline_ns) noexcept;
 
-// Wakes at most `count` sleepers; returns how many. A wake that reaches nobody costs about 0.3 us: keep a
-// waiter flag beside the word.
+// Wakes at most `count` sleepers; returns how many. A wake that reaches nobody costs about 0.3 us:
+// keep a waiter flag beside the word.
 int futex_wake(Atomic<uint32_t>* word, int count) noexcept;
 
 }  // namespace shoal::os

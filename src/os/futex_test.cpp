@@ -46,9 +46,9 @@ TEST(Futex, WakesAcrossProcesses) {
 }
 
 TEST(Futex, LetsSignalsThrough) {
-  struct sigaction action {};
+  struct sigaction action{};
   action.sa_handler = [](int) {};
-  struct sigaction before {};
+  struct sigaction before{};
   sigaction(SIGUSR1, &action, &before);
   static Atomic<uint32_t> word;
   Wake wake = Wake::woken;

@@ -25,7 +25,8 @@ namespace shoal::os {
 
 namespace {
 
-// Blocks every signal for the life of the object: SIGXFSZ would kill, others make fallocate start over.
+// Blocks every signal for the life of the object: SIGXFSZ would kill, others make fallocate start
+// over.
 class SignalsBlocked {
  public:
   SignalsBlocked() noexcept {
@@ -36,7 +37,8 @@ class SignalsBlocked {
   ~SignalsBlocked() {
     const int saved = errno;
     sigset_t pending;
-    // A SIGXFSZ that we caused must not stay pending: it would kill as soon as signals are let through.
+    // A SIGXFSZ that we caused must not stay pending: it would kill as soon as signals are let
+    // through.
     if (sigismember(&before_, SIGXFSZ) == 0 && sigpending(&pending) == 0 &&
         sigismember(&pending, SIGXFSZ) == 1) {
       sigset_t only;
@@ -74,7 +76,8 @@ int create_memory_file(const char* name, uint64_t size) {
     ::close(fd);
     throw OsError("ftruncate", error, "arena of " + std::to_string(size) + " bytes");
   }
-  fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);  // best effort: the size is never changed by us
+  fcntl(fd, F_ADD_SEALS,
+        F_SEAL_SHRINK | F_SEAL_GROW);  // best effort: the size is never changed by us
   return fd;
 }
 
@@ -102,7 +105,8 @@ uint64_t file_size_limit() noexcept {
 }
 
 std::byte* map_file(int fd, uint64_t offset, uint64_t size, bool shared, void* at) noexcept {
-  const int flags = (shared ? MAP_SHARED : MAP_PRIVATE) | MAP_NORESERVE | (at != nullptr ? MAP_FIXED : 0);
+  const int flags =
+      (shared ? MAP_SHARED : MAP_PRIVATE) | MAP_NORESERVE | (at != nullptr ? MAP_FIXED : 0);
   void* mapped = mmap(at, size, PROT_READ | PROT_WRITE, flags, fd, static_cast<off_t>(offset));
   if (mapped == MAP_FAILED) return nullptr;
   madvise(mapped, size, MADV_DONTDUMP);

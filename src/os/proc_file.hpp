@@ -13,6 +13,7 @@ namespace shoal::os {
 long read_small_file(const char* path, char* buffer, size_t size) noexcept;
 
 // "<prefix><number><suffix>" into buffer, zero-terminated (snprintf is not safe in a forked child).
-void make_path(char* buffer, size_t size, const char* prefix, long number, const char* suffix) noexcept;
+void make_path(char* buffer, size_t size, const char* prefix, long number,
+               const char* suffix) noexcept;
 
 }  // namespace shoal::os

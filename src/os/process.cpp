@@ -24,23 +24,31 @@ struct Stat {
   char state = '?';
   uint64_t flags = 0;
   uint64_t start_time = 0;
+  uint64_t image = 0;
 };
 
-// Reads state (field 3), flags (9) and start time (22). The name in field 2 may hold blanks and brackets:
-// fields are counted from the last ')'.
+// Reads state (field 3), flags (9), start time (22) and where code and stack begin (26, 28; zero or
+// one where we may not know). The name in field 2 may hold blanks and brackets: fields are counted
+// from the last ')'.
 bool parse_stat(const char* text, Stat& out) noexcept {
   const char* at = std::strrchr(text, ')');
   if (at == nullptr || at[1] != ' ') return false;
   out.state = at[2];
   at += 2;
-  for (int field = 3; field < 22 && at != nullptr; ++field) {
-    if (field == 9) out.flags = std::strtoull(at, nullptr, 10);
+  uint64_t code = 0;
+  uint64_t stack = 0;
+  int field = 3;
+  for (; field <= 28 && at != nullptr; ++field) {
+    const uint64_t value = std::strtoull(at, nullptr, 10);
+    if (field == 9) out.flags = value;
+    if (field == 22) out.start_time = value;
+    if (field == 26) code = value;
+    if (field == 28) stack = value;
     at = std::strchr(at, ' ');
     if (at != nullptr) ++at;
   }
-  if (at == nullptr) return false;
-  out.start_time = std::strtoull(at, nullptr, 10);
-  return true;
+  if (code > 1 && stack > 1) out.image = code * 31 + stack;
+  return field > 28;
 }
 
 bool read_stat(const char* path, Stat& out) noexcept {
@@ -60,7 +68,8 @@ struct DirectoryEntry {  // what getdents64 writes
   char name[1];
 };
 
-// A leader that has ended shows Z while other threads go on: is any thread still running the program?
+// A leader that has ended shows Z while other threads go on: is any thread still running the
+// program?
 bool all_threads_finished(pid_t pid) noexcept {
   char path[64];
   make_path(path, sizeof path, "/proc/", pid, "/task");
@@ -113,7 +122,17 @@ uint64_t start_time(pid_t pid) noexcept {
   return known ? stat.start_time : 0;
 }
 
-Life process_life(pid_t pid, uint64_t expected_start) noexcept {
+uint64_t process_image(pid_t pid) noexcept {
+  const int saved = errno;
+  char path[64];
+  make_path(path, sizeof path, "/proc/", pid, "/stat");
+  Stat stat;
+  const bool known = read_stat(path, stat);
+  errno = saved;
+  return known ? stat.image : 0;
+}
+
+Life process_life(pid_t pid, uint64_t expected_start, uint64_t image) noexcept {
   if (pid <= 0) return Life::dead;
   const int saved = errno;
   char path[64];
@@ -123,6 +142,8 @@ Life process_life(pid_t pid, uint64_t expected_start) noexcept {
   if (!read_stat(path, stat)) {
     life = life_without_proc(pid);
   } else if (expected_start != 0 && stat.start_time != expected_start) {
+    life = Life::dead;
+  } else if (image != 0 && stat.image != 0 && stat.image != image) {
     life = Life::dead;
   } else if (finished(stat)) {
     life = all_threads_finished(pid) ? Life::dead : Life::alive;

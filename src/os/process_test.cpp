@@ -79,6 +79,25 @@ TEST(Process, LivesOnWhenOnlyItsFirstThreadHasEnded) {
   close(ready[1]);
 }
 
+TEST(Process, IsAnotherOneAfterExec) {
+  const pid_t child = fork();
+  if (child == 0) {
+    raise(SIGSTOP);
+    execl("/bin/sleep", "sleep", "60", nullptr);
+    _exit(1);
+  }
+  waitpid(child, nullptr, WUNTRACED);
+  const uint64_t start = start_time(child);
+  const uint64_t image = process_image(child);
+  EXPECT_NE(image, 0U);
+  EXPECT_EQ(process_life(child, start, image), Life::alive);
+  kill(child, SIGCONT);
+  while (process_image(child) == image && waitpid(child, nullptr, WNOHANG) == 0) usleep(1000);
+  EXPECT_EQ(process_life(child, start, image), Life::dead);
+  EXPECT_EQ(process_life(child, start), Life::alive);
+  end(child);
+}
+
 TEST(Pidfd, TellsADeath) {
   const pid_t child = sleeping_child();
   const int fd = pidfd_open(child);

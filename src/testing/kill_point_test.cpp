@@ -63,7 +63,8 @@ TEST(SingleStep, KillsAfterEachInstructionUntilTheOperationIsThrough) {
   volatile int value = 0;
   StepResult last;
   uint64_t survived = 0;
-  const uint64_t deaths = kill_at_every_instruction([] {}, [&] { value = value + 1; }, [&](uint64_t) { ++survived; }, &last);
+  const uint64_t deaths = kill_at_every_instruction([] {}, [&] { value = value + 1; },
+                                                    [&](uint64_t) { ++survived; }, &last);
   if (last.outcome == StepOutcome::unavailable) GTEST_SKIP() << "ptrace is not permitted here";
   EXPECT_EQ(last.outcome, StepOutcome::completed);
   EXPECT_GT(deaths, 3U);

@@ -16,9 +16,10 @@ namespace shoal::testing {
 namespace {
 
 constexpr uint64_t kFew = 200;  // instructions
-constexpr int kNoTrace = 97;  // exit code of a child that may not be traced
+constexpr int kNoTrace = 97;    // exit code of a child that may not be traced
 
-[[noreturn]] void be_child(const std::function<void()>& setup, const std::function<void()>& operation) {
+[[noreturn]] void be_child(const std::function<void()>& setup,
+                           const std::function<void()>& operation) {
   if (ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0) _exit(kNoTrace);
   setup();
   raise(SIGSTOP);  // the tracer counts from here
@@ -50,7 +51,8 @@ void finish(pid_t child) {
 
 }  // namespace
 
-StepResult run_killed_after(uint64_t k, const std::function<void()>& setup, const std::function<void()>& operation) {
+StepResult run_killed_after(uint64_t k, const std::function<void()>& setup,
+                            const std::function<void()>& operation) {
   StepResult result;
   const pid_t child = fork();
   if (child == 0) be_child(setup, operation);
@@ -77,17 +79,21 @@ StepResult run_killed_after(uint64_t k, const std::function<void()>& setup, cons
   return result;
 }
 
-uint64_t kill_at_every_instruction(const std::function<void()>& setup, const std::function<void()>& operation,
-                                   const std::function<void(uint64_t)>& survive, StepResult* last, uint64_t samples) {
+uint64_t kill_at_every_instruction(const std::function<void()>& setup,
+                                   const std::function<void()>& operation,
+                                   const std::function<void(uint64_t)>& survive, StepResult* last,
+                                   uint64_t samples) {
   *last = run_killed_after(UINT64_MAX, setup, operation);
   if (last->outcome != StepOutcome::completed) return 0;
   survive(last->steps);
   const bool all = std::getenv("SHOAL_EVERY_INSTRUCTION") != nullptr;
-  const uint64_t stride = all || last->steps <= kFew ? 1 : std::max<uint64_t>(last->steps / samples, 1);
+  const uint64_t stride =
+      all || last->steps <= kFew ? 1 : std::max<uint64_t>(last->steps / samples, 1);
   uint64_t deaths = 0;
   for (uint64_t k = 1 + std::random_device{}() % stride;; k += stride) {
     *last = run_killed_after(k, setup, operation);
-    if (last->outcome != StepOutcome::killed && last->outcome != StepOutcome::completed) return deaths;
+    if (last->outcome != StepOutcome::killed && last->outcome != StepOutcome::completed)
+      return deaths;
     survive(k);
     if (last->outcome == StepOutcome::completed) return deaths;
     ++deaths;

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The single-step killer: runs an operation in a forked child under ptrace and kills the child after exactly k of the
-// operation's instructions, for every k. What the survivors then find must be consistent or repairable: "killed at
-// any instruction" tested literally. Linux only; not under sanitizers (their instructions are not ours, and they are slow).
+// The single-step killer: runs an operation in a forked child under ptrace and kills the child
+// after exactly k of the operation's instructions, for every k. What the survivors then find must
+// be consistent or repairable: "killed at any instruction" tested literally. Linux only; not under
+// sanitizers (their instructions are not ours, and they are slow).
 //
-// The child is a fork of the caller: it sees the caller's mappings and must join sessions as a member of its own.
-// It is single-threaded; only its own instructions are counted, system calls count as one.
+// The child is a fork of the caller: it sees the caller's mappings and must join sessions as a
+// member of its own. It is single-threaded; only its own instructions are counted, system calls
+// count as one.
 #pragma once
 
 #include <cstdint>
@@ -14,9 +16,10 @@
 namespace shoal::testing {
 
 enum class StepOutcome {
-  killed,       // died after k instructions of `operation`
-  completed,    // the operation ended within k instructions (the child was killed afterwards, without any clean-up)
-  failed,       // the child died by itself or exited before the end: see `status`
+  killed,     // died after k instructions of `operation`
+  completed,  // the operation ended within k instructions (the child was killed afterwards, without
+              // any clean-up)
+  failed,     // the child died by itself or exited before the end: see `status`
   unavailable,  // ptrace is not permitted here
 };
 
@@ -26,17 +29,20 @@ struct StepResult {
   int status = 0;      // of waitpid, when failed
 };
 
-// Forks; the child runs `setup` at full speed, then at most `k` instructions of `operation`. The child is dead and waited for
-// when this returns.
-StepResult run_killed_after(uint64_t k, const std::function<void()>& setup, const std::function<void()>& operation);
+// Forks; the child runs `setup` at full speed, then at most `k` instructions of `operation`. The
+// child is dead and waited for when this returns.
+StepResult run_killed_after(uint64_t k, const std::function<void()>& setup,
+                            const std::function<void()>& operation);
 inline StepResult run_killed_after(uint64_t k, const std::function<void()>& operation) {
   return run_killed_after(k, [] {}, operation);
 }
 
-// Kills at every instruction of the operation, or, when it has more than 200, at `samples` of them spread evenly from a
-// random start (SHOAL_EVERY_INSTRUCTION=1: at every one, however long it takes). `survive(k)` runs after each death and
-// after one run that completes. Returns the number of deaths; ends early at a failure, which `*last` tells.
-uint64_t kill_at_every_instruction(const std::function<void()>& setup, const std::function<void()>& operation,
+// Kills at every instruction of the operation, or, when it has more than 200, at `samples` of them
+// spread evenly from a random start (SHOAL_EVERY_INSTRUCTION=1: at every one, however long it
+// takes). `survive(k)` runs after each death and after one run that completes. Returns the number
+// of deaths; ends early at a failure, which `*last` tells.
+uint64_t kill_at_every_instruction(const std::function<void()>& setup,
+                                   const std::function<void()>& operation,
                                    const std::function<void(uint64_t)>& survive, StepResult* last,
                                    uint64_t samples = 40);
 
