@@ -64,7 +64,13 @@ class Pool:
         retries: int = 0,
     ) -> Any:
         """Call `func(*args, **kwds)` in a worker and return its result. One wake-up each way."""
-        return self.apply_async(func, args, kwds, timeout=timeout, retries=retries).get()
+        result = self.apply_async(func, args, kwds, timeout=timeout, retries=retries)
+        try:
+            result.wait()
+        except BaseException:  # Ctrl-C, most likely: nobody will fetch the result
+            result.cancel()
+            raise
+        return result.get()
 
     def apply_async(
         self,
