@@ -12,6 +12,7 @@
 // The GIL is released only while waiting for work, and every 5 ms for the task's own threads.
 #include <Python.h>
 
+#include <pthread.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -71,6 +72,28 @@ MessageView view_of_batch(Worker* self) {
   BatchHeader* batch = self->seat->batch();
   return {&self->seat->member().arena(), &self->seat->member(), batch->payload(), batch->payload_size,
           batch->attachment_handles(), batch->attachments, self->seat->batch_handle()};
+}
+
+// ---- Forks in tasks ---------------------------------------------------------------------------------------------------
+
+// A task's os.fork() gives a child in which the task goes on. When the task returns there, the child must not answer for the
+// worker: it leaves, as a script that comes to its end.
+bool in_fork_of_worker = false;
+
+void watch_forks() {
+  static const int once = pthread_atfork(nullptr, nullptr, [] { in_fork_of_worker = true; });
+  (void)once;
+  in_fork_of_worker = false;
+}
+
+// True in such a child, with what ends it set: the task's own exception, or SystemExit.
+bool must_leave(PyObject* result) {
+  if (!in_fork_of_worker) return false;
+  if (result != nullptr) {
+    Py_DECREF(result);
+    PyErr_SetNone(PyExc_SystemExit);
+  }
+  return true;
 }
 
 // ---- Errors -------------------------------------------------------------------------------------------------------
@@ -255,11 +278,13 @@ bool run_item(Worker* self, const WorkerSeat::Claim& claim, uint32_t item, bool 
   const uint64_t begin = self->now;
   PyObject* result = batch->flags & pool::kCallUnits ? call_unit(function, value)
                                                      : call_item(function, value, batch->flags);
+  if (must_leave(result)) return false;
   const uint64_t end = self->now = os::ticks();
   note(self, trace::Kind::task, seat.seat().busy_ticks, begin, end);
   const pool::StopReason stop = result == nullptr ? seat.stop_reason() : pool::StopReason::none;
   bool cancelled = false;
   const uint64_t word = outcome(self, result, stop, &cancelled);
+  if (in_fork_of_worker) _exit(0);  // a __reduce__ that forked
   seat.end_unit();
   if (cancelled) {
     seat.publish_cancelled(claim, item);
@@ -305,6 +330,7 @@ void run_unit(Worker* self, const WorkerSeat::Claim& claim, PyObject* function) 
   BatchHeader* batch = self->seat->batch();
   if (claim.unit + 1 == batch->units && batch->attachments > 0) count_attachments(self, batch);
   PyObject* value = unit_value(self, claim.unit);
+  if (must_leave(value)) return;
   if (value == nullptr) {
     publish_error_for_rest(self, claim, batch->item_count(claim.unit), "decode");
   } else if (batch->flags & pool::kChunkUnits) {
@@ -359,6 +385,7 @@ bool run_batch(Worker* self) {
     } else {
       run_unit(self, *claim, function);
     }
+    if (in_fork_of_worker) return false;
     ++self->units;
     if (self->unit_limit != 0 && self->units >= self->unit_limit) break;
     fine = breathe(self);
@@ -400,6 +427,7 @@ PyObject* worker_stopping(Worker* self, PyObject*) {
 PyObject* worker_leaving(Worker* self, PyObject* kind) {
   const long value = PyLong_AsLong(kind);
   if (value == -1 && PyErr_Occurred()) return nullptr;
+  if (in_fork_of_worker) Py_RETURN_NONE;
   self->seat->seat().exit_kind.store(static_cast<uint32_t>(value));
   Py_RETURN_NONE;
 }
@@ -463,6 +491,7 @@ PyObject* worker_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
     return nullptr;
   }
   self->trace = reinterpret_cast<trace::Ring*>(member->shared().trace);
+  watch_forks();
   self->agent_bell = bell;
   self->hooks = Py_NewRef(hooks);
   self->stop_class = Py_NewRef(stop_class);
