@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False  # as typing's, whose import would cost more than all the rest here
 
 if not sys.platform.startswith("linux"):
     raise ImportError(
@@ -66,6 +67,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from shoal._engine import cpu_count
     from shoal._executor import Executor
     from shoal._futures import Future
