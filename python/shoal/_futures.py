@@ -44,7 +44,7 @@ class Future(_base.Future):  # type: ignore[type-arg]
         self._done_callbacks: list[Callable[[Any], object]] = []
 
     @property
-    def _condition(self) -> threading.Condition:
+    def _condition(self) -> threading.Condition:  # type: ignore[override]
         condition = self._lazy_condition
         if condition is None:
             with _making:

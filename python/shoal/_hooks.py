@@ -24,6 +24,7 @@ class ClientHooks:
 
     def __init__(self, definitions: Definitions) -> None:
         self.definitions = definitions
+        self.broken: BaseException | None = None  # why the pool gave up
 
     def worker_died(
         self, pid: int, status: int, peak: int, memory_limit: bool, what: tuple[str | None, str]
@@ -64,6 +65,8 @@ class ClientHooks:
     def closed(self) -> BaseException:
         from shoal.errors import PoolClosed
 
+        if self.broken is not None:
+            return self.broken
         return PoolClosed("Pool not running: it was terminated or shut down before this task could be sent")
 
     def decode_error(self, encoded: tuple[Any, ...]) -> BaseException:
@@ -111,7 +114,8 @@ class WorkerHooks:
     def decode_function(self, payload: bytes) -> Callable[..., Any]:
         from shoal._definitions import decode_function
 
-        return decode_function(payload)
+        function: Callable[..., Any] = decode_function(payload)
+        return function
 
     def apply_definition(self, entry: bytes) -> None:
         self.applied.apply(entry)
@@ -126,13 +130,13 @@ class WorkerHooks:
 
 def _encoding_error(error: BaseException) -> BaseException:
     """What the standard library raises for a result that cannot be pickled."""
-    from multiprocessing.pool import MaybeEncodingError
+    from multiprocessing.pool import MaybeEncodingError  # type: ignore[attr-defined]
 
     from shoal.errors import MemoryExhausted
 
     if isinstance(error, MemoryExhausted):
         return error
-    wrapped = MaybeEncodingError(error, "the task's result")
+    wrapped: BaseException = MaybeEncodingError(error, "the task's result")
     wrapped.__cause__ = error
     return wrapped
 

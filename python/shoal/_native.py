@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 if not sys.platform.startswith("linux"):
     raise ImportError(
@@ -15,9 +16,9 @@ if not sys.platform.startswith("linux"):
         "Use multiprocessing here: the API is the same."
     )
 
-if os.environ.get("SHOAL_TEST_CORE") == "1":
-    from shoal import _core_testing as core  # type: ignore[attr-defined,unused-ignore]
-else:
+if TYPE_CHECKING or os.environ.get("SHOAL_TEST_CORE") != "1":
     from shoal import _core as core
+else:
+    from shoal import _core_testing as core
 
 __all__ = ["core"]

@@ -273,7 +273,7 @@ class Pool:
             iter(iterable),
             order=order,
             chunk=chunksize,
-            total=len(iterable) if hasattr(iterable, "__len__") else -1,
+            total=len(iterable) if hasattr(iterable, "__len__") else -1,  # type: ignore[arg-type]
             window=max(buffersize or _WINDOW, chunksize),
             timeout_ns=_engine.check_seconds(timeout, "timeout"),
             retries=_engine.check_retries(retries),
