@@ -65,9 +65,10 @@ def measure(value: Any) -> dict[str, float]:
     names = ("encode", "decode", "to_word", "from_word")
     found = {name: min(result[i] for result in results) for i, name in enumerate(names)}
     pickled = pickle.dumps(value, 5)
-    assert core.codec_encode(value).summarize() == core.codec_encode(
-        core.codec_encode(value).decode()
-    ).summarize()
+    assert (
+        core.codec_encode(value).summarize()
+        == core.codec_encode(core.codec_encode(value).decode()).summarize()
+    )
     found["dumps"] = best(lambda: pickle.dumps(value, 5))
     found["loads"] = best(lambda: pickle.loads(pickled))
     return found

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sends matrices to a C++ program through a channel of this session, and checks what comes back.
 
-    python examples/cpp/column_sums.py build/example/column_sums
+python examples/cpp/column_sums.py build/example/column_sums
 """
 
 import os
@@ -9,7 +9,6 @@ import subprocess
 import sys
 
 import numpy as np
-
 from shoal._native import core
 
 

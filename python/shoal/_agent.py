@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent: the process that starts a pool's workers, watches them, and stops what must stop.
 
-It is a template of the worker: either a *snapshot* (a fork of the client, taken where that is safe) or *clean* (a fresh
-interpreter that imports what the client has imported). It has one thread, runs no user code, and sleeps in poll() on: its
-bell, the client's pidfd, its workers' pidfds, and the nearest time limit.
+It is a template of the worker: either a *snapshot* (a fork of the client, taken where that is safe)
+or *clean* (a fresh interpreter that imports what the client has imported). It has one thread, runs
+no user code, and sleeps in poll() on: its bell, the client's pidfd, its workers' pidfds, and the
+nearest time limit.
 
-Who dies with whom: the agent ends when its client does (pidfd), the workers when the agent does (PDEATHSIG, set by each
-worker right after its fork; safe because the agent has one thread, which lives as long as it does).
+Who dies with whom: the agent ends when its client does (pidfd), the workers when the agent does
+(PDEATHSIG, set by each worker right after its fork; safe because the agent has one thread, which
+lives as long as it does).
 Design: docs/design/pool.md
 """
 
@@ -50,7 +52,7 @@ class _Worker(NamedTuple):
 
 
 class Agent:
-    """The loop. `start_worker(seat)` returns the new worker's pid, and never returns in the worker."""
+    """The loop. `start_worker(seat)` returns the new worker's pid; never returns there."""
 
     def __init__(self, settings: Settings, start_worker: Callable[[int], int]) -> None:
         self.settings = settings
@@ -122,7 +124,9 @@ class Agent:
             self.supervisor.record_exit(worker.seat, 0, 0, False)
             return
         kills, self.kills = self.kills, core.oom_kills()
-        by_limit = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and self.kills > kills
+        by_limit = (
+            os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and self.kills > kills
+        )
         self.supervisor.record_exit(worker.seat, status, usage.ru_maxrss * 1024, by_limit)
 
     def carry_out_orders(self) -> None:
@@ -132,7 +136,9 @@ class Agent:
                     _send(worker.pidfd, signal.SIGKILL if kill else STOP_SIGNAL)
 
     def shut_down(self) -> bool:
-        """The pool ends: idle workers leave by themselves, the others are told to when it is terminated."""
+        """The pool ends: idle workers leave by themselves, the others are told to when it is
+        terminated.
+        """
         if not self.workers:
             return True
         if self.supervisor.phase() == 2:
@@ -161,7 +167,14 @@ def _send(pidfd: int, number: int) -> None:
 def _be_quiet() -> None:
     """Signals of the terminal are the client's to handle; ends as told by the bell or by pidfds."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGCHLD):
+    for number in (
+        signal.SIGTERM,
+        signal.SIGHUP,
+        signal.SIGUSR1,
+        signal.SIGUSR2,
+        signal.SIGALRM,
+        signal.SIGCHLD,
+    ):
         signal.signal(number, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a fresh process must take over from the client to feel like it: paths, environment, modules.
 
-A snapshot has all of it. A clean template and exec'd workers get it as one dictionary of plain values.
+A snapshot has all of it. A clean template and exec'd workers get it as one dictionary of plain
+values.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def apply(context: dict[str, Any]) -> None:
 
 
 def make_main(context: dict[str, Any]) -> None:
-    """An empty `__main__` that looks like the client's; definitions are put into it as they come."""
+    """An empty `__main__` that looks like the client's; definitions come into it later."""
     from shoal import _applied
 
     facts = {} if context["main_file"] is None else {"__file__": context["main_file"]}
@@ -87,7 +88,7 @@ def make_main(context: dict[str, Any]) -> None:
 
 
 def import_modules(context: dict[str, Any]) -> None:
-    """Import what the client had imported. What fails or does not exist here is left to the tasks."""
+    """Import what the client had imported. What fails or is not here is left to the tasks."""
     import importlib
     import warnings
 

@@ -32,8 +32,8 @@ class Executor(_base.Executor):
     initializer, initargs: called in each worker before its first task.
     max_tasks_per_child: a worker is replaced after that many tasks.
 
-    A worker's death fails only the task that it ran (`WorkerDied`); the executor goes on with a fresh worker. Time limits
-    and retries: `executor.options(timeout=1.5, retries=2).submit(f, x)`.
+    A worker's death fails only the task that it ran (`WorkerDied`); the executor goes on with a
+    fresh worker. Time limits and retries: `executor.options(timeout=1.5, retries=2).submit(f, x)`.
 
     >>> import shoal
     >>> with shoal.Executor(2) as executor:
@@ -55,18 +55,27 @@ class Executor(_base.Executor):
     ) -> None:
         if max_workers is not None and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
-        self._engine = _engine.Engine(max_workers, initializer, initargs, max_tasks_per_child, start, self._name)
+        self._engine = _engine.Engine(
+            max_workers, initializer, initargs, max_tasks_per_child, start, self._name
+        )
         _open.add(self)
         _register_exit()
 
-    # ---- Tasks ---------------------------------------------------------------------------------------------------
+    # ---- Tasks -----------------------------------------------------------------------------------
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
-        """Call `fn(*args, **kwargs)` in a worker; returns a `Future`. What cannot be pickled is the future's error."""
+        """Call `fn(*args, **kwargs)` in a worker; returns a `Future`. What cannot be pickled is the
+        future's error.
+        """
         return self._submit(fn, args, kwargs, 0, 0)
 
     def _submit(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], timeout_ns: int, retries: int
+        self,
+        fn: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        timeout_ns: int,
+        retries: int,
     ) -> Future:
         engine = self._engine
         if engine.closed or engine.broken is not None or engine.forked:
@@ -90,9 +99,10 @@ class Executor(_base.Executor):
     ) -> Iterator[Any]:
         """An iterator over `fn(*items)` for the zipped iterables, in order.
 
-        timeout: seconds from this call after which asking for a result raises TimeoutError. chunksize: items that are
-        pickled together. buffersize: at most that many items are taken ahead of the caller; without it inputs with a
-        length are sent at once, as far as 64 MiB allow, and others (they may be endless) as results are fetched.
+        timeout: seconds from this call after which asking for a result raises TimeoutError.
+        chunksize: items that are pickled together. buffersize: at most that many items are taken
+        ahead of the caller; without it inputs with a length are sent at once, as far as 64 MiB
+        allow, and others (they may be endless) as results are fetched.
         """
         return self._map(fn, iterables, timeout, chunksize, buffersize, 0, 0)
 
@@ -118,7 +128,7 @@ class Executor(_base.Executor):
         single = len(iterables) == 1
         job = self._engine.job(
             fn,
-            iter(iterables[0]) if single else zip(*iterables),  # noqa: B905 (the shortest ends it, as pinned)
+            iter(iterables[0]) if single else zip(*iterables),
             order=_ORDERED,
             star=not single,
             chunk=chunksize,
@@ -132,25 +142,28 @@ class Executor(_base.Executor):
         return _results(self._engine, job, end)
 
     def options(self, *, timeout: float | None = None, retries: int = 0) -> Options:
-        """A view of this executor whose tasks have a time limit and are retried after a worker's death.
+        """A view of this executor whose tasks have a time limit and are retried after a worker's
+        death.
 
-        timeout: seconds a task may run before it is stopped (`TaskTimeout`). retries: how often a task whose worker died
-        runs again.
+        timeout: seconds a task may run before it is stopped (`TaskTimeout`). retries: how often a
+        task whose worker died runs again.
 
         >>> import shoal
         >>> with shoal.Executor(1) as executor:
         ...     list(executor.options(timeout=5, retries=1).map(abs, [-1, -2]))
         [1, 2]
         """
-        return Options(self, _engine.check_seconds(timeout, "timeout"), _engine.check_retries(retries))
+        return Options(
+            self, _engine.check_seconds(timeout, "timeout"), _engine.check_retries(retries)
+        )
 
-    # ---- The end -------------------------------------------------------------------------------------------------
+    # ---- The end ---------------------------------------------------------------------------------
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more tasks; free everything once they have ended.
 
-        wait: return when all is done and the workers are gone; else that happens in the background. cancel_futures:
-        withdraw tasks that have not begun.
+        wait: return when all is done and the workers are gone; else that happens in the background.
+        cancel_futures: withdraw tasks that have not begun.
         """
         engine = self._engine
         if engine.forked:
@@ -163,7 +176,9 @@ class Executor(_base.Executor):
             engine.finish()
             _open.discard(self)
         elif not engine._agent.ended:
-            threading.Thread(target=_finish, args=(engine,), name="shoal-shutdown", daemon=True).start()
+            threading.Thread(
+                target=_finish, args=(engine,), name="shoal-shutdown", daemon=True
+            ).start()
 
     def terminate_workers(self) -> None:
         """Send SIGTERM to the workers and shut down; open futures get `PoolClosed`."""
@@ -191,7 +206,9 @@ class Executor(_base.Executor):
         if engine is not None and not engine.closed and not engine.forked:
             engine.close()
             if engine.client.busy:
-                threading.Thread(target=_finish, args=(engine,), name="shoal-shutdown", daemon=True).start()
+                threading.Thread(
+                    target=_finish, args=(engine,), name="shoal-shutdown", daemon=True
+                ).start()
             else:
                 engine.finish()
 
@@ -203,7 +220,7 @@ class Executor(_base.Executor):
             raise PoolClosed("cannot schedule new futures after shutdown")
         engine.check_open()
 
-    # ---- Looking inside ------------------------------------------------------------------------------------------
+    # ---- Looking inside --------------------------------------------------------------------------
 
     def worker_pids(self) -> list[int]:
         """Process ids of the workers that are there now."""
@@ -215,7 +232,7 @@ class Executor(_base.Executor):
 
 
 class Options:
-    """`submit` and `map` of an executor with a time limit and retries; made by `Executor.options`."""
+    """`submit` and `map` of an executor with a time limit and retries; by `Executor.options`."""
 
     def __init__(self, executor: Executor, timeout_ns: int, retries: int) -> None:
         self._executor = executor

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """`shoal.Future`: a `concurrent.futures.Future` that costs little until somebody looks at it.
 
-The condition variable of the base class is made when it is first used: by `wait`, `as_completed`, `add_done_callback` or
-asyncio. Until then whoever calls `result()` collects results itself; from then on the engine's collector thread does.
+The condition variable of the base class is made when it is first used: by `wait`, `as_completed`,
+`add_done_callback` or asyncio. Until then whoever calls `result()` collects results itself; from
+then on the engine's collector thread does.
 
-The state is written under the condition when there is one, else under `_making`, the lock under which conditions are made:
-so whoever holds the condition sees the state stand still, as `wait` and `as_completed` need it.
+The state is written under the condition when there is one, else under `_making`, the lock under
+which conditions are made: so whoever holds the condition sees the state stand still, as `wait` and
+`as_completed` need it.
 """
 
 from __future__ import annotations
@@ -28,8 +30,8 @@ _making = threading.Lock()
 class Future(_base.Future):  # type: ignore[type-arg]
     """The outcome of `Executor.submit`.
 
-    `cancel()` also stops a task that runs: it is interrupted, and killed after a grace period. The future is cancelled
-    at once, and what the task still returns is dropped.
+    `cancel()` also stops a task that runs: it is interrupted, and killed after a grace period. The
+    future is cancelled at once, and what the task still returns is dropped.
     """
 
     _lazy_condition: threading.Condition | None = None
@@ -55,7 +57,7 @@ class Future(_base.Future):  # type: ignore[type-arg]
                 self._engine.need_collector()
         return condition
 
-    # ---- Told by the core ----------------------------------------------------------------------------------------
+    # ---- Told by the core ------------------------------------------------------------------------
 
     def _launched(self, ticket: int) -> None:
         self._ticket = ticket
@@ -93,7 +95,7 @@ class Future(_base.Future):  # type: ignore[type-arg]
             self._state = _FINISHED
         return True
 
-    # ---- Asked by users ------------------------------------------------------------------------------------------
+    # ---- Asked by users --------------------------------------------------------------------------
 
     def _wait(self, timeout: float | None) -> None:
         """Collect until this future is done; raises TimeoutError."""
@@ -106,7 +108,9 @@ class Future(_base.Future):  # type: ignore[type-arg]
                 raise _base.TimeoutError
 
     def result(self, timeout: float | None = None) -> Any:
-        """The task's result; raises its exception, CancelledError, or TimeoutError after `timeout` seconds."""
+        """The task's result; raises its exception, CancelledError, or TimeoutError after `timeout`
+        seconds.
+        """
         if self._state == _PENDING:
             self._wait(timeout)
         if self._state == _CANCELLED:
@@ -162,7 +166,9 @@ class Future(_base.Future):  # type: ignore[type-arg]
         return True
 
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:
-        """Call `fn(future)` when it is done: in the thread that collects, or here if it is done already."""
+        """Call `fn(future)` when it is done: in the thread that collects, or here if it is done
+        already.
+        """
         with self._condition:
             if self._state == _PENDING:
                 self._done_callbacks.append(fn)
@@ -176,5 +182,6 @@ class Future(_base.Future):  # type: ignore[type-arg]
         state = {_PENDING: "pending", _CANCELLED: "cancelled"}.get(self._state, "finished")
         if state == "finished":
             what = self._exception if self._exception is not None else self._result
-            return f"<Future at {id(self):#x} state={state} {'raised' if self._exception else 'returned'} {type(what).__name__}>"
+            ended = "raised" if self._exception else "returned"
+            return f"<Future at {id(self):#x} state={state} {ended} {type(what).__name__}>"
         return f"<Future at {id(self):#x} state={state}>"

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starting a fresh interpreter that runs `main(arguments)` of one of shoal's modules.
 
-The arguments travel pickled through a pipe, so that neither their size nor their content meets the command line.
+The arguments travel pickled through a pipe, so that neither their size nor their content meets the
+command line.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ def command(fd: int, executable: str | None = None) -> list[str]:
 
 
 def spawn(module: str, arguments: Any, fds: tuple[int, ...], context: dict[str, Any]) -> int:
-    """Start `module.main(arguments)` in a fresh interpreter; returns its pid. `fds` stay open in it."""
+    """Start `module.main(arguments)` in a fresh interpreter; returns its pid. `fds` stay open in
+    it.
+    """
     from multiprocessing.util import spawnv_passfds
 
     read, write = os.pipe()

@@ -34,7 +34,9 @@ class _Waitable(stock.AsyncResult):  # type: ignore[type-arg]
     _value: Any
 
     def get(self, timeout: float | None = None) -> Any:
-        """The result; raises the task's exception, or `multiprocessing.TimeoutError` after `timeout` seconds."""
+        """The result; raises the task's exception, or `multiprocessing.TimeoutError` after
+        `timeout` seconds.
+        """
         self.wait(timeout)
         if self._state == _PENDING:
             raise multiprocessing.TimeoutError
@@ -104,10 +106,11 @@ class AsyncResult(_Waitable):
                 return
 
     def cancel(self) -> bool:
-        """Withdraw the task, or stop it when it runs: interrupted first, killed after a grace period.
+        """Withdraw the task, or stop it when it runs: interrupted first, killed after a grace
+        period.
 
-        True unless it had ended. `get()` then raises `concurrent.futures.CancelledError`; a task that ends just
-        before it is stopped keeps its result.
+        True unless it had ended. `get()` then raises `concurrent.futures.CancelledError`; a task
+        that ends just before it is stopped keeps its result.
         """
         if self.ready():
             return False

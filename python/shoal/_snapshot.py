@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""May this process be forked as a template? Only when no thread of it can hold a lock that the child would wait for.
+"""May this process be forked as a template? Only when no thread of it can hold a lock that the
+child would wait for.
 
-Python threads refuse it, as do native ones, but for those that are known to end by themselves at a fork: OpenBLAS joins its
-threads in a fork handler (numpy and scipy bring it along).
+Python threads refuse it, as do native ones, but for those that are known to end by themselves at a
+fork: OpenBLAS joins its threads in a fork handler (numpy and scipy bring it along).
 """
 
 from __future__ import annotations
@@ -18,14 +19,22 @@ _THREADS_OF = (  # how OpenBLAS, under the names its builds have, says how many 
     "scipy_openblas_get_num_threads",
     "scipy_openblas_get_num_threads64_",
 )
-_NEVER = ("libcuda.so", "libnvidia-ml.so", "libamdhip64.so")  # drivers that do not survive a fork (PAINS B8)
+_NEVER = (
+    "libcuda.so",
+    "libnvidia-ml.so",
+    "libamdhip64.so",
+)  # drivers that do not survive a fork (PAINS B8)
 
 
 def refusal(own_threads: int = 0) -> str | None:
-    """Why this process must not be forked, or None. `own_threads`: Python threads that shoal stops at a fork."""
+    """Why this process must not be forked, or None. `own_threads`: Python threads that shoal stops
+    at a fork.
+    """
     alive = threading.active_count() - own_threads
     if alive > 1:
-        names = ", ".join(thread.name for thread in threading.enumerate() if thread is not threading.main_thread())
+        names = ", ".join(
+            thread.name for thread in threading.enumerate() if thread is not threading.main_thread()
+        )
         return f"Python threads are running ({names})"
     try:
         native = len(os.listdir("/proc/self/task"))
@@ -44,7 +53,12 @@ def refusal(own_threads: int = 0) -> str | None:
 
 
 def _has_driver() -> bool:
-    return "torch" in sys.modules or "cupy" in sys.modules or "numba" in sys.modules or "jax" in sys.modules
+    return (
+        "torch" in sys.modules
+        or "cupy" in sys.modules
+        or "numba" in sys.modules
+        or "jax" in sys.modules
+    )
 
 
 def _libraries() -> set[str]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A worker process: from the fork (or exec) to its last task.
 
-It runs inside `multiprocessing`'s own `BaseProcess._bootstrap`, so that whatever hooks that (coverage, loggers, finalizers,
-`multiprocessing.current_process()`) finds what it expects.
+It runs inside `multiprocessing`'s own `BaseProcess._bootstrap`, so that whatever hooks that
+(coverage, loggers, finalizers, `multiprocessing.current_process()`) finds what it expects.
 Design: docs/design/pool.md
 """
 
@@ -132,7 +132,7 @@ def _fresh_random_streams() -> None:
 
 
 def _prefer_as_victim() -> None:
-    """When memory runs out the kernel should take a worker, which can be replaced, not the client."""
+    """When memory runs out the kernel should take a worker, which is replaced, not the client."""
     try:
         with open("/proc/self/oom_score_adj", "r+", encoding="ascii") as file:
             score = int(file.read())

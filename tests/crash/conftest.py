@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Crash tests end by themselves or not at all: the watchdog is generous, since the machine may be busy."""
+"""Crash tests end by themselves or not at all: the watchdog is generous, since the machine may be
+busy.
+"""
 
 from __future__ import annotations
 

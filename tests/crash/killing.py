@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the crash tests kill: workers only, never a process that merely got a dead worker's pid.
 
-Pids are used again within seconds on a busy machine, so a worker is signalled through a pidfd, and only
-after its parent was seen to be the pool's agent.
+Pids are used again within seconds on a busy machine, so a worker is signalled through a pidfd, and
+only after its parent was seen to be the pool's agent.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ def kill_agent(pool: Any) -> None:
 
 
 class Storm:
-    """A thread that kills a random worker of the pool about every `every` seconds, while the block runs."""
+    """A thread that kills a random worker of the pool about every `every` seconds, while the block
+    runs.
+    """
 
     def __init__(self, pool: Any, every: float, seed: int, agent_too: float = 0.0) -> None:
         self.pool = pool
@@ -92,7 +94,9 @@ class Storm:
                 self.kills += 1
 
     def _victims(self) -> list[int]:
-        """All workers, but none while none is ready: a storm that is faster than starts proves nothing."""
+        """All workers, but none while none is ready: a storm that is faster than starts proves
+        nothing.
+        """
         seats = [seat for seat in self.pool._engine.client.seats() if seat["pid"]]
         return [seat["pid"] for seat in seats] if any(seat["ready"] for seat in seats) else []
 
@@ -137,7 +141,7 @@ def wait_for(condition: Callable[[], object], what: str, seconds: float = 60) ->
 
 
 def ready_workers(pool: Any) -> list[int]:
-    """Workers that can take tasks now. Deaths that are known to the client are resolved by looking."""
+    """Workers that can take tasks now. Deaths known to the client are resolved by looking."""
     engine = pool._engine
     engine.client.collect(0)
     return [seat["pid"] for seat in engine.client.seats() if seat["ready"] and seat["pid"]]
@@ -158,4 +162,6 @@ def memory_in_use() -> int:
 
 def check_memory(before: int) -> None:
     """Everything that tasks and dead workers held has been given back."""
-    wait_for(lambda: memory_in_use() <= before, f"memory in use: {memory_in_use()}, was {before}", 10)
+    wait_for(
+        lambda: memory_in_use() <= before, f"memory in use: {memory_in_use()}, was {before}", 10
+    )

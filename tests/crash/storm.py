@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A pool under a storm of SIGKILLs, by hand: `python -m tests.crash.storm --seconds 60`.
 
-Every round maps small tasks while random workers (and now and then the agent) are killed, then checks
-that each task had exactly one outcome, that the pool is at full strength, and that no memory is lost. The seed is
-printed; `--tasks 1000000 --rounds 1` is the test that the promise names.
+Every round maps small tasks while random workers (and now and then the agent) are killed, then
+checks that each task had exactly one outcome, that the pool is at full strength, and that no memory
+is lost. The seed is printed; `--tasks 1000000 --rounds 1` is the test that the promise names.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ from typing import Any
 import shoal
 
 if __package__:
-    from .killing import Storm, check_memory, check_outcomes, check_strength, memory_in_use, outcomes
+    from .killing import (
+        Storm,
+        check_memory,
+        check_outcomes,
+        check_strength,
+        memory_in_use,
+        outcomes,
+    )
 else:
     from killing import Storm, check_memory, check_outcomes, check_strength, memory_in_use, outcomes
 
@@ -36,10 +43,15 @@ def nothing(value: int) -> None:
 
 
 TASKS = (square, text, nothing)
-SPANS = 4 << 20  # partly used spans that dead workers leave to the next ones; a bound, whatever the number of deaths
+SPANS = (
+    4 << 20
+    # partly used spans that dead workers leave to the next ones: a bound, whatever the deaths
+)
 
 
-def one_round(pool: Any, tasks: int, every: float, seed: int, agent_too: float = 0.0) -> tuple[int, int, float]:
+def one_round(
+    pool: Any, tasks: int, every: float, seed: int, agent_too: float = 0.0
+) -> tuple[int, int, float]:
     """Returns (kills, lost tasks, seconds)."""
     choice = random.Random(seed)
     task = choice.choice(TASKS) if tasks < 100_000 else square
@@ -55,13 +67,19 @@ def one_round(pool: Any, tasks: int, every: float, seed: int, agent_too: float =
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=60, help="how long (default 60)")
     parser.add_argument("--rounds", type=int, default=10**9, help="at most this many maps")
     parser.add_argument("--tasks", type=int, default=20_000, help="tasks of a map (default 20,000)")
     parser.add_argument("--workers", type=int, default=4, help="workers (default 4)")
-    parser.add_argument("--every", type=float, default=4.0, help="milliseconds between kills (default 4)")
-    parser.add_argument("--agent", type=float, default=0.01, help="share of kills that hit the agent")
+    parser.add_argument(
+        "--every", type=float, default=4.0, help="milliseconds between kills (default 4)"
+    )
+    parser.add_argument(
+        "--agent", type=float, default=0.01, help="share of kills that hit the agent"
+    )
     parser.add_argument("--start", default="zygote", choices=("zygote", "fork", "spawn"))
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "big"))
     options = parser.parse_args(arguments)
@@ -78,7 +96,11 @@ def main(arguments: list[str]) -> None:
             check_strength(pool, options.workers)
             check_memory(before)
             kills, lost, rounds = kills + result[0], lost + result[1], rounds + 1
-            print(f"round {rounds} (seed {seed}): {result[0]} kills, {result[1]} lost, {result[2]:.1f} s", flush=True)
+            print(
+                f"round {rounds} (seed {seed}): {result[0]} kills, {result[1]} lost, "
+                f"{result[2]:.1f} s",
+                flush=True,
+            )
     print(f"{rounds} rounds, {kills} kills, {lost} tasks lost, every outcome exactly once")
 
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent is killed: its workers die with it, somebody who waits starts another, and the pool goes on."""
+"""The agent is killed: its workers die with it, somebody who waits starts another, and the pool
+goes on.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from killing import agent_pid, check_outcomes, check_strength, kill_agent, outcomes, state_of, wait_for
-
 import shoal
+from killing import (
+    agent_pid,
+    check_outcomes,
+    check_strength,
+    kill_agent,
+    outcomes,
+    state_of,
+    wait_for,
+)
 
 WORKERS = 2
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A worker dies at each stage of a task, in each way: only that task is lost, and the pool is whole again."""
+"""A worker dies at each stage of a task, in each way: only that task is lost, and the pool is whole
+again.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +14,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from killing import check_outcomes, check_strength, kill_worker, outcomes, ready_workers, state_of, wait_for
-
 import shoal
+from killing import (
+    check_outcomes,
+    check_strength,
+    kill_worker,
+    outcomes,
+    ready_workers,
+    state_of,
+    wait_for,
+)
 
 WORKERS = 2
 
@@ -112,7 +121,9 @@ STAGES = ("decoding", "running", "encoding")
 def test_only_the_task_that_killed_is_lost(
     pool: shoal.Pool, stage: str, end: Callable[[], None], chunk: int
 ) -> None:
-    function = {"decoding": decode_and_die, "running": run_and_die, "encoding": encode_and_die}[stage]
+    function = {"decoding": decode_and_die, "running": run_and_die, "encoding": encode_and_die}[
+        stage
+    ]
     if stage == "decoding" and chunk > 1:
         pytest.skip("a chunk is one pickle: it is lost item by item, each decoding again")
     victim = DiesWhenDecoded(end) if stage == "decoding" else end
@@ -199,7 +210,7 @@ def _running(pool: shoal.Pool) -> int:
     return sum(seat["running"] for seat in pool._engine.client.seats())
 
 
-# ---- Retries ---------------------------------------------------------------------------------------------------------
+# ---- Retries -------------------------------------------------------------------------------------
 
 
 def die_until(path: str, times: int) -> int:
@@ -241,7 +252,7 @@ def test_a_retry_has_the_whole_arguments(pool: shoal.Pool, tmp_path: Any) -> Non
     assert got == array.sum()
 
 
-# ---- Memory ------------------------------------------------------------------------------------------------------------
+# ---- Memory --------------------------------------------------------------------------------------
 
 
 def take_memory(size: int) -> int:

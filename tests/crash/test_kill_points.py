@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A worker is killed at every kill point that its work passes: found by name in the testing core, armed in one worker."""
+"""A worker is killed at every kill point that its work passes: found by name in the testing core,
+armed in one worker.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,15 @@ import pytest
 PROGRAM = """
     import os, sys, time
     sys.path.insert(0, sys.argv[1])
-    from killing import agent_pid, check_outcomes, check_strength, kill_worker, outcomes, ready_workers, wait_for
+    from killing import (
+    agent_pid,
+    check_outcomes,
+    check_strength,
+    kill_worker,
+    outcomes,
+    ready_workers,
+    wait_for,
+)
     import shoal
     from shoal._native import core
 
@@ -70,7 +80,8 @@ PROGRAM = """
         except shoal.WorkerDied as error:
             victim, deaths = error.pid, 1
         for chunk in (1, 4):
-            deaths += check_outcomes(all_of(pool.imap(work, range(60), chunksize=chunk)), expected, 60)
+            got = all_of(pool.imap(work, range(60), chunksize=chunk))
+            deaths += check_outcomes(got, expected, 60)
         blocks = [bytearray(70_000 + i) for i in range(12)]
         deaths += check_outcomes(all_of(pool.imap(take, blocks)), lambda i: 70_000 + i, 12)
         if numpy is not None:
@@ -112,7 +123,9 @@ PROGRAM = """
 @pytest.mark.parametrize(
     "prefixes,at_least", [("pool.", 12), ("arena.", 8), ("sync.,channel.,codec.", 0)]
 )
-def test_killed_at_every_point(interpreter: Any, prefixes: str, at_least: int, request: Any) -> None:
+def test_killed_at_every_point(
+    interpreter: Any, prefixes: str, at_least: int, request: Any
+) -> None:
     finished = interpreter(
         PROGRAM,
         str(request.path.parent),

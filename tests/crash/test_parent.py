@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from killing import check_strength, wait_for
-
 import shoal
+from killing import check_strength, wait_for
 
 PROGRAM = """
     import os, sys, threading, time
@@ -92,7 +91,7 @@ def test_parent_and_agent_killed_at_once(interpreter: Any) -> None:
         process.communicate()
 
 
-# ---- Forks in user code -------------------------------------------------------------------------------------------------
+# ---- Forks in user code --------------------------------------------------------------------------
 
 
 def fork_inside(value: int) -> tuple[int, int]:
@@ -118,7 +117,6 @@ def fork_with_array(array: Any) -> float:
         os._exit(0)
     os.waitpid(pid, 0)
     return float(array.sum())
-
 
 
 def test_fork_inside_a_task() -> None:

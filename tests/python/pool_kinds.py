@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pools and executors of every kind, for suites that run on all of them.
 
-A kind is who made it and how its workers start. `shoal-clean` is a zygote whose template cannot be a snapshot of this
-process, because another thread runs while it is made.
+A kind is who made it and how its workers start. `shoal-clean` is a zygote whose template cannot be
+a snapshot of this process, because another thread runs while it is made.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-
 import shoal
 
 STOCK = ("stdlib-fork", "stdlib-spawn")

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-
 from shoal._native import core
 
 FORK = multiprocessing.get_context("fork")
@@ -215,7 +214,9 @@ def test_condition_hands_over_between_processes() -> None:
 
 def test_an_event_wakes_all() -> None:
     event = core.Event()
-    processes = [FORK.Process(target=lambda: os._exit(0 if event.wait(30) else 1)) for _ in range(3)]
+    processes = [
+        FORK.Process(target=lambda: os._exit(0 if event.wait(30) else 1)) for _ in range(3)
+    ]
     for process in processes:
         process.start()
     time.sleep(0.05)
