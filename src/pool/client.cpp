@@ -375,7 +375,11 @@ bool ClientPool::bury_workers_of_dead_agent() {
   for (uint32_t i = 0; i < state_->seats; ++i) {
     Seat& seat = *state_->seat(i);
     const uint64_t life = seat.life.load();
-    if (life_of(life) == Life::empty || life_of(life) == Life::dead) continue;
+    if (life_of(life) == Life::empty) continue;
+    if (life_of(life) == Life::dead) {  // the agent may have died before it could say so
+      state_->death_epoch.fetch_add(1);
+      continue;
+    }
     const Incarnation worker = life_worker(life);
     if (worker != 0 && arena::member_alive(member_.arena(), worker)) {
       all_gone = false;

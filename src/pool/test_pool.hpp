@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// TestPool: a pool whose client, agent and workers are objects of one process (or of forked children), for tests.
+// A test's arguments and results are inline words: word_of(value); the result of `value` is word_of(2 * value), or a record
+// of that number for every third value, with an attachment for every sixth.
+#pragma once
+
+#include <cstring>
+#include <map>
+#include <vector>
+
+#include "arena/test_session.hpp"
+#include "os/clock.hpp"
+#include "pool/client.hpp"
+#include "pool/supervisor.hpp"
+#include "pool/worker.hpp"
+
+namespace shoal::pool {
+
+inline uint64_t word_of(uint64_t value) { return value << 3 | 1; }
+inline uint64_t value_of(uint64_t word) { return word >> 3; }
+
+// A worker in this process: member and seat. Dies by abandon().
+struct TestWorker {
+  TestWorker(arena::TestSession& session, Handle pool, int seat_index)
+      : index(static_cast<uint32_t>(seat_index)), member(session.join()), seat(*member, pool, index) {
+    seat.ready();
+  }
+  void abandon() { member->abandon_for_test(); }
+
+  uint32_t index;
+  std::unique_ptr<arena::Member> member;
+  WorkerSeat seat;
+};
+
+// Publishes what a test's task gives for one item.
+inline void publish(WorkerSeat& seat, const WorkerSeat::Claim& claim, uint32_t item, bool last) {
+  const uint64_t value =
+      value_of(seat.batch()->argument_words()[claim.unit].load()) + (seat.batch()->items_per_unit > 1 ? item : 0);
+  uint64_t word = word_of(2 * value);
+  if (value % 3 == 0) {
+    const uint64_t number = 2 * value;
+    Handle attachment = value % 6 == 0 ? seat.member().allocate(100) : 0;
+    word = seat.write_record(reinterpret_cast<const std::byte*>(&number), sizeof number, &attachment,
+                             attachment != 0 ? 1 : 0, 0);
+  }
+  seat.publish_item(claim, item, word, last);
+}
+
+inline void run_claim(WorkerSeat& seat, const WorkerSeat::Claim& claim) {
+  const uint32_t items = seat.batch()->item_count(claim.unit);
+  for (uint32_t item = claim.progress; item < items; ++item) {
+    seat.begin_unit(claim, 0);
+    publish(seat, claim, item, item + 1 == items);
+    seat.end_unit();
+  }
+}
+
+// Runs all that there is; returns how many units.
+inline int run_all(WorkerSeat& seat) {
+  int count = 0;
+  while (seat.enter_next() != nullptr) {
+    while (const auto claim = seat.claim()) {
+      run_claim(seat, *claim);
+      ++count;
+    }
+    seat.leave_batch();
+  }
+  return count;
+}
+
+class TestPool {
+ public:
+  explicit TestPool(PoolOptions options = {4, 0, 1'000'000, 0})
+      : agent_member(session.join()), client(std::make_unique<ClientPool>(*session.me, options)),
+        agent(*agent_member, client->handle()) {}
+
+  std::unique_ptr<TestWorker> hire() {
+    return std::make_unique<TestWorker>(session, client->handle(), agent.take_seat());
+  }
+  // The worker is dead; the agent sees it, then the client.
+  void die(TestWorker& worker, uint32_t status = SIGKILL) {
+    worker.abandon();
+    agent.record_exit(worker.index, {status, 0, false});
+    resolve();
+  }
+  bool resolve() {
+    return client->resolve_deaths([this](uint32_t slot, uint32_t unit, uint32_t item, const ClientPool::Death&) {
+      ++losses[client->batch(slot)->argument_words()[unit].load() + 8 * item];
+      ++lost;
+    });
+  }
+
+  Entry submit(uint32_t units, uint32_t items_per_unit = 1, uint32_t retries = 0) {
+    std::vector<uint64_t> words;
+    for (uint32_t i = 0; i < units; ++i) words.push_back(word_of(next_ += items_per_unit));
+    BatchParts parts;
+    parts.argument_words = words.data();
+    parts.units = units;
+    parts.items = units * items_per_unit;
+    parts.items_per_unit = items_per_unit;
+    parts.retries = retries;
+    const Handle attachment = session.me->allocate(200);
+    parts.attachments = &attachment;
+    parts.attachment_count = 1;
+    submitted += parts.items;
+    return client->submit(parts);
+  }
+
+  // Reads all batches that have ended, checks each outcome, frees them. Returns whether all have ended.
+  bool collect() {
+    std::vector<uint32_t> slots;
+    client->take_dirty(slots);
+    for (const uint32_t slot : slots) {
+      if (has_ended(slot)) read(slot);
+    }
+    return !client->anything_in_flight();
+  }
+
+  void expect_everything_done() {
+    EXPECT_TRUE(collect());
+    EXPECT_EQ(results + lost + cancelled, submitted);
+    for (const auto& [word, times] : losses) EXPECT_EQ(times, 1) << "told twice of " << word;
+  }
+
+  // Nothing is left when the pool is gone.
+  void expect_clean_end() {
+    client.reset();
+    arena::reap_all_dead(*session.arena, *session.me);
+    session.arena->check();
+    EXPECT_EQ(session.blocks(), 0U);
+  }
+
+  arena::TestSession session;
+  std::unique_ptr<arena::Member> agent_member;
+  std::unique_ptr<ClientPool> client;
+  Supervisor agent;
+  std::map<uint64_t, int> losses;  // by word
+  uint64_t submitted = 0, results = 0, lost = 0, cancelled = 0;
+
+ private:
+  bool has_ended(uint32_t slot) {
+    BatchHeader* batch = client->batch(slot);
+    for (uint32_t i = 0; i < batch->units; ++i) {
+      if (!Unit::of(batch->unit_words()[i].load(os::acquire)).final()) return false;
+    }
+    return true;
+  }
+  void read(uint32_t slot) {
+    BatchHeader* batch = client->batch(slot);
+    for (uint32_t unit = 0; unit < batch->units; ++unit) {
+      const Unit state = Unit::of(batch->unit_words()[unit].load(os::acquire));
+      cancelled += batch->item_count(unit) - state.progress;
+      for (uint32_t item = 0; item < state.progress; ++item) read_item(batch, unit, item);
+    }
+    client->retire(slot);
+  }
+  void read_item(BatchHeader* batch, uint32_t unit, uint32_t item) {
+    const uint64_t value = value_of(batch->argument_words()[unit].load()) + item;
+    const uint64_t word = batch->result_words()[batch->first_item(unit) + item].load();
+    if (word == kLostItem) {
+      EXPECT_EQ(losses[word_of(value)], 1) << value;
+      return;
+    }
+    ++results;
+    uint64_t number = value_of(word);
+    if (word_is_offset(word)) {
+      std::memcpy(&number, session.arena->at<ResultRecord>(word_offset(word))->value(), sizeof number);
+    }
+    EXPECT_EQ(number, 2 * value);
+  }
+
+  uint64_t next_ = 100;
+};
+
+}  // namespace shoal::pool
