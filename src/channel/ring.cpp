@@ -17,7 +17,7 @@ constexpr uint64_t kFull = uint64_t{1} << 34;
 constexpr uint64_t kLapShift = 35;
 constexpr uint64_t kUnitMask = (uint64_t{1} << 40) - 1;
 constexpr uint64_t kSumLapMask = (uint64_t{1} << 24) - 1;
-constexpr uint32_t kMaxAttempts = 1u << 24;  // only a ring that was scribbled over needs so many
+constexpr uint32_t kMaxAttempts = 1u << 16;  // only a ring that was scribbled over needs so many
 constexpr size_t kSumOffset = 16;            // in the block: the bytes pushed up to and with it
 
 uint32_t slot_bits_for(uint64_t items) noexcept {
