@@ -338,7 +338,7 @@ PyObject* client_set_agent(Client* self, PyObject* pidfd) {
 
 // Outcomes are still to come.
 PyObject* client_busy(Client* self, void*) {
-  const bool busy = self->pool != nullptr && (self->pool->anything_in_flight() || !self->pending->empty());
+  const bool busy = !self->ended && self->pool != nullptr && (self->pool->anything_in_flight() || !self->pending->empty());
   return PyBool_FromLong(busy);
 }
 

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine of a pool: its client in shared memory, its agent, and its end. `Pool` and `Executor` are thin over it.
+"""The engine of a pool: its client in shared memory, its agent, and its end. `Pool` and `Executor`
+are thin over it.
 
-There is no helper thread while somebody waits: the waiting thread collects. A *collector* thread exists only while
-callbacks or waiters from outside (`concurrent.futures.wait`, asyncio) must hear of results that nobody fetches; it is joined
-before every fork.
+There is no helper thread while somebody waits: the waiting thread collects. A *collector* thread
+exists only while callbacks or waiters from outside (`concurrent.futures.wait`, asyncio) must hear
+of results that nobody fetches; it is joined before every fork.
 
-State: running -> closed (no new tasks) -> ended (no process left), or terminated at any time. An engine belongs to the
-process that made it; in the child of a fork it only raises ForkedPool.
+State: running -> closed (no new tasks) -> ended (no process left), or terminated at any time. An
+engine belongs to the process that made it; in the child of a fork it only raises ForkedPool.
 Design: docs/design/pool.md
 """
 
@@ -67,7 +68,9 @@ def check_retries(value: int) -> int:
 
 
 class Engine:
-    """One pool. Thread safe; every method but `__init__` may be called from any thread of the process."""
+    """One pool. Thread safe; every method but `__init__` may be called from any thread of the
+    process.
+    """
 
     def __init__(
         self,
@@ -81,8 +84,13 @@ class Engine:
         self.workers = _check_workers(workers)
         if initializer is not None and not callable(initializer):
             raise TypeError(f"initializer must be callable, not {initializer!r}")
-        if tasks_per_worker is not None and (not isinstance(tasks_per_worker, int) or tasks_per_worker < 1):
-            raise ValueError(f"the number of tasks per worker must be an int >= 1 or None, not {tasks_per_worker!r}")
+        if tasks_per_worker is not None and (
+            not isinstance(tasks_per_worker, int) or tasks_per_worker < 1
+        ):
+            raise ValueError(
+                "the number of tasks per worker must be an int >= 1 or None, "
+                f"not {tasks_per_worker!r}"
+            )
         if start not in START_METHODS:
             raise ValueError(f"start must be one of {', '.join(START_METHODS)}, not {start!r}")
         _ready_to_start()
@@ -92,21 +100,24 @@ class Engine:
         self.forked = False
         self.broken: BaseException | None = None
         self._lock = threading.RLock()  # held for moments
-        self._process_lock = threading.RLock()  # held while the agent starts or ends; nothing waits for the collector under _lock
+        # held while the agent starts or ends; nothing waits for the collector under _lock
+        self._process_lock = threading.RLock()
         self._ending = False
         self._stored: dict[Any, tuple[Any, str]] = {}  # functions kept in the pool, by token
-        self._jobs: set[Any] = set()  # jobs whose input is not used up and that nobody waits for yet
+        # jobs whose input is not used up and that nobody waits for yet
+        self._jobs: set[Any] = set()
         self._collector: threading.Thread | None = None
         self._stop_collector = False
         from shoal._definitions import Definitions
 
         self.definitions = Definitions()
+        self._hooks = _hooks.ClientHooks(self.definitions)
         me = weakref.ref(self)
         self.client = core.Client(
             self.workers,
             tasks_per_worker or 0,
             int(GRACE * 1e9),
-            _hooks.ClientHooks(self.definitions),
+            self._hooks,
             self.definitions._log,
             lambda kind: _trouble(me, kind),
         )
@@ -117,10 +128,12 @@ class Engine:
         _engines.add(self)
         _register_at_exit()
 
-    # ---- Starting ------------------------------------------------------------------------------------------------
+    # ---- Starting --------------------------------------------------------------------------------
 
     def store_startup(self) -> None:
-        """Leave the initializer for the workers; the template is decided, so it is known what they have."""
+        """Leave the initializer for the workers; the template is decided, so it is known what they
+        have.
+        """
         if self._startup is None:
             return
         from shoal import _pickling
@@ -133,7 +146,7 @@ class Engine:
         """What workers are made from, and why: for `statistics()`."""
         return self._agent.template
 
-    # ---- Tasks ---------------------------------------------------------------------------------------------------
+    # ---- Tasks -----------------------------------------------------------------------------------
 
     def check_open(self) -> None:
         if self.closed or self.broken is not None or self.forked:
@@ -149,11 +162,14 @@ class Engine:
 
         if self.forked:
             raise errors.ForkedPool(
-                "this pool was made before a fork and belongs to the parent process; make a new one here"
+                "this pool was made before a fork and belongs to the parent process; "
+                "make a new one here"
             )
         if self.broken is not None:
             raise self.broken
-        raise errors.PoolClosed("Pool not running: it was closed, terminated or shut down; make a new one")
+        raise errors.PoolClosed(
+            "Pool not running: it was closed, terminated or shut down; make a new one"
+        )
 
     def function(self, callable_: Callable[..., Any]) -> tuple[Any, str]:
         """The stored form of a function (None when it must travel with each task) and its name."""
@@ -183,7 +199,9 @@ class Engine:
     ) -> int:
         """Send one call; its outcome goes to `sink._deliver(ok, value)`. Returns its ticket."""
         stored, name = self.function(callable_)
-        ticket: int = self.client.submit(sink, stored, callable_, name, args, kwargs, timeout_ns, retries)
+        ticket: int = self.client.submit(
+            sink, stored, callable_, name, args, kwargs, timeout_ns, retries
+        )
         if ticket >> 63:
             self.need_collector()  # it waits for a free slot, and nobody may come by
         return ticket
@@ -224,7 +242,9 @@ class Engine:
         )
 
     def start_job(self, job: Any) -> None:
-        """Send what the bounds allow now; what is left goes when results are fetched, or at the end."""
+        """Send what the bounds allow now; what is left goes when results are fetched, or at the
+        end.
+        """
         job.fill()
         if not job.exhausted:
             with self._lock:
@@ -241,17 +261,20 @@ class Engine:
             job.cancel()
         self.client.cancel_all()
 
-    # ---- The collector -------------------------------------------------------------------------------------------
+    # ---- The collector ---------------------------------------------------------------------------
 
     def need_collector(self) -> None:
-        """Somebody must hear of results without fetching them: see to it that they are collected."""
+        """Somebody must hear of results without fetching them: have them collected."""
         if self._collector is not None:
             return
         with self._lock:
             if self._collector is None and not self.forked:
                 self._stop_collector = False
                 self._collector = threading.Thread(
-                    target=_collect_for, args=(weakref.ref(self),), name="shoal-collector", daemon=True
+                    target=_collect_for,
+                    args=(weakref.ref(self),),
+                    name="shoal-collector",
+                    daemon=True,
                 )
                 self._collector.start()
 
@@ -273,7 +296,9 @@ class Engine:
                     self._jobs.discard(job)
 
     def stop_collector(self) -> bool:
-        """Before a fork and at the end. A callback that keeps it longer than a second is left to itself: it may wait for us."""
+        """Before a fork and at the end. A callback that keeps it longer than a second is left to
+        itself: it may wait for us.
+        """
         thread = self._collector
         if thread is None or thread is threading.current_thread():
             return False
@@ -284,7 +309,7 @@ class Engine:
             thread.join(0.001)
         return True
 
-    # ---- The end -------------------------------------------------------------------------------------------------
+    # ---- The end ---------------------------------------------------------------------------------
 
     def close(self) -> None:
         self.closed = True
@@ -343,8 +368,18 @@ class Engine:
         seats = [] if self._agent.ended else self.client.seats()
         totals = {
             key: sum(seat[key] for seat in seats)
-            for key in ("tasks", "errors", "steals", "sleeps", "bytes_in", "bytes_out", "run_seconds", "decode_seconds",
-                        "encode_seconds", "wait_seconds")
+            for key in (
+                "tasks",
+                "errors",
+                "steals",
+                "sleeps",
+                "bytes_in",
+                "bytes_out",
+                "run_seconds",
+                "decode_seconds",
+                "encode_seconds",
+                "wait_seconds",
+            )
         }
         return {
             "workers": len([seat for seat in seats if seat["pid"]]),
@@ -379,8 +414,9 @@ def _trouble(reference: weakref.ref[Engine], kind: str) -> None:
     if kind == "agent":
         engine._agent.restart(engine)
     elif engine.broken is None:
-        engine.broken = _start_failure(engine)
-        engine.client.abandon(lambda: engine.broken)
+        engine.broken = engine._hooks.broken = _start_failure(engine)
+        engine.client.end()
+        engine.client.abandon(engine._hooks.closed)
 
 
 def _start_failure(engine: Engine) -> BaseException:
@@ -388,12 +424,15 @@ def _start_failure(engine: Engine) -> BaseException:
 
     encoded = engine.client.take_failure()
     if encoded is None:
-        return InitializerFailed("workers died before they could run tasks, several times in a row; the pool gave up")
+        return InitializerFailed(
+            "workers died before they could run tasks, several times in a row; the pool gave up"
+        )
     from shoal._errors_transport import decode_exception
 
     cause = decode_exception(encoded)
     error = InitializerFailed(
-        f"the initializer failed in several fresh workers in a row, and the pool gave up: {type(cause).__name__}: {cause}"
+        "the initializer failed in several fresh workers in a row, and the pool gave up: "
+        f"{type(cause).__name__}: {cause}"
     )
     error.__cause__ = cause
     return error
@@ -412,7 +451,9 @@ def _check_workers(workers: int | None) -> int:
 
 
 def _ready_to_start() -> None:
-    """A pool made while the main module's import holds the import lock would wait for itself (PAINS A13)."""
+    """A pool made while the main module's import holds the import lock would wait for itself (PAINS
+    A13).
+    """
     if sys.is_finalizing():
         from shoal.errors import PoolClosed
 
@@ -433,7 +474,8 @@ class _AgentProcess:
         refusal = None
         if engine.start != "spawn":
             refusal = _snapshot.refusal(_running_collectors())
-        # What was encoded for workers made from a snapshot names what only a snapshot has; threads that were started
+        # What was encoded for workers made from a snapshot names what only a snapshot has; threads
+        # that were started
         # meanwhile are a smaller risk, as for the standard library's fork.
         forced = self.pid != 0 or (engine.start == "fork" and getattr(engine, "force_fork", False))
         forced = forced and not self.template.startswith("a clean")
@@ -471,7 +513,8 @@ class _AgentProcess:
         import warnings
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # _snapshot.refusal() has looked at the threads
+            # _snapshot.refusal() has looked at the threads
+            warnings.simplefilter("ignore", DeprecationWarning)
             try:
                 pid = os.fork()
             except OSError:
@@ -512,7 +555,8 @@ class _AgentProcess:
                 return  # the workers are dying: who waits comes here again
             self._wait()
             dead = self.pidfd
-            self.start(engine)  # when this fails the dead one stays known, and who waits tries again
+            # when this fails the dead one stays known, and who waits tries again
+            self.start(engine)
             os.close(dead)
 
     def _has_died(self) -> bool:
@@ -560,7 +604,7 @@ def _flush() -> None:
             pass
 
 
-# ---- Forks and the interpreter's exit --------------------------------------------------------------------------------
+# ---- Forks and the interpreter's exit ------------------------------------------------------------
 
 _restart_after_fork: list[Engine] = []
 
@@ -588,7 +632,9 @@ def _after_fork_in_child() -> None:
     _engines.clear()
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+)
 
 _exit_registered = False
 

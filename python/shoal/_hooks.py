@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the C++ core calls back: making exceptions, pickling, decoding functions.
 
-`ClientHooks` serves one pool's client side, `WorkerHooks` a worker. Neither knows the pool object, so no reference cycle
-keeps a pool alive. The core calls the methods by name; a method that fails becomes the task's error.
+`ClientHooks` serves one pool's client side, `WorkerHooks` a worker. Neither knows the pool object,
+so no reference cycle keeps a pool alive. The core calls the methods by name; a method that fails
+becomes the task's error.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ class ClientHooks:
         if peak:
             message += f"; its peak memory was {_bytes(peak)}"
         if memory_limit:
-            message += "; a memory limit killed a process here at that time: give tasks less to hold, or use fewer workers"
+            message += (
+                "; a memory limit killed a process here at that time: "
+                "give tasks less to hold, or use fewer workers"
+            )
         elif number == signal.SIGKILL:
             message += "; kill -9 or the kernel's out-of-memory killer does this"
         message += ". The pool goes on with a fresh worker; retries= runs such tasks again"
@@ -55,7 +59,9 @@ class ClientHooks:
     def timed_out(self, seconds: float, what: tuple[str | None, str]) -> BaseException:
         from shoal.errors import TaskTimeout
 
-        return TaskTimeout(f"{_call(what)} ran longer than its limit of {seconds:g} s and was stopped")
+        return TaskTimeout(
+            f"{_call(what)} ran longer than its limit of {seconds:g} s and was stopped"
+        )
 
     def cancelled(self) -> BaseException:
         from concurrent.futures import CancelledError
@@ -67,7 +73,9 @@ class ClientHooks:
 
         if self.broken is not None:
             return self.broken
-        return PoolClosed("Pool not running: it was terminated or shut down before this task could be sent")
+        return PoolClosed(
+            "Pool not running: it was terminated or shut down before this task could be sent"
+        )
 
     def decode_error(self, encoded: tuple[Any, ...]) -> BaseException:
         from shoal._errors_transport import decode_exception
