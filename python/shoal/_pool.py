@@ -21,17 +21,20 @@ class Pool:
 
     Parameters
     ----------
-    processes: number of workers; None: the CPUs that affinity and cgroup quota grant (`shoal.cpu_count()`).
-    initializer, initargs: called in each worker before its first task. When it fails in several fresh workers in a
-        row, the pool gives up with `InitializerFailed`.
+    processes: number of workers; None: the CPUs that affinity and cgroup quota grant
+        (`shoal.cpu_count()`).
+    initializer, initargs: called in each worker before its first task. When it fails in several
+        fresh workers in a row, the pool gives up with `InitializerFailed`.
     maxtasksperchild: a worker is replaced after that many tasks (chunks, for the map family).
-    start: "zygote" (default): workers are forked from a template that has what this program has imported, and need no
-        `__main__` guard; "fork": from a copy of this process; "spawn": fresh interpreters.
+    start: "zygote" (default): workers are forked from a template that has what this program has
+        imported, and need no `__main__` guard; "fork": from a copy of this process; "spawn": fresh
+        interpreters.
 
-    Every task method takes `timeout=` (seconds a task may run before it is stopped: `TaskTimeout`) and `retries=` (how
-    often a task runs again after its worker died: else `WorkerDied`) by keyword. A worker's death fails only the task
-    that it ran. Arguments and results are copied once into shared memory; large numpy arrays come out without another
-    copy. Use it as a context manager: leaving the block terminates the pool, as the standard library's does.
+    Every task method takes `timeout=` (seconds a task may run before it is stopped: `TaskTimeout`)
+    and `retries=` (how often a task runs again after its worker died: else `WorkerDied`) by
+    keyword. A worker's death fails only the task that it ran. Arguments and results are copied once
+    into shared memory; large numpy arrays come out without another copy. Use it as a context
+    manager: leaving the block terminates the pool, as the standard library's does.
 
     >>> import shoal
     >>> with shoal.Pool(2) as pool:
@@ -50,9 +53,11 @@ class Pool:
         *,
         start: str = "zygote",
     ) -> None:
-        self._engine = _engine.Engine(processes, initializer, initargs, maxtasksperchild, start, self._name)
+        self._engine = _engine.Engine(
+            processes, initializer, initargs, maxtasksperchild, start, self._name
+        )
 
-    # ---- One call ------------------------------------------------------------------------------------------------
+    # ---- One call --------------------------------------------------------------------------------
 
     def apply(
         self,
@@ -83,7 +88,8 @@ class Pool:
         timeout: float | None = None,
         retries: int = 0,
     ) -> _results.AsyncResult:
-        """Like `apply`, but returns an `AsyncResult` at once. Arguments that cannot be pickled raise here.
+        """Like `apply`, but returns an `AsyncResult` at once. Arguments that cannot be pickled
+        raise here.
 
         `callback(result)` or `error_callback(exception)` runs in a thread of this process.
         """
@@ -99,7 +105,7 @@ class Pool:
             engine.need_collector()
         return result
 
-    # ---- Maps ----------------------------------------------------------------------------------------------------
+    # ---- Maps ------------------------------------------------------------------------------------
 
     def map(
         self,
@@ -110,10 +116,11 @@ class Pool:
         timeout: float | None = None,
         retries: int = 0,
     ) -> list[Any]:
-        """`[func(x) for x in iterable]` in the workers. Raises the first item's exception after all have ended.
+        """`[func(x) for x in iterable]` in the workers. Raises the first item's exception after all
+        have ended.
 
-        `chunksize`: items that are pickled together. Scheduling does not depend on it: batches are sized by what tasks
-        cost, and idle workers take over what others have not begun.
+        `chunksize`: items that are pickled together. Scheduling does not depend on it: batches are
+        sized by what tasks cost, and idle workers take over what others have not begun.
         """
         return self._map(func, iterable, chunksize, False, timeout, retries)
 
@@ -141,7 +148,9 @@ class Pool:
         retries: int = 0,
     ) -> _results.MapResult:
         """Like `map`, but returns a result object at once."""
-        return self._map_async(func, iterable, chunksize, False, callback, error_callback, timeout, retries)
+        return self._map_async(
+            func, iterable, chunksize, False, callback, error_callback, timeout, retries
+        )
 
     def starmap_async(
         self,
@@ -155,7 +164,9 @@ class Pool:
         retries: int = 0,
     ) -> _results.MapResult:
         """Like `starmap`, but returns a result object at once."""
-        return self._map_async(func, iterable, chunksize, True, callback, error_callback, timeout, retries)
+        return self._map_async(
+            func, iterable, chunksize, True, callback, error_callback, timeout, retries
+        )
 
     def imap(
         self,
@@ -167,7 +178,8 @@ class Pool:
         retries: int = 0,
         buffersize: int | None = None,
     ) -> _results.ImapIterator:
-        """An iterator over the results, in order. The input may be endless: it is read as results are fetched.
+        """An iterator over the results, in order. The input may be endless: it is read as results
+        are fetched.
 
         At most `buffersize` items (default 65,536) and 64 MiB of arguments are ahead of the caller.
         """
@@ -244,7 +256,9 @@ class Pool:
         retries: int,
     ) -> _results.MapResult:
         result = _results.MapResult(self._engine, callback, error_callback)
-        job = self._list_job(func, iterable, chunksize, star, timeout, retries, True, result._finished)
+        job = self._list_job(
+            func, iterable, chunksize, star, timeout, retries, True, result._finished
+        )
         result._job = job
         self._engine.start_job(job)
         if job.done:
@@ -281,7 +295,7 @@ class Pool:
         self._engine.start_job(job)
         return _results.ImapIterator(self._engine, job)
 
-    # ---- The end -------------------------------------------------------------------------------------------------
+    # ---- The end ---------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Take no more tasks. What was submitted still runs."""
@@ -316,27 +330,34 @@ class Pool:
     def __del__(self) -> None:
         engine = getattr(self, "_engine", None)
         if engine is not None and not engine._agent.ended and not engine.forked:
-            warnings.warn(f"unclosed running shoal pool {self!r}", ResourceWarning, source=self, stacklevel=2)
+            warnings.warn(
+                f"unclosed running shoal pool {self!r}", ResourceWarning, source=self, stacklevel=2
+            )
             engine.terminate()
 
     def __reduce__(self) -> Any:
-        raise NotImplementedError("pool objects cannot be passed between processes or pickled; make a pool in the task")
+        raise NotImplementedError(
+            "pool objects cannot be passed between processes or pickled; make a pool in the task"
+        )
 
     def __repr__(self) -> str:
         engine = getattr(self, "_engine", None)
         if engine is None:
             return f"<{type(self).__name__} uninitialized>"
         state = "forked" if engine.forked else "closed" if engine.closed else "running"
-        return f"<{type(self).__name__} state={state} workers={engine.workers} start={engine.start}>"
+        return (
+            f"<{type(self).__name__} state={state} workers={engine.workers} start={engine.start}>"
+        )
 
-    # ---- Looking inside ------------------------------------------------------------------------------------------
+    # ---- Looking inside --------------------------------------------------------------------------
 
     def worker_pids(self) -> list[int]:
         """Process ids of the workers that are there now."""
         return self._engine.worker_pids()
 
     def statistics(self) -> dict[str, Any]:
-        """Counters since the pool was made: tasks, seconds run, waited, encoding and decoding, bytes, memory.
+        """Counters since the pool was made: tasks, seconds run, waited, encoding and decoding,
+        bytes, memory.
 
         No system call on the tasks' path pays for it; reading it costs about 1 us a worker.
         """
@@ -349,4 +370,3 @@ def _chunk(chunksize: int | None, count: int, workers: int) -> int:
         return max(1, chunksize)
     size, extra = divmod(count, workers * 4)
     return max(1, size + (1 if extra else 0))
-

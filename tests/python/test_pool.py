@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Pool`: one suite on the standard library's pools and shoal's, under every start method; then what is shoal's own."""
+"""`Pool`: one suite on the standard library's pools and shoal's, under every start method; then
+what is shoal's own.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +15,9 @@ import threading
 import warnings
 
 import pytest
-from pool_kinds import ALL, SHOAL, STOCK, WATCHDOG, end, make_pool
-
 import shoal
 import tasks
+from pool_kinds import ALL, SHOAL, STOCK, WATCHDOG, end, make_pool
 
 pytestmark = [WATCHDOG, pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")]
 
@@ -43,7 +44,7 @@ def numbers_then_boom(count):
     raise Boom("the input fails")
 
 
-# ---- Calls -----------------------------------------------------------------------------------------------------------
+# ---- Calls ---------------------------------------------------------------------------------------
 
 
 def test_apply_gives_the_result(pool):
@@ -136,7 +137,7 @@ def test_many_results_in_any_order_of_asking(pool):
     assert [result.get() for result in reversed(results)] == [i * i for i in reversed(range(500))]
 
 
-# ---- Maps ------------------------------------------------------------------------------------------------------------
+# ---- Maps ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 8, 9, 1000])
@@ -357,7 +358,7 @@ def test_unhashable_and_equal_arguments_arrive_as_they_are(pool):
     assert list(map(type, got)) == list(map(type, values))
 
 
-# ---- Workers ---------------------------------------------------------------------------------------------------------
+# ---- Workers -------------------------------------------------------------------------------------
 
 
 def test_initializer_runs_in_each_worker_before_its_first_task(kind):
@@ -400,7 +401,7 @@ def test_all_results_come_while_workers_are_replaced(kind):
     end(pool)
 
 
-# ---- The end ---------------------------------------------------------------------------------------------------------
+# ---- The end -------------------------------------------------------------------------------------
 
 
 def test_close_and_join_run_what_was_submitted(kind):
@@ -418,7 +419,16 @@ def test_close_and_join_run_what_was_submitted(kind):
 @pytest.mark.parametrize("ending", ["close", "terminate"])
 @pytest.mark.parametrize(
     "method",
-    ["apply", "apply_async", "map", "map_async", "imap", "imap_unordered", "starmap", "starmap_async"],
+    [
+        "apply",
+        "apply_async",
+        "map",
+        "map_async",
+        "imap",
+        "imap_unordered",
+        "starmap",
+        "starmap_async",
+    ],
 )
 def test_methods_of_an_ended_pool_raise_value_error(kind, ending, method):
     pool = make_pool(kind, 1)
@@ -506,7 +516,7 @@ def test_repr_tells_the_state(kind):
     assert "running" not in repr(pool)
 
 
-# ---- What is shoal's own ---------------------------------------------------------------------------------------------
+# ---- What is shoal's own -------------------------------------------------------------------------
 
 
 @pytest.fixture(params=SHOAL)
@@ -525,7 +535,9 @@ def test_collected_pool_warns_and_leaves_nothing(own_kind):
 def test_pool_dropped_with_work_in_flight_is_collected_all_the_same(own_kind, tmp_path):
     pool = make_pool(own_kind)
     started = tmp_path / "started"
-    pool.apply_async(tasks.announce_and_wait, (str(started), str(tmp_path / "never")), callback=print)
+    pool.apply_async(
+        tasks.announce_and_wait, (str(started), str(tmp_path / "never")), callback=print
+    )
     tasks.wait_for(str(started))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
