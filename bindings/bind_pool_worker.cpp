@@ -12,7 +12,9 @@
 // The GIL is released only while waiting for work, and every 5 ms for the task's own threads.
 #include <Python.h>
 
+#include <fcntl.h>
 #include <pthread.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -59,7 +61,9 @@ struct Worker {
   uint64_t yield_ticks;
   uint64_t yielded_at;
   uint64_t now;    // ticks when the last thing ended: the next one begins then, and one reading serves both
-  int agent_bell;  // write end of the agent's bell: a time limit nearer than its next look
+  int agent_bell;     // write end of the agent's bell: a time limit nearer than its next look
+  int bell_number;    // its descriptor in the agent, and here until the task closes it
+  uint64_t bell_inode;
 };
 
 // Time spent on something: into its counter, and into the trace when it is long enough to see.
@@ -260,10 +264,24 @@ uint64_t outcome(Worker* self, PyObject* result, pool::StopReason stop, bool* ca
   return write_error(self, "run");
 }
 
+// The task may have closed any descriptor and opened a file of its own under the number: a byte must not end up there. The
+// agent's bell is then opened anew through the agent's own descriptor.
+bool bell_is_ours(Worker* self) {
+  struct stat now;
+  if (self->agent_bell >= 0 && fstat(self->agent_bell, &now) == 0 && now.st_ino == self->bell_inode &&
+      S_ISFIFO(now.st_mode)) {
+    return true;
+  }
+  char path[64];
+  PyOS_snprintf(path, sizeof path, "/proc/%d/fd/%d", static_cast<int>(getppid()), self->bell_number);
+  self->agent_bell = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+  return self->agent_bell >= 0 && fstat(self->agent_bell, &now) == 0 && now.st_ino == self->bell_inode;
+}
+
 // The agent sleeps until the nearest limit it knows of.
 void ring_agent(Worker* self) {
   pool::PoolState& state = self->seat->pool();
-  if (self->seat->seat().deadline_ns.load() >= state.agent_wakes_ns.load()) return;
+  if (self->seat->seat().deadline_ns.load() >= state.agent_wakes_ns.load() || !bell_is_ours(self)) return;
   const char byte = 1;
   (void)!write(self->agent_bell, &byte, 1);  // full: it has been rung
 }
@@ -492,7 +510,9 @@ PyObject* worker_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
   }
   self->trace = reinterpret_cast<trace::Ring*>(member->shared().trace);
   watch_forks();
-  self->agent_bell = bell;
+  struct stat pipe;
+  self->agent_bell = self->bell_number = bell;
+  self->bell_inode = fstat(bell, &pipe) == 0 ? pipe.st_ino : 0;
   self->hooks = Py_NewRef(hooks);
   self->stop_class = Py_NewRef(stop_class);
   self->unit_limit = self->seat->pool().units_per_worker.load();
