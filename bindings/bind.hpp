@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the files of the binding module `shoal._core` share: the process's own session and member, the
-// one table from C++ errors to Python exceptions, and one registration function per file.
+// What the files of the binding module `shoal._core` share: the process's own session and member,
+// the one table from C++ errors to Python exceptions, and one registration function per file.
 //
-// Rules: every function here needs an attached thread state (the GIL). Functions that can wait are plain C
-// methods, release the GIL, and leave no `noexcept` frame or `catch (...)` under a Python call.
+// Rules: every function here needs an attached thread state (the GIL). Functions that can wait are
+// plain C methods, release the GIL, and leave no `noexcept` frame or `catch (...)` under a Python
+// call.
 // Design: docs/design/bindings.md
 #pragma once
 
@@ -14,24 +15,26 @@
 
 namespace shoal::bindings {
 
-// The member that this process is. Creates the session, or joins it, at the first call (never at import), and
-// joins anew in the child of a fork. nullptr with a Python error set when that fails.
+// The member that this process is. Creates the session, or joins it, at the first call (never at
+// import), and joins anew in the child of a fork. nullptr with a Python error set when that fails.
 arena::Member* current_member();
 
 // The arena of this process's session, or nullptr (no error set) when none has been created yet.
 arena::Arena* current_arena() noexcept;
 
-// Joins the session whose memory file is `fd` (an exec'd child). False with a Python error set on failure, or
-// when this process already has a session.
+// Joins the session whose memory file is `fd` (an exec'd child). False with a Python error set on
+// failure, or when this process already has a session.
 bool join_session(int fd, arena::Incarnation bond);
 
 // Turns the C++ exception being handled into a Python exception. Call it inside `catch (...)` only.
 void set_python_error() noexcept;
 
-// True when this thread is Python's main thread: it alone runs signal handlers, so it alone waits in slices.
+// True when this thread is Python's main thread: it alone runs signal handlers, so it alone waits
+// in slices.
 bool is_main_thread();
 
-// One per file; each adds its types and functions to the module, or returns false with an error set.
+// One per file; each adds its types and functions to the module, or returns false with an error
+// set.
 bool bind_process(PyObject* module);
 bool bind_pool_client(PyObject* module);
 bool bind_pool_worker(PyObject* module);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// shoal._core.Supervisor: what the agent's loop (shoal/_agent.py) asks about a pool. Thin: the rules are in
-// pool/supervisor.hpp. Used by the agent's only thread; nothing here waits.
+// shoal._core.Supervisor: what the agent's loop (shoal/_agent.py) asks about a pool. Thin: the
+// rules are in pool/supervisor.hpp. Used by the agent's only thread; nothing here waits.
 #include <Python.h>
 
 #include <memory>
@@ -15,8 +15,7 @@ namespace shoal::bindings {
 namespace {
 
 struct Agent {
-  PyObject_HEAD
-  std::unique_ptr<pool::Supervisor> supervisor;
+  PyObject_HEAD std::unique_ptr<pool::Supervisor> supervisor;
 };
 
 PyObject* wants_workers(Agent* self, PyObject*) {
@@ -29,7 +28,8 @@ PyObject* phase(Agent* self, PyObject*) {
 
 PyObject* missing(Agent* self, PyObject*) {
   const pool::PoolState& state = self->supervisor->state();
-  const long wanted = self->supervisor->wants_workers() ? static_cast<long>(state.target.load()) : 0;
+  const long wanted =
+      self->supervisor->wants_workers() ? static_cast<long>(state.target.load()) : 0;
   return PyLong_FromLong(wanted - static_cast<long>(self->supervisor->seated()));
 }
 

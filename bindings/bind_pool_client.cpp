@@ -2,8 +2,9 @@
 //
 // shoal._core.Client: the client side of one pool. Python's Pool and Executor are thin over it.
 //
-// A call is told to its `sink`: sink._deliver(ok, value_or_exception), once; sink._launched(ticket) when it had to wait for
-// a free slot. Methods that wait release the GIL, run signal handlers, and see the agent's death.
+// A call is told to its `sink`: sink._deliver(ok, value_or_exception), once; sink._launched(ticket)
+// when it had to wait for a free slot. Methods that wait release the GIL, run signal handlers, and
+// see the agent's death.
 #include <algorithm>
 #include <string>
 
@@ -35,12 +36,13 @@ bool running_or_raise(Client* client) {
   return false;
 }
 
-// ---- Function -----------------------------------------------------------------------------------------------------------
+// ---- Function -----------------------------------------------------------------------------------
 
 void function_dealloc(Function* self) {
   PyTypeObject* type = Py_TYPE(self);
   // Batches that name it keep it: nobody reads the block any more.
-  if (self->client != nullptr && self->client->pool != nullptr) self->client->pool->free_block(self->block);
+  if (self->client != nullptr && self->client->pool != nullptr)
+    self->client->pool->free_block(self->block);
   Py_XDECREF(reinterpret_cast<PyObject*>(self->client));
   type->tp_free(self);
   Py_DECREF(type);
@@ -49,7 +51,8 @@ void function_dealloc(Function* self) {
 PyType_Slot function_slots[] = {{Py_tp_dealloc, reinterpret_cast<void*>(function_dealloc)},
                                 {0, nullptr}};
 PyType_Spec function_spec = {"shoal._core.Function", sizeof(Function), 0,
-                             Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, function_slots};
+                             Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+                             function_slots};
 
 PyObject* client_add_function(Client* self, PyObject* bytes) {
   if (!open_or_raise(self)) return nullptr;
@@ -71,7 +74,7 @@ PyObject* client_add_function(Client* self, PyObject* bytes) {
   return reinterpret_cast<PyObject*>(function);
 }
 
-// ---- Calls --------------------------------------------------------------------------------------------------------------
+// ---- Calls --------------------------------------------------------------------------------------
 
 struct CallOptions {
   PyObject* sink;
@@ -126,10 +129,11 @@ uint32_t call_flags(const CallOptions& call) {
 uint64_t enqueue(Client* client, const CallOptions& call,
                  std::unique_ptr<codec::MessageBuilder> message, uint32_t definitions) {
   const uint64_t ticket = kPendingTicket | ++client->next_pending;
-  client->pending->push_back({ticket, std::move(message), pool::offset_word(0), call_flags(call),
-                              definitions, call.retries, call.timeout_ns, Py_NewRef(call.sink),
-                              reinterpret_cast<Function*>(Py_XNewRef(reinterpret_cast<PyObject*>(call.function))),
-                              Py_NewRef(call.name)});
+  client->pending->push_back(
+      {ticket, std::move(message), pool::offset_word(0), call_flags(call), definitions,
+       call.retries, call.timeout_ns, Py_NewRef(call.sink),
+       reinterpret_cast<Function*>(Py_XNewRef(reinterpret_cast<PyObject*>(call.function))),
+       Py_NewRef(call.name)});
   return ticket;
 }
 
@@ -154,7 +158,8 @@ uint64_t send_call(Client* client, const CallOptions& call, codec::MessageBuilde
 
 // 0 with an error set, or the call's ticket. What cannot be encoded or stored raises here and now.
 uint64_t submit_call(Client* client, const CallOptions& call) {
-  const bool own_builder = client->builder_busy || !client->pool->has_room() || !client->pending->empty();
+  const bool own_builder =
+      client->builder_busy || !client->pool->has_room() || !client->pending->empty();
   std::unique_ptr<codec::MessageBuilder> fresh;
   if (own_builder) fresh = std::make_unique<codec::MessageBuilder>(&client->pool->member());
   codec::MessageBuilder& message = own_builder ? *fresh : *client->builder;
@@ -226,7 +231,8 @@ PyObject* client_collect(Client* self, PyObject* timeout) {
   if (PyErr_Occurred()) return nullptr;
   const uint32_t seen = self->pool->listen();
   if (collect(self) < 0) return nullptr;
-  const bool quiet = self->pool->listen() == seen && (deadline < 0 || os::monotonic_ns() < deadline);
+  const bool quiet =
+      self->pool->listen() == seen && (deadline < 0 || os::monotonic_ns() < deadline);
   if (quiet && (wait_for_news(self, seen, deadline) < 0 || collect(self) < 0)) return nullptr;
   Py_RETURN_NONE;
 }
@@ -303,7 +309,7 @@ PyObject* client_state(Client* self, PyObject* argument) {
   return PyUnicode_FromString(unit.state == pool::UnitState::queued ? "pending" : "running");
 }
 
-// ---- The pool as a whole --------------------------------------------------------------------------------------------------
+// ---- The pool as a whole ------------------------------------------------------------------------
 
 PyObject* client_set_phase(Client* self, PyObject* argument) {
   const long phase = PyLong_AsLong(argument);
@@ -319,8 +325,8 @@ PyObject* client_set_startup(Client* self, PyObject* bytes) {
   try {
     uint32_t definitions = 0;
     if (!store_definitions(self, &definitions)) return nullptr;
-    const arena::Handle block =
-        self->pool->store_function(reinterpret_cast<const std::byte*>(data), static_cast<uint64_t>(size));
+    const arena::Handle block = self->pool->store_function(reinterpret_cast<const std::byte*>(data),
+                                                           static_cast<uint64_t>(size));
     self->pool->state().startup.store(block);
   } catch (...) {
     set_python_error();
@@ -338,12 +344,14 @@ PyObject* client_set_agent(Client* self, PyObject* pidfd) {
 
 // Outcomes are still to come.
 PyObject* client_busy(Client* self, void*) {
-  const bool busy = !self->ended && self->pool != nullptr && (self->pool->anything_in_flight() || !self->pending->empty());
+  const bool busy = !self->ended && self->pool != nullptr &&
+                    (self->pool->anything_in_flight() || !self->pending->empty());
   return PyBool_FromLong(busy);
 }
 
 PyObject* client_handle(Client* self, void*) {
-  return self->pool == nullptr ? PyLong_FromLong(0) : PyLong_FromUnsignedLongLong(self->pool->handle());
+  return self->pool == nullptr ? PyLong_FromLong(0)
+                               : PyLong_FromUnsignedLongLong(self->pool->handle());
 }
 
 PyObject* client_pending(Client* self, void*) { return PyLong_FromSize_t(self->pending->size()); }
@@ -360,7 +368,8 @@ PyObject* client_take_failure(Client* self, PyObject*) {
   if (handle == 0) Py_RETURN_NONE;
   arena::Member& member = self->pool->member();
   auto* block = member.arena().at<pool::FunctionBlock>(handle);
-  const codec::MessageView view{&member.arena(), &member, block->bytes(), block->size, nullptr, 0, handle};
+  const codec::MessageView view{&member.arena(), &member, block->bytes(), block->size,
+                                nullptr,         0,       handle};
   PyObject* value = codec::python::decode(view, 0, nullptr, codec::python::copy_out);
   member.free_child(handle, self->pool->handle());
   return value;
@@ -372,15 +381,15 @@ PyObject* seat_summary(pool::Seat& seat) {
     return ns * static_cast<double>(ticks.load());
   };
   return Py_BuildValue(
-      "{s:I,s:I,s:O,s:O,s:K,s:K,s:K,s:K,s:K,s:K,s:d,s:d,s:d,s:d,s:K,s:K}", "pid", seat.pid.load(), "rank",
-      seat.rank.load(), "ready",
+      "{s:I,s:I,s:O,s:O,s:K,s:K,s:K,s:K,s:K,s:K,s:d,s:d,s:d,s:d,s:K,s:K}", "pid", seat.pid.load(),
+      "rank", seat.rank.load(), "ready",
       pool::life_of(seat.life.load()) == pool::Life::ready ? Py_True : Py_False, "running",
       (seat.serial.load() & 1) != 0 ? Py_True : Py_False, "units", seat.units_done.load(), "tasks",
-      seat.items_done.load(), "errors", seat.errors.load(), "batches", seat.batches.load(), "steals",
-      seat.steals.load(), "sleeps", seat.sleeps.load(), "run_seconds", seconds(seat.busy_ticks),
-      "decode_seconds", seconds(seat.decode_ticks), "encode_seconds", seconds(seat.encode_ticks),
-      "wait_seconds", seconds(seat.wait_ticks), "bytes_in", seat.bytes_in.load(), "bytes_out",
-      seat.bytes_out.load());
+      seat.items_done.load(), "errors", seat.errors.load(), "batches", seat.batches.load(),
+      "steals", seat.steals.load(), "sleeps", seat.sleeps.load(), "run_seconds",
+      seconds(seat.busy_ticks), "decode_seconds", seconds(seat.decode_ticks), "encode_seconds",
+      seconds(seat.encode_ticks), "wait_seconds", seconds(seat.wait_ticks), "bytes_in",
+      seat.bytes_in.load(), "bytes_out", seat.bytes_out.load());
 }
 
 PyObject* client_seats(Client* self, PyObject*) {
@@ -425,7 +434,8 @@ void drop_flights(Client* self) {
   }
 }
 
-// abandon(make_error): every open outcome becomes make_error()'s exception: the pool was terminated.
+// abandon(make_error): every open outcome becomes make_error()'s exception: the pool was
+// terminated.
 PyObject* client_abandon(Client* self, PyObject* make) {
   const Inside inside(self);
   if (!open_or_raise(self)) return nullptr;
@@ -433,7 +443,9 @@ PyObject* client_abandon(Client* self, PyObject* make) {
     PendingCall call = std::move(self->pending->front());
     self->pending->pop_front();
     PyObject* error = PyObject_CallNoArgs(make);
-    PyObject* told = error == nullptr ? nullptr : PyObject_CallMethod(call.sink, "_deliver", "OO", Py_False, error);
+    PyObject* told = error == nullptr
+                         ? nullptr
+                         : PyObject_CallMethod(call.sink, "_deliver", "OO", Py_False, error);
     if (told == nullptr) PyErr_WriteUnraisable(call.sink);
     Py_XDECREF(told);
     Py_XDECREF(error);
@@ -448,12 +460,14 @@ PyObject* client_abandon(Client* self, PyObject* make) {
     pool::BatchHeader* batch = self->pool->batch(slot);
     std::vector<uint32_t> missing;
     for (uint32_t unit = 0; unit < batch->units; ++unit) {
-      const uint32_t from = flight.seen[unit] == kRead ? batch->item_count(unit) : flight.seen[unit];
+      const uint32_t from =
+          flight.seen[unit] == kRead ? batch->item_count(unit) : flight.seen[unit];
       for (uint32_t item = from; item < batch->item_count(unit); ++item) {
         missing.push_back(batch->first_item(unit) + item);
       }
     }
-    if (!flight.busy) self->pool->retire(slot);  // else another thread decodes from it; it goes with the pool
+    // else another thread decodes from it; it goes with the pool
+    if (!flight.busy) self->pool->retire(slot);
     for (const uint32_t index : missing) {
       PyObject* error = PyObject_CallNoArgs(make);
       if (error == nullptr) error = take_raised();
@@ -582,7 +596,8 @@ PyMethodDef client_methods[] = {
 PyGetSetDef client_getset[] = {
     {"handle", reinterpret_cast<getter>(client_handle), nullptr, "The pool's state.", nullptr},
     {"busy", reinterpret_cast<getter>(client_busy), nullptr, "Outcomes are to come.", nullptr},
-    {"pending", reinterpret_cast<getter>(client_pending), nullptr, "Calls without a slot.", nullptr},
+    {"pending", reinterpret_cast<getter>(client_pending), nullptr, "Calls without a slot.",
+     nullptr},
     {"failed_starts", reinterpret_cast<getter>(client_failed_starts), nullptr,
      "Initializer failures in a row.", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr}};
@@ -593,7 +608,8 @@ PyType_Slot client_slots[] = {{Py_tp_new, reinterpret_cast<void*>(client_new)},
                               {Py_tp_getset, client_getset},
                               {0, nullptr}};
 
-PyType_Spec client_spec = {"shoal._core.Client", sizeof(Client), 0, Py_TPFLAGS_DEFAULT, client_slots};
+PyType_Spec client_spec = {"shoal._core.Client", sizeof(Client), 0, Py_TPFLAGS_DEFAULT,
+                           client_slots};
 
 PyObject* encoding_hooks(PyObject*, PyObject*) { return current_encoding_hooks(); }
 

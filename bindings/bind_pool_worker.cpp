@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// shoal._core.Worker: the loop of a worker process. It takes batches, decodes, calls, encodes and publishes without
-// returning to Python between tasks.
+// shoal._core.Worker: the loop of a worker process. It takes batches, decodes, calls, encodes and
+// publishes without returning to Python between tasks.
 //
 // Worker(pool, seat, agent_bell, hooks, stop_class): `hooks` is an object with the methods
 //   decode_function(bytes) -> callable          a function the pool sends once
 //   apply_definition(bytes) -> None             one entry of the definitions log, in order
-//   encode_error(exception, during) -> tuple    plain values; during: "run", "encode" or "decode"; never raises
+//   encode_error(exception, during) -> tuple    plain values; during: "run", "encode" or "decode";
+//   never raises
 // run() returns when the pool ends, or after `units_per_worker` units. It is used by one thread.
 //
 // The GIL is released only while waiting for work, and every 5 ms for the task's own threads.
@@ -38,8 +39,9 @@ using codec::MessageView;
 using pool::BatchHeader;
 using pool::WorkerSeat;
 
-constexpr size_t kFunctionCache = 512;    // functions kept decoded; the oldest half goes when it is full
-constexpr int64_t kYieldNs = 5'000'000;   // as sys.getswitchinterval()
+// functions kept decoded; the oldest half goes when it is full
+constexpr size_t kFunctionCache = 512;
+constexpr int64_t kYieldNs = 5'000'000;  // as sys.getswitchinterval()
 
 void count(os::Atomic<uint64_t>& counter, uint64_t amount) noexcept {
   // order: relaxed; only this worker writes its counters
@@ -47,41 +49,43 @@ void count(os::Atomic<uint64_t>& counter, uint64_t amount) noexcept {
 }
 
 struct Worker {
-  PyObject_HEAD
-  trace::Ring* trace;
+  PyObject_HEAD trace::Ring* trace;
   std::unique_ptr<WorkerSeat> seat;
   std::unique_ptr<MessageBuilder> builder;
   std::unordered_map<uint64_t, PyObject*>* functions;
   PyObject* hooks;
-  PyObject* stop_class;  // the exception class that the stop signal's handler raises
+  PyObject* stop_class;           // the exception class that the stop signal's handler raises
   arena::Handle last_definition;  // applied; 0 = none yet
   uint32_t definitions;
   uint64_t unit_limit;
   uint64_t units;
   uint64_t yield_ticks;
   uint64_t yielded_at;
-  uint64_t now;    // ticks when the last thing ended: the next one begins then, and one reading serves both
-  int agent_bell;     // write end of the agent's bell: a time limit nearer than its next look
-  int bell_number;    // its descriptor in the agent, and here until the task closes it
+  // ticks when the last thing ended: the next one begins then, and one reading serves both
+  uint64_t now;
+  int agent_bell;   // write end of the agent's bell: a time limit nearer than its next look
+  int bell_number;  // its descriptor in the agent, and here until the task closes it
   uint64_t bell_inode;
 };
 
 // Time spent on something: into its counter, and into the trace when it is long enough to see.
-void note(Worker* self, trace::Kind kind, os::Atomic<uint64_t>& counter, uint64_t begin, uint64_t end) {
+void note(Worker* self, trace::Kind kind, os::Atomic<uint64_t>& counter, uint64_t begin,
+          uint64_t end) {
   count(counter, end - begin);
   self->trace->record(kind, begin, end);
 }
 
 MessageView view_of_batch(Worker* self) {
   BatchHeader* batch = self->seat->batch();
-  return {&self->seat->member().arena(), &self->seat->member(), batch->payload(), batch->payload_size,
-          batch->attachment_handles(), batch->attachments, self->seat->batch_handle()};
+  return {&self->seat->member().arena(), &self->seat->member(),       batch->payload(),
+          batch->payload_size,           batch->attachment_handles(), batch->attachments,
+          self->seat->batch_handle()};
 }
 
-// ---- Forks in tasks ---------------------------------------------------------------------------------------------------
+// ---- Forks in tasks -----------------------------------------------------------------------------
 
-// A task's os.fork() gives a child in which the task goes on. When the task returns there, the child must not answer for the
-// worker: it leaves, as a script that comes to its end.
+// A task's os.fork() gives a child in which the task goes on. When the task returns there, the
+// child must not answer for the worker: it leaves, as a script that comes to its end.
 bool in_fork_of_worker = false;
 
 void watch_forks() {
@@ -100,9 +104,10 @@ bool must_leave(PyObject* result) {
   return true;
 }
 
-// ---- Errors -------------------------------------------------------------------------------------------------------
+// ---- Errors -------------------------------------------------------------------------------------
 
-// Takes the exception that is set and turns it into a result word that names an error record. 0: not even that worked.
+// Takes the exception that is set and turns it into a result word that names an error record. 0:
+// not even that worked.
 uint64_t write_error(Worker* self, const char* during) {
   PyObject* value = take_raised();
   PyObject* encoded = PyObject_CallMethod(self->hooks, "encode_error", "Os", value, during);
@@ -117,9 +122,9 @@ uint64_t write_error(Worker* self, const char* during) {
   }
   Py_DECREF(encoded);
   try {
-    const uint64_t word = self->seat->write_record(
-        out.bytes.data(), out.bytes.size(), out.attachments.data(),
-        static_cast<uint32_t>(out.attachments.size()), pool::kRecordError);
+    const uint64_t word =
+        self->seat->write_record(out.bytes.data(), out.bytes.size(), out.attachments.data(),
+                                 static_cast<uint32_t>(out.attachments.size()), pool::kRecordError);
     out.forget();
     return word;
   } catch (...) {
@@ -155,7 +160,7 @@ uint64_t result_word(Worker* self, PyObject* result) {
   return ok ? word : write_error(self, "encode");
 }
 
-// ---- Functions and definitions --------------------------------------------------------------------------------------
+// ---- Functions and definitions ------------------------------------------------------------------
 
 bool apply_definitions(Worker* self, uint32_t wanted) {
   arena::Arena& arena = self->seat->member().arena();
@@ -202,7 +207,7 @@ PyObject* function_of(Worker* self, BatchHeader* batch) {
   return function;
 }
 
-// ---- Running a unit -------------------------------------------------------------------------------------------------
+// ---- Running a unit -----------------------------------------------------------------------------
 
 PyObject* unit_value(Worker* self, uint32_t unit) {
   BatchHeader* batch = self->seat->batch();
@@ -264,24 +269,27 @@ uint64_t outcome(Worker* self, PyObject* result, pool::StopReason stop, bool* ca
   return write_error(self, "run");
 }
 
-// The task may have closed any descriptor and opened a file of its own under the number: a byte must not end up there. The
-// agent's bell is then opened anew through the agent's own descriptor.
+// The task may have closed any descriptor and opened a file of its own under the number: a byte
+// must not end up there. The agent's bell is then opened anew through the agent's own descriptor.
 bool bell_is_ours(Worker* self) {
   struct stat now;
-  if (self->agent_bell >= 0 && fstat(self->agent_bell, &now) == 0 && now.st_ino == self->bell_inode &&
-      S_ISFIFO(now.st_mode)) {
+  if (self->agent_bell >= 0 && fstat(self->agent_bell, &now) == 0 &&
+      now.st_ino == self->bell_inode && S_ISFIFO(now.st_mode)) {
     return true;
   }
   char path[64];
-  PyOS_snprintf(path, sizeof path, "/proc/%d/fd/%d", static_cast<int>(getppid()), self->bell_number);
+  PyOS_snprintf(path, sizeof path, "/proc/%d/fd/%d", static_cast<int>(getppid()),
+                self->bell_number);
   self->agent_bell = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
-  return self->agent_bell >= 0 && fstat(self->agent_bell, &now) == 0 && now.st_ino == self->bell_inode;
+  return self->agent_bell >= 0 && fstat(self->agent_bell, &now) == 0 &&
+         now.st_ino == self->bell_inode;
 }
 
 // The agent sleeps until the nearest limit it knows of.
 void ring_agent(Worker* self) {
   pool::PoolState& state = self->seat->pool();
-  if (self->seat->seat().deadline_ns.load() >= state.agent_wakes_ns.load() || !bell_is_ours(self)) return;
+  if (self->seat->seat().deadline_ns.load() >= state.agent_wakes_ns.load() || !bell_is_ours(self))
+    return;
   const char byte = 1;
   (void)!write(self->agent_bell, &byte, 1);  // full: it has been rung
 }
@@ -336,7 +344,8 @@ void run_chunk(Worker* self, const WorkerSeat::Claim& claim, PyObject* function,
   }
 }
 
-// The last unit stands for the batch's attachments: the client sends off a batch as soon as it has one.
+// The last unit stands for the batch's attachments: the client sends off a batch as soon as it has
+// one.
 void count_attachments(Worker* self, BatchHeader* batch) {
   arena::Arena& arena = self->seat->member().arena();
   for (uint32_t i = 0; i < batch->attachments; ++i) {
@@ -375,9 +384,7 @@ bool breathe(Worker* self) {
   }
   if (self->now - self->yielded_at > self->yield_ticks) {
     self->yielded_at = self->now;
-    Py_BEGIN_ALLOW_THREADS
-    Py_END_ALLOW_THREADS
-    self->now = os::ticks();
+    Py_BEGIN_ALLOW_THREADS Py_END_ALLOW_THREADS self->now = os::ticks();
   }
   return true;
 }
@@ -414,7 +421,7 @@ bool run_batch(Worker* self) {
   return fine;
 }
 
-// ---- The type ---------------------------------------------------------------------------------------------------------
+// ---- The type -----------------------------------------------------------------------------------
 
 PyObject* worker_run(Worker* self, PyObject*) {
   WorkerSeat& seat = *self->seat;
@@ -428,16 +435,15 @@ PyObject* worker_run(Worker* self, PyObject*) {
     }
     WorkerSeat::Wait wait;
     const uint64_t begin = os::ticks();
-    Py_BEGIN_ALLOW_THREADS
-    wait = seat.wait();
-    Py_END_ALLOW_THREADS
-    self->trace->record(trace::Kind::wait, begin, os::ticks());
+    Py_BEGIN_ALLOW_THREADS wait = seat.wait();
+    Py_END_ALLOW_THREADS self->trace->record(trace::Kind::wait, begin, os::ticks());
     if (wait == WorkerSeat::Wait::leave) Py_RETURN_NONE;
     if (!breathe(self)) return nullptr;
   }
 }
 
-// True when the unit that runs now is to be stopped: the stop signal's handler asks before it raises.
+// True when the unit that runs now is to be stopped: the stop signal's handler asks before it
+// raises.
 PyObject* worker_stopping(Worker* self, PyObject*) {
   return PyBool_FromLong(self->seat->stop_reason() != pool::StopReason::none);
 }
@@ -462,7 +468,8 @@ PyObject* worker_fail_start(Worker* self, PyObject* encoded) {
     block->size = out.bytes.size();
     std::memcpy(block->bytes(), out.bytes.data(), out.bytes.size());
     const arena::Handle pool_handle = member.arena().handle_of(&self->seat->pool());
-    member.give_to_block(handle, pool_handle);  // outlives this worker; the client takes and frees it
+    // outlives this worker; the client takes and frees it
+    member.give_to_block(handle, pool_handle);
     uint64_t none = 0;
     if (!self->seat->pool().failure.compare_exchange(none, handle)) {
       member.free_child(handle, pool_handle);
@@ -557,7 +564,6 @@ PyType_Slot worker_slots[] = {{Py_tp_new, reinterpret_cast<void*>(worker_new)},
 
 PyType_Spec worker_spec = {"shoal._core.Worker", sizeof(Worker), 0, Py_TPFLAGS_DEFAULT,
                            worker_slots};
-
 
 PyObject* set_pickler(PyObject*, PyObject* arguments) {
   PyObject *dumps = nullptr, *loads = nullptr;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What tests of the Python package need to kill and to look: kill points and the arena's own check. Empty outside
-// shoal._core_testing.
+// What tests of the Python package need to kill and to look: kill points and the arena's own check.
+// Empty outside shoal._core_testing.
 #include <Python.h>
 
 #include "arena/error.hpp"
@@ -41,7 +41,8 @@ PyObject* kill_point_names(PyObject*, PyObject*) {
   return list;
 }
 
-// check_arena() -> number of blocks in use; raises CorruptArena. Nobody else may use the arena meanwhile.
+// check_arena() -> number of blocks in use; raises CorruptArena. Nobody else may use the arena
+// meanwhile.
 PyObject* check_arena(PyObject*, PyObject*) {
   if (current_member() == nullptr) return nullptr;
   try {

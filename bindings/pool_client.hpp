@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The Python types of a pool's client side, shared by bind_pool_client.cpp (Client, calls), pool_job.cpp (Job: maps) and
-// pool_collect.cpp (outcomes on their way back).
+// The Python types of a pool's client side, shared by bind_pool_client.cpp (Client, calls),
+// pool_job.cpp (Job: maps) and pool_collect.cpp (outcomes on their way back).
 //
-// All state here is guarded by the GIL. Python code runs at known places only (encoding, decoding, iterating, telling a
-// sink), and other threads may enter the client there; so:
-//   1. a Flight that is being read is `busy`: who else finds news for it sets `again`, and the reader reads once more;
+// All state here is guarded by the GIL. Python code runs at known places only (encoding, decoding,
+// iterating, telling a sink), and other threads may enter the client there; so:
+//   1. a Flight that is being read is `busy`: who else finds news for it sets `again`, and the
+//      reader reads once more;
 //   2. a Job that is being filled is `filling`: others leave its iterator alone;
-//   3. no reference into a vector is kept across Python code; flights are found anew by slot, and are another's or nobody's
-//      when their ticket has changed;
-//   4. Python code may end the pool. `ended` is set first, every open outcome is told then, and the pool's memory is freed
-//      when the last thread that is Inside has left.
+//   3. no reference into a vector is kept across Python code; flights are found anew by slot, and
+//      are another's or nobody's when their ticket has changed;
+//   4. Python code may end the pool. `ended` is set first, every open outcome is told then, and the
+//      pool's memory is freed when the last thread that is Inside has left.
 #pragma once
 
 #include <Python.h>
@@ -29,25 +30,24 @@ struct Job;
 
 // A function that was stored in the pool once and is named by its number.
 struct Function {
-  PyObject_HEAD
-  struct Client* client;  // strong
+  PyObject_HEAD struct Client* client;  // strong
   uint64_t number;
   arena::Handle block;
 };
 
 // What is known of one batch in flight, by slot.
 struct Flight {
-  uint64_t ticket = 0;            // Entry.value; 0 = slot free
-  PyObject* sink = nullptr;       // call: told the outcome
-  Job* job = nullptr;             // map: gets the outcomes
-  Function* function = nullptr;   // kept while the batch is in flight
-  PyObject* name = nullptr;       // of the function, for error messages
-  uint64_t first_index = 0;       // job: index of the batch's first item
-  uint64_t bytes = 0;             // job: counted against its bound
-  uint32_t scan_from = 0;         // units before it are read
-  uint32_t finished = 0;          // units read to the end
-  uint32_t owed = 0;              // lost items not yet told: the batch stays until they are
-  std::vector<uint32_t> seen;     // per unit: items read; kRead = all
+  uint64_t ticket = 0;           // Entry.value; 0 = slot free
+  PyObject* sink = nullptr;      // call: told the outcome
+  Job* job = nullptr;            // map: gets the outcomes
+  Function* function = nullptr;  // kept while the batch is in flight
+  PyObject* name = nullptr;      // of the function, for error messages
+  uint64_t first_index = 0;      // job: index of the batch's first item
+  uint64_t bytes = 0;            // job: counted against its bound
+  uint32_t scan_from = 0;        // units before it are read
+  uint32_t finished = 0;         // units read to the end
+  uint32_t owed = 0;             // lost items not yet told: the batch stays until they are
+  std::vector<uint32_t> seen;    // per unit: items read; kRead = all
   bool busy = false;
   bool again = false;
 };
@@ -68,27 +68,28 @@ struct PendingCall {
 };
 
 struct Client {
-  PyObject_HEAD
-  std::unique_ptr<pool::ClientPool> pool;
+  PyObject_HEAD std::unique_ptr<pool::ClientPool> pool;
   std::unique_ptr<codec::MessageBuilder> builder;
   std::vector<Flight>* flights;
   std::deque<PendingCall>* pending;
-  PyObject* hooks;        // shoal._pool_hooks.ClientHooks
-  PyObject* definitions;  // list of bytes: the log of definitions; the pool's memory has a prefix of it
-  PyObject* trouble;      // called with "agent" (its process is gone) or "starts" (no worker can start)
+  PyObject* hooks;  // shoal._pool_hooks.ClientHooks
+  // list of bytes: the log of definitions; the pool's memory has a prefix of it
+  PyObject* definitions;
+  PyObject* trouble;  // called with "agent" (its process is gone) or "starts" (no worker can start)
   uint64_t next_function;
   uint64_t next_pending;  // tickets of pending calls have their top bit set
   int agent_pidfd;
   unsigned cpus;
   unsigned workers;
-  unsigned waiters;       // threads in wait_for_news
-  unsigned inside;        // calls that may touch the pool's memory
-  bool ended;             // all outcomes are told, nothing more is submitted
-  bool released;          // the memory goes when nobody is inside
-  bool builder_busy;      // an encode runs Python code that submits again: it gets a builder of its own
-  uint64_t items_sampled; // for unit_cost_ns
+  unsigned waiters;  // threads in wait_for_news
+  unsigned inside;   // calls that may touch the pool's memory
+  bool ended;        // all outcomes are told, nothing more is submitted
+  bool released;     // the memory goes when nobody is inside
+  // an encode runs Python code that submits again: it gets a builder of its own
+  bool builder_busy;
+  uint64_t items_sampled;  // for unit_cost_ns
   uint64_t ticks_sampled;
-  double unit_cost_ns;    // measured, 0 = unknown
+  double unit_cost_ns;  // measured, 0 = unknown
 };
 
 // Keeps the pool's memory while a call works with it.
@@ -116,59 +117,62 @@ struct Item {
 enum class JobOrder { list, ordered, unordered };
 
 struct Job {
-  PyObject_HEAD
-  Client* client;        // strong
-  Function* function;    // or null: `callable` travels with each unit
+  PyObject_HEAD Client* client;  // strong
+  Function* function;            // or null: `callable` travels with each unit
   PyObject* callable;
   PyObject* name;
-  PyObject* iterator;    // null once exhausted
-  PyObject* list;        // JobOrder::list: results, untracked until whole
-  std::deque<Item>* items;   // ordered: from index `taken` on; unordered: as they come
-  PyObject* first_error;     // JobOrder::list: error of the lowest index
+  PyObject* iterator;       // null once exhausted
+  PyObject* list;           // JobOrder::list: results, untracked until whole
+  std::deque<Item>* items;  // ordered: from index `taken` on; unordered: as they come
+  PyObject* first_error;    // JobOrder::list: error of the lowest index
   uint64_t first_error_index;
   JobOrder order;
-  uint32_t flags;        // pool::BatchFlags
+  uint32_t flags;  // pool::BatchFlags
   uint32_t chunk;
   uint32_t retries;
   int64_t timeout_ns;
-  int64_t total;         // items, -1 = unknown
-  uint64_t pulled;       // items taken from the iterator
-  uint64_t delivered;    // items with an outcome
-  uint64_t taken;        // items handed to the caller
-  uint64_t window;       // pulled - taken is at most this; 0 = no limit
-  uint64_t bytes;        // in flight
+  int64_t total;       // items, -1 = unknown
+  uint64_t pulled;     // items taken from the iterator
+  uint64_t delivered;  // items with an outcome
+  uint64_t taken;      // items handed to the caller
+  uint64_t window;     // pulled - taken is at most this; 0 = no limit
+  uint64_t bytes;      // in flight
   uint64_t byte_limit;
-  uint32_t next_units;   // size of the next batch while costs are unknown
-  double pull_ns;        // how long the iterator takes per item, averaged
-  bool eager;            // fill to the limits at once; nobody waits yet
+  uint32_t next_units;  // size of the next batch while costs are unknown
+  double pull_ns;       // how long the iterator takes per item, averaged
+  bool eager;           // fill to the limits at once; nobody waits yet
   bool filling;
   bool cancelled;
-  PyObject* on_done;     // called once when all outcomes are in, or null
+  PyObject* on_done;  // called once when all outcomes are in, or null
 };
 
 extern PyTypeObject* function_type;
 extern PyTypeObject* job_type;
 
-// pool_collect.cpp ---------------------------------------------------------------------------------------------------
+// pool_collect.cpp
+// ---------------------------------------------------------------------------------------------------
 
 // Reads all news. -1 with an error set only for errors of this process (never for a task's).
 int collect(Client* client);
-// Waits until there is news, the deadline passes (0 returned as well) or a signal handler raises (-1).
+// Waits until there is news, the deadline passes (0 returned as well) or a signal handler raises
+// (-1).
 int wait_for_news(Client* client, uint32_t seen, int64_t deadline_ns);
-// Submits a batch whose words, payload and attachments are given; takes a new reference to what the flight keeps.
-// 0 with an error set on failure, else the ticket.
+// Submits a batch whose words, payload and attachments are given; takes a new reference to what the
+// flight keeps. 0 with an error set on failure, else the ticket.
 uint64_t launch(Client* client, pool::BatchParts& parts, codec::MessageBuilder& message,
                 Flight&& flight);
 // Moves pending calls into free slots.
 void flush_pending(Client* client);
-// Stores the log entries that are not yet in shared memory; their count is what a batch made now requires.
+// Stores the log entries that are not yet in shared memory; their count is what a batch made now
+// requires.
 bool store_definitions(Client* client, uint32_t* count);
 // Encodes with the client's definitions as the thread's current ones.
 bool encode_for(Client* client, PyObject* value, codec::MessageBuilder& out);
 // An exception made by hooks.<name>(...); steals the reference to arguments. Never null.
 PyObject* make_error(Client* client, const char* name, PyObject* arguments);
 
-// pool_job.cpp -------------------------------------------------------------------------------------------------------
+// pool_job.cpp
+// -------------------------------------------------------------------------------------------------------
 
 // Takes the outcome of item `index`; steals `value`.
 void job_deliver(Job* job, uint64_t index, PyObject* value, bool error);

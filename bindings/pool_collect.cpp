@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Outcomes on their way back: news from the workers, read and told to sinks and jobs; deaths; waiting.
+// Outcomes on their way back: news from the workers, read and told to sinks and jobs; deaths;
+// waiting.
 #include <algorithm>
 
 #include "codec/python/codec.hpp"
@@ -18,14 +19,16 @@ using pool::ClientPool;
 using pool::Unit;
 using pool::UnitState;
 
-constexpr int64_t kSliceNs = 100'000'000;  // signals that come just before the system call wait this long (TRAPS 4)
+// signals that come just before the system call wait this long (TRAPS 4)
+constexpr int64_t kSliceNs = 100'000'000;
 constexpr size_t kSummaryChars = 200;
 
 thread_local PyObject* encoding_hooks = nullptr;
 
 Flight& flight_at(Client* client, uint32_t slot) { return (*client->flights)[slot]; }
 
-// Who is told of a batch's outcomes; outlives the flight, which may be abandoned while a result is decoded.
+// Who is told of a batch's outcomes; outlives the flight, which may be abandoned while a result is
+// decoded.
 class Target {
  public:
   Target(Client* client, uint32_t slot)
@@ -44,7 +47,8 @@ class Target {
   // Tells of the batch's item `index`; steals `value`.
   void deliver(uint32_t index, PyObject* value, bool error) const {
     if (job_ != nullptr) return job_deliver(job_, first_index_ + index, value, error);
-    PyObject* done = PyObject_CallMethod(sink_, "_deliver", "OO", error ? Py_False : Py_True, value);
+    PyObject* done =
+        PyObject_CallMethod(sink_, "_deliver", "OO", error ? Py_False : Py_True, value);
     if (done == nullptr) PyErr_WriteUnraisable(sink_);
     Py_XDECREF(done);
     Py_DECREF(value);
@@ -56,16 +60,21 @@ class Target {
   uint64_t first_index_;
 };
 
-// The task's function and a short form of its arguments, from the message: nothing is unpickled for it.
+// The task's function and a short form of its arguments, from the message: nothing is unpickled for
+// it.
 PyObject* describe(Client* client, uint32_t slot, uint32_t unit) {
   const Flight& flight = flight_at(client, slot);
   BatchHeader* batch = client->pool->batch(slot);
   const uint64_t word = batch->argument_words()[unit].load();
   PyObject* arguments = nullptr;
   if (pool::word_is_offset(word)) {
-    const codec::MessageView view{&client->pool->member().arena(), nullptr, batch->payload(),
-                                  batch->payload_size, batch->attachment_handles(),
-                                  batch->attachments, client->pool->batch_handle(slot)};
+    const codec::MessageView view{&client->pool->member().arena(),
+                                  nullptr,
+                                  batch->payload(),
+                                  batch->payload_size,
+                                  batch->attachment_handles(),
+                                  batch->attachments,
+                                  client->pool->batch_handle(slot)};
     arguments = codec::python::summarize(view, pool::word_offset(word), kSummaryChars);
   } else if (PyObject* value = codec::python::from_word(word)) {
     arguments = PyObject_Repr(value);
@@ -89,17 +98,21 @@ void deliver_lost(Client* client, uint32_t slot, uint32_t unit, uint32_t item,
   target.deliver(index, make_error(client, "worker_died", arguments), true);
 }
 
-void deliver_timed_out(Client* client, uint32_t slot, uint32_t unit, uint32_t index, const Target& target) {
+void deliver_timed_out(Client* client, uint32_t slot, uint32_t unit, uint32_t index,
+                       const Target& target) {
   const double seconds = static_cast<double>(client->pool->batch(slot)->timeout_ns) * 1e-9;
   PyObject* arguments = Py_BuildValue("(dN)", seconds, describe(client, slot, unit));
   target.deliver(index, make_error(client, "timed_out", arguments), true);
 }
 
-// The record behind a result word, or nullptr with an error set when it lies nowhere in the batch's results.
+// The record behind a result word, or nullptr with an error set when it lies nowhere in the batch's
+// results.
 pool::ResultRecord* record_at(Client* client, uint64_t word, arena::Handle* block) {
   arena::Arena& arena = client->pool->member().arena();
   const uint64_t offset = pool::word_offset(word);
-  *block = arena.contains(offset, sizeof(pool::ResultRecord)) ? arena.block_of(arena.address(offset)) : 0;
+  *block = arena.contains(offset, sizeof(pool::ResultRecord))
+               ? arena.block_of(arena.address(offset))
+               : 0;
   if (*block != 0) {
     const uint64_t room = *block + arena.block_size(*block) - offset;
     auto* record = arena.at<pool::ResultRecord>(offset);
@@ -123,8 +136,9 @@ PyObject* read_result(Client* client, uint64_t word, bool* error) {
   if (pool::ResultRecord* record = record_at(client, word, &block)) {
     failed = (record->flags & pool::kRecordError) != 0;
     arena::Member& member = client->pool->member();
-    const codec::MessageView view{&member.arena(), &member, record->value(), record->size,
-                                  record->attachment_handles(), record->attachments, block};
+    const codec::MessageView view{
+        &member.arena(),     &member, record->value(), record->size, record->attachment_handles(),
+        record->attachments, block};
     value = codec::python::decode(view, 0, nullptr, codec::python::move_out);
   }
   if (value != nullptr && !failed) return value;
@@ -205,18 +219,19 @@ void read_flight(Client* client, uint32_t slot) {
   }
 }
 
-// Resolves deaths first, without any Python code, and tells of the lost items afterwards: their batches are kept for it.
+// Resolves deaths first, without any Python code, and tells of the lost items afterwards: their
+// batches are kept for it.
 void read_deaths(Client* client) {
   struct Lost {
     uint32_t slot, unit, item;
     ClientPool::Death death;
   };
   std::vector<Lost> losses;
-  client->pool->resolve_deaths([&](uint32_t slot, uint32_t unit, uint32_t item,
-                                   const ClientPool::Death& death) {
-    losses.push_back({slot, unit, item, death});
-    flight_at(client, slot).owed += 1;
-  });
+  client->pool->resolve_deaths(
+      [&](uint32_t slot, uint32_t unit, uint32_t item, const ClientPool::Death& death) {
+        losses.push_back({slot, unit, item, death});
+        flight_at(client, slot).owed += 1;
+      });
   for (const Lost& lost : losses) {
     if (client->ended) return;
     deliver_lost(client, lost.slot, lost.unit, lost.item, lost.death);
@@ -232,7 +247,8 @@ void sample_costs(Client* client) {
   for (uint32_t i = 0; i < state.seats; ++i) {
     // order: relaxed; counters
     items += state.seat(i)->items_done.load(os::relaxed);
-    ticks += state.seat(i)->busy_ticks.load(os::relaxed) + state.seat(i)->decode_ticks.load(os::relaxed) +
+    ticks += state.seat(i)->busy_ticks.load(os::relaxed) +
+             state.seat(i)->decode_ticks.load(os::relaxed) +
              state.seat(i)->encode_ticks.load(os::relaxed);
   }
   if (items <= client->items_sampled) return;
@@ -272,7 +288,8 @@ bool may_spin(Client* client) {
 
 PyObject* make_error(Client* client, const char* name, PyObject* arguments) {
   PyObject* method = PyObject_GetAttrString(client->hooks, name);
-  PyObject* error = method == nullptr || arguments == nullptr ? nullptr : PyObject_CallObject(method, arguments);
+  PyObject* error =
+      method == nullptr || arguments == nullptr ? nullptr : PyObject_CallObject(method, arguments);
   Py_XDECREF(method);
   Py_XDECREF(arguments);
   return error != nullptr ? error : take_raised();
@@ -389,10 +406,8 @@ int wait_for_news(Client* client, uint32_t seen, int64_t deadline_ns) {
   client->waiters += 1;
   const bool spin = may_spin(client);
   os::Wake wake;
-  Py_BEGIN_ALLOW_THREADS
-  wake = client->pool->wait(seen, until, spin);
-  Py_END_ALLOW_THREADS
-  client->waiters -= 1;
+  Py_BEGIN_ALLOW_THREADS wake = client->pool->wait(seen, until, spin);
+  Py_END_ALLOW_THREADS client->waiters -= 1;
   if (wake == os::Wake::interrupted || wake == os::Wake::timed_out) {
     if (PyErr_CheckSignals() < 0) return -1;
     return check_agent(client);

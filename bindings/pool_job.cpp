@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// shoal._core.Job: one map over an iterable. It pulls items as workers need them, packs them into batches sized by the
-// measured cost of an item, and keeps the outcomes until they are asked for.
+// shoal._core.Job: one map over an iterable. It pulls items as workers need them, packs them into
+// batches sized by the measured cost of an item, and keeps the outcomes until they are asked for.
 //
-// The pickling unit is the caller's chunk, as in the standard library: its items are encoded by one pickle, and decoded by
-// one worker. Items that are immutable plain values travel on their own, however the chunks lie: nobody can tell.
+// The pickling unit is the caller's chunk, as in the standard library: its items are encoded by one
+// pickle, and decoded by one worker. Items that are immutable plain values travel on their own,
+// however the chunks lie: nobody can tell.
 #include <algorithm>
 #include <cmath>
 #include <utility>
@@ -20,11 +21,12 @@ PyTypeObject* job_type = nullptr;
 
 namespace {
 
-constexpr double kBatchNs = 500'000;         // aim: a batch is this much work, so that 1 to 2 us around it do not count
+// aim: a batch is this much work, so that 1 to 2 us around it do not count
+constexpr double kBatchNs = 500'000;
 constexpr uint32_t kMaxUnits = 4096;
-constexpr uint32_t kMaxUnknownUnits = 64;    // while no item has been measured
+constexpr uint32_t kMaxUnknownUnits = 64;  // while no item has been measured
 constexpr uint64_t kBatchBytes = 256 * 1024;
-constexpr int64_t kGatherNs = 200'000;       // a slow iterator must not hold back what it has given
+constexpr int64_t kGatherNs = 200'000;  // a slow iterator must not hold back what it has given
 constexpr double kSlowPullNs = 200'000;
 
 struct Batch {  // being gathered
@@ -85,15 +87,16 @@ void end_items(Job* job) {
   job->total = static_cast<int64_t>(job->pulled);
 }
 
-// The iterator failed: its error (stolen) is the outcome of the item it owed, and there are no more.
+// The iterator failed: its error (stolen) is the outcome of the item it owed, and there are no
+// more.
 void end_with(Job* job, PyObject* error) {
   const uint64_t index = job->pulled++;
   end_items(job);
   job_deliver(job, index, error, true);
 }
 
-// Next item (new reference), or nullptr: exhausted, or failed, which is then the outcome of the item's place; or, with an
-// error set, interrupted: that goes to the caller at once.
+// Next item (new reference), or nullptr: exhausted, or failed, which is then the outcome of the
+// item's place; or, with an error set, interrupted: that goes to the caller at once.
 PyObject* pull(Job* job) {
   PyObject* iterator = Py_NewRef(job->iterator);
   PyObject* item = PyIter_Next(iterator);
@@ -111,8 +114,8 @@ PyObject* pull(Job* job) {
   return nullptr;
 }
 
-// The error that is set becomes the outcome of `items` items. False when it is none that a task may have (Ctrl-C): it is
-// set again, for the caller.
+// The error that is set becomes the outcome of `items` items. False when it is none that a task may
+// have (Ctrl-C): it is set again, for the caller.
 bool fail_items(Job* job, uint64_t first, uint32_t items) {
   const bool ordinary = PyErr_ExceptionMatches(PyExc_Exception) != 0;
   PyObject* error = take_raised();
@@ -132,9 +135,10 @@ bool fail_batch(Job* job, Batch& batch, codec::MessageBuilder& message) {
   return fail_items(job, failed.first_index, failed.items);
 }
 
-// Submits what was gathered; an error becomes its items' outcome. False with an error set: see fail_items.
-// A worker that dies in the midst of a chunk leaves the items after the lost one to the next, which decodes the chunk again:
-// what the first has taken out of the message would be missing.
+// Submits what was gathered; an error becomes its items' outcome. False with an error set: see
+// fail_items. A worker that dies in the midst of a chunk leaves the items after the lost one to the
+// next, which decodes the chunk again: what the first has taken out of the message would be
+// missing.
 bool may_be_decoded_again(const Batch& batch, const codec::MessageBuilder& message) {
   return batch.chunks && batch.items_per_unit > 1 && !message.attachments.empty();
 }
@@ -152,9 +156,10 @@ bool send(Job* job, Batch& batch, codec::MessageBuilder& message) {
   parts.units = static_cast<uint32_t>(batch.words.size());
   parts.items = batch.items;
   parts.items_per_unit = batch.items_per_unit;
-  parts.flags = job->flags | (batch.chunks ? pool::kChunkUnits : 0u) |
-                (job->function == nullptr ? pool::kOwnFunction : 0u) |
-                (job->retries > 0 || may_be_decoded_again(batch, message) ? pool::kKeepMessage : 0u);
+  parts.flags =
+      job->flags | (batch.chunks ? pool::kChunkUnits : 0u) |
+      (job->function == nullptr ? pool::kOwnFunction : 0u) |
+      (job->retries > 0 || may_be_decoded_again(batch, message) ? pool::kKeepMessage : 0u);
   parts.function = job->function != nullptr ? job->function->number : 0;
   parts.function_block = job->function != nullptr ? job->function->block : 0;
   parts.retries = job->retries;
@@ -169,13 +174,15 @@ bool send(Job* job, Batch& batch, codec::MessageBuilder& message) {
     flight.bytes += client->pool->member().arena().block_size(block);
   }
   const uint64_t bytes = flight.bytes;
-  if (launch(client, parts, message, std::move(flight)) == 0) return fail_batch(job, batch, message);
+  if (launch(client, parts, message, std::move(flight)) == 0)
+    return fail_batch(job, batch, message);
   job->bytes += bytes;
   batch = Batch{};
   return true;
 }
 
-// Appends the value of a unit whose first item is `index`. False with an error set when it cannot be encoded.
+// Appends the value of a unit whose first item is `index`. False with an error set when it cannot
+// be encoded.
 bool add_unit(Job* job, Batch& batch, codec::MessageBuilder& message, PyObject* value,
               uint64_t index, uint32_t items) {
   uint64_t word = 0;
@@ -189,9 +196,10 @@ bool add_unit(Job* job, Batch& batch, codec::MessageBuilder& message, PyObject* 
   return true;
 }
 
-// The rest of a chunk, `first` (stolen) in front, as one tuple; led by the function when that travels along. `*broken`
-// is the error with which the iterator ended, if it did.
-PyObject* gather_chunk(Job* job, PyObject* first, uint32_t size, uint32_t* items, PyObject** broken) {
+// The rest of a chunk, `first` (stolen) in front, as one tuple; led by the function when that
+// travels along. `*broken` is the error with which the iterator ended, if it did.
+PyObject* gather_chunk(Job* job, PyObject* first, uint32_t size, uint32_t* items,
+                       PyObject** broken) {
   PyObject* gathered = PyList_New(0);
   bool ok = gathered != nullptr;
   if (ok && job->function == nullptr) ok = PyList_Append(gathered, job->callable) == 0;
@@ -265,7 +273,8 @@ bool fill_one(Job* job, codec::MessageBuilder& message) {
   const auto patience = static_cast<uint64_t>(kGatherNs / os::ns_per_tick());
   // A limit of tasks per worker counts chunks.
   const bool whole_chunks =
-      job->chunk > 1 && (job->function == nullptr || job->client->pool->state().units_per_worker.load() != 0);
+      job->chunk > 1 &&
+      (job->function == nullptr || job->client->pool->state().units_per_worker.load() != 0);
   while (batch.words.size() < wanted && message.bytes.size() < kBatchBytes &&
          message.attachments.empty() && may_pull(job)) {
     PyObject* item = pull(job);
@@ -286,7 +295,8 @@ bool fill_one(Job* job, codec::MessageBuilder& message) {
   return false;
 }
 
-// Submits batches until the workers are fed or a bound is reached. 1: something was submitted, 0: nothing, -1: error.
+// Submits batches until the workers are fed or a bound is reached. 1: something was submitted, 0:
+// nothing, -1: error.
 int fill(Job* job, bool once) {
   if (job->filling || !may_pull(job) || workers_fed(job)) return 0;
   job->filling = true;
@@ -328,7 +338,7 @@ void deadline_from(PyObject* timeout, int64_t* deadline_ns) {
 
 bool passed(int64_t deadline_ns) { return deadline_ns >= 0 && os::monotonic_ns() >= deadline_ns; }
 
-// ---- Methods ----------------------------------------------------------------------------------------------------------
+// ---- Methods ------------------------------------------------------------------------------------
 
 PyObject* job_wait(Job* job, PyObject* timeout) {
   int64_t deadline = -1;
@@ -381,8 +391,8 @@ PyObject* take_front(Job* job) {
   return nullptr;
 }
 
-// The next outcome, in order or as they come. Raises StopIteration at the end, and the class given as `timeout_class`
-// when the timeout (seconds or None) passes.
+// The next outcome, in order or as they come. Raises StopIteration at the end, and the class given
+// as `timeout_class` when the timeout (seconds or None) passes.
 PyObject* job_next(Job* job, PyObject* const* arguments, Py_ssize_t count) {
   if (count != 2) {
     PyErr_SetString(PyExc_TypeError, "next(timeout, timeout_class)");
@@ -395,7 +405,8 @@ PyObject* job_next(Job* job, PyObject* const* arguments, Py_ssize_t count) {
   job->eager = false;
   for (;;) {
     if (next_is_ready(job)) {
-      if ((job->taken & 31) == 0 && job->pull_ns < kSlowPullNs && fill(job, true) < 0) return nullptr;
+      if ((job->taken & 31) == 0 && job->pull_ns < kSlowPullNs && fill(job, true) < 0)
+        return nullptr;
       return take_front(job);
     }
     if (pool_has_ended(job)) {
@@ -469,7 +480,8 @@ PyObject* job_error(Job* job, void*) {
 }
 PyObject* job_count(Job* job, void*) { return PyLong_FromUnsignedLongLong(job->delivered); }
 
-// Job(client, function|None, callable, name, iterator, *, order, flags, chunk, total, window, byte_limit, timeout_ns,
+// Job(client, function|None, callable, name, iterator, *, order, flags, chunk, total, window,
+// byte_limit, timeout_ns,
 //     retries, eager, on_done)
 PyObject* job_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
   PyObject *client, *function, *callable, *name, *iterator, *on_done;
@@ -477,9 +489,9 @@ PyObject* job_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
   unsigned flags = 0, chunk = 1, retries = 0;
   long long total = -1, timeout_ns = 0;
   unsigned long long window = 0, byte_limit = 0;
-  if (!PyArg_ParseTuple(arguments, "OOOUOiIILKKLIpO", &client, &function, &callable, &name, &iterator,
-                        &order, &flags, &chunk, &total, &window, &byte_limit, &timeout_ns, &retries,
-                        &eager, &on_done)) {
+  if (!PyArg_ParseTuple(arguments, "OOOUOiIILKKLIpO", &client, &function, &callable, &name,
+                        &iterator, &order, &flags, &chunk, &total, &window, &byte_limit,
+                        &timeout_ns, &retries, &eager, &on_done)) {
     return nullptr;
   }
   auto* job = reinterpret_cast<Job*>(type->tp_alloc(type, 0));
@@ -546,8 +558,10 @@ PyMethodDef job_methods[] = {
 
 PyGetSetDef job_getset[] = {
     {"done", reinterpret_cast<getter>(job_done), nullptr, "All outcomes are in.", nullptr},
-    {"exhausted", reinterpret_cast<getter>(job_exhausted), nullptr, "No more items to send.", nullptr},
-    {"error", reinterpret_cast<getter>(job_error), nullptr, "Error of the lowest index or None.", nullptr},
+    {"exhausted", reinterpret_cast<getter>(job_exhausted), nullptr, "No more items to send.",
+     nullptr},
+    {"error", reinterpret_cast<getter>(job_error), nullptr, "Error of the lowest index or None.",
+     nullptr},
     {"delivered", reinterpret_cast<getter>(job_count), nullptr, "Outcomes so far.", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr}};
 
@@ -573,7 +587,8 @@ void tell_done(Job* job) {
 void job_deliver(Job* job, uint64_t index, PyObject* value, bool error) {
   job->delivered += 1;
   if (job->order == JobOrder::list) {
-    if (!error && job->list != nullptr && index < static_cast<uint64_t>(PyList_GET_SIZE(job->list))) {
+    if (!error && job->list != nullptr &&
+        index < static_cast<uint64_t>(PyList_GET_SIZE(job->list))) {
       PyList_SET_ITEM(job->list, static_cast<Py_ssize_t>(index), value);
     } else if (error && (job->first_error == nullptr || index < job->first_error_index)) {
       Py_XSETREF(job->first_error, value);

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The session and the membership of this process. Both are made at first use, not at import: mapping the reserve has
-// side effects (RLIMIT_AS, mlockall) that a mere import must not have.
+// The session and the membership of this process. Both are made at first use, not at import:
+// mapping the reserve has side effects (RLIMIT_AS, mlockall) that a mere import must not have.
 //
-// After a fork the Member object is the child's: it is a member already if the parent held counted blocks, else it joins
-// when it is first needed (arena/member.hpp, 3).
+// After a fork the Member object is the child's: it is a member already if the parent held counted
+// blocks, else it joins when it is first needed (arena/member.hpp, 3).
 #include <sys/prctl.h>
 #include <unistd.h>
 
@@ -94,7 +94,8 @@ PyObject* oom_kills(PyObject*, PyObject*) {
   }
 }
 
-// This process is killed when its parent's thread that forked it ends; if that has ended already, now.
+// This process is killed when its parent's thread that forked it ends; if that has ended already,
+// now.
 PyObject* die_with_parent(PyObject*, PyObject* parent) {
   const long pid = PyLong_AsLong(parent);
   if (pid == -1 && PyErr_Occurred()) return nullptr;
@@ -107,7 +108,8 @@ PyMethodDef methods[] = {
     {"session_fd", session_fd, METH_NOARGS, "File descriptor of the session's memory."},
     {"incarnation", incarnation, METH_NOARGS, "This process's member number; joins if needed."},
     {"join_session", join, METH_VARARGS, "join_session(fd, bond=0): join an existing session."},
-    {"set_bond", set_bond, METH_O, "set_bond(incarnation): the member whose death entails this one's."},
+    {"set_bond", set_bond, METH_O,
+     "set_bond(incarnation): the member whose death entails this one's."},
     {"leave_session", leave_session, METH_NOARGS, "Give back all that this process holds."},
     {"usable_cpus", usable_cpus, METH_NOARGS, "CPUs by affinity and cgroup quota, at least 1."},
     {"arena_statistics", arena_statistics, METH_NOARGS, "Bytes of the session's memory by use."},
@@ -154,7 +156,8 @@ bool join_session(int fd, arena::Incarnation bond) {
   }
 }
 
-// The thread with the process's id; after a fork the forking thread is that one, for Python as for the kernel.
+// The thread with the process's id; after a fork the forking thread is that one, for Python as for
+// the kernel.
 bool is_main_thread() { return gettid() == getpid(); }
 
 bool bind_process(PyObject* module) { return PyModule_AddFunctions(module, methods) == 0; }

@@ -123,7 +123,7 @@ class Arena {
   os::Atomic<uint64_t>& owner_at(Located at, Handle b) const noexcept;
   Handle span_of(Handle b) const noexcept {
     return page_handle(locate(b).first);
-  }                                                             // start of its run or span
+  }  // start of its run or span
   os::Atomic<uint64_t>* at_span(Handle start) const noexcept {  // a span's owner words
     return reinterpret_cast<os::Atomic<uint64_t>*>(base_ + start);
   }

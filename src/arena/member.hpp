@@ -90,7 +90,7 @@ class Member {
   void leave() noexcept;  // orderly exit: everything this member owns is given back now
   bool forked_child() const noexcept {
     return forked_child_;
-  }                                  // this object was inherited through a fork
+  }  // this object was inherited through a fork
   void rejoin();                     // in a forked child without membership: join as a new member
   void abandon_for_test() noexcept;  // behave as if this process had been killed here; the object
                                      // is unusable after

@@ -15,7 +15,8 @@ namespace shoal::pool {
 namespace {
 
 constexpr int64_t kSpinNs = 40'000;  // CORE.md 6.1
-constexpr uint32_t kSpareSeats = 8;  // dead workers' seats stay taken until their claims are resolved
+// dead workers' seats stay taken until their claims are resolved
+constexpr uint32_t kSpareSeats = 8;
 
 uint64_t align8(uint64_t size) noexcept { return (size + 7) & ~7ull; }
 
@@ -67,7 +68,7 @@ ClientPool::~ClientPool() {
   member_.free(handle_);
 }
 
-// ---- Submitting -------------------------------------------------------------------------------------------------
+// ---- Submitting ---------------------------------------------------------------------------------
 
 uint64_t ClientPool::queued() const noexcept {
   return state_->ring_tail.load() - state_->ring_head.load();
@@ -104,7 +105,8 @@ Entry ClientPool::submit(const BatchParts& parts) {
   for (uint32_t i = 0; i < parts.units; ++i) {
     batch->unit_words()[i].store(queued, os::relaxed);  // order: relaxed; as above
   }
-  std::memcpy(static_cast<void*>(batch->argument_words()), parts.argument_words, 8ull * parts.units);
+  std::memcpy(static_cast<void*>(batch->argument_words()), parts.argument_words,
+              8ull * parts.units);
   if (parts.payload_size > 0) std::memcpy(batch->payload(), parts.payload, parts.payload_size);
   for (uint32_t i = 0; i < parts.attachment_count; ++i) {
     batch->attachment_handles()[i] = parts.attachments[i];
@@ -113,7 +115,8 @@ Entry ClientPool::submit(const BatchParts& parts) {
   SHOAL_KILL_POINT("pool.submit.written");
   in_flight_[slot] = {entry, batch, handle};
   ++in_flight_count_;
-  // COMMIT(pool.submit.table): killed before or after: the pool dies with its client, which owns the batch.
+  // COMMIT(pool.submit.table): killed before or after: the pool dies with its client, which owns
+  // the batch.
   state_->table[slot].store(table_word(entry, handle));
   SHOAL_KILL_POINT("pool.submit.table");
   push(entry);
@@ -123,14 +126,17 @@ Entry ClientPool::submit(const BatchParts& parts) {
 void ClientPool::push(Entry entry) noexcept {
   const uint64_t tail = state_->ring_tail.load();
   if (tail - state_->ring_head.load() >= kRingSlots) {
-    push_again_ = true;  // only duplicates after a death can fill the ring; tried again with the next news
+    // only duplicates after a death can fill the ring; tried again with the next news
+    push_again_ = true;
     return;
   }
   state_->ring[tail % kRingSlots].store(entry.value);
-  // COMMIT(pool.ring.push): killed before: nobody sees the batch; after: it runs, or dies with the client's workers.
+  // COMMIT(pool.ring.push): killed before: nobody sees the batch; after: it runs, or dies with the
+  // client's workers.
   state_->ring_tail.store(tail + 1);
   SHOAL_KILL_POINT("pool.ring.push");
-  // A spinner takes it, and wakes others if there is more. It gives up its place before its last look at the ring.
+  // A spinner takes it, and wakes others if there is more. It gives up its place before its last
+  // look at the ring.
   for (uint32_t i = 0; i < state_->spinner_limit; ++i) {
     if (state_->spinners[i].load() != 0) return;
   }
@@ -152,7 +158,7 @@ void ClientPool::push_again() noexcept {
   }
 }
 
-// ---- Outcomes ---------------------------------------------------------------------------------------------------
+// ---- Outcomes -----------------------------------------------------------------------------------
 
 void ClientPool::take_dirty(std::vector<uint32_t>& slots) {
   uint64_t summary = state_->dirty_summary.load() == 0 ? 0 : state_->dirty_summary.exchange(0);
@@ -181,7 +187,8 @@ bool ClientPool::entered_by_anyone(Entry entry) const noexcept {
 
 void ClientPool::retire(uint32_t slot) {
   InFlight& flight = in_flight_[slot];
-  state_->table[slot].store(0);  // seq_cst; pairs with the store of Seat.entered in WorkerSeat::enter
+  // seq_cst; pairs with the store of Seat.entered in WorkerSeat::enter
+  state_->table[slot].store(0);
   SHOAL_KILL_POINT("pool.retire.table");
   if (entered_by_anyone(flight.entry)) {
     retired_.push_back({flight.entry, flight.handle});
@@ -221,7 +228,8 @@ void ClientPool::free_result_block(Handle handle, Handle batch) noexcept {
     const uint64_t used = block->used.load();
     for (uint64_t at = 0; at + sizeof(ResultRecord) <= used;) {
       auto* record = reinterpret_cast<ResultRecord*>(block->records() + at);
-      if (record->extent() > used - at) break;  // scribbled over; the blocks stay until the session ends
+      // scribbled over; the blocks stay until the session ends
+      if (record->extent() > used - at) break;
       for (uint32_t i = 0; i < record->attachments; ++i) {
         member_.free_child(record->attachment_handles()[i], handle);
       }
@@ -252,14 +260,15 @@ bool ClientPool::request_stop(uint32_t slot, uint32_t unit, StopReason reason) n
     if ((serial & 1) != 0 && seat.running.load() == unit &&
         seat.entered.load() == in_flight_[slot].entry.value) {
       seat.stop_reason.store(static_cast<uint32_t>(reason));
-      seat.stop_serial.store(serial);  // a unit that has ended meanwhile has another serial: nothing happens
+      // a unit that has ended meanwhile has another serial: nothing happens
+      seat.stop_serial.store(serial);
     }
     return true;
   }
   return true;
 }
 
-// ---- Deaths -----------------------------------------------------------------------------------------------------
+// ---- Deaths -------------------------------------------------------------------------------------
 
 bool ClientPool::has_deaths() const noexcept { return state_->death_epoch.load() != seen_deaths_; }
 
@@ -278,12 +287,9 @@ bool ClientPool::resolve_deaths(const LostItem& lost) {
 void ClientPool::resolve_seat(Seat& seat, const LostItem& lost) {
   const Incarnation worker = life_worker(seat.life.load());
   const uint64_t serial = seat.serial.load();
-  Death death{seat.pid.load(),
-              seat.exit_status.load(),
-              static_cast<ExitKind>(seat.exit_kind.load()),
-              StopReason::none,
-              seat.peak_memory.load(),
-              seat.memory_limit.load() != 0};
+  Death death{
+      seat.pid.load(),  seat.exit_status.load(), static_cast<ExitKind>(seat.exit_kind.load()),
+      StopReason::none, seat.peak_memory.load(), seat.memory_limit.load() != 0};
   if ((serial & 1) != 0 && seat.stop_serial.load() == serial) {
     death.stopped = static_cast<StopReason>(seat.stop_reason.load());
   }
@@ -329,8 +335,8 @@ void ClientPool::resolve_pending(Seat& seat) {
        block = member_.arena().at<ResultBlock>(block)->next) {
     if (block == pending) return;  // it was chained
   }
-  // If it never became the batch's, its memory was reaped and may by now be another worker's block, on its way to the very
-  // same batch: the maker tells, since it is written before the owner word.
+  // If it never became the batch's, its memory was reaped and may by now be another worker's block,
+  // on its way to the very same batch: the maker tells, since it is written before the owner word.
   arena::Arena& arena = member_.arena();
   if (!arena.contains(pending, sizeof(ResultBlock)) ||
       arena.owner_word(pending).load() != arena::owner_block(batch_handle) ||
@@ -359,7 +365,8 @@ void ClientPool::resolve_unit(uint32_t slot, uint32_t index, const Death& death,
     unit.attempt += 1;
   } else {
     const bool timed_out = death.stopped == StopReason::timeout;
-    batch->result_words()[batch->first_item(index) + item].store(timed_out ? kTimedOutItem : kLostItem);
+    batch->result_words()[batch->first_item(index) + item].store(timed_out ? kTimedOutItem
+                                                                           : kLostItem);
     unit.progress += 1;
     unit.attempt = 0;
     if (unit.progress == items) unit.state = UnitState::done;
@@ -397,7 +404,7 @@ bool ClientPool::bury_workers_of_dead_agent() {
   return all_gone;
 }
 
-// ---- Waiting ----------------------------------------------------------------------------------------------------
+// ---- Waiting ------------------------------------------------------------------------------------
 
 os::Wake ClientPool::wait(uint32_t seen, int64_t deadline_ns, bool may_spin) noexcept {
   if (may_spin) {
@@ -425,7 +432,7 @@ void ClientPool::nudge() noexcept {
   if (work && work_bell_.has_sleepers()) work_bell_.ring_one();
 }
 
-// ---- Functions, definitions, the end ----------------------------------------------------------------------------
+// ---- Functions, definitions, the end ------------------------------------------------------------
 
 Handle ClientPool::store_function(const std::byte* bytes, uint64_t size) {
   const Handle handle = member_.allocate(sizeof(FunctionBlock) + size);

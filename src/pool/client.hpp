@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The client's side of a pool: submitting batches, learning of outcomes, resolving deaths, freeing memory.
+// The client's side of a pool: submitting batches, learning of outcomes, resolving deaths, freeing
+// memory.
 //
-// One ClientPool per pool, in the process that made it. Not thread safe: the caller holds one process-local lock around
-// every call except wait(), which may be called by many threads at once. Only wait() blocks. Nothing here knows Python.
-// If the client is killed, its bonded workers die too and all blocks below are reaped with it.
+// One ClientPool per pool, in the process that made it. Not thread safe: the caller holds one
+// process-local lock around every call except wait(), which may be called by many threads at once.
+// Only wait() blocks. Nothing here knows Python. If the client is killed, its bonded workers die
+// too and all blocks below are reaped with it.
 // Design: docs/design/pool.md
 #pragma once
 
@@ -54,7 +56,8 @@ class ClientPool {
 
   // ---- Submitting
   [[nodiscard]] bool has_room() const noexcept { return !free_slots_.empty(); }
-  // Copies the parts into one block and pushes it. Needs has_room(). Throws MemoryExhausted (nothing given away).
+  // Copies the parts into one block and pushes it. Needs has_room(). Throws MemoryExhausted
+  // (nothing given away).
   Entry submit(const BatchParts& parts);
   // Batches pushed and not yet popped by a worker.
   [[nodiscard]] uint64_t queued() const noexcept;
@@ -63,7 +66,9 @@ class ClientPool {
   // Takes the slots with news; each is handed to one caller only.
   void take_dirty(std::vector<uint32_t>& slots);
   [[nodiscard]] BatchHeader* batch(uint32_t slot) const noexcept { return in_flight_[slot].batch; }
-  [[nodiscard]] Handle batch_handle(uint32_t slot) const noexcept { return in_flight_[slot].handle; }
+  [[nodiscard]] Handle batch_handle(uint32_t slot) const noexcept {
+    return in_flight_[slot].handle;
+  }
   [[nodiscard]] bool anything_in_flight() const noexcept { return in_flight_count_ != 0; }
   // Makes take_dirty() hand out the slot: its outcomes changed here, not in a worker.
   void mark_dirty(uint32_t slot) noexcept;
@@ -84,13 +89,15 @@ class ClientPool {
     uint64_t peak_memory = 0;
     bool memory_limit = false;
   };
-  // Resolves what dead workers had claimed. The item that ran is queued again (retries left), or gets a special result
-  // word and `lost` is called for it; the unit's items after it are queued again; a cancelled unit is CANCELLED. Marks
-  // slots dirty and pushes what is queued. True when there was a death to resolve.
+  // Resolves what dead workers had claimed. The item that ran is queued again (retries left), or
+  // gets a special result word and `lost` is called for it; the unit's items after it are queued
+  // again; a cancelled unit is CANCELLED. Marks slots dirty and pushes what is queued. True when
+  // there was a death to resolve.
   using LostItem = std::function<void(uint32_t slot, uint32_t unit, uint32_t item, const Death&)>;
   bool resolve_deaths(const LostItem& lost);
   [[nodiscard]] bool has_deaths() const noexcept;
-  // The agent died: its workers die with it. Marks seats whose process is gone DEAD; true when none is left alive.
+  // The agent died: its workers die with it. Marks seats whose process is gone DEAD; true when none
+  // is left alive.
   bool bury_workers_of_dead_agent();
 
   // ---- Waiting for news. `seen` comes from listen(), taken before looking.
@@ -119,9 +126,9 @@ class ClientPool {
   };
 
   void push(Entry entry) noexcept;
-  // Nothing was heard for a while: a worker that was woken for a batch, spun for it or took it may be stopped (SIGSTOP), or
-  // run one unit for long before it could ask for help. One more sleeper looks around. A spinner that loses its place so
-  // only costs a ring too many.
+  // Nothing was heard for a while: a worker that was woken for a batch, spun for it or took it may
+  // be stopped (SIGSTOP), or run one unit for long before it could ask for help. One more sleeper
+  // looks around. A spinner that loses its place so only costs a ring too many.
   void nudge() noexcept;
   void push_again() noexcept;
   [[nodiscard]] bool entered_by_anyone(Entry entry) const noexcept;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Workers, agents and clients that die: only what ran is lost, all else is done once, nothing leaks. Workers are objects
-// that are abandoned, or forked children that are killed at each kill point of the pool.
+// Workers, agents and clients that die: only what ran is lost, all else is done once, nothing
+// leaks. Workers are objects that are abandoned, or forked children that are killed at each kill
+// point of the pool.
 #include "pool/test_pool.hpp"
 
 #include <csignal>
@@ -114,7 +115,8 @@ TEST(Death, APendingBlockOfAnotherIsLeftAlone) {
   ASSERT_NE(other->seat.enter_next(), nullptr);
   ASSERT_NE(victim->seat.enter_next(), nullptr);
   const Handle batch = pool.client->batch_handle(entry.slot());
-  // The victim's block was reaped, and allocated again by `other`, which has just given it to the batch.
+  // The victim's block was reaped, and allocated again by `other`, which has just given it to the
+  // batch.
   const Handle block = other->member->allocate(1000);
   auto* result = new (pool.session.arena->address(block)) ResultBlock{};
   result->magic = kResultMagic;
@@ -151,7 +153,7 @@ TEST(Death, CrashingStartsEndAPoolSoonerThanKilledOnes) {
   EXPECT_GT(starts_until_given_up(SIGKILL), 100);
 }
 
-// ---- Kill points ----------------------------------------------------------------------------------------------------------
+// ---- Kill points --------------------------------------------------------------------------------
 
 // Runs `life` in a child that dies at the nth pass of the point. True: it was killed there.
 bool dies_at(const std::string& name, unsigned nth, const std::function<void()>& life) {
@@ -160,7 +162,8 @@ bool dies_at(const std::string& name, unsigned nth, const std::function<void()>&
     life();
     return ::testing::Test::HasFailure() ? 1 : 0;
   });
-  EXPECT_TRUE(arena::killed(status) || arena::succeeded(status)) << name << " " << nth << " " << status;
+  EXPECT_TRUE(arena::killed(status) || arena::succeeded(status))
+      << name << " " << nth << " " << status;
   return arena::killed(status);
 }
 

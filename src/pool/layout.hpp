@@ -1,20 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a pool looks like in shared memory: its state, its workers' seats, its batches and its results.
+// What a pool looks like in shared memory: its state, its workers' seats, its batches and its
+// results.
 //
-// One *client* (the process that made the pool) submits batches and collects outcomes. *Workers* claim units and
-// publish results. One *agent* starts workers, and records how they died. Nobody else touches these structures.
+// One *client* (the process that made the pool) submits batches and collects outcomes. *Workers*
+// claim units and publish results. One *agent* starts workers, and records how they died. Nobody
+// else touches these structures.
 //
 // Words that carry the truth, and who writes them:
-//   1. Unit word (one per unit of a batch): QUEUED -> CLAIMED(worker) -> DONE or CANCELLED. The client writes the first
-//      QUEUED before the batch is reachable; QUEUED is left by compare-exchange only. CLAIMED(w) is left by w, or by the
-//      client once w is dead: one writer at a time. `progress` counts the items whose result words hold.
-//   2. Seat.life: who sits there. EMPTY -> STARTING -> READY (worker) -> DEAD (agent, after wait4) -> EMPTY (client,
-//      after it has resolved what the dead worker had claimed).
-//   3. table[slot]: {generation, block} of the batch that the slot names. A worker may touch a batch only while its
-//      Seat.entered names the entry *and* it has seen the table agree after writing it; the client frees a batch only
-//      after it has emptied the table word and then seen no seat that names the entry (both sides seq_cst).
-// Ring, dirty bits, hints and bells only say where to look: after a death the client rebuilds them from the above.
+//   1. Unit word (one per unit of a batch): QUEUED -> CLAIMED(worker) -> DONE or CANCELLED. The
+//      client writes the first QUEUED before the batch is reachable; QUEUED is left by
+//      compare-exchange only. CLAIMED(w) is left by w, or by the client once w is dead: one writer
+//      at a time. `progress` counts the items whose result words hold.
+//   2. Seat.life: who sits there. EMPTY -> STARTING -> READY (worker) -> DEAD (agent, after wait4)
+//      -> EMPTY (client, after it has resolved what the dead worker had claimed).
+//   3. table[slot]: {generation, block} of the batch that the slot names. A worker may touch a
+//      batch only while its Seat.entered names the entry *and* it has seen the table agree after
+//      writing it; the client frees a batch only after it has emptied the table word and then seen
+//      no seat that names the entry (both sides seq_cst).
+// Ring, dirty bits, hints and bells only say where to look: after a death the client rebuilds them
+// from the above.
 //
 // Design: docs/design/pool.md
 #pragma once
@@ -33,29 +38,33 @@ using arena::Incarnation;
 inline constexpr uint64_t kPoolMagic = 0x31306c6f6f706873;    // "shpool01"
 inline constexpr uint64_t kBatchMagic = 0x3130687462687368;   // "hshbth01", in each BatchHeader
 inline constexpr uint64_t kResultMagic = 0x3130736572687368;  // in each ResultBlock
-inline constexpr uint32_t kBatchSlots = 4096;                 // batches in flight at once; more wait in the client
-inline constexpr uint32_t kRingSlots = 2 * kBatchSlots;       // room to push everything again after a death
+// batches in flight at once; more wait in the client
+inline constexpr uint32_t kBatchSlots = 4096;
+// room to push everything again after a death
+inline constexpr uint32_t kRingSlots = 2 * kBatchSlots;
 inline constexpr uint32_t kDirtyWords = kBatchSlots / 64;
 inline constexpr uint32_t kSpinners = 8;
 inline constexpr uint32_t kMaxSeats = 1024;
-// Failed starts in a row, weighted, before a pool gives up: three that failed on their own (an initializer that raises,
-// exits or crashes), or some hundreds that were killed from outside, fewer the longer they lasted (three of 10 seconds).
+// Failed starts in a row, weighted, before a pool gives up: three that failed on their own (an
+// initializer that raises, exits or crashes), or some hundreds that were killed from outside, fewer
+// the longer they lasted (three of 10 seconds).
 inline constexpr uint32_t kStartPatience = 300;
 inline constexpr uint32_t kFailedStart = 100;
 inline constexpr uint32_t kKilledStart = 1;
 inline constexpr int64_t kKilledStartNs = 100'000'000;  // +1 for each
 
-// ---- Unit word ------------------------------------------------------------------------------------------------
+// ---- Unit word ----------------------------------------------------------------------------------
 //   63..38 progress: items of the unit whose results are published
 //   37..8  incarnation of the claiming worker (0 unless CLAIMED)
 //    7..3  attempt: 0 at first, +1 for each retry
 //    2..0  state
 enum class UnitState : uint64_t {
-  none = 0,       // not yet written; never seen by a worker
-  queued = 1,     // anyone may claim it
-  claimed = 2,    // a worker runs it
-  done = 3,       // all results published
-  cancelled = 4,  // withdrawn before it ran, or stopped by a cancel; items from `progress` on have no result
+  none = 0,     // not yet written; never seen by a worker
+  queued = 1,   // anyone may claim it
+  claimed = 2,  // a worker runs it
+  done = 3,     // all results published
+  // withdrawn before it ran, or stopped by a cancel; items from `progress` on have no result
+  cancelled = 4,
 };
 inline constexpr uint32_t kMaxAttempts = 31;
 inline constexpr uint32_t kMaxItemsPerUnit = (1u << 26) - 1;
@@ -77,7 +86,7 @@ struct Unit {
   [[nodiscard]] constexpr bool final() const noexcept { return state >= UnitState::done; }
 };
 
-// ---- Entry: a batch's name in the ring, in Seat.entered and (its generation) in the table -----------------------
+// ---- Entry: a batch's name in the ring, in Seat.entered and (its generation) in the table -------
 //   63..12 generation, never 0    11..0 slot
 struct Entry {
   uint64_t value = 0;  // 0 = none
@@ -94,12 +103,14 @@ struct Entry {
 inline constexpr uint64_t table_word(Entry entry, Handle block) noexcept {
   return entry.generation() << 34 | block >> 6;
 }
-inline constexpr Handle table_block(uint64_t word) noexcept { return (word & ((1ull << 34) - 1)) << 6; }
+inline constexpr Handle table_block(uint64_t word) noexcept {
+  return (word & ((1ull << 34) - 1)) << 6;
+}
 inline constexpr bool table_matches(uint64_t word, Entry entry) noexcept {
   return word != 0 && word >> 34 == (entry.generation() & 0x3fffffff);
 }
 
-// ---- Batch: one block, written whole by the client before it is reachable --------------------------------------
+// ---- Batch: one block, written whole by the client before it is reachable -----------------------
 // [BatchHeader][unit words][argument words][result words][attachment handles][payload]
 enum BatchFlags : uint32_t {
   kCallUnits = 1,    // each unit's value is (args, kwargs) or (function, args, kwargs)
@@ -111,16 +122,17 @@ enum BatchFlags : uint32_t {
 
 struct BatchHeader {
   uint64_t magic;
-  uint64_t entry;           // Entry.value under which it was submitted
+  uint64_t entry;  // Entry.value under which it was submitted
   uint32_t units;
   uint32_t items;           // over all units
   uint32_t items_per_unit;  // the last unit may have fewer
   uint32_t flags;           // BatchFlags
   uint64_t function;        // the pool's number for the function; 0 with kOwnFunction
-  Handle function_block;    // its encoding, a FunctionBlock; the client keeps it while the batch lives
-  uint32_t definitions;     // a worker must have applied this many entries of the definitions log
-  uint32_t retries;         // how often a unit lost to a death is queued again
-  int64_t timeout_ns;       // time limit of a unit once it runs; 0 = none
+  // its encoding, a FunctionBlock; the client keeps it while the batch lives
+  Handle function_block;
+  uint32_t definitions;  // a worker must have applied this many entries of the definitions log
+  uint32_t retries;      // how often a unit lost to a death is queued again
+  int64_t timeout_ns;    // time limit of a unit once it runs; 0 = none
   uint64_t payload_size;
   uint64_t payload_offset;      // from the header
   uint64_t attachments_offset;  // from the header
@@ -151,22 +163,25 @@ static_assert(sizeof(BatchHeader) == 128);
 // Argument and result words: the codec's inline words (low three bits not 0), or
 //   argument: payload offset << 3;  result: arena offset of a ResultRecord << 3.
 // Result words that stand for an item without a result:
-inline constexpr uint64_t kLostItem = 0;           // its worker died; the client told so when it found out
+// its worker died; the client told so when it found out
+inline constexpr uint64_t kLostItem = 0;
 inline constexpr uint64_t kTimedOutItem = 1 << 3;  // its time limit ran out
 inline constexpr uint64_t kLastSpecialItem = kTimedOutItem;
 inline constexpr bool word_is_offset(uint64_t word) noexcept { return (word & 7) == 0; }
 inline constexpr uint64_t offset_word(uint64_t offset) noexcept { return offset << 3; }
 inline constexpr uint64_t word_offset(uint64_t word) noexcept { return word >> 3; }
 
-// ---- Results: blocks that a worker chains to the batch; records in them -----------------------------------------
-// Invariant: records[0, used) are whole. A record's attachments are owned BLOCK(this block) or have been taken.
+// ---- Results: blocks that a worker chains to the batch; records in them -------------------------
+// Invariant: records[0, used) are whole. A record's attachments are owned BLOCK(this block) or have
+// been taken.
 struct ResultBlock {
   uint64_t magic;
-  Handle next;                  // older block of the same batch, 0 = last
-  os::Atomic<uint64_t> used;    // bytes of records
-  uint64_t capacity;            // bytes after this header
-  uint64_t has_attachments;     // some record has; else freeing need not walk the records
-  uint64_t maker;               // incarnation of the worker that chains it; written before the block is the batch's
+  Handle next;                // older block of the same batch, 0 = last
+  os::Atomic<uint64_t> used;  // bytes of records
+  uint64_t capacity;          // bytes after this header
+  uint64_t has_attachments;   // some record has; else freeing need not walk the records
+  // incarnation of the worker that chains it; written before the block is the batch's
+  uint64_t maker;
   uint64_t padding[2];
   std::byte* records() noexcept { return reinterpret_cast<std::byte*>(this + 1); }
 };
@@ -174,12 +189,15 @@ static_assert(sizeof(ResultBlock) == 64);
 
 enum RecordFlags : uint32_t { kRecordError = 1 };
 
-struct ResultRecord {  // followed by the attachment handles, then the encoded value; sized in steps of 8
+// followed by the attachment handles, then the encoded value; sized in steps of 8
+struct ResultRecord {
   uint32_t attachments;
   uint32_t flags;
   uint64_t size;  // bytes of the encoded value
   Handle* attachment_handles() noexcept { return reinterpret_cast<Handle*>(this + 1); }
-  std::byte* value() noexcept { return reinterpret_cast<std::byte*>(attachment_handles() + attachments); }
+  std::byte* value() noexcept {
+    return reinterpret_cast<std::byte*>(attachment_handles() + attachments);
+  }
   [[nodiscard]] uint64_t extent() const noexcept {
     return sizeof(ResultRecord) + 8ull * attachments + ((size + 7) & ~7ull);
   }
@@ -201,7 +219,7 @@ struct DefinitionBlock {
   std::byte* bytes() noexcept { return reinterpret_cast<std::byte*>(this + 1); }
 };
 
-// ---- Seat: one worker's record ----------------------------------------------------------------------------------
+// ---- Seat: one worker's record ------------------------------------------------------------------
 enum class Life : uint64_t { empty = 0, starting = 1, ready = 2, dead = 3 };
 inline constexpr uint64_t life_word(Life life, Incarnation worker) noexcept {
   return static_cast<uint64_t>(life) | uint64_t{worker} << 8;
@@ -215,68 +233,73 @@ enum class StopReason : uint32_t { none = 0, timeout = 1, cancel = 2 };
 enum class ExitKind : uint32_t { unknown = 0, planned = 1, initializer_failed = 2 };
 
 struct alignas(128) Seat {
-  os::Atomic<uint64_t> life;          // Life, incarnation
-  os::Atomic<uint64_t> entered;       // Entry whose memory this worker may touch
-  os::Atomic<uint64_t> pending;       // ResultBlock being chained to the entered batch
-  os::Atomic<uint64_t> serial;        // counts the units this worker has begun; odd while one runs
-  os::Atomic<uint64_t> running;       // unit index in the entered batch, valid while serial is odd
-  os::Atomic<int64_t> started_ns;     // when it began (timed or long units only)
-  os::Atomic<int64_t> deadline_ns;    // 0 = none
-  os::Atomic<uint64_t> stop_serial;   // the agent or client wants the unit with this serial stopped
-  os::Atomic<uint32_t> stop_reason;   // StopReason
+  os::Atomic<uint64_t> life;         // Life, incarnation
+  os::Atomic<uint64_t> entered;      // Entry whose memory this worker may touch
+  os::Atomic<uint64_t> pending;      // ResultBlock being chained to the entered batch
+  os::Atomic<uint64_t> serial;       // counts the units this worker has begun; odd while one runs
+  os::Atomic<uint64_t> running;      // unit index in the entered batch, valid while serial is odd
+  os::Atomic<int64_t> started_ns;    // when it began (timed or long units only)
+  os::Atomic<int64_t> deadline_ns;   // 0 = none
+  os::Atomic<uint64_t> stop_serial;  // the agent or client wants the unit with this serial stopped
+  os::Atomic<uint32_t> stop_reason;  // StopReason
   os::Atomic<uint32_t> pid;
-  os::Atomic<uint32_t> exit_status;   // as wait4 gives it; valid when DEAD
-  os::Atomic<uint32_t> exit_kind;     // ExitKind, written by the worker before it leaves on its own
-  os::Atomic<uint64_t> peak_memory;   // bytes, ru_maxrss; valid when DEAD
-  os::Atomic<uint32_t> memory_limit;  // 1: a memory limit killed a process of this cgroup at that time
+  os::Atomic<uint32_t> exit_status;  // as wait4 gives it; valid when DEAD
+  os::Atomic<uint32_t> exit_kind;    // ExitKind, written by the worker before it leaves on its own
+  os::Atomic<uint64_t> peak_memory;  // bytes, ru_maxrss; valid when DEAD
+  // 1: a memory limit killed a process of this cgroup at that time
+  os::Atomic<uint32_t> memory_limit;
   os::Atomic<uint32_t> rank;          // 0, 1, ...: stable while the pool lives
   os::Atomic<int64_t> stop_since_ns;  // the agent's: when it first interrupted stop_serial
   os::Atomic<uint64_t> spare;
 
-  // Counters, written by this worker alone with plain loads and stores (trace/record.hpp says what each means).
+  // Counters, written by this worker alone with plain loads and stores (trace/record.hpp says what
+  // each means).
   alignas(128) os::Atomic<uint64_t> units_done;
   os::Atomic<uint64_t> items_done;
-  os::Atomic<uint64_t> busy_ticks;    // running user code
+  os::Atomic<uint64_t> busy_ticks;  // running user code
   os::Atomic<uint64_t> decode_ticks;
   os::Atomic<uint64_t> encode_ticks;
-  os::Atomic<uint64_t> wait_ticks;    // waiting for work
+  os::Atomic<uint64_t> wait_ticks;  // waiting for work
   os::Atomic<uint64_t> bytes_in;
   os::Atomic<uint64_t> bytes_out;
   os::Atomic<uint64_t> batches;
-  os::Atomic<uint64_t> steals;        // units taken from another worker's batch
-  os::Atomic<uint64_t> sleeps;        // waits that went to the kernel
+  os::Atomic<uint64_t> steals;  // units taken from another worker's batch
+  os::Atomic<uint64_t> sleeps;  // waits that went to the kernel
   os::Atomic<uint64_t> errors;
   uint64_t reserved[4];
 };
 static_assert(sizeof(Seat) == 256);
 
-// ---- Pool state -------------------------------------------------------------------------------------------------
+// ---- Pool state ---------------------------------------------------------------------------------
 enum class Phase : uint32_t { running = 0, draining = 1, stopping = 2 };
 
 struct PoolState {
   uint64_t magic;
   uint32_t client;  // incarnation
   uint32_t seats;
-  os::Atomic<uint32_t> target;           // workers wanted
-  os::Atomic<uint32_t> phase;            // Phase; draining: leave when the ring is empty; stopping: leave now
-  os::Atomic<uint32_t> death_epoch;      // +1 per recorded death
-  os::Atomic<uint32_t> failed_starts;    // weight of failed starts in a row
-  os::Atomic<uint64_t> failure;          // FunctionBlock with the encoded error of the last one
-  os::Atomic<uint64_t> startup;          // FunctionBlock: what a worker needs to start (initializer ...)
-  os::Atomic<uint64_t> definitions;      // first DefinitionBlock
+  os::Atomic<uint32_t> target;  // workers wanted
+  // Phase; draining: leave when the ring is empty; stopping: leave now
+  os::Atomic<uint32_t> phase;
+  os::Atomic<uint32_t> death_epoch;    // +1 per recorded death
+  os::Atomic<uint32_t> failed_starts;  // weight of failed starts in a row
+  os::Atomic<uint64_t> failure;        // FunctionBlock with the encoded error of the last one
+  // FunctionBlock: what a worker needs to start (initializer ...)
+  os::Atomic<uint64_t> startup;
+  os::Atomic<uint64_t> definitions;  // first DefinitionBlock
   os::Atomic<uint32_t> definition_count;
-  os::Atomic<uint32_t> units_per_worker; // maxtasksperchild; 0 = no limit
-  os::Atomic<int64_t> agent_wakes_ns;    // when the agent will look at deadlines next
-  os::Atomic<int64_t> grace_ns;          // between interrupting a unit and killing its worker
+  os::Atomic<uint32_t> units_per_worker;  // maxtasksperchild; 0 = no limit
+  os::Atomic<int64_t> agent_wakes_ns;     // when the agent will look at deadlines next
+  os::Atomic<int64_t> grace_ns;           // between interrupting a unit and killing its worker
   uint64_t spare[2];
 
   alignas(128) os::Atomic<uint64_t> ring_tail;  // client
   alignas(128) os::Atomic<uint64_t> ring_head;  // workers
   alignas(128) os::Atomic<uint32_t> work_bell;  // sequence << 1 | somebody sleeps
-  os::Atomic<uint32_t> spinners[kSpinners];     // incarnation of a worker that spins for work, 0 = free
+  // incarnation of a worker that spins for work, 0 = free
+  os::Atomic<uint32_t> spinners[kSpinners];
   uint32_t spinner_limit;
-  alignas(128) os::Atomic<uint32_t> done_bell;  // sequence << 1 | somebody sleeps
-  os::Atomic<uint64_t> dirty_summary;           // bit i: dirty[i] may be non-zero
+  alignas(128) os::Atomic<uint32_t> done_bell;           // sequence << 1 | somebody sleeps
+  os::Atomic<uint64_t> dirty_summary;                    // bit i: dirty[i] may be non-zero
   alignas(128) os::Atomic<uint64_t> dirty[kDirtyWords];  // bit = slot with news for the client
   os::Atomic<uint64_t> table[kBatchSlots];
   os::Atomic<uint64_t> ring[kRingSlots];

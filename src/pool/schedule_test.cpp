@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Batches, claims and stealing without any death: every unit is run once, and its memory lives as long as somebody may
-// touch it.
+// Batches, claims and stealing without any death: every unit is run once, and its memory lives as
+// long as somebody may touch it.
 #include "pool/test_pool.hpp"
 
 #include <thread>
@@ -161,7 +161,7 @@ TEST(Schedule, ATimeLimitGivesOrders) {
   pool.expect_clean_end();
 }
 
-// ---- Doorbells ----------------------------------------------------------------------------------------------------------
+// ---- Doorbells ----------------------------------------------------------------------------------
 
 TEST(Doorbell, NoWakeUpIsLost) {
   os::Atomic<uint32_t> words[2]{};

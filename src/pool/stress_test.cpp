@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The whole conversation between threads of one process: a client, workers with members of their own, and the agent's part.
-// Workers die at random at random places: their thread just ends, as a killed process would. Fit for ThreadSanitizer.
+// The whole conversation between threads of one process: a client, workers with members of their
+// own, and the agent's part. Workers die at random at random places: their thread just ends, as a
+// killed process would. Fit for ThreadSanitizer.
 #include "pool/test_pool.hpp"
 
 #include <cstdlib>
@@ -13,7 +14,8 @@ namespace {
 
 uint64_t seed() {
   const char* text = std::getenv("SHOAL_TEST_SEED");
-  const uint64_t value = text != nullptr ? std::strtoull(text, nullptr, 10) : std::random_device{}();
+  const uint64_t value =
+      text != nullptr ? std::strtoull(text, nullptr, 10) : std::random_device{}();
   std::printf("SHOAL_TEST_SEED=%llu\n", static_cast<unsigned long long>(value));
   return value;
 }
@@ -78,8 +80,10 @@ class Storm {
 
   void run(uint32_t batches) {
     for (uint32_t sent = 0; sent < batches;) {
-      for (uint32_t burst = static_cast<uint32_t>(random_() % 8); burst > 0 && sent < batches; --burst, ++sent) {
-        pool_.submit(static_cast<uint32_t>(random_() % 20 + 1), random_() % 3 == 0 ? 3 : 1, random_() % 2 != 0 ? 2 : 0);
+      for (uint32_t burst = static_cast<uint32_t>(random_() % 8); burst > 0 && sent < batches;
+           --burst, ++sent) {
+        pool_.submit(static_cast<uint32_t>(random_() % 20 + 1), random_() % 3 == 0 ? 3 : 1,
+                     random_() % 2 != 0 ? 2 : 0);
       }
       turn();
     }
@@ -88,7 +92,8 @@ class Storm {
     threads_.clear();
     pool_.expect_everything_done();
     pool_.expect_clean_end();
-    std::printf("%llu items, %llu lost, %u deaths\n", static_cast<unsigned long long>(pool_.submitted),
+    std::printf("%llu items, %llu lost, %u deaths\n",
+                static_cast<unsigned long long>(pool_.submitted),
                 static_cast<unsigned long long>(pool_.lost), deaths_);
   }
 
@@ -98,7 +103,8 @@ class Storm {
   void turn() {
     const uint32_t seen = pool_.client->listen();
     bury_and_hire();
-    if (!pool_.collect()) pool_.client->wait(seen, os::monotonic_ns() + 2'000'000, random_() % 2 != 0);
+    if (!pool_.collect())
+      pool_.client->wait(seen, os::monotonic_ns() + 2'000'000, random_() % 2 != 0);
   }
 
   void bury_and_hire() {

@@ -12,10 +12,11 @@ namespace shoal::pool {
 namespace {
 
 constexpr int64_t kRepeatNs = 100'000'000;  // TRAPS.md 7: a swallowed interrupt is sent again
-constexpr int64_t kLookNs = 20'000'000;     // how often a stop request of the client is looked for while one is open
+// how often a stop request of the client is looked for while one is open
+constexpr int64_t kLookNs = 20'000'000;
 
-// A start that was killed from outside says little about the next one, unless it had run for long: the memory that an
-// initializer asks for may be what kills it.
+// A start that was killed from outside says little about the next one, unless it had run for long:
+// the memory that an initializer asks for may be what kills it.
 uint32_t weight_of_failed_start(uint32_t status, int64_t lasted_ns) noexcept {
   const uint32_t number = status & 0x7f;  // WTERMSIG
   if (number != SIGKILL && number != SIGTERM) return kFailedStart;
@@ -54,7 +55,8 @@ int Supervisor::take_seat() noexcept {
     *rank = 1;
     ladders_[i] = {};
     seated_ns_[i] = os::monotonic_ns();
-    // COMMIT(pool.seat.taken): killed before: empty; after: the client finds no process for it and buries it.
+    // COMMIT(pool.seat.taken): killed before: empty; after: the client finds no process for it and
+    // buries it.
     seat->life.store(life_word(Life::starting, 0));
     SHOAL_KILL_POINT("pool.seat.taken");
     return static_cast<int>(i);
@@ -62,7 +64,9 @@ int Supervisor::take_seat() noexcept {
   return -1;
 }
 
-void Supervisor::set_pid(uint32_t seat, uint32_t pid) noexcept { state_->seat(seat)->pid.store(pid); }
+void Supervisor::set_pid(uint32_t seat, uint32_t pid) noexcept {
+  state_->seat(seat)->pid.store(pid);
+}
 
 void Supervisor::free_seat(uint32_t seat) noexcept {
   ranks_[state_->seat(seat)->rank.load()] = 0;
@@ -82,13 +86,15 @@ void Supervisor::record_exit(uint32_t index, const Exit& exit) {
   seat.peak_memory.store(exit.peak_memory);
   seat.memory_limit.store(exit.memory_limit ? 1 : 0);
   if (life_of(seat.life.load()) == Life::starting) {
-    state_->failed_starts.fetch_add(weight_of_failed_start(exit.status, os::monotonic_ns() - seated_ns_[index]));
+    state_->failed_starts.fetch_add(
+        weight_of_failed_start(exit.status, os::monotonic_ns() - seated_ns_[index]));
   }
   for (os::Atomic<uint32_t>& place : state_->spinners) {
     uint32_t holder = worker;
     if (worker != 0) place.compare_exchange(holder, 0);
   }
-  // COMMIT(pool.seat.dead): killed before: the client buries the worker with its agent; after: it resolves the claims.
+  // COMMIT(pool.seat.dead): killed before: the client buries the worker with its agent; after: it
+  // resolves the claims.
   seat.life.store(life_word(Life::dead, worker));
   SHOAL_KILL_POINT("pool.seat.dead");
   state_->death_epoch.fetch_add(1);
@@ -103,7 +109,8 @@ std::vector<Supervisor::Order> Supervisor::orders(int64_t now_ns) {
   for (uint32_t i = 0; i < state_->seats; ++i) {
     Seat& seat = *state_->seat(i);
     if (life_of(seat.life.load()) != Life::ready) continue;
-    // order: acquire; pairs with the release in WorkerSeat::begin_unit; the deadline belongs to this serial or a later one
+    // order: acquire; pairs with the release in WorkerSeat::begin_unit; the deadline belongs to
+    // this serial or a later one
     const uint64_t serial = seat.serial.load(os::acquire);
     if ((serial & 1) == 0) continue;
     const int64_t deadline = seat.deadline_ns.load();

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The agent's side of a pool: seating workers, recording their deaths, stopping units that must stop.
+// The agent's side of a pool: seating workers, recording their deaths, stopping units that must
+// stop.
 //
-// One Supervisor per pool, in the agent process, used by its only thread. Never blocks. It starts no process itself: the
-// agent forks, and tells what became of it.
+// One Supervisor per pool, in the agent process, used by its only thread. Never blocks. It starts
+// no process itself: the agent forks, and tells what became of it.
 //
-// If the agent is killed its workers die with it (PDEATHSIG); the client buries them and starts another agent. A death that
-// the agent has reaped but not recorded is found by the client in the same way.
+// If the agent is killed its workers die with it (PDEATHSIG); the client buries them and starts
+// another agent. A death that the agent has reaped but not recorded is found by the client in the
+// same way.
 // Design: docs/design/pool.md
 #pragma once
 
@@ -27,7 +29,8 @@ class Supervisor {
   // Workers that are starting or at work.
   [[nodiscard]] uint32_t seated() const noexcept;
 
-  // An empty seat, now STARTING, for the worker about to be forked; -1 when none is free (deaths not yet resolved).
+  // An empty seat, now STARTING, for the worker about to be forked; -1 when none is free (deaths
+  // not yet resolved).
   int take_seat() noexcept;
   void set_pid(uint32_t seat, uint32_t pid) noexcept;
   // The fork failed.
@@ -46,10 +49,11 @@ class Supervisor {
     uint32_t pid;
     bool kill;  // else interrupt
   };
-  // What has to be done now to units that are over their limit or cancelled. Interrupts first, again every 100 ms, then
-  // kills after the grace period.
+  // What has to be done now to units that are over their limit or cancelled. Interrupts first,
+  // again every 100 ms, then kills after the grace period.
   std::vector<Order> orders(int64_t now_ns);
-  // When orders() will have something to say next; < 0 never. Workers that set an earlier limit ring the agent.
+  // When orders() will have something to say next; < 0 never. Workers that set an earlier limit
+  // ring the agent.
   [[nodiscard]] int64_t next_wake_ns(int64_t now_ns) noexcept;
 
  private:
@@ -63,7 +67,7 @@ class Supervisor {
   arena::Member& member_;
   PoolState* state_;
   std::vector<Ladder> ladders_;
-  std::vector<uint8_t> ranks_;  // ranks in use
+  std::vector<uint8_t> ranks_;      // ranks in use
   std::vector<int64_t> seated_ns_;  // when the seat's worker was about to be forked
 };
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// TestPool: a pool whose client, agent and workers are objects of one process (or of forked children), for tests.
-// A test's arguments and results are inline words: word_of(value); the result of `value` is word_of(2 * value), or a record
-// of that number for every third value, with an attachment for every sixth.
+// TestPool: a pool whose client, agent and workers are objects of one process (or of forked
+// children), for tests. A test's arguments and results are inline words: word_of(value); the result
+// of `value` is word_of(2 * value), or a record of that number for every third value, with an
+// attachment for every sixth.
 #pragma once
 
 #include <cstring>
@@ -23,7 +24,9 @@ inline uint64_t value_of(uint64_t word) { return word >> 3; }
 // A worker in this process: member and seat. Dies by abandon().
 struct TestWorker {
   TestWorker(arena::TestSession& session, Handle pool, int seat_index)
-      : index(static_cast<uint32_t>(seat_index)), member(session.join()), seat(*member, pool, index) {
+      : index(static_cast<uint32_t>(seat_index)),
+        member(session.join()),
+        seat(*member, pool, index) {
     seat.ready();
   }
   void abandon() { member->abandon_for_test(); }
@@ -35,14 +38,14 @@ struct TestWorker {
 
 // Publishes what a test's task gives for one item.
 inline void publish(WorkerSeat& seat, const WorkerSeat::Claim& claim, uint32_t item, bool last) {
-  const uint64_t value =
-      value_of(seat.batch()->argument_words()[claim.unit].load()) + (seat.batch()->items_per_unit > 1 ? item : 0);
+  const uint64_t value = value_of(seat.batch()->argument_words()[claim.unit].load()) +
+                         (seat.batch()->items_per_unit > 1 ? item : 0);
   uint64_t word = word_of(2 * value);
   if (value % 3 == 0) {
     const uint64_t number = 2 * value;
     Handle attachment = value % 6 == 0 ? seat.member().allocate(100) : 0;
-    word = seat.write_record(reinterpret_cast<const std::byte*>(&number), sizeof number, &attachment,
-                             attachment != 0 ? 1 : 0, 0);
+    word = seat.write_record(reinterpret_cast<const std::byte*>(&number), sizeof number,
+                             &attachment, attachment != 0 ? 1 : 0, 0);
   }
   seat.publish_item(claim, item, word, last);
 }
@@ -72,7 +75,8 @@ inline int run_all(WorkerSeat& seat) {
 class TestPool {
  public:
   explicit TestPool(PoolOptions options = {4, 0, 1'000'000, 0})
-      : agent_member(session.join()), client(std::make_unique<ClientPool>(*session.me, options)),
+      : agent_member(session.join()),
+        client(std::make_unique<ClientPool>(*session.me, options)),
         agent(*agent_member, client->handle()) {}
 
   std::unique_ptr<TestWorker> hire() {
@@ -85,10 +89,11 @@ class TestPool {
     resolve();
   }
   bool resolve() {
-    return client->resolve_deaths([this](uint32_t slot, uint32_t unit, uint32_t item, const ClientPool::Death&) {
-      ++losses[client->batch(slot)->argument_words()[unit].load() + 8 * item];
-      ++lost;
-    });
+    return client->resolve_deaths(
+        [this](uint32_t slot, uint32_t unit, uint32_t item, const ClientPool::Death&) {
+          ++losses[client->batch(slot)->argument_words()[unit].load() + 8 * item];
+          ++lost;
+        });
   }
 
   Entry submit(uint32_t units, uint32_t items_per_unit = 1, uint32_t retries = 0) {
@@ -107,7 +112,8 @@ class TestPool {
     return client->submit(parts);
   }
 
-  // Reads all batches that have ended, checks each outcome, frees them. Returns whether all have ended.
+  // Reads all batches that have ended, checks each outcome, frees them. Returns whether all have
+  // ended.
   bool collect() {
     std::vector<uint32_t> slots;
     client->take_dirty(slots);
@@ -165,7 +171,8 @@ class TestPool {
     ++results;
     uint64_t number = value_of(word);
     if (word_is_offset(word)) {
-      std::memcpy(&number, session.arena->at<ResultRecord>(word_offset(word))->value(), sizeof number);
+      std::memcpy(&number, session.arena->at<ResultRecord>(word_offset(word))->value(),
+                  sizeof number);
     }
     EXPECT_EQ(number, 2 * value);
   }

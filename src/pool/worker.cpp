@@ -13,9 +13,11 @@ namespace shoal::pool {
 
 namespace {
 
-constexpr int64_t kSpinNs = 30'000;         // CORE.md 6.1: 20 to 50 us, with yields
-constexpr int64_t kTellNs = 100'000;        // results are made known at least this often while a batch runs
-constexpr int64_t kHelpNs = 50'000;         // a batch that runs longer than this may be shared with sleepers
+constexpr int64_t kSpinNs = 30'000;  // CORE.md 6.1: 20 to 50 us, with yields
+// results are made known at least this often while a batch runs
+constexpr int64_t kTellNs = 100'000;
+// a batch that runs longer than this may be shared with sleepers
+constexpr int64_t kHelpNs = 50'000;
 constexpr uint64_t kSmallBlock = 8 * 1024;  // result blocks of small records
 
 uint64_t to_ticks(int64_t ns) noexcept {
@@ -40,7 +42,8 @@ WorkerSeat::WorkerSeat(arena::Member& member, Handle pool, uint32_t seat)
       tell_ticks_(to_ticks(kTellNs)),
       help_ticks_(to_ticks(kHelpNs)) {
   seat_->pid.store(static_cast<uint32_t>(os::own_pid()));
-  // COMMIT(pool.seat.starting): killed before: the agent knows the child by its pid only; after: by its incarnation too.
+  // COMMIT(pool.seat.starting): killed before: the agent knows the child by its pid only; after: by
+  // its incarnation too.
   seat_->life.store(life_word(Life::starting, member_.incarnation()));
   SHOAL_KILL_POINT("pool.seat.starting");
 }
@@ -56,7 +59,7 @@ bool WorkerSeat::should_leave() const noexcept {
   return static_cast<Phase>(pool_->phase.load()) == Phase::stopping;
 }
 
-// ---- Waiting ----------------------------------------------------------------------------------------------------
+// ---- Waiting ------------------------------------------------------------------------------------
 
 bool WorkerSeat::may_have_work() const noexcept {
   return pool_->ring_head.load() != pool_->ring_tail.load() ||
@@ -66,7 +69,8 @@ bool WorkerSeat::may_have_work() const noexcept {
 int WorkerSeat::take_spinner_place() noexcept {
   for (uint32_t i = 0; i < pool_->spinner_limit; ++i) {
     uint32_t holder = pool_->spinners[i].load();
-    // A place whose holder died is free: incarnations are never used again, and the agent clears the dead one's.
+    // A place whose holder died is free: incarnations are never used again, and the agent clears
+    // the dead one's.
     if (holder == 0 && pool_->spinners[i].compare_exchange(holder, member_.incarnation())) {
       SHOAL_KILL_POINT("pool.spin.place");
       return static_cast<int>(i);
@@ -81,15 +85,15 @@ bool WorkerSeat::spin(uint32_t place) noexcept {
   for (uint32_t i = 1; !(found = may_have_work()) && os::ticks() < end; ++i) {
     i % 16 == 0 ? sync::yield_processor() : os::cpu_relax();
   }
-  pool_->spinners[place].store(0);  // before the last look: a client that saw the spinner rang nobody
+  // before the last look: a client that saw the spinner rang nobody
+  pool_->spinners[place].store(0);
   return found || may_have_work();
 }
 
 WorkerSeat::Wait WorkerSeat::wait() noexcept {
   const uint64_t begin = os::ticks();
   Wait result = Wait::work;
-  if (const int place = take_spinner_place();
-      place < 0 || !spin(static_cast<uint32_t>(place))) {
+  if (const int place = take_spinner_place(); place < 0 || !spin(static_cast<uint32_t>(place))) {
     const uint32_t seen = work_bell_.listen();
     if (!may_have_work()) {
       add(seat_->sleeps, 1);
@@ -97,7 +101,8 @@ WorkerSeat::Wait WorkerSeat::wait() noexcept {
     }
   }
   add(seat_->wait_ticks, os::ticks() - begin);
-  if (result == Wait::work && !may_have_work()) return Wait::work;  // spurious; the caller looks again
+  // spurious; the caller looks again
+  if (result == Wait::work && !may_have_work()) return Wait::work;
   if (static_cast<Phase>(pool_->phase.load()) != Phase::running &&
       (should_leave() || pool_->ring_head.load() == pool_->ring_tail.load())) {
     return Wait::leave;
@@ -105,10 +110,11 @@ WorkerSeat::Wait WorkerSeat::wait() noexcept {
   return result;
 }
 
-// ---- Entering a batch -------------------------------------------------------------------------------------------
+// ---- Entering a batch ---------------------------------------------------------------------------
 
 bool WorkerSeat::enter(Entry entry) noexcept {
-  seat_->entered.store(entry.value);  // seq_cst; pairs with the client's emptying of the table word (retire)
+  // seq_cst; pairs with the client's emptying of the table word (retire)
+  seat_->entered.store(entry.value);
   SHOAL_KILL_POINT("pool.enter.entered");
   const uint64_t word = pool_->table[entry.slot()].load();
   const Handle handle = table_block(word);
@@ -135,12 +141,15 @@ bool WorkerSeat::enter_from_ring() noexcept {
     uint64_t head = pool_->ring_head.load();
     const uint64_t tail = pool_->ring_tail.load();
     if (head == tail) return false;
-    // The client overwrites this place only after head has passed it, and then the exchange below fails.
+    // The client overwrites this place only after head has passed it, and then the exchange below
+    // fails.
     const Entry entry{pool_->ring[head % kRingSlots].load()};
-    // COMMIT(pool.ring.pop): killed before: the entry is in the ring; after: the client pushes it again.
+    // COMMIT(pool.ring.pop): killed before: the entry is in the ring; after: the client pushes it
+    // again.
     if (!pool_->ring_head.compare_exchange(head, head + 1)) continue;
     SHOAL_KILL_POINT("pool.ring.pop");
-    // More work than this worker takes: wake a sleeper, one after the other, as long as there is some.
+    // More work than this worker takes: wake a sleeper, one after the other, as long as there is
+    // some.
     if (head + 1 != pool_->ring_tail.load() && work_bell_.has_sleepers()) work_bell_.ring_one();
     if (!enter(entry)) continue;  // a stale entry: pushed twice after a death, finished meanwhile
     thief_ = false;
@@ -184,7 +193,7 @@ void WorkerSeat::leave_batch() noexcept {
   SHOAL_KILL_POINT("pool.leave.entered");
 }
 
-// ---- Claiming ---------------------------------------------------------------------------------------------------
+// ---- Claiming -----------------------------------------------------------------------------------
 
 std::optional<WorkerSeat::Claim> WorkerSeat::try_claim(uint32_t unit) noexcept {
   os::Atomic<uint64_t>& word = batch_->unit_words()[unit];
@@ -195,7 +204,8 @@ std::optional<WorkerSeat::Claim> WorkerSeat::try_claim(uint32_t unit) noexcept {
     const Claim claim{unit, claimed.attempt, claimed.progress};
     claimed.state = UnitState::claimed;
     claimed.worker = member_.incarnation();
-    // COMMIT(pool.unit.claim): killed before: queued, somebody else claims it; after: lost, or queued again by retries.
+    // COMMIT(pool.unit.claim): killed before: queued, somebody else claims it; after: lost, or
+    // queued again by retries.
     if (!word.compare_exchange(seen, claimed.word())) continue;
     SHOAL_KILL_POINT("pool.unit.claim");
     return claim;
@@ -217,8 +227,8 @@ std::optional<WorkerSeat::Claim> WorkerSeat::claim() noexcept {
     batch_->back.store(next_unit_);
     return std::nullopt;
   }
-  // Who took the batch from the ring tries all its units, also those before `front`: another worker, late, may have moved
-  // that hint past a unit that was queued again.
+  // Who took the batch from the ring tries all its units, also those before `front`: another
+  // worker, late, may have moved that hint past a unit that was queued again.
   while (next_unit_ < last_unit_ || begun_at_ != 0) {
     if (next_unit_ == last_unit_) {
       next_unit_ = 0;
@@ -236,17 +246,18 @@ std::optional<WorkerSeat::Claim> WorkerSeat::claim() noexcept {
   return std::nullopt;
 }
 
-// ---- Running ----------------------------------------------------------------------------------------------------
+// ---- Running ------------------------------------------------------------------------------------
 
 void WorkerSeat::begin_unit(const Claim& claim, int64_t timeout_ns) noexcept {
   // order: relaxed; the release store of serial below publishes them to the agent
   seat_->running.store(claim.unit, os::relaxed);
   if (timeout_ns > 0) {
     const int64_t now = os::monotonic_ns();
-    seat_->started_ns.store(now, os::relaxed);  // order: relaxed; as above
+    seat_->started_ns.store(now, os::relaxed);                // order: relaxed; as above
     seat_->deadline_ns.store(now + timeout_ns, os::relaxed);  // order: relaxed; as above
   }
-  // order: relaxed load, release store; only this worker writes serial; pairs with the acquire in Supervisor
+  // order: relaxed load, release store; only this worker writes serial; pairs with the acquire in
+  // Supervisor
   seat_->serial.store(seat_->serial.load(os::relaxed) + 1, os::release);
 }
 
@@ -264,7 +275,7 @@ StopReason WorkerSeat::stop_reason() const noexcept {
   return static_cast<StopReason>(seat_->stop_reason.load());
 }
 
-// ---- Publishing -------------------------------------------------------------------------------------------------
+// ---- Publishing ---------------------------------------------------------------------------------
 
 void WorkerSeat::publish_item(const Claim& claim, uint32_t item, uint64_t result_word,
                               bool last) noexcept {
@@ -274,7 +285,8 @@ void WorkerSeat::publish_item(const Claim& claim, uint32_t item, uint64_t result
   const Unit unit{last ? UnitState::done : UnitState::claimed, claim.attempt,
                   last ? 0 : member_.incarnation(), item + 1};
   // COMMIT(pool.unit.publish): killed before: this item is lost; after: its result counts.
-  // order: release; pairs with the client's acquire load in ClientPool::news; publishes the result word and record
+  // order: release; pairs with the client's acquire load in ClientPool::news; publishes the result
+  // word and record
   batch_->unit_words()[claim.unit].store(unit.word(), os::release);
   SHOAL_KILL_POINT("pool.unit.publish");
   unsent_ = true;
@@ -284,7 +296,8 @@ void WorkerSeat::publish_item(const Claim& claim, uint32_t item, uint64_t result
 
 void WorkerSeat::publish_cancelled(const Claim& claim, uint32_t progress) noexcept {
   const Unit unit{UnitState::cancelled, claim.attempt, 0, progress};
-  // COMMIT(pool.unit.cancelled): killed before: the client finds the claim and cancels it; after: cancelled.
+  // COMMIT(pool.unit.cancelled): killed before: the client finds the claim and cancels it; after:
+  // cancelled.
   batch_->unit_words()[claim.unit].store(unit.word());
   SHOAL_KILL_POINT("pool.unit.cancelled");
   unsent_ = true;
@@ -300,7 +313,8 @@ void WorkerSeat::chain(Handle handle) noexcept {
   uint64_t head = batch_->results.load();
   do {
     block->next = head;
-    // COMMIT(pool.result.chain): killed before: the client frees the block that Seat.pending names; after: the batch's.
+    // COMMIT(pool.result.chain): killed before: the client frees the block that Seat.pending names;
+    // after: the batch's.
   } while (!batch_->results.compare_exchange(head, handle));
   SHOAL_KILL_POINT("pool.result.chain");
   seat_->pending.store(0);
@@ -336,8 +350,8 @@ uint64_t WorkerSeat::write_record(const std::byte* value, uint64_t size, const H
     std::memcpy(target->attachment_handles(), attachments, 8ull * attachment_count);
   }
   std::memcpy(target->value(), value, size);
-  // COMMIT(pool.result.record): killed before: the record does not exist, its attachments are mine and reaped; after:
-  // whoever frees the block frees those attachments that it owns.
+  // COMMIT(pool.result.record): killed before: the record does not exist, its attachments are mine
+  // and reaped; after: whoever frees the block frees those attachments that it owns.
   block->used.store(used + record.extent());
   SHOAL_KILL_POINT("pool.result.record");
   const Handle block_handle = member_.arena().handle_of(block);
@@ -350,7 +364,7 @@ uint64_t WorkerSeat::write_record(const std::byte* value, uint64_t size, const H
   return offset_word(member_.arena().handle_of(block) + sizeof(ResultBlock) + used);
 }
 
-// ---- Telling the client -----------------------------------------------------------------------------------------
+// ---- Telling the client -------------------------------------------------------------------------
 
 void WorkerSeat::mark_dirty() noexcept {
   const uint32_t slot = entry_.slot();

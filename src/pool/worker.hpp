@@ -2,14 +2,17 @@
 //
 // A worker's side of a pool: finding units, claiming them, publishing their results.
 //
-// One WorkerSeat per worker process, used by one thread. Only wait() blocks. Nothing here knows Python.
+// One WorkerSeat per worker process, used by one thread. Only wait() blocks. Nothing here knows
+// Python.
 //
 // What others see if this worker is killed:
 //   1. before a claim's compare-exchange: the unit is QUEUED; the client pushes its batch again;
-//   2. while the unit word is CLAIMED(me): items below `progress` have results; item `progress` is the one that is lost,
-//      those after it run again (they never began);
-//   3. after the DONE store but before the dirty bit: the client scans all batches in flight after a death;
-//   4. while chaining a result block: Seat.pending names it, and the client frees it if it is not in the chain.
+//   2. while the unit word is CLAIMED(me): items below `progress` have results; item `progress` is
+//      the one that is lost, those after it run again (they never began);
+//   3. after the DONE store but before the dirty bit: the client scans all batches in flight after
+//      a death;
+//   4. while chaining a result block: Seat.pending names it, and the client frees it if it is not
+//      in the chain.
 // Design: docs/design/pool.md
 #pragma once
 
@@ -35,7 +38,8 @@ class WorkerSeat {
   // Waits until there may be work: spins if a spinner's place is free, then sleeps.
   Wait wait() noexcept;
 
-  // Takes a batch from the ring, or enters one that another worker is busy with (`thief`). nullptr: nothing to do.
+  // Takes a batch from the ring, or enters one that another worker is busy with (`thief`). nullptr:
+  // nothing to do.
   BatchHeader* enter_next() noexcept;
   // Leaves the entered batch, and tells the client what became of it.
   void leave_batch() noexcept;
@@ -62,13 +66,14 @@ class WorkerSeat {
   // Ends a unit that was cancelled while it ran: items from `progress` on have no result.
   void publish_cancelled(const Claim& claim, uint32_t progress) noexcept;
 
-  // Writes a result record into a block chained to the batch and returns its result word. `attachments` are owned
-  // MEMBER(me) and are given away. Throws MemoryExhausted (nothing published, attachments still mine).
+  // Writes a result record into a block chained to the batch and returns its result word.
+  // `attachments` are owned MEMBER(me) and are given away. Throws MemoryExhausted (nothing
+  // published, attachments still mine).
   uint64_t write_record(const std::byte* value, uint64_t size, const Handle* attachments,
                         uint32_t attachment_count, uint32_t flags);
 
-  // Tells the client about published results if it has not been told for a while (or `now`), and asks for help when
-  // this batch takes long while others sleep. `ticks` is the present time.
+  // Tells the client about published results if it has not been told for a while (or `now`), and
+  // asks for help when this batch takes long while others sleep. `ticks` is the present time.
   void notify(uint64_t ticks, bool now = false) noexcept;
 
   [[nodiscard]] PoolState& pool() const noexcept { return *pool_; }
@@ -97,16 +102,16 @@ class WorkerSeat {
   Handle batch_handle_ = 0;
   Entry entry_;
   bool thief_ = false;
-  bool unsent_ = false;            // results published since the client was told
-  uint32_t next_unit_ = 0;         // where claim() looks
-  uint32_t last_unit_ = 0;         // and up to where, when not a thief
-  uint32_t begun_at_ = 0;          // units before it are still to be looked at
+  bool unsent_ = false;     // results published since the client was told
+  uint32_t next_unit_ = 0;  // where claim() looks
+  uint32_t last_unit_ = 0;  // and up to where, when not a thief
+  uint32_t begun_at_ = 0;   // units before it are still to be looked at
   uint64_t entered_ticks_ = 0;
   uint64_t told_ticks_ = 0;
   uint64_t asked_ticks_ = 0;
-  Handle result_block_ = 0;        // current block of the entered batch with room left
-  uint32_t steal_from_ = 0;        // seat to look at first
-  uint64_t spin_ticks_;            // the constants of worker.cpp in ticks
+  Handle result_block_ = 0;  // current block of the entered batch with room left
+  uint32_t steal_from_ = 0;  // seat to look at first
+  uint64_t spin_ticks_;      // the constants of worker.cpp in ticks
   uint64_t tell_ticks_;
   uint64_t help_ticks_;
 };

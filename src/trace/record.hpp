@@ -1,18 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The writing side of tracing: a small ring of spans per member, in the member's slot of shared memory, always on.
+// The writing side of tracing: a small ring of spans per member, in the member's slot of shared
+// memory, always on.
 //
-// Who may call it: any layer, for its own member; one thread at a time per member (the worker's loop; the client's
-// collecting thread, which holds the GIL). It never allocates, blocks or throws, and never calls the system.
-// Anybody may read, at any time, also after the writer died.
+// Who may call it: any layer, for its own member; one thread at a time per member (the worker's
+// loop; the client's collecting thread, which holds the GIL). It never allocates, blocks or throws,
+// and never calls the system. Anybody may read, at any time, also after the writer died.
 //
-// A span is begin (ticks, os/clock.hpp) and kind:8 | duration in ticks:56. Spans shorter than kShortest are counted by the
-// counters of the layer that measured them and not recorded: the ring would hold nothing else.
-// Cost: two stores and an index for a recorded span; the times are read for the counters anyway.
+// A span is begin (ticks, os/clock.hpp) and kind:8 | duration in ticks:56. Spans shorter than
+// kShortest are counted by the counters of the layer that measured them and not recorded: the ring
+// would hold nothing else. Cost: two stores and an index for a recorded span; the times are read
+// for the counters anyway.
 //
 // Invariants:
-//   1. written = number of spans ever recorded; span i is in ring[i % kSpans] until span i + kSpans is written.
-//   2. A reader copies, then reads `written` again: spans that may have been overwritten meanwhile are dropped (read()).
+//   1. written = number of spans ever recorded; span i is in ring[i % kSpans] until span i + kSpans
+//      is written.
+//   2. A reader copies, then reads `written` again: spans that may have been overwritten meanwhile
+//      are dropped (read()).
 // Design: docs/design/trace.md
 #pragma once
 
@@ -59,13 +63,15 @@ struct Ring {
 
   // Copies the newest spans, oldest first, into out[kSpans]; returns how many are whole.
   uint32_t read(Span* out) const noexcept {
-    const uint64_t end = written.load(os::acquire);  // order: acquire; pairs with the release in record()
+    // order: acquire; pairs with the release in record()
+    const uint64_t end = written.load(os::acquire);
     const uint64_t first = end > kSpans ? end - kSpans : 0;
     for (uint64_t i = first; i < end; ++i) {
       const Slot& slot = spans[i % kSpans];
       out[i - first] = {slot.begin_ticks.load(), slot.kind_and_duration.load()};
     }
-    // The writer may have been at work: the slot of span `now` is being written, those up to it have been.
+    // The writer may have been at work: the slot of span `now` is being written, those up to it
+    // have been.
     const uint64_t now = written.load();
     const uint64_t safe = now + 1 > kSpans ? now + 1 - kSpans : 0;
     const uint64_t lost = now == end && end < kSpans ? 0 : (safe > first ? safe - first : 0);

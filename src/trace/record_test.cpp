@@ -33,7 +33,8 @@ TEST(TraceRing, AReaderNeverSeesHalfASpan) {
   auto ring = std::make_unique<Ring>();
   os::Atomic<uint32_t> stop{0};
   std::thread writer([&] {
-    for (uint64_t i = 1; stop.load() == 0; ++i) ring->record(Kind::wait, i << 20, (i << 20) + kShortest + i);
+    for (uint64_t i = 1; stop.load() == 0; ++i)
+      ring->record(Kind::wait, i << 20, (i << 20) + kShortest + i);
   });
   while (ring->written.load() == 0) std::this_thread::yield();
   for (int round = 0; round < 20'000; ++round) {
