@@ -72,16 +72,27 @@ int release(PyObject* self) {
   }
 }
 
-PyObject* lock_acquire(PyObject* self, PyObject* args, PyObject* keywords) {
-  static const char* names[] = {"block", "timeout", nullptr};
-  int block = 1;
-  PyObject* timeout = nullptr;
-  if (!PyArg_ParseTupleAndKeywords(args, keywords, "|pO:acquire", const_cast<char**>(names), &block,
-                                   &timeout)) {
-    return nullptr;
+// acquire(block=True, timeout=None), taken apart by hand: the parser would cost more than the lock.
+PyObject* lock_acquire(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* names) {
+  PyObject* given[2] = {Py_True, Py_None};
+  const Py_ssize_t named = names == nullptr ? 0 : PyTuple_GET_SIZE(names);
+  if (count > 2) {
+    return PyErr_Format(PyExc_TypeError, "acquire() takes at most 2 arguments (%zd given)", count);
   }
+  for (Py_ssize_t i = 0; i < count; ++i) given[i] = args[i];
+  for (Py_ssize_t i = 0; i < named; ++i) {
+    PyObject* const name = PyTuple_GET_ITEM(names, i);
+    const int place = PyUnicode_CompareWithASCIIString(name, "block") == 0     ? 0
+                      : PyUnicode_CompareWithASCIIString(name, "timeout") == 0 ? 1
+                                                                               : 2;
+    if (place == 2 || place < count) {
+      return PyErr_Format(PyExc_TypeError, "acquire() got an unexpected argument '%U'", name);
+    }
+    given[place] = args[count + i];
+  }
+  const int block = PyObject_IsTrue(given[0]);
   int64_t deadline_ns = 0;
-  if (block != 0 && !deadline_from(timeout, &deadline_ns)) return nullptr;
+  if (block < 0 || (block != 0 && !deadline_from(given[1], &deadline_ns))) return nullptr;
   const int acquired = acquire(self, deadline_ns);
   return acquired < 0 ? nullptr : PyBool_FromLong(acquired);
 }
@@ -144,7 +155,7 @@ PyObject* lock_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
 
 PyMethodDef lock_methods[] = {
     {"acquire", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&lock_acquire)),
-     METH_VARARGS | METH_KEYWORDS,
+     METH_FASTCALL | METH_KEYWORDS,
      "acquire(block=True, timeout=None) -> bool\n\nLocks; False when it is not free in time."},
     {"release", lock_release, METH_NOARGS, "release()\n\nUnlocks."},
     {"__enter__", lock_enter, METH_NOARGS, nullptr},
@@ -221,11 +232,15 @@ bool is_lock(PyObject* object) {
 }
 
 uint32_t lock_release_all(PyObject* lock) {
-  arena::Member* const member = current_member();
-  if (member == nullptr) return 0;
   uint32_t depth = 0;
   if (is_recursive(lock)) {
-    depth = RecursiveMutex(member->arena(), sync_object(lock).handle).unlock_all(*member);
+    arena::Member* const member = current_member();
+    if (member == nullptr) return 0;
+    try {
+      depth = RecursiveMutex(member->arena(), sync_object(lock).handle).unlock_all(*member);
+    } catch (const std::exception&) {
+      set_python_error();
+    }
   } else {
     depth = release(lock) == 1 ? 1 : 0;
   }
@@ -238,15 +253,18 @@ uint32_t lock_release_all(PyObject* lock) {
 bool lock_acquire_again(PyObject* lock, uint32_t depth) {
   PyObject* error[3] = {nullptr, nullptr, nullptr};
   PyErr_Fetch(&error[0], &error[1], &error[2]);
-  while (acquire(lock, -1) < 0) {  // a signal handler raised: keep that, but lock all the same
+  while (acquire(lock, -1) < 0) {
+    // A signal handler raised: lock all the same, then report the first error. Without a
+    // membership there is nothing to lock.
+    if (current_member() == nullptr) return false;
     if (error[0] != nullptr) {
       PyErr_Clear();
     } else {
       PyErr_Fetch(&error[0], &error[1], &error[2]);
     }
   }
-  if (depth > 1) {
-    arena::Member* const member = current_member();
+  arena::Member* const member = depth > 1 ? current_member() : nullptr;
+  if (member != nullptr) {
     RecursiveMutex(member->arena(), sync_object(lock).handle).set_depth(*member, depth);
   }
   if (error[0] == nullptr) return true;

@@ -219,6 +219,18 @@ PyObject* condition_new(PyTypeObject* type, PyObject* args, PyObject* keywords) 
   return self;
 }
 
+// Was it notified? Passes a notification that is not used on to the next waiter.
+bool end_wait(PyObject* self, arena::Member& member, const Condition::Ticket& ticket, bool use) {
+  try {
+    Condition condition(member.arena(), sync_object(self).handle);
+    const bool notified = condition.end_wait(member, ticket);
+    if (notified && !use) condition.notify(member);
+    return notified;
+  } catch (const std::exception&) {
+    return false;  // no member any more: its reaper has ended the wait
+  }
+}
+
 PyObject* condition_wait(PyObject* self, PyObject* args, PyObject* keywords) {
   static const char* names[] = {"timeout", nullptr};
   PyObject* timeout = nullptr;
@@ -231,23 +243,24 @@ PyObject* condition_wait(PyObject* self, PyObject* args, PyObject* keywords) {
   arena::Member* const member = current_member();
   if (member == nullptr) return nullptr;
   Condition::Ticket ticket{};
-  try {
+  PyObject* const begun = with_member([&](arena::Member&) {
     ticket = Condition(member->arena(), sync_object(self).handle).begin_wait(*member);
-  } catch (const std::exception&) {
-    set_python_error();
-    return nullptr;
-  }
-  Condition condition(member->arena(), sync_object(self).handle);
+    return Py_None;
+  });
+  if (begun == nullptr) return nullptr;
   PyObject* const lock = sync_object(self).lock;
   const uint32_t depth = lock_release_all(lock);
   if (depth == 0) {
-    condition.end_wait(*member, ticket);
+    end_wait(self, *member, ticket, false);
     return nullptr;
   }
   const Waited waited = wait_in_slices(
-      [&](int64_t slice_ns) { return slice_of(condition.wait(ticket, slice_ns)); }, deadline_ns);
-  const bool notified = condition.end_wait(*member, ticket);
-  if (waited == Waited::failed && notified) condition.notify(*member);  // not used: the next one's
+      [&](int64_t slice_ns) {
+        Condition condition(member->arena(), sync_object(self).handle);
+        return slice_of(condition.wait(ticket, slice_ns));
+      },
+      deadline_ns);
+  const bool notified = end_wait(self, *member, ticket, waited != Waited::failed);
   if (!lock_acquire_again(lock, depth) || waited == Waited::failed) return nullptr;
   return PyBool_FromLong(notified ? 1 : 0);
 }

@@ -6,12 +6,17 @@
 #include <stdexcept>
 
 #include "os/datagram.hpp"
+#include "os/process.hpp"
 #include "sync/holds.hpp"
 #include "testing/kill_point.hpp"
 
 namespace shoal::channel {
 
 namespace {
+
+// Looking at every member costs about 15 us each; what the dead had is not urgent, since sleepers
+// look for messages and space at each tick.
+constexpr uint64_t kSweepNs = 1'000'000'000;
 
 // The channel whose handle a dead member's lane names, or nullptr.
 ChannelState* state_at(arena::Arena& arena, arena::Handle handle) noexcept {
@@ -71,7 +76,8 @@ Channel::Channel(arena::Arena& arena, arena::Handle handle, std::string name)
       handle_(handle),
       state_(arena.at<ChannelState>(handle)),
       ring_(arena, &state_->ring, handle, &state_->board),
-      name_(std::move(name)) {}
+      name_(std::move(name)),
+      process_(os::own_pid()) {}
 
 // Makes a channel's state and sets the root; 0 with `exists` when somebody else was first.
 arena::Handle Channel::make_state(arena::Member& member, const std::string& root,
@@ -138,7 +144,11 @@ Sent Channel::send(arena::Member& member, arena::Handle message, int64_t deadlin
   const uint64_t weight = arena_->at<MessageHeader>(message)->weight;
   Sent sent = send_once(member, message, weight);
   if (sent != Sent::full || deadline_ns == 0) return sent;
-  sync::spin_until([&] { return ring_.seems_to_fit(weight) || is_closed(); });
+  // Tried before prepare(), which would make the next pop call the kernel.
+  if (sync::spin_until([&] { return ring_.seems_to_fit(weight) || is_closed(); })) {
+    sent = send_once(member, message, weight);
+    if (sent != Sent::full) return sent;
+  }
   sync::Holds& holds = sync::Holds::of(member);
   const int held = holds.publish(handle_, sync::HeldKind::ring_space);
   sync::Ticker ticker(deadline_ns, true);
@@ -172,9 +182,10 @@ Received Channel::receive_once(arena::Member& member, arena::Handle* message) {
 Received Channel::try_receive(arena::Member& member, arena::Handle* message) {
   const Received first = receive_once(member, message);
   // order: acquire; pairs with the release in descriptor(); publishes bell_
-  if (first == Received::ok || has_bell_.load(os::acquire) == 0) return first;
+  // Another number than mine: the parent's, from before a fork, or of another member of this
+  // process.
+  if (first == Received::ok || bell_owner_.load(os::acquire) != member.incarnation()) return first;
   const std::lock_guard lock(bell_lock_);
-  if (bell_->incarnation() != member.incarnation()) return first;  // the parent's, before a fork
   bell_->quiet();
   const Received again = receive_once(member, message);
   if (again != Received::empty) bell_->ring();  // others may have come before the bell was armed
@@ -184,7 +195,10 @@ Received Channel::try_receive(arena::Member& member, arena::Handle* message) {
 Received Channel::receive(arena::Member& member, arena::Handle* message, int64_t deadline_ns) {
   Received received = try_receive(member, message);
   if (received != Received::empty || deadline_ns == 0) return received;
-  sync::spin_until([&] { return !ring_.seems_empty() || is_closed(); });
+  if (sync::spin_until([&] { return !ring_.seems_empty() || is_closed(); })) {
+    received = receive_once(member, message);
+    if (received != Received::empty) return received;
+  }
   sync::Holds& holds = sync::Holds::of(member);
   const int held = holds.publish(handle_, sync::HeldKind::ring_items);
   sync::Ticker ticker(deadline_ns, true);
@@ -208,11 +222,11 @@ Received Channel::receive(arena::Member& member, arena::Handle* message, int64_t
   return received;
 }
 
-// Reaps the dead, at most once in kLastTickNs for all waiters of this channel.
+// Reaps the dead, at most once in kSweepNs for all waiters of this channel.
 void Channel::sweep(arena::Member& member) {
   const auto now = static_cast<uint64_t>(os::monotonic_ns());
   uint64_t last = state_->sweep_ns.load();
-  if (now - last < static_cast<uint64_t>(sync::kLastTickNs) && now > last) return;
+  if (now - last < kSweepNs && now > last) return;
   if (state_->sweep_ns.compare_exchange(last, now)) arena::reap_all_dead(*arena_, member);
 }
 
@@ -241,11 +255,16 @@ ChannelStatistics Channel::statistics() const noexcept {
 }
 
 int Channel::descriptor(arena::Member& member) {
+  if (const int process = os::own_pid(); process != process_) {
+    new (&bell_lock_) std::mutex;  // forked while a thread of the parent had it: nobody unlocks it
+    process_ = process;
+  }
   const std::lock_guard lock(bell_lock_);
   if (bell_ == nullptr || bell_->incarnation() != member.incarnation()) {
     bell_ = std::make_unique<Bell>(state_->board, member.incarnation());
     bell_->ring();  // there may be messages: the first empty receive makes it quiet
-    has_bell_.store(1, os::release);  // order: release; pairs with try_receive; publishes bell_
+    // order: release; pairs with the acquire in try_receive; publishes bell_
+    bell_owner_.store(member.incarnation(), os::release);
   }
   return bell_->descriptor();
 }

@@ -11,8 +11,8 @@
 // 3. Per sender, messages are received in the order in which they were sent.
 // 4. After close() nothing more can be sent, what is in the channel can still be received, and
 //    then receive() says closed. A send() that runs at the same time may be either.
-// While it sleeps, a waiter looks for dead members every 10 to 250 ms and reaps them, since a
-// partner's death may be what it waits for; one waiter per channel and tick does so.
+// While it sleeps, a waiter looks again every 10 to 250 ms, since a wake-up may have died with its
+// giver; and once a second one of the waiters reaps whoever is dead.
 //
 // The state lies in one block, owner NAMED(id), found by the root "ch:" + name; its fields are
 // written by: create (magic, name, ring limits), close() (closed), waiters (sweep_ns, waits).
@@ -118,7 +118,8 @@ class Channel {
   std::string name_;
   std::mutex bell_lock_;  // guards bell_; never held across a wait
   std::unique_ptr<Bell> bell_;
-  os::Atomic<uint32_t> has_bell_;
+  os::Atomic<uint32_t> bell_owner_;  // the member for which it hangs; 0: none was asked for
+  int process_;
 };
 
 }  // namespace shoal::channel
