@@ -508,6 +508,7 @@ PyObject* client_release(Client* self, PyObject*) {
 // forget(): in the child of a fork: the pool is the parent's; nothing of it is touched.
 PyObject* client_forget(Client* self, PyObject*) {
   self->pool.release();
+  self->ended = true;
   Py_RETURN_NONE;
 }
 

@@ -161,10 +161,7 @@ class Engine:
         from shoal import errors
 
         if self.forked:
-            raise errors.ForkedPool(
-                "this pool was made before a fork and belongs to the parent process; "
-                "make a new one here"
-            )
+            raise errors.ForkedPool(_hooks.FORKED)
         if self.broken is not None:
             raise self.broken
         raise errors.PoolClosed(
@@ -623,7 +620,7 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     _restart_after_fork.clear()
     for engine in list(_engines):
-        engine.forked = True
+        engine.forked = engine._hooks.forked = True
         engine._lock = threading.RLock()
         engine._process_lock = threading.RLock()
         engine._collector = None

@@ -12,6 +12,7 @@ which conditions are made: so whoever holds the condition sees the state stand s
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from concurrent.futures import CancelledError, _base
@@ -25,6 +26,14 @@ if TYPE_CHECKING:
 _PENDING, _FINISHED = _base.PENDING, _base.FINISHED
 _CANCELLED = _base.CANCELLED_AND_NOTIFIED
 _making = threading.Lock()
+
+
+def _after_fork_in_child() -> None:
+    global _making
+    _making = threading.Lock()  # a thread that is not here may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Future(_base.Future):  # type: ignore[type-arg]

@@ -20,12 +20,16 @@ if TYPE_CHECKING:
     from shoal._definitions import Applied, Definitions
 
 
+FORKED = "this pool was made before a fork and belongs to the parent process; make a new one here"
+
+
 class ClientHooks:
     """The client's: what became of a task, as an exception for its result."""
 
     def __init__(self, definitions: Definitions) -> None:
         self.definitions = definitions
         self.broken: BaseException | None = None  # why the pool gave up
+        self.forked = False  # this process is a child of the pool's
 
     def worker_died(
         self, pid: int, status: int, peak: int, memory_limit: bool, what: tuple[str | None, str]
@@ -69,8 +73,10 @@ class ClientHooks:
         return CancelledError("the task was cancelled")
 
     def closed(self) -> BaseException:
-        from shoal.errors import PoolClosed
+        from shoal.errors import ForkedPool, PoolClosed
 
+        if self.forked:
+            return ForkedPool(FORKED)
         if self.broken is not None:
             return self.broken
         return PoolClosed(
