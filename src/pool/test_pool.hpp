@@ -98,7 +98,7 @@ class TestPool {
 
   Entry submit(uint32_t units, uint32_t items_per_unit = 1, uint32_t retries = 0) {
     std::vector<uint64_t> words;
-    for (uint32_t i = 0; i < units; ++i) words.push_back(word_of(next_ += items_per_unit));
+    for (uint32_t i = 0; i < units; ++i, next_ += items_per_unit) words.push_back(word_of(next_));
     BatchParts parts;
     parts.argument_words = words.data();
     parts.units = units;

@@ -83,11 +83,11 @@ class Storm:
     def _run(self) -> None:
         while not self._over.wait(self.random.uniform(0, 2 * self.every)):
             try:
-                if self.random.random() < self.agent_too:
+                pids = self._victims()
+                if pids and self.random.random() < self.agent_too:
                     kill_agent(self.pool)
                     self.kills += 1
                     continue
-                pids = self._victims()
             except (OSError, ValueError, RuntimeError):  # the pool ends
                 continue
             if pids and kill_worker(self.pool, self.random.choice(pids)):

@@ -114,12 +114,12 @@ def test_several_threads_share_a_pool_in_a_storm() -> None:
 @pytest.mark.parametrize("end", ["close", "terminate"])
 def test_a_storm_while_the_pool_ends(end: str) -> None:
     choice = random.Random(SEED)
-    for round in range(15):
+    for round in range(5):
         pool = shoal.Pool(3)
         results = [pool.apply_async(nap, (i,)) for i in range(100)]
         if choice.random() < 0.5:
             results[0].wait()
-        storm = Storm(pool, 0.002, SEED + round, agent_too=0.1)
+        storm = Storm(pool, 0.002, SEED + round, agent_too=0.02)
         with storm:
             getattr(pool, end)()
             pool.join()
