@@ -150,7 +150,7 @@ extern PyTypeObject* function_type;
 extern PyTypeObject* job_type;
 
 // pool_collect.cpp
-// ---------------------------------------------------------------------------------------------------
+// ------------------------------------------------------------------------------------------------
 
 // Reads all news. -1 with an error set only for errors of this process (never for a task's).
 int collect(Client* client);
@@ -172,7 +172,7 @@ bool encode_for(Client* client, PyObject* value, codec::MessageBuilder& out);
 PyObject* make_error(Client* client, const char* name, PyObject* arguments);
 
 // pool_job.cpp
-// -------------------------------------------------------------------------------------------------------
+// ------------------------------------------------------------------------------------------------
 
 // Takes the outcome of item `index`; steals `value`.
 void job_deliver(Job* job, uint64_t index, PyObject* value, bool error);

@@ -14,6 +14,8 @@ list(FILTER shoal_binding_sources EXCLUDE REGEX "_test\\.cpp$")
 function(shoal_add_module name core)
   nanobind_add_module(${name} NB_STATIC NB_DOMAIN shoal NOMINSIZE ${shoal_binding_sources})
   target_include_directories(${name} PRIVATE "${PROJECT_SOURCE_DIR}")
+  # Not our headers: their warnings are not ours either.
+  target_include_directories(${name} SYSTEM PRIVATE ${Python_INCLUDE_DIRS} "${NB_DIR}/include")
   target_compile_definitions(${name} PRIVATE SHOAL_MODULE_NAME=${name})
   target_link_libraries(${name} PRIVATE ${core} shoal_flags)
 endfunction()
