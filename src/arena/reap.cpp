@@ -66,14 +66,13 @@ bool Reaping::run() {
   if (!own_the_job()) return false;
   reap_children();
   repair_lanes();
-  scan(&Reaping::claim_owned);
-  size_t before = 0;
-  do {
+  scan(Pass::owned);
+  for (size_t before = claimed_.size() + 1; saw_child_ && before != claimed_.size();) {
     before = claimed_.size();
-    scan(&Reaping::claim_children);
-  } while (claimed_.size() != before);
+    scan(Pass::children);
+  }
   for (const Claim& claim : claimed_) give_back(claim);
-  scan(&Reaping::let_go_of_span);
+  scan(Pass::spans);
   return true;
 }
 
@@ -116,69 +115,81 @@ void Reaping::repair_lanes() {
 
 // Visits all runs and spans. Under the lock no run appears or vanishes; it is let go of between
 // batches. What belongs to the dead one stays where it is meanwhile, so that nothing is missed.
-void Reaping::scan(void (Reaping::*visit)(const Place&)) {
+void Reaping::scan(Pass pass) {
   const uint64_t frontier = arena_.frontier();
   for (uint64_t page = 0; page < frontier;) {
     const RunsLock lock(arena_, me_);
     uint64_t words = 0;
     for (uint64_t i = 0; i < kBatchPages && words < kBatchWords && page < frontier; ++i) {
       page = next_used(arena_, page);
-      if (page < frontier) page += visit_page(page, visit, &words);
+      if (page < frontier) page += visit_page(page, pass, &words);
     }
   }
 }
 
 // Returns how many pages to go on.
-uint64_t Reaping::visit_page(uint64_t page, void (Reaping::*visit)(const Place&), uint64_t* words) {
+uint64_t Reaping::visit_page(uint64_t page, Pass pass, uint64_t* words) {
   const uint64_t shape = arena_.page(page).shape.load();
-  switch (shape_kind(shape)) {
-    case PageKind::span:
-      scan_span(page, visit);
-      *words += kSizeClasses[shape_class(shape) % kClasses].count;
-      break;
-    case PageKind::run:
-      (this->*visit)({page, kNotInSpan, arena_.page_handle(page), arena_.page(page).owner});
-      break;
-    default:
-      return 1;  // the tail of a run that was taken since the last batch
+  if (shape_kind(shape) == PageKind::span) {
+    const SizeClass& c = kSizeClasses[shape_class(shape) % kClasses];
+    if (pass == Pass::spans) {
+      let_go_of_span(page, c);
+    } else {
+      scan_span(page, c, pass);
+      *words += c.count;
+    }
+  } else if (shape_kind(shape) == PageKind::run) {
+    if (pass == Pass::owned) claim_run(page);
+    if (pass == Pass::children) claim_child(run_at(page));
+  } else {
+    return 1;  // the tail of a run that was taken since the last batch
   }
   return std::max<uint64_t>(shape_pages(shape), 1);
 }
 
-void Reaping::scan_span(uint64_t page, void (Reaping::*visit)(const Place&)) {
-  const SizeClass& c = kSizeClasses[shape_class(arena_.page(page).shape.load()) % kClasses];
-  const Handle start = arena_.page_handle(page);
-  if (visit == &Reaping::let_go_of_span)
-    return let_go_of_span({page, 0, start, arena_.page(page).owner});
-  os::Atomic<uint64_t>* owners = arena_.at_span(start);
-  for (uint32_t i = 0; i < c.count; ++i)
-    if (owners[i].load() != owner_free())
-      (this->*visit)({page, i, start + c.first + uint64_t{i} * c.size, owners[i]});
+void Reaping::scan_span(uint64_t page, const SizeClass& c, Pass pass) {
+  const Handle blocks = arena_.page_handle(page) + c.first;
+  os::Atomic<uint64_t>* owners = arena_.at_span(arena_.page_handle(page));
+  const uint64_t member = owner_member(dead_);
+  const uint64_t dying = owner_dying(dead_);
+  for (uint32_t i = 0; i < c.count; ++i) {
+    // order: relaxed; the dead one's words and those of children of dying parents do not change
+    const uint64_t word = owners[i].load(os::relaxed);
+    const Place place{page, i, blocks + uint64_t{i} * c.size, owners[i]};
+    if (is_block(word)) saw_child_ = true;
+    if (pass == Pass::owned && (word == member || word == dying)) claim(place, word);
+    if (pass == Pass::children && is_block(word)) claim_child(place);
+  }
 }
 
 void Reaping::claim(const Place& place, uint64_t word) {
-  claimed_.reserve(claimed_.size() + 1);
+  if (claimed_.size() == claimed_.capacity()) claimed_.reserve(claimed_.size() * 2 + 64);
   // COMMIT(arena.reap.claim): killed before: found again; after: found as DYING(me) by my reaper
   if (!place.owner.compare_exchange(word, owner_dying(me_))) return;
   SHOAL_KILL_POINT("arena.reap.claim");
   claimed_.push_back({place.handle, place.page, place.index});
 }
 
-void Reaping::claim_owned(const Place& place) {
-  const uint64_t word = place.owner.load();
-  if (word == owner_member(dead_) || word == owner_dying(dead_)) return claim(place, word);
-  if (!is_counted(word) || place.index != kNotInSpan) return;
-  os::Atomic<uint64_t>& holders = arena_.page(place.page).holders;
+Reaping::Place Reaping::run_at(uint64_t page) const noexcept {
+  return {page, kNotInSpan, arena_.page_handle(page), arena_.page(page).owner};
+}
+
+void Reaping::claim_run(uint64_t page) {
+  const Place run = run_at(page);
+  const uint64_t word = run.owner.load();
+  if (is_block(word)) saw_child_ = true;
+  if (word == owner_member(dead_) || word == owner_dying(dead_)) return claim(run, word);
+  if (!is_counted(word)) return;
+  os::Atomic<uint64_t>& holders = arena_.page(page).holders;
   if (slot_of(dead_) < kHolderSlots) {
-    // COMMIT(arena.reap.unhold): killed before: done by the next; after: the dead one holds it no
-    // more
+    // COMMIT(arena.reap.unhold): killed before: done by the next; after: not held by the dead one
     holders.fetch_and(~(uint64_t{1} << slot_of(dead_)));
     SHOAL_KILL_POINT("arena.reap.unhold");
   }
-  if (holders.load() == 0) claim(place, word);
+  if (holders.load() == 0) claim(run, word);
 }
 
-void Reaping::claim_children(const Place& place) {
+void Reaping::claim_child(const Place& place) {
   const uint64_t word = place.owner.load();
   if (!is_block(word)) return;
   const uint64_t parent = arena_.owner_word(owner_parent(word)).load();
@@ -197,19 +208,19 @@ void Reaping::give_back(const Claim& c) {
   SHOAL_KILL_POINT("arena.reap.free");
 }
 
-void Reaping::let_go_of_span(const Place& place) {
-  if (place.index == kNotInSpan || place.owner.load() != owner_member(dead_)) return;
-  const uint64_t shape = arena_.page(place.page).shape.load();
-  const SizeClass& c = kSizeClasses[shape_class(shape) % kClasses];
-  const os::Atomic<uint64_t>* owners = arena_.at_span(place.handle);
+void Reaping::let_go_of_span(uint64_t page, const SizeClass& c) {
+  os::Atomic<uint64_t>& owner = arena_.page(page).owner;
+  if (owner.load() != owner_member(dead_)) return;
+  const uint64_t size_class = shape_class(arena_.page(page).shape.load());
+  const os::Atomic<uint64_t>* owners = arena_.at_span(arena_.page_handle(page));
   bool empty = true;
   for (uint32_t i = 0; i < c.count && empty; ++i) empty = owners[i].load() == owner_free();
-  if (empty) return release_run_locked(arena_, place.page, shape_pages(shape), now_ms());
-  // COMMIT(arena.reap.orphan): killed before: found again; after: an orphan (the hint is set right
-  // by purge)
-  place.owner.store(owner_orphan());
+  if (empty) return release_run_locked(arena_, page, c.span_pages, now_ms());
+  // COMMIT(arena.reap.orphan): killed before: found again; after: an orphan (purge sets the hint
+  // right)
+  owner.store(owner_orphan());
   SHOAL_KILL_POINT("arena.reap.orphan");
-  arena_.header().orphans[shape_class(shape)].fetch_add(1);
+  arena_.header().orphans[size_class % kClasses].fetch_add(1);
 }
 
 void Reaping::finish() noexcept {

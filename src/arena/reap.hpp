@@ -34,23 +34,31 @@ class Reaping {
     uint32_t index;
   };
 
+  enum class Pass {
+    owned,     // blocks of the dead one, and counted ones without a holder
+    children,  // blocks whose parent is free, gone or being freed by me
+    spans,     // in which the dead one allocated
+  };
+
   bool own_the_job() noexcept;
   void reap_children();
   void repair_lanes();
-  void scan(void (Reaping::*visit)(const Place&));
-  uint64_t visit_page(uint64_t page, void (Reaping::*visit)(const Place&), uint64_t* words);
-  void scan_span(uint64_t page, void (Reaping::*visit)(const Place&));
+  void scan(Pass pass);
+  uint64_t visit_page(uint64_t page, Pass pass, uint64_t* words);
+  void scan_span(uint64_t page, const SizeClass& c, Pass pass);
+  Place run_at(uint64_t page) const noexcept;
   void claim(const Place& place, uint64_t word);
-  void claim_owned(const Place& place);
-  void claim_children(const Place& place);
+  void claim_run(uint64_t page);
+  void claim_child(const Place& place);
   void give_back(const Claim& claim);
-  void let_go_of_span(const Place& place);
+  void let_go_of_span(uint64_t page, const SizeClass& c);
 
   Arena& arena_;
   Member& member_;
   const Incarnation me_;
   const Incarnation dead_;
   std::vector<Claim> claimed_;
+  bool saw_child_ = false;  // is there any block with a parent at all?
 };
 
 // Runs and finishes a Reaping; the caller holds reaper.reaping_.

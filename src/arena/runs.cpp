@@ -58,14 +58,14 @@ uint64_t RunAllocator::growth_extra(uint64_t pages) const noexcept {
   return step > pages ? step - pages : 0;
 }
 
-RunAllocator::Taken RunAllocator::take(uint64_t pages, uint64_t extra) {
+RunAllocator::Taken RunAllocator::take(uint64_t pages, bool with_extra) {
   const RunsLock lock(arena_, me_);
   uint64_t count = pages;
   uint64_t first = find_recent(arena_, pages);
   if (first == kNoPage) first = find_warm(bitmaps(arena_), pages, alignment(pages));
   const bool warm = first != kNoPage;
   if (!warm) {
-    count = pages + extra;
+    if (with_extra) count += growth_extra(pages);
     first = find_any(bitmaps(arena_), count, alignment(pages));
   }
   if (first == kNoPage || !extend_frontier_locked(first + count)) return {kNoPage, 0, false};
@@ -155,9 +155,8 @@ uint64_t RunAllocator::allocate(uint64_t pages) {
   for (int attempt = 0; attempt < 3; ++attempt) {
     // First with room to spare; then what is needed; then once more after giving back all that is
     // free.
-    const uint64_t extra = attempt == 0 ? growth_extra(pages) : 0;
     if (attempt == 2 && purge(0) == 0) break;
-    const Taken taken = take(pages, extra);
+    const Taken taken = take(pages, attempt == 0);
     if (taken.first == kNoPage) {
       shortage = {true, 0, arena_.reserve(), "the reserved address space (SHOAL_RESERVE)"};
       continue;

@@ -44,7 +44,7 @@ class RunAllocator {
     std::string which;
   };
 
-  Taken take(uint64_t pages, uint64_t extra);
+  Taken take(uint64_t pages, bool with_extra);
   bool extend_frontier_locked(uint64_t needed) noexcept;
   bool fill(uint64_t first, uint64_t pages, Shortage* shortage);
   bool fill_step(uint64_t first, uint64_t pages, Shortage* shortage);

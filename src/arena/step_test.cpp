@@ -54,11 +54,11 @@ class EveryInstruction : public ::testing::Test {
 
 TEST_F(EveryInstruction, OfASmallAllocation) {
   kill_everywhere([](Member& m) { m.free(m.allocate(100)); },
-                  [](Member& m) { (void)m.allocate(100); }, 20);
+                  [](Member& m) { (void)m.allocate(100); }, 10);
 }
 
 TEST_F(EveryInstruction, OfASmallFree) {
-  kill_everywhere([&](Member& m) { b = m.allocate(100); }, [&](Member& m) { m.free(b); }, 20);
+  kill_everywhere([&](Member& m) { b = m.allocate(100); }, [&](Member& m) { m.free(b); }, 10);
 }
 
 TEST_F(EveryInstruction, OfARemoteFree) {
@@ -70,19 +70,19 @@ TEST_F(EveryInstruction, OfARemoteFree) {
         EXPECT_TRUE(other->give_to_channel(b, 1, 1));
         EXPECT_TRUE(m.take_from_channel(b, 1, 1));
       },
-      [&](Member& m) { m.free(b); }, 20);
+      [&](Member& m) { m.free(b); }, 10);
 }
 
 TEST_F(EveryInstruction, OfALargeAllocation) {
-  kill_everywhere([](Member&) {}, [](Member& m) { (void)m.allocate(kLarge); }, 20);
+  kill_everywhere([](Member&) {}, [](Member& m) { (void)m.allocate(kLarge); }, 10);
 }
 
 TEST_F(EveryInstruction, OfALargeFree) {
-  kill_everywhere([&](Member& m) { b = m.allocate(kLarge); }, [&](Member& m) { m.free(b); }, 20);
+  kill_everywhere([&](Member& m) { b = m.allocate(kLarge); }, [&](Member& m) { m.free(b); }, 10);
 }
 
 TEST_F(EveryInstruction, OfMakingASpan) {
-  kill_everywhere([](Member&) {}, [](Member& m) { (void)m.allocate(32'000); }, 20);
+  kill_everywhere([](Member&) {}, [](Member& m) { (void)m.allocate(32'000); }, 10);
 }
 
 TEST_F(EveryInstruction, OfGivingToAParentAndTakingBack) {
@@ -110,7 +110,7 @@ TEST_F(EveryInstruction, OfFreeingAChildThenItsParent) {
         m.free_child(b, parent);
         m.free(parent);
       },
-      20);
+      10);
 }
 
 TEST_F(EveryInstruction, OfCountingHoldingAndDropping) {
@@ -121,7 +121,7 @@ TEST_F(EveryInstruction, OfCountingHoldingAndDropping) {
                     m.drop(b);
                     if (m.take_counted(b)) m.free(b);
                   },
-                  20);
+                  10);
 }
 
 TEST_F(EveryInstruction, OfHoldingWhatAnotherHolds) {
@@ -133,7 +133,7 @@ TEST_F(EveryInstruction, OfHoldingWhatAnotherHolds) {
                     m.hold(b);
                     m.drop(b);
                   },
-                  20);
+                  10);
   EXPECT_EQ(s.arena->page(s.arena->page_of(b)).holders.load(), uint64_t{1} << s.me->slot());
 }
 
@@ -158,7 +158,7 @@ TEST_F(EveryInstruction, OfReaping) {
         dead = victim->incarnation();
         victim->abandon_for_test();
       },
-      [&](Member& m) { EXPECT_TRUE(reap(*s.arena, m, dead)); }, 20);
+      [&](Member& m) { EXPECT_TRUE(reap(*s.arena, m, dead)); }, 10);
 }
 
 TEST_F(EveryInstruction, OfLeaving) {
@@ -168,7 +168,7 @@ TEST_F(EveryInstruction, OfLeaving) {
         m.give_to_block(m.allocate(kLarge), parent);
         m.make_counted(b = m.allocate(kLarge));
       },
-      [&](Member& m) { m.leave(); }, 20);
+      [&](Member& m) { m.leave(); }, 10);
 }
 
 }  // namespace
