@@ -9,9 +9,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from killing import agent_pid, check_strength, kill_worker, ready_workers, state_of, wait_for
-
 import shoal
+from killing import agent_pid, check_strength, kill_worker, ready_workers, state_of, wait_for
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random workers killed every few milliseconds: every task has exactly one outcome, and nothing is left.
+"""Random workers killed every few milliseconds: one outcome for every task, and nothing is left.
 
-SHOAL_STORM_TASKS sets the number of tasks (the promise is 1,000,000), SHOAL_STORM_SEED repeats a run.
+SHOAL_STORM_TASKS: the number of tasks (the promise is 1,000,000); SHOAL_STORM_SEED repeats a run.
 """
 
 from __future__ import annotations
@@ -14,10 +14,17 @@ import time
 from concurrent.futures import as_completed
 
 import pytest
-from killing import Storm, check_memory, check_outcomes, check_strength, kill_worker, memory_in_use, outcomes
-from storm import SPANS, square, text
-
 import shoal
+from killing import (
+    Storm,
+    check_memory,
+    check_outcomes,
+    check_strength,
+    kill_worker,
+    memory_in_use,
+    outcomes,
+)
+from storm import SPANS, square, text
 
 TASKS = int(os.environ.get("SHOAL_STORM_TASKS", "50000"))
 SEED = int(os.environ.get("SHOAL_STORM_SEED", "0")) or random.randrange(1, 1 << 30)
