@@ -12,15 +12,8 @@ import pytest
 PROGRAM = """
     import os, sys, time
     sys.path.insert(0, sys.argv[1])
-    from killing import (
-    agent_pid,
-    check_outcomes,
-    check_strength,
-    kill_worker,
-    outcomes,
-    ready_workers,
-    wait_for,
-)
+    from killing import check_outcomes, check_strength, kill_worker, outcomes, ready_workers
+    from killing import wait_for
     import shoal
     from shoal._native import core
 
