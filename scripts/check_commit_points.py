@@ -16,6 +16,7 @@ from pathlib import Path
 from sources import CPP, Finding, files, finish, lines
 
 COMMIT = re.compile(r"//\s*COMMIT\(([^)]*)\)(.*)")
+SAYS_WHAT_HOLDS = re.compile(r"killed before( or after)?:.*after\b|killed before or after:")
 KILL_POINT = re.compile(r'SHOAL_KILL_POINT\("([^"]*)"\)')
 NAME = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)+$")
 FAR = 25  # lines between a comment and its kill point
@@ -35,7 +36,7 @@ def collect() -> tuple[Places, Places, list[Finding]]:
             if match := COMMIT.search(line):
                 commits[match[1]].append((path, number))
                 comment = " ".join(text[number - 1 : number + 5])
-                if "killed before:" not in comment or "after:" not in comment:
+                if not SAYS_WHAT_HOLDS.search(comment):
                     findings.append((path, number, f"{match[1]}: say 'killed before:', 'after:'"))
             for name in KILL_POINT.findall(line):
                 if "//" not in line.split("SHOAL_KILL_POINT")[0]:

@@ -108,6 +108,8 @@ Entry ClientPool::submit(const BatchParts& parts) {
   std::memcpy(static_cast<void*>(batch->argument_words()), parts.argument_words,
               8ull * parts.units);
   if (parts.payload_size > 0) std::memcpy(batch->payload(), parts.payload, parts.payload_size);
+  // COMMIT(pool.submit.written): killed before: the attachments are the client's and reaped; after:
+  // the batch's, and freed with it.
   for (uint32_t i = 0; i < parts.attachment_count; ++i) {
     batch->attachment_handles()[i] = parts.attachments[i];
     member_.give_to_block(parts.attachments[i], handle);
@@ -188,6 +190,8 @@ bool ClientPool::entered_by_anyone(Entry entry) const noexcept {
 void ClientPool::retire(uint32_t slot) {
   InFlight& flight = in_flight_[slot];
   // seq_cst; pairs with the store of Seat.entered in WorkerSeat::enter
+  // COMMIT(pool.retire.table): killed before or after: the pool dies with its client, which owns
+  // the batch.
   state_->table[slot].store(0);
   SHOAL_KILL_POINT("pool.retire.table");
   if (entered_by_anyone(flight.entry)) {
@@ -315,7 +319,8 @@ void ClientPool::resolve_seat(Seat& seat, const LostItem& lost) {
   seat.stop_since_ns.store(0);
   seat.exit_kind.store(0);
   seat.pid.store(0);
-  // The agent may seat the next worker here from now on.
+  // COMMIT(pool.resolve.seat): killed before or after: the pool dies with its client. After it the
+  // agent may seat the next worker here.
   seat.life.store(life_word(Life::empty, 0));
   SHOAL_KILL_POINT("pool.resolve.seat");
 }

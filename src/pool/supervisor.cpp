@@ -97,6 +97,8 @@ void Supervisor::record_exit(uint32_t index, const Exit& exit) {
   // resolves the claims.
   seat.life.store(life_word(Life::dead, worker));
   SHOAL_KILL_POINT("pool.seat.dead");
+  // COMMIT(pool.death.epoch): killed before or after: the client hears of the agent's death and
+  // looks at every seat.
   state_->death_epoch.fetch_add(1);
   SHOAL_KILL_POINT("pool.death.epoch");
   // The dead may have been woken for work, or have owed a wake-up: wake everybody.

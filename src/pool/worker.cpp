@@ -71,6 +71,7 @@ int WorkerSeat::take_spinner_place() noexcept {
     uint32_t holder = pool_->spinners[i].load();
     // A place whose holder died is free: incarnations are never used again, and the agent clears
     // the dead one's.
+    // COMMIT(pool.spin.place): killed before: nothing; after: the agent gives the place back.
     if (holder == 0 && pool_->spinners[i].compare_exchange(holder, member_.incarnation())) {
       SHOAL_KILL_POINT("pool.spin.place");
       return static_cast<int>(i);
@@ -114,6 +115,8 @@ WorkerSeat::Wait WorkerSeat::wait() noexcept {
 
 bool WorkerSeat::enter(Entry entry) noexcept {
   // seq_cst; pairs with the client's emptying of the table word (retire)
+  // COMMIT(pool.enter.entered): killed before: nothing; after: the client keeps the batch's memory
+  // until it resolves this death, which clears the word.
   seat_->entered.store(entry.value);
   SHOAL_KILL_POINT("pool.enter.entered");
   const uint64_t word = pool_->table[entry.slot()].load();
@@ -189,6 +192,8 @@ BatchHeader* WorkerSeat::enter_next() noexcept {
 void WorkerSeat::leave_batch() noexcept {
   notify(os::ticks(), true);
   batch_ = nullptr;
+  // COMMIT(pool.leave.entered): killed before: resolving the death clears the word; after: it is
+  // clear.
   seat_->entered.store(0);
   SHOAL_KILL_POINT("pool.leave.entered");
 }
@@ -306,8 +311,12 @@ void WorkerSeat::publish_cancelled(const Claim& claim, uint32_t progress) noexce
 
 void WorkerSeat::chain(Handle handle) noexcept {
   auto* block = member_.arena().at<ResultBlock>(handle);
+  // COMMIT(pool.result.pending): killed before: the block is this worker's and reaped; after: too,
+  // and the client sees that the batch does not own what the word names.
   seat_->pending.store(handle);
   SHOAL_KILL_POINT("pool.result.pending");
+  // COMMIT(pool.result.given): killed before: as above; after: the batch owns the block, and the
+  // client frees it because Seat.pending names it.
   member_.give_to_block(handle, batch_handle_);
   SHOAL_KILL_POINT("pool.result.given");
   uint64_t head = batch_->results.load();
@@ -355,6 +364,8 @@ uint64_t WorkerSeat::write_record(const std::byte* value, uint64_t size, const H
   block->used.store(used + record.extent());
   SHOAL_KILL_POINT("pool.result.record");
   const Handle block_handle = member_.arena().handle_of(block);
+  // COMMIT(pool.result.attachments): killed before: those that are still this worker's are reaped;
+  // after: the block owns them.
   for (uint32_t i = 0; i < attachment_count; ++i) {
     add(seat_->bytes_out, member_.arena().block_size(attachments[i]));
     member_.give_to_block(attachments[i], block_handle);
@@ -368,8 +379,10 @@ uint64_t WorkerSeat::write_record(const std::byte* value, uint64_t size, const H
 
 void WorkerSeat::mark_dirty() noexcept {
   const uint32_t slot = entry_.slot();
+  // COMMIT(pool.dirty.word): killed before or after: resolving the death marks the batch dirty.
   pool_->dirty[slot / 64].fetch_or(1ull << slot % 64);
   SHOAL_KILL_POINT("pool.dirty.word");
+  // COMMIT(pool.dirty.summary): killed before or after: as above.
   pool_->dirty_summary.fetch_or(1ull << slot / 64);
   SHOAL_KILL_POINT("pool.dirty.summary");
   done_bell_.ring_all();

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Functions that tests run in workers. A module of its own, so that every start method finds them."""
+"""Functions that tests run in workers: a module of its own, so every start method finds them."""
 
 from __future__ import annotations
 

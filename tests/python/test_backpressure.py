@@ -6,9 +6,8 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from pool_kinds import SHOAL, WATCHDOG, make_executor, make_pool
-
 import tasks
+from pool_kinds import SHOAL, WATCHDOG, make_executor, make_pool
 
 pytestmark = WATCHDOG
 
@@ -22,7 +21,9 @@ def kind(request):
 def test_endless_input_is_mapped_and_read_within_its_buffersize(kind, method):
     taken = itertools.count()
     with make_pool(kind) as pool:
-        results = getattr(pool, method)(tasks.square, (next(taken) for _ in itertools.count()), buffersize=50)
+        results = getattr(pool, method)(
+            tasks.square, (next(taken) for _ in itertools.count()), buffersize=50
+        )
         assert len([next(results) for _ in range(500)]) == 500
         assert next(taken) <= 500 + 51
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes wrong in a task, its arguments or its result ends as that task's error at once, and the pool goes on."""
+"""What goes wrong in a task, its arguments or its result ends as that task's error at once, and the
+pool goes on.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,9 @@ import signal
 import threading
 
 import pytest
-from pool_kinds import SHOAL, WATCHDOG, make_pool
-
 import shoal
 import tasks
+from pool_kinds import SHOAL, WATCHDOG, make_pool
 
 pytestmark = WATCHDOG
 
@@ -46,7 +47,7 @@ def outcomes(results):
             found.append(error)
 
 
-# ---- Arguments -------------------------------------------------------------------------------------------------------
+# ---- Arguments -----------------------------------------------------------------------------------
 
 
 def test_arguments_that_cannot_be_pickled_raise_in_the_caller(pool):
@@ -111,7 +112,7 @@ def test_cyclic_arguments_and_results_come_back_as_cycles(pool):
     assert result["self"] is result
 
 
-# ---- Results ---------------------------------------------------------------------------------------------------------
+# ---- Results -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("what", ["file", "fails to pickle", "generator"])
@@ -149,7 +150,7 @@ def test_results_too_deep_to_pickle_are_the_tasks_error(pool):
         pool.apply(tasks.deep_list, (100_000,))
 
 
-# ---- Exceptions ------------------------------------------------------------------------------------------------------
+# ---- Exceptions ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -223,7 +224,10 @@ def _raise_from():
 
 
 def test_exceptions_with_odd_constructors_say_what_they_were(pool):
-    for function, text in ((tasks.raise_odd, "code 5: odd"), (tasks.raise_two_arguments, "first second")):
+    for function, text in (
+        (tasks.raise_odd, "code 5: odd"),
+        (tasks.raise_two_arguments, "first second"),
+    ):
         with pytest.raises((tasks.OddError, tasks.TwoArguments, shoal.RemoteError)) as caught:
             pool.apply(function)
         assert text in str(caught.value)
@@ -279,7 +283,7 @@ def _time_out():
     raise TimeoutError("of the task")
 
 
-# ---- Deaths ----------------------------------------------------------------------------------------------------------
+# ---- Deaths --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, signal.SIGABRT])
@@ -362,7 +366,10 @@ def test_retried_task_gets_its_arguments_as_they_were(pool, tmp_path):
     numpy = pytest.importorskip("numpy")
     values = numpy.arange(100_000.0)
     marker = str(tmp_path / "marker")
-    assert pool.apply(_spoil_and_die_once, (values, [1, 2], marker), retries=1) == (values.sum(), [1, 2])
+    assert pool.apply(_spoil_and_die_once, (values, [1, 2], marker), retries=1) == (
+        values.sum(),
+        [1, 2],
+    )
 
 
 def _spoil_and_die_once(values, items, marker):
@@ -393,7 +400,7 @@ def test_bad_retries_are_refused(pool, value):
         pool.map(tasks.square, [1], retries=value)
 
 
-# ---- Initializers ----------------------------------------------------------------------------------------------------
+# ---- Initializers --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", SHOAL)

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Executor`: one suite on the standard library's executors and shoal's, under every start method; then shoal's own."""
+"""`Executor`: one suite on the standard library's executors and shoal's, under every start method;
+then shoal's own.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +14,9 @@ import threading
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION
 
 import pytest
-from pool_kinds import ALL, SHOAL, STOCK, WATCHDOG, make_executor
-
 import shoal
 import tasks
+from pool_kinds import ALL, SHOAL, STOCK, WATCHDOG, make_executor
 
 pytestmark = [WATCHDOG, pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")]
 
@@ -42,7 +43,7 @@ class Boom(Exception):
     """Raised by inputs and callbacks."""
 
 
-# ---- submit ----------------------------------------------------------------------------------------------------------
+# ---- submit --------------------------------------------------------------------------------------
 
 
 def test_submit_gives_a_future_with_the_result(executor):
@@ -138,7 +139,7 @@ def test_many_futures_at_once(executor):
     assert [future.result() for future in futures] == [i * i for i in range(1000)]
 
 
-# ---- wait, as_completed, asyncio -------------------------------------------------------------------------------------
+# ---- wait, as_completed, asyncio -----------------------------------------------------------------
 
 
 def test_as_completed_gives_each_future_once(executor):
@@ -192,7 +193,9 @@ def test_asyncio_can_wait_for_futures_and_run_in_the_executor(executor):
         loop = asyncio.get_running_loop()
         wrapped = asyncio.wrap_future(executor.submit(tasks.square, 3))
         in_executor = loop.run_in_executor(executor, tasks.square, 4)
-        many = await asyncio.gather(*(loop.run_in_executor(executor, tasks.square, i) for i in range(50)))
+        many = await asyncio.gather(
+            *(loop.run_in_executor(executor, tasks.square, i) for i in range(50))
+        )
         with pytest.raises(ZeroDivisionError):
             await loop.run_in_executor(executor, tasks.divide, 1, 0)
         return await wrapped, await in_executor, many
@@ -213,12 +216,14 @@ def test_asyncio_wait_for_times_out(executor, tmp_path):
     assert asyncio.run(main()) is None
 
 
-# ---- map -------------------------------------------------------------------------------------------------------------
+# ---- map -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("chunksize", [1, 2, 7, 1000])
 def test_map_gives_results_in_order(executor, chunksize):
-    assert list(executor.map(tasks.square, range(100), chunksize=chunksize)) == [i * i for i in range(100)]
+    assert list(executor.map(tasks.square, range(100), chunksize=chunksize)) == [
+        i * i for i in range(100)
+    ]
 
 
 def test_map_zips_its_iterables_to_the_shortest(executor):
@@ -285,7 +290,7 @@ def test_map_whose_input_raises_gives_its_error(executor):
     assert executor.submit(tasks.square, 3).result() == 9
 
 
-# ---- The end ---------------------------------------------------------------------------------------------------------
+# ---- The end -------------------------------------------------------------------------------------
 
 
 def test_shutdown_waits_for_what_was_submitted(kind):
@@ -363,7 +368,7 @@ def test_executor_dropped_with_work_completes_it(kind):
     assert [future.result() for future in futures] == [i * i for i in range(10)]
 
 
-# ---- Cancelling ------------------------------------------------------------------------------------------------------
+# ---- Cancelling ----------------------------------------------------------------------------------
 
 
 def test_queued_future_can_be_cancelled(kind, tmp_path, wait_until):
@@ -399,7 +404,7 @@ def test_finished_future_cannot_be_cancelled(executor):
     assert future.result() == 4
 
 
-# ---- What is shoal's own ---------------------------------------------------------------------------------------------
+# ---- What is shoal's own -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("buffersize", [1, 2, 10])

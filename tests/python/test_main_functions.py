@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Functions and classes of `__main__`, lambdas and closures, under every start method; no guard, no second run of main."""
+"""Functions and classes of `__main__`, lambdas and closures, under every start method; no guard, no
+second run of main.
+"""
 
 from __future__ import annotations
 
 import pytest
-from pool_kinds import SHOAL, WATCHDOG, make_executor, make_pool
-
 import tasks
+from pool_kinds import SHOAL, WATCHDOG, make_executor, make_pool
 
 pytestmark = WATCHDOG
 STARTS = ("zygote", "fork", "spawn")
@@ -27,7 +28,10 @@ def program(request, interpreter):
 
         lines = [f"START = {request.param!r}"]
         if threads:  # a thread keeps the template from being a snapshot
-            lines.append("import threading; stop = threading.Event(); threading.Thread(target=stop.wait).start()")
+            lines.append(
+                "import threading; stop = threading.Event(); "
+                "threading.Thread(target=stop.wait).start()"
+            )
         lines.append(textwrap.dedent(source))
         if threads:
             lines.append("stop.set()")
@@ -44,7 +48,7 @@ def threads(request):
     return request.param
 
 
-# ---- Lambdas and closures --------------------------------------------------------------------------------------------
+# ---- Lambdas and closures ------------------------------------------------------------------------
 
 
 def test_lambdas_and_closures_run_in_workers(pool):
@@ -104,7 +108,7 @@ def test_local_classes_go_both_ways(pool):
     assert isinstance(pool.apply(Point, (3,)), Point)
 
 
-# ---- A main program --------------------------------------------------------------------------------------------------
+# ---- A main program ------------------------------------------------------------------------------
 
 
 def test_no_guard_is_needed_and_main_is_run_once(program, threads):
@@ -205,14 +209,17 @@ def test_classes_of_main_keep_their_identity_both_ways(program, threads):
             return value
 
         def make(name):
-            return {"Plain": lambda: Plain(1), "Derived": lambda: Derived(2).double(), "Slots": lambda: Slots(3),
-                    "Data": lambda: Data(4), "Color": lambda: Color.RED, "Pair": lambda: Pair(5, 6)}[name]()
+            return {"Plain": lambda: Plain(1), "Derived": lambda: Derived(2).double(), "Slots":
+            lambda: Slots(3),
+                    "Data": lambda: Data(4), "Color": lambda: Color.RED, "Pair": lambda: Pair(5,
+                    6)}[name]()
 
         def fail(code):
             raise Oops(code)
 
         with shoal.Pool(2, start=START) as pool:
-            for value in (Plain(1), Derived(2), Slots(3), Data(4), Frozen(5), Color.BLUE, Pair(1, 2), Oops(3)):
+            for value in (Plain(1), Derived(2), Slots(3), Data(4), Frozen(5), Color.BLUE, Pair(1,
+            2), Oops(3)):
                 back = pool.apply(check, (value,))
                 assert type(back) is type(value), (type(back), type(value))
                 assert getattr(back, "x", None) == getattr(value, "x", None)
@@ -288,8 +295,8 @@ def test_redefined_functions_are_sent_again_as_in_a_notebook(program, threads):
 
         with shoal.Pool(2, start=START) as pool:
             for version in range(5):
-                exec(f"def f(x): return x + helper() + {version}\\ndef helper(): return {version} * 100", globals())
-                assert pool.map(f, [1000]) == [1000 + version * 101], version
+                exec(f"def f(x): return x + helper() + {version}\\ndef helper(): return {version} *
+                100", globals()) assert pool.map(f, [1000]) == [1000 + version * 101], version
             offset = 1
             def g(x):
                 return x + offset
@@ -302,14 +309,24 @@ def test_redefined_functions_are_sent_again_as_in_a_notebook(program, threads):
 
 
 def test_main_from_standard_input_and_from_c(interpreter):
-    source = "import shoal\ndef f(x): return x + 1\nwith shoal.Pool(2, start='{}') as p: print(p.map(f, [1, 2]))\n"
+    source = (
+        "import shoal\n"
+        "def f(x): return x + 1\n"
+        "with shoal.Pool(2, start='{}') as p: print(p.map(f, [1, 2]))\n"
+    )
     import subprocess
     import sys
 
     for start in STARTS:
         text = source.format(start)
         for arguments, given in ((["-"], text), (["-c", text], None)):
-            done = subprocess.run([sys.executable, *arguments], input=given, capture_output=True, text=True, timeout=60)
+            done = subprocess.run(
+                [sys.executable, *arguments],
+                input=given,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
             assert (done.stdout, done.stderr) == ("[2, 3]\n", "")
 
 
@@ -328,7 +345,11 @@ def test_main_started_with_m_finds_its_functions(interpreter, tmp_path):
     )
     for start in STARTS:
         done = subprocess.run(
-            [sys.executable, "-m", "a_package", start], cwd=tmp_path, capture_output=True, text=True, timeout=60
+            [sys.executable, "-m", "a_package", start],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
         )
         assert (done.stdout, done.stderr) == ("[9, 10]\n", "")
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pools in tasks, forks around pools, the interpreter's exit and Ctrl-C: nothing hangs, nothing stays, nothing is noisy."""
+"""Pools in tasks, forks around pools, the interpreter's exit and Ctrl-C: nothing hangs, nothing
+stays, nothing is noisy.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,9 @@ import time
 from pathlib import Path
 
 import pytest
-from pool_kinds import SHOAL, WATCHDOG, make_executor, make_pool
-
 import shoal
 import tasks
+from pool_kinds import SHOAL, WATCHDOG, make_executor, make_pool
 
 pytestmark = [WATCHDOG, pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")]
 STARTS = ("zygote", "fork", "spawn")
@@ -65,7 +66,7 @@ def session_of(pid: int) -> list[int]:
     return found
 
 
-# ---- Nested pools ----------------------------------------------------------------------------------------------------
+# ---- Nested pools --------------------------------------------------------------------------------
 
 
 def _inner_pool(start):
@@ -124,7 +125,7 @@ def _gone(pid):
         return True
 
 
-# ---- Forks -----------------------------------------------------------------------------------------------------------
+# ---- Forks ---------------------------------------------------------------------------------------
 
 
 def test_pool_in_the_child_of_a_fork_says_what_to_do(kind):
@@ -210,7 +211,9 @@ def _fork_in_task(how):
         text, code = in_fork(lambda: "child")
         return text, code
     if how == "subprocess":
-        return subprocess.run(["echo", "child"], capture_output=True, text=True, check=True).stdout.strip(), 0
+        return subprocess.run(
+            ["echo", "child"], capture_output=True, text=True, check=True
+        ).stdout.strip(), 0
     if how == "system":
         return "child", os.system("true")
     pid = os.fork()
@@ -253,7 +256,7 @@ def test_multiprocessing_process_made_while_a_pool_is_open(kind):
         assert pool.apply(tasks.square, (3,)) == 9
 
 
-# ---- The interpreter's exit ------------------------------------------------------------------------------------------
+# ---- The interpreter's exit ----------------------------------------------------------------------
 
 
 def exits_quietly(interpreter, source, code=0, out=""):
@@ -398,7 +401,7 @@ def test_pool_can_be_made_in_a_thread_and_outlive_it(interpreter, start):
     )
 
 
-# ---- Ctrl-C ----------------------------------------------------------------------------------------------------------
+# ---- Ctrl-C --------------------------------------------------------------------------------------
 
 
 WAITS = {
@@ -504,7 +507,9 @@ def test_pool_is_usable_after_ctrl_c(kind):
             with pytest.raises(KeyboardInterrupt):
                 wait()
     with make_pool(kind) as pool:
-        threading.Timer(0.1, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)).start()
+        threading.Timer(
+            0.1, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+        ).start()
         with pytest.raises(KeyboardInterrupt):
             pool.map(time.sleep, [1000] * 4, 1)
         assert pool.map(tasks.square, range(5)) == [0, 1, 4, 9, 16]

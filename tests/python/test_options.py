@@ -7,10 +7,9 @@ import concurrent.futures
 import time
 
 import pytest
-from pool_kinds import SHOAL, WATCHDOG, make_executor, make_pool
-
 import shoal
 import tasks
+from pool_kinds import SHOAL, WATCHDOG, make_executor, make_pool
 
 pytestmark = WATCHDOG
 
@@ -168,7 +167,7 @@ def _die_once(marker):
     return "alive"
 
 
-# ---- Cancelling ------------------------------------------------------------------------------------------------------
+# ---- Cancelling ----------------------------------------------------------------------------------
 
 
 def test_result_of_a_running_task_can_be_cancelled(pool, tmp_path):

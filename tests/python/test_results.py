@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import pytest
-from pool_kinds import SHOAL, WATCHDOG, make_pool
-
 import tasks
+from pool_kinds import SHOAL, WATCHDOG, make_pool
 
 numpy = pytest.importorskip("numpy")
 pytestmark = WATCHDOG
