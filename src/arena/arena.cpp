@@ -206,7 +206,7 @@ Handle Arena::block_of(const void* p) const noexcept {
   const Handle start = page_handle(at.first);
   if (shape_kind(at.shape) == PageKind::run) return start;
   if (shape_kind(at.shape) != PageKind::span || shape_class(at.shape) >= kClasses) return 0;
-  const SizeClass& c = kSizeClasses[shape_class(at.shape)];
+  const SizeClass& c = class_in(at.shape);
   const uint32_t index = block_index(c, h - start);
   return index < c.count ? start + c.first + uint64_t{index} * c.size : 0;
 }
@@ -214,8 +214,9 @@ Handle Arena::block_of(const void* p) const noexcept {
 size_t Arena::block_size(Handle b) const noexcept {
   if (block_of(base_ + b) != b || b == 0) return 0;
   const Located at = locate(b);
-  if (shape_kind(at.shape) == PageKind::run) return shape_pages(at.shape) << kPageShift;
-  return kSizeClasses[shape_class(at.shape)].size;
+  if (shape_kind(at.shape) == PageKind::run)
+    return std::min(shape_pages(at.shape), frontier() - at.first) << kPageShift;
+  return class_in(at.shape).size;
 }
 
 bool Arena::is_run(Handle b) const noexcept {

@@ -161,7 +161,8 @@ class Arena {
 
 inline uint64_t Arena::frontier() const noexcept {
   // order: acquire; pairs with the store in extend_frontier; publishes the tables' memory
-  return header().frontier.load(os::acquire);
+  const uint64_t frontier = header().frontier.load(os::acquire);
+  return frontier < pages_ ? frontier : pages_;
 }
 
 inline Arena::Located Arena::locate(Handle h) const noexcept {
@@ -188,7 +189,7 @@ inline os::Atomic<uint64_t>& Arena::owner_word(Handle b) const noexcept {
 inline os::Atomic<uint64_t>& Arena::owner_at(Located at, Handle b) const noexcept {
   const Handle start = page_handle(at.first);
   if (shape_kind(at.shape) == PageKind::span && shape_class(at.shape) < kClasses) {
-    const SizeClass& c = kSizeClasses[shape_class(at.shape)];
+    const SizeClass& c = class_in(at.shape);
     const uint32_t index = block_index(c, b - start);
     if (index < c.count && start + c.first + uint64_t{index} * c.size == b)
       return at_span(start)[index];

@@ -78,7 +78,7 @@ size_t Member::scan_spans(uint32_t size_class, size_t limit) noexcept {
 // all.
 void Member::collect_span(Cache& cache, uint64_t first_page) noexcept {
   const Handle start = arena_->page_handle(first_page);
-  const SizeClass& c = kSizeClasses[shape_class(arena_->page(first_page).shape.load())];
+  const SizeClass& c = class_in(arena_->page(first_page).shape.load());
   os::Atomic<uint64_t>* owners = arena_->at_span(start);
   for (uint32_t i = c.count; i-- > 0;)
     if (owners[i].load(os::relaxed) == owner_free())  // order: relaxed; allocate_small looks again
@@ -121,7 +121,7 @@ bool Member::adopt_orphan(uint32_t size_class) {
     if (!head.owner.compare_exchange(expected, owner_member(incarnation_))) continue;
     SHOAL_KILL_POINT("arena.span.adopt");
     if (hint.fetch_sub(1) == 0) hint.store(0);
-    add_span(static_cast<uint32_t>(shape_class(head.shape.load())), page);
+    add_span(static_cast<uint32_t>(shape_class(head.shape.load()) % kClasses), page);
     return true;
   }
   hint.store(0);
@@ -227,7 +227,7 @@ size_t Member::trim_some(uint32_t size_class) noexcept {
 bool Member::span_is_free(uint64_t first_page) const noexcept {
   const Handle start = arena_->page_handle(first_page);
   const uint64_t shape = arena_->page(first_page).shape.load();
-  const uint32_t count = kSizeClasses[shape_class(shape)].count;
+  const uint32_t count = class_in(shape).count;
   const os::Atomic<uint64_t>* owners = arena_->at_span(start);
   for (uint32_t i = 0; i < count; ++i)
     // order: acquire; pairs with the release of a remote free: its user is through before the pages

@@ -33,7 +33,7 @@ struct ForkHandlers {
  private:
   static void prepare_member(Member& member) noexcept;
   static void adopt_member(Member& member) noexcept;
-  static void unshare(Member& member, bool member_of_session) noexcept;
+  static void unshare(Member& member, bool protected_by_bits) noexcept;
 };
 
 // Gives the child a slot and lets it hold what we hold. Without a slot that can hold, the blocks
@@ -63,12 +63,15 @@ void ForkHandlers::prepare_member(Member& member) noexcept {
   member.fork_child_ = child;
 }
 
-// The child sees its own copy of what it inherited. `member_of_session`: else nothing guarantees
-// the contents any more.
-void ForkHandlers::unshare(Member& member, bool member_of_session) noexcept {
+// The child sees its own copy of what it inherited. When it is no member, nothing guarantees the
+// contents any more, and a fault is better than another's data. When a mapping fails (too many),
+// the pages stay shared: held, so never recycled.
+void ForkHandlers::unshare(Member& member, bool protected_by_bits) noexcept {
   for (const auto& [block, bytes] : member.fork_private_) {
-    if (member_of_session && member.arena_->map_private(block, bytes)) continue;
-    os::forbid(member.arena_->address(block), bytes);
+    if (protected_by_bits)
+      static_cast<void>(member.arena_->map_private(block, bytes));
+    else
+      os::forbid(member.arena_->address(block), bytes);
   }
 }
 

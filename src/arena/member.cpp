@@ -51,6 +51,8 @@ void Member::join_slot(MemberKind kind, Incarnation bond) {
 void Member::rejoin() {
   if (incarnation_ != 0) return;
   join_slot(MemberKind::process, 0);
+  unregister_for_fork(*this);  // a forked child still is in the list, one who has left is not
+  register_for_fork(*this);
 }
 
 void Member::require_membership() const {

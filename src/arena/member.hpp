@@ -84,10 +84,12 @@ class Member {
   // Gives warm memory that has been free for `older_than_ns` back to the system, and releases empty
   // spans. Returns bytes given back. Agents call it now and then; slow paths do by themselves
   // (SHOAL_DECAY seconds).
-  uint64_t purge(int64_t older_than_ns);
+  uint64_t purge(int64_t older_than_ns, uint64_t most_bytes = UINT64_MAX);
   uint64_t purge() { return purge(decay_ns_); }
 
-  void leave() noexcept;  // orderly exit: everything this member owns is given back now
+  // Orderly exit: everything this member owns is given back now. No other thread may use the
+  // member meanwhile: one that is inside an operation then is taken for dead.
+  void leave() noexcept;
   bool forked_child() const noexcept {
     return forked_child_;
   }  // this object was inherited through a fork

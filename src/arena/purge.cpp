@@ -11,15 +11,16 @@ namespace shoal::arena {
 
 namespace {
 constexpr uint64_t kPurgeEveryMs = 1000;
+constexpr uint64_t kPurgeBytes = 16 << 20;  // 4 ms, in somebody's slow path
 }  // namespace
 
-uint64_t Member::purge(int64_t older_than_ns) {
+uint64_t Member::purge(int64_t older_than_ns, uint64_t most_bytes) {
   require_membership();
   for (uint32_t size_class = 0; size_class < kClasses; ++size_class) trim(size_class);
   sweep_orphans();
   const uint64_t older_than_ms =
       older_than_ns <= 0 ? 0 : static_cast<uint64_t>(older_than_ns) / 1'000'000;
-  return RunAllocator(*arena_, incarnation_).purge(older_than_ms);
+  return RunAllocator(*arena_, incarnation_).purge(older_than_ms, most_bytes);
 }
 
 // One member per second does it, whoever comes first.
@@ -29,7 +30,7 @@ void Member::purge_if_due() noexcept {
   const uint64_t now = now_ms();
   if (now < due || !next.compare_exchange(due, now + kPurgeEveryMs) || due == 0) return;
   try {
-    purge(decay_ns_);
+    purge(decay_ns_, kPurgeBytes);
   } catch (const std::exception&) {
     return;  // left the session meanwhile: somebody else purges
   }
@@ -55,7 +56,7 @@ uint64_t Member::sweep_orphans() {
       ++released;
       continue;
     }
-    ++found[shape_class(shape)];
+    ++found[shape_class(shape) % kClasses];
     // COMMIT(arena.span.keep): killed before: mine, orphaned by my reaper; after: an orphan again
     head.owner.store(owner_orphan());
     SHOAL_KILL_POINT("arena.span.keep");

@@ -131,7 +131,7 @@ void Reaping::scan(Pass pass) {
 uint64_t Reaping::visit_page(uint64_t page, Pass pass, uint64_t* words) {
   const uint64_t shape = arena_.page(page).shape.load();
   if (shape_kind(shape) == PageKind::span) {
-    const SizeClass& c = kSizeClasses[shape_class(shape) % kClasses];
+    const SizeClass& c = class_in(shape);
     if (pass == Pass::spans) {
       let_go_of_span(page, c);
     } else {

@@ -219,18 +219,19 @@ uint64_t RunAllocator::take_purgeable(uint64_t older_than_ms, uint64_t* cursor, 
   }
 }
 
-uint64_t RunAllocator::purge(uint64_t older_than_ms) {
+uint64_t RunAllocator::purge(uint64_t older_than_ms, uint64_t most_bytes) {
   uint64_t given_back = 0;
   uint64_t cursor = 0;
   uint64_t pages = 0;
-  while (true) {
+  while (given_back < most_bytes) {
     const uint64_t first = take_purgeable(older_than_ms, &cursor, &pages);
-    if (first == kNoPage) return given_back;
+    if (first == kNoPage) break;
     set_warm(first, pages, false);
     arena_.decommit(arena_.page_handle(first), pages * kPage);
     release(first, pages);
     given_back += pages * kPage;
   }
+  return given_back;
 }
 
 }  // namespace shoal::arena

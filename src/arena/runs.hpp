@@ -29,7 +29,7 @@ class RunAllocator {
   void release(uint64_t first, uint64_t pages) noexcept;
   // Gives back the memory of free pages that were freed at least `older_than_ms` ago; returns
   // bytes.
-  uint64_t purge(uint64_t older_than_ms);
+  uint64_t purge(uint64_t older_than_ms, uint64_t most_bytes = UINT64_MAX);
 
  private:
   struct Taken {

@@ -68,6 +68,11 @@ constexpr uint32_t block_index(const SizeClass& c, uint64_t offset) noexcept {
   return static_cast<uint32_t>(units * c.reciprocal >> 32);
 }
 
+// The class that a shape word names; some class even when the word was scribbled over.
+constexpr const SizeClass& class_in(uint64_t shape) noexcept {
+  return kSizeClasses[shape_class(shape) % kClasses];
+}
+
 constexpr bool size_classes_are_sound() noexcept {
   for (uint32_t i = 0; i < kClasses; ++i) {
     const SizeClass& c = kSizeClasses[i];
