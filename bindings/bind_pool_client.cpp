@@ -17,6 +17,7 @@
 namespace shoal::bindings {
 
 PyTypeObject* function_type = nullptr;
+PyTypeObject* outcome_type = nullptr;
 PyObject* current_encoding_hooks();
 
 namespace {
@@ -276,6 +277,81 @@ PyObject* client_cancel(Client* self, PyObject* argument) {
   return PyLong_FromLong(self->pool->request_stop(slot, 0, pool::StopReason::cancel) ? 2 : 0);
 }
 
+// ---- Calls that are waited for --------------------------------------------------------------------
+
+PyObject* outcome_deliver(Outcome* self, PyObject* arguments) {
+  int ok = 0;
+  PyObject* value = nullptr;
+  if (!PyArg_ParseTuple(arguments, "pO", &ok, &value)) return nullptr;
+  self->error = ok == 0;
+  Py_XSETREF(self->value, Py_NewRef(value));
+  Py_RETURN_NONE;
+}
+
+PyObject* outcome_launched(Outcome*, PyObject*) { Py_RETURN_NONE; }
+
+void outcome_dealloc(Outcome* self) {
+  PyTypeObject* type = Py_TYPE(self);
+  Py_XDECREF(self->value);
+  type->tp_free(self);
+  Py_DECREF(type);
+}
+
+PyMethodDef outcome_methods[] = {
+    {"_deliver", reinterpret_cast<PyCFunction>(outcome_deliver), METH_VARARGS, "Told by the core."},
+    {"_launched", reinterpret_cast<PyCFunction>(outcome_launched), METH_O, "Told by the core."},
+    {nullptr, nullptr, 0, nullptr}};
+PyType_Slot outcome_slots[] = {{Py_tp_dealloc, reinterpret_cast<void*>(outcome_dealloc)},
+                               {Py_tp_methods, outcome_methods},
+                               {0, nullptr}};
+PyType_Spec outcome_spec = {"shoal._core.Outcome", sizeof(Outcome), 0,
+                            Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, outcome_slots};
+
+// Waits until the outcome is known. False with an error set: Ctrl-C, most likely.
+bool await_outcome(Client* self, const Outcome* outcome) {
+  while (outcome->value == nullptr) {
+    if (!open_or_raise(self)) return false;
+    const uint32_t seen = self->pool->listen();
+    if (collect(self) < 0) return false;
+    if (outcome->value == nullptr && wait_for_news(self, seen, -1) < 0) return false;
+  }
+  return true;
+}
+
+// Nobody waits any more: withdraws the call or has it stopped. Keeps the error that is set.
+void give_up(Client* self, uint64_t open_ticket) {
+  PyObject* reason = take_raised();
+  PyObject* ticket = PyLong_FromUnsignedLongLong(open_ticket);
+  PyObject* answer = ticket == nullptr ? nullptr : client_cancel(self, ticket);
+  if (answer == nullptr) PyErr_Clear();
+  Py_XDECREF(answer);
+  Py_XDECREF(ticket);
+  put_raised(reason);
+}
+
+// call(function, callable, name, args, kwargs, timeout_ns, retries): submits, waits, and returns
+// the result or raises the task's exception.
+PyObject* client_call(Client* self, PyObject* const* arguments, Py_ssize_t count) {
+  const Inside inside(self);
+  auto* outcome = reinterpret_cast<Outcome*>(outcome_type->tp_alloc(outcome_type, 0));
+  if (outcome == nullptr) return nullptr;
+  PyObject* all[8] = {reinterpret_cast<PyObject*>(outcome)};
+  std::copy_n(arguments, std::min<Py_ssize_t>(count, 7), all + 1);
+  CallOptions call;
+  PyObject* result = nullptr;
+  const bool ready = running_or_raise(self) && parse_call(all, count + 1, &call);
+  const uint64_t ticket = ready ? submit_call(self, call) : 0;
+  if (ticket != 0 && !await_outcome(self, outcome)) {
+    give_up(self, ticket);
+  } else if (ticket != 0 && outcome->error) {
+    put_raised(Py_NewRef(outcome->value));
+  } else if (ticket != 0) {
+    result = Py_NewRef(outcome->value);
+  }
+  Py_DECREF(outcome);
+  return result;
+}
+
 // cancel_all(): withdraws everything that has not begun.
 PyObject* client_cancel_all(Client* self, PyObject*) {
   const Inside inside(self);
@@ -529,6 +605,7 @@ PyObject* client_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
   self->pending = new std::deque<PendingCall>;
   self->agent_pidfd = -1;
   self->cpus = static_cast<unsigned>(os::usable_cpus());
+  (void)os::ns_per_tick();  // measured before the fork, it need not be in every worker
   self->workers = workers;
   new (&self->pool) std::unique_ptr<pool::ClientPool>;
   new (&self->builder) std::unique_ptr<codec::MessageBuilder>(new codec::MessageBuilder(member));
@@ -570,6 +647,8 @@ PyMethodDef client_methods[] = {
      "add_function(bytes): stores an encoded function; workers decode it once."},
     {"submit", method(client_submit), METH_FASTCALL,
      "submit(sink, function, callable, name, args, kwargs, timeout_ns, retries) -> ticket"},
+    {"call", method(client_call), METH_FASTCALL,
+     "call(function, callable, name, args, kwargs, timeout_ns, retries) -> result"},
     {"wait", method(client_wait), METH_FASTCALL, "wait(ticket, timeout) -> bool"},
     {"collect", method(client_collect), METH_O, "collect(timeout): read news, wait for some."},
     {"wake", method(client_wake), METH_NOARGS, "Make waiting threads look around."},
@@ -623,6 +702,8 @@ PyMethodDef functions[] = {
 
 bool bind_pool_client(PyObject* module) {
   function_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&function_spec));
+  outcome_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&outcome_spec));
+  if (outcome_type == nullptr) return false;
   PyObject* client = PyType_FromSpec(&client_spec);
   if (function_type == nullptr || client == nullptr ||
       PyModule_AddObjectRef(module, "Client", client) < 0) {

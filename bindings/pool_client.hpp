@@ -53,6 +53,13 @@ struct Flight {
 };
 inline constexpr uint32_t kRead = UINT32_MAX;
 
+// The sink of a call whose caller waits for it in Client.call: filled in without a Python call.
+struct Outcome {
+  PyObject_HEAD
+  PyObject* value;  // null until done
+  bool error;
+};
+
 // A call that found all slots taken; it is encoded already.
 struct PendingCall {
   uint64_t ticket;
@@ -147,6 +154,7 @@ struct Job {
 };
 
 extern PyTypeObject* function_type;
+extern PyTypeObject* outcome_type;
 extern PyTypeObject* job_type;
 
 // pool_collect.cpp

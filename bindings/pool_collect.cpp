@@ -47,6 +47,12 @@ class Target {
   // Tells of the batch's item `index`; steals `value`.
   void deliver(uint32_t index, PyObject* value, bool error) const {
     if (job_ != nullptr) return job_deliver(job_, first_index_ + index, value, error);
+    if (Py_TYPE(sink_) == outcome_type) {
+      auto* outcome = reinterpret_cast<Outcome*>(sink_);
+      outcome->error = error;
+      Py_XSETREF(outcome->value, value);
+      return;
+    }
     PyObject* done =
         PyObject_CallMethod(sink_, "_deliver", "OO", error ? Py_False : Py_True, value);
     if (done == nullptr) PyErr_WriteUnraisable(sink_);

@@ -26,6 +26,7 @@ constexpr double kBatchNs = 500'000;
 constexpr uint32_t kMaxUnits = 4096;
 constexpr uint32_t kMaxUnknownUnits = 64;  // while no item has been measured
 constexpr uint64_t kBatchBytes = 256 * 1024;
+constexpr uint64_t kQueuedAhead = 12;  // batches of 0.5 ms, for all workers together
 constexpr int64_t kGatherNs = 200'000;  // a slow iterator must not hold back what it has given
 constexpr double kSlowPullNs = 200'000;
 
@@ -78,8 +79,10 @@ bool may_pull(const Job* job) {
   return job->window == 0 || job->pulled - job->taken < job->window;
 }
 
+// Enough is queued to keep the workers busy while this thread waits for a processor: a thread that
+// is woken on a busy machine gets one after some milliseconds only.
 bool workers_fed(const Job* job) {
-  return !job->eager && job->client->pool->queued() >= job->client->workers + 1;
+  return !job->eager && job->client->pool->queued() >= 2ull * job->client->workers + kQueuedAhead;
 }
 
 void end_items(Job* job) {

@@ -185,7 +185,7 @@ def run_snapshot(settings: Settings) -> NoReturn:
     try:
         import gc
 
-        _import_for_workers()
+        import_for_workers()
         gc.freeze()  # collections in the workers leave what they share alone
         _be_quiet()
         core.set_bond(settings.client)
@@ -198,9 +198,11 @@ def run_snapshot(settings: Settings) -> NoReturn:
         os._exit(code)
 
 
-def _import_for_workers() -> None:
+def import_for_workers() -> None:
     """Once here, so that not every worker does it after its fork."""
-    from shoal import _definitions, _hooks, _pickling, _worker  # noqa: F401
+    import multiprocessing.util
+
+    from shoal import _applied, _definitions, _hooks, _pickling, _worker  # noqa: F401
 
 
 def _fork_worker(settings: Settings, seat: int) -> int:
@@ -233,7 +235,7 @@ def run_clean(settings: Settings) -> NoReturn:
             _context.import_modules(settings.context)
             import gc
 
-            _import_for_workers()
+            import_for_workers()
             gc.collect()
             gc.freeze()
         Agent(settings, lambda seat: starter(settings, seat)).run()

@@ -185,6 +185,22 @@ class Engine:
         self._stored[key] = entry
         return entry
 
+    def call(
+        self,
+        callable_: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
+        timeout_ns: int,
+        retries: int,
+    ) -> Any:
+        """Send one call and wait for its outcome."""
+        stored, name = self.function(callable_)
+        try:
+            return self.client.call(stored, callable_, name, args, kwargs, timeout_ns, retries)
+        except KeyboardInterrupt:
+            self._agent.ring()  # the task that nobody waits for is to be stopped
+            raise
+
     def submit(
         self,
         sink: Any,
@@ -502,6 +518,7 @@ class _AgentProcess:
 
     def _start_snapshot(self, engine: Engine) -> None:
         self.template = "a snapshot of this process"
+        _agent.import_for_workers()  # here, once, instead of in every agent and worker
         if self.pid == 0:
             engine.definitions.mark_snapshot()
             engine.store_startup()

@@ -69,13 +69,13 @@ class Pool:
         retries: int = 0,
     ) -> Any:
         """Call `func(*args, **kwds)` in a worker and return its result. One wake-up each way."""
-        result = self.apply_async(func, args, kwds, timeout=timeout, retries=retries)
-        try:
-            result.wait()
-        except BaseException:  # Ctrl-C, most likely: nobody will fetch the result
-            result.cancel()
-            raise
-        return result.get()
+        engine = self._engine
+        if engine.closed or engine.broken is not None or engine.forked:
+            engine.check_open()
+        limit = 0 if timeout is None else _engine.check_seconds(timeout, "timeout")
+        if retries:
+            _engine.check_retries(retries)
+        return engine.call(func, tuple(args), kwds, limit, retries)
 
     def apply_async(
         self,

@@ -210,8 +210,8 @@ TEST_F(ChannelTest, TheBellOfADeadProcessIsTakenDown) {
 TEST_F(ChannelTest, RandomKillsLoseOnlyWhatTheDeadHadInHand) {
   constexpr uint64_t kSenders = 3;
   constexpr uint64_t kReceivers = 3;
-  constexpr uint64_t kNumbers =
-      1 << 18;  // per sender place; a new sender goes on where its predecessor was
+  // Per sender's place, more than can be sent; a new sender goes on where its predecessor was.
+  constexpr uint64_t kNumbers = 1 << 22;
   std::random_device device;
   const auto seed = device();
   std::mt19937 random(seed);
