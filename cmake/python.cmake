@@ -16,7 +16,7 @@ function(shoal_add_module name core)
   target_include_directories(${name} PRIVATE "${PROJECT_SOURCE_DIR}")
   # Not our headers: their warnings are not ours either.
   target_include_directories(${name} SYSTEM PRIVATE ${Python_INCLUDE_DIRS} "${NB_DIR}/include")
-  target_compile_definitions(${name} PRIVATE SHOAL_MODULE_NAME=${name})
+  target_compile_definitions(${name} PRIVATE SHOAL_MODULE_NAME=${name} PY_SSIZE_T_CLEAN=)
   target_link_libraries(${name} PRIVATE ${core} shoal_flags)
 endfunction()
 
