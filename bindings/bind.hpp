@@ -9,6 +9,9 @@
 // Design: docs/design/bindings.md
 #pragma once
 
+#ifndef PY_SSIZE_T_CLEAN
+#define PY_SSIZE_T_CLEAN  // CPython 3.10 to 3.12 want it for "y#"
+#endif
 #include <Python.h>
 
 #include "arena/arena.hpp"

@@ -2,6 +2,9 @@
 //
 // shoal._core.Supervisor: what the agent's loop (shoal/_agent.py) asks about a pool. Thin: the
 // rules are in pool/supervisor.hpp. Used by the agent's only thread; nothing here waits.
+#ifndef PY_SSIZE_T_CLEAN
+#define PY_SSIZE_T_CLEAN
+#endif
 #include <Python.h>
 
 #include <memory>

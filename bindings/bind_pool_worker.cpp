@@ -11,6 +11,9 @@
 // run() returns when the pool ends, or after `units_per_worker` units. It is used by one thread.
 //
 // The GIL is released only while waiting for work, and every 5 ms for the task's own threads.
+#ifndef PY_SSIZE_T_CLEAN
+#define PY_SSIZE_T_CLEAN
+#endif
 #include <Python.h>
 
 #include <fcntl.h>

@@ -2,6 +2,9 @@
 //
 // What tests of the Python package need to kill and to look: kill points and the arena's own check.
 // Empty outside shoal._core_testing.
+#ifndef PY_SSIZE_T_CLEAN
+#define PY_SSIZE_T_CLEAN
+#endif
 #include <Python.h>
 
 #include "arena/error.hpp"

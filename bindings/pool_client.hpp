@@ -14,6 +14,9 @@
 //      pool's memory is freed when the last thread that is Inside has left.
 #pragma once
 
+#ifndef PY_SSIZE_T_CLEAN
+#define PY_SSIZE_T_CLEAN
+#endif
 #include <Python.h>
 
 #include <deque>

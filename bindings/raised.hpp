@@ -3,6 +3,9 @@
 // Taking and putting back the exception that is set, over the C API's change in CPython 3.12.
 #pragma once
 
+#ifndef PY_SSIZE_T_CLEAN
+#define PY_SSIZE_T_CLEAN
+#endif
 #include <Python.h>
 
 namespace shoal::bindings {

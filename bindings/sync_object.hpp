@@ -8,6 +8,9 @@
 // Design: docs/design/sync.md
 #pragma once
 
+#ifndef PY_SSIZE_T_CLEAN
+#define PY_SSIZE_T_CLEAN
+#endif
 #include <Python.h>
 
 #include "bind.hpp"
