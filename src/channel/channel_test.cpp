@@ -259,9 +259,12 @@ TEST_F(ChannelTest, RandomKillsLoseOnlyWhatTheDeadHadInHand) {
     children[victim]->kill();
     const Ending ending = children[victim]->wait();
     ASSERT_TRUE(ending == Ending::killed || ending == Ending::finished) << static_cast<int>(ending);
-    if (kills % 2 == 0) arena::reap_all_dead(*arena_, *me_);  // else the waiters find it
     children[victim] = start(victim);
+    usleep(static_cast<useconds_t>(random() % 300));
+    // Before this process needs the arena: who allocates large blocks is stopped with a lock in
+    // hand.
     if (frozen != victim) children[frozen]->resume();
+    if (kills % 2 == 0) arena::reap_all_dead(*arena_, *me_);  // else the waiters find it
   }
   const uint64_t progress = channel->ring().popped();
   for (int i = 0; i < 10'000 && channel->ring().popped() == progress; ++i) usleep(1'000);
