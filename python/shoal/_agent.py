@@ -217,11 +217,12 @@ def _fork_worker(settings: Settings, seat: int) -> int:
 
 def run_clean(settings: Settings) -> NoReturn:
     """In a fresh interpreter."""
-    from shoal import _context
+    from shoal import _context, _launch
 
     code = 1
     try:
         _be_quiet()
+        _launch.ready()
         core.join_session(settings.memory_fd, settings.client)
         os.set_inheritable(settings.bell_read, False)
         if settings.method == "exec":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import sys
 from typing import Any
 
@@ -42,6 +43,9 @@ def spawn(module: str, arguments: Any, fds: tuple[int, ...], context: dict[str, 
     from multiprocessing.util import spawnv_passfds
 
     read, write = os.pipe()
+    # A Ctrl-C that comes before the fresh interpreter has its handlers waits for them: the mask is
+    # inherited, and `ready()` lifts it.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         executable = context.get("executable") or sys.executable
         pid = spawnv_passfds(os.fsencode(executable), command(read, executable), (*fds, read))
@@ -49,6 +53,7 @@ def spawn(module: str, arguments: Any, fds: tuple[int, ...], context: dict[str, 
         os.close(write)
         raise
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(read)
     with os.fdopen(write, "wb") as pipe:
         try:
@@ -57,3 +62,8 @@ def spawn(module: str, arguments: Any, fds: tuple[int, ...], context: dict[str, 
         except BrokenPipeError:
             pass  # it died already; its pidfd says so
     return int(pid)
+
+
+def ready() -> None:
+    """In the fresh interpreter: its handlers are in place, signals may come."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

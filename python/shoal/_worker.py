@@ -56,13 +56,14 @@ def run_forked(settings: _agent.Settings, seat: int, agent_pid: int) -> NoReturn
 
 def main(arguments: tuple[Any, ...]) -> NoReturn:
     """In a fresh interpreter (start="spawn")."""
-    from shoal import _context
+    from shoal import _context, _launch
 
     code = 1
     try:
         settings, seat, agent_pid = _agent.Settings(*arguments[0]), arguments[1], arguments[2]
         core.die_with_parent(agent_pid)
         signal.signal(signal.SIGINT, _ignore)
+        _launch.ready()
         core.join_session(settings.memory_fd, settings.client)
         os.set_inheritable(settings.bell_write, False)
         _context.make_main(settings.context)

@@ -295,8 +295,12 @@ def test_redefined_functions_are_sent_again_as_in_a_notebook(program, threads):
 
         with shoal.Pool(2, start=START) as pool:
             for version in range(5):
-                exec(f"def f(x): return x + helper() + {version}\\ndef helper(): return {version} *
-                100", globals()) assert pool.map(f, [1000]) == [1000 + version * 101], version
+                source = (
+                    f"def f(x): return x + helper() + {version}\\n"
+                    f"def helper(): return {version} * 100"
+                )
+                exec(source, globals())
+                assert pool.map(f, [1000]) == [1000 + version * 101], version
             offset = 1
             def g(x):
                 return x + offset
