@@ -209,17 +209,17 @@ def test_classes_of_main_keep_their_identity_both_ways(program, threads):
             return value
 
         def make(name):
-            return {"Plain": lambda: Plain(1), "Derived": lambda: Derived(2).double(), "Slots":
-            lambda: Slots(3),
-                    "Data": lambda: Data(4), "Color": lambda: Color.RED, "Pair": lambda: Pair(5,
-                    6)}[name]()
+            makers = {"Plain": lambda: Plain(1), "Derived": lambda: Derived(2).double(),
+                      "Slots": lambda: Slots(3), "Data": lambda: Data(4),
+                      "Color": lambda: Color.RED, "Pair": lambda: Pair(5, 6)}
+            return makers[name]()
 
         def fail(code):
             raise Oops(code)
 
         with shoal.Pool(2, start=START) as pool:
-            for value in (Plain(1), Derived(2), Slots(3), Data(4), Frozen(5), Color.BLUE, Pair(1,
-            2), Oops(3)):
+            for value in (Plain(1), Derived(2), Slots(3), Data(4), Frozen(5), Color.BLUE,
+                          Pair(1, 2), Oops(3)):
                 back = pool.apply(check, (value,))
                 assert type(back) is type(value), (type(back), type(value))
                 assert getattr(back, "x", None) == getattr(value, "x", None)
