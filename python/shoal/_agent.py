@@ -21,6 +21,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from shoal import _launch
 from shoal._native import core
 
 if TYPE_CHECKING:
@@ -188,6 +189,7 @@ def run_snapshot(settings: Settings) -> NoReturn:
         import_for_workers()
         gc.freeze()  # collections in the workers leave what they share alone
         _be_quiet()
+        _launch.ready()
         core.set_bond(settings.client)
         Agent(settings, lambda seat: _fork_worker(settings, seat)).run()
         code = 0
@@ -217,7 +219,7 @@ def _fork_worker(settings: Settings, seat: int) -> int:
 
 def run_clean(settings: Settings) -> NoReturn:
     """In a fresh interpreter."""
-    from shoal import _context, _launch
+    from shoal import _context
 
     code = 1
     try:
@@ -249,8 +251,6 @@ def run_clean(settings: Settings) -> NoReturn:
 
 
 def _exec_worker(settings: Settings, seat: int) -> int:
-    from shoal import _launch
-
     memory_fd = core.session_fd()
     return _launch.spawn(
         "shoal._worker",

@@ -14,6 +14,7 @@ Design: docs/design/pool.md
 from __future__ import annotations
 
 import os
+import signal
 import select
 import sys
 import threading
@@ -123,10 +124,14 @@ class Engine:
         )
         self._startup = None if initializer is None else (initializer, tuple(initargs))
         self._agent = _AgentProcess()
-        with self._process_lock:
-            self._agent.start(self)
-        _engines.add(self)
-        _register_at_exit()
+        try:
+            with self._process_lock:
+                self._agent.start(self)
+            _engines.add(self)
+            _register_at_exit()
+        except BaseException:  # Ctrl-C, most likely: leave no process behind
+            self._agent.kill()
+            raise
 
     # ---- Starting --------------------------------------------------------------------------------
 
@@ -484,6 +489,14 @@ class _AgentProcess:
         self.ended = False
 
     def start(self, engine: Engine) -> None:
+        """Start it. A Ctrl-C meanwhile is handled when all is in place: fork handlers cannot take it."""
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._start(engine)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def _start(self, engine: Engine) -> None:
         refusal = None
         if engine.start != "spawn":
             refusal = _snapshot.refusal(_running_collectors())
@@ -596,6 +609,13 @@ class _AgentProcess:
         bell, self.bell = self.bell, -1
         if bell >= 0:
             os.close(bell)
+
+    def kill(self) -> None:
+        """Give up while starting."""
+        if self.pid and not self.ended:
+            self.ended = True
+            os.kill(self.pid, signal.SIGKILL)
+            self._reap()
 
     def wait_for_end(self, client: Any) -> None:
         """The phase is set: the agent leaves when its workers have left."""

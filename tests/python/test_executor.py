@@ -330,7 +330,8 @@ def test_shutdown_can_cancel_what_has_not_begun(kind, tmp_path, wait_until):
     go.touch()
     assert running.result() > 0
     concurrent.futures.wait(queued)
-    executor.shutdown(wait=True)
+    if kind not in STOCK:  # whose second shutdown may trip over its own first one
+        executor.shutdown(wait=True)
     # The standard library may have handed one or two to its call queue already.
     assert sum(future.cancelled() for future in queued) >= 17
     assert all(future.done() for future in queued)
