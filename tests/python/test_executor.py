@@ -329,12 +329,12 @@ def test_shutdown_can_cancel_what_has_not_begun(kind, tmp_path, wait_until):
     executor.shutdown(wait=False, cancel_futures=True)
     go.touch()
     assert running.result() > 0
-    concurrent.futures.wait(queued)
     if kind not in STOCK:  # whose second shutdown may trip over its own first one
+        concurrent.futures.wait(queued)  # 3.10's own does not hear of futures cancelled so
         executor.shutdown(wait=True)
+    wait_until(lambda: all(future.done() for future in queued))
     # The standard library may have handed one or two to its call queue already.
     assert sum(future.cancelled() for future in queued) >= 17
-    assert all(future.done() for future in queued)
 
 
 def test_with_statement_waits_for_all(kind):
