@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,15 @@ def file_descriptors() -> dict[int, str]:
             continue
         if not target.startswith(KEPT):
             found[int(name)] = target
+    for fd in kept_descriptors():
+        found.pop(fd, None)
     return found
+
+
+def kept_descriptors() -> set[int]:
+    """This process's ends of the pipes to those helpers, which the first use of spawn makes."""
+    tracker, server = resource_tracker._resource_tracker, forkserver._forkserver
+    return {fd for fd in (tracker._fd, server._forkserver_alive_fd) if fd is not None}
 
 
 def shared_memory_files() -> set[str]:
