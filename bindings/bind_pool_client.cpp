@@ -277,7 +277,8 @@ PyObject* client_cancel(Client* self, PyObject* argument) {
   return PyLong_FromLong(self->pool->request_stop(slot, 0, pool::StopReason::cancel) ? 2 : 0);
 }
 
-// ---- Calls that are waited for --------------------------------------------------------------------
+// ---- Calls that are waited for
+// --------------------------------------------------------------------
 
 PyObject* outcome_deliver(Outcome* self, PyObject* arguments) {
   int ok = 0;

@@ -58,8 +58,7 @@ inline constexpr uint32_t kRead = UINT32_MAX;
 
 // The sink of a call whose caller waits for it in Client.call: filled in without a Python call.
 struct Outcome {
-  PyObject_HEAD
-  PyObject* value;  // null until done
+  PyObject_HEAD PyObject* value;  // null until done
   bool error;
 };
 

@@ -202,7 +202,6 @@ def run_snapshot(settings: Settings) -> NoReturn:
 
 def import_for_workers() -> None:
     """Once here, so that not every worker does it after its fork."""
-    import multiprocessing.util
 
     from shoal import _applied, _definitions, _hooks, _pickling, _worker  # noqa: F401
 

@@ -68,6 +68,17 @@ class Client:
     @property
     def failed_starts(self) -> int: ...
     def add_function(self, encoded: bytes, /) -> Any: ...
+    def call(
+        self,
+        function: Function | None,
+        callable: Callable[..., Any],
+        name: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None,
+        timeout_ns: int,
+        retries: int,
+        /,
+    ) -> Any: ...
     def submit(
         self,
         sink: object,

@@ -14,8 +14,8 @@ Design: docs/design/pool.md
 from __future__ import annotations
 
 import os
-import signal
 import select
+import signal
 import sys
 import threading
 import time
@@ -489,7 +489,7 @@ class _AgentProcess:
         self.ended = False
 
     def start(self, engine: Engine) -> None:
-        """Start it. A Ctrl-C meanwhile is handled when all is in place: fork handlers cannot take it."""
+        """Start it. A Ctrl-C meanwhile waits until all is in place: fork handlers cannot take it."""
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._start(engine)

@@ -30,7 +30,7 @@ def _call(callback: Callable[[Any], object], value: Any) -> None:
 _Base: type = getattr(sys.modules.get("multiprocessing.pool"), "AsyncResult", object)
 
 
-class _Waitable(_Base):
+class _Waitable(_Base):  # type: ignore[misc]
     """The part that calls and maps share."""
 
     _engine: Engine

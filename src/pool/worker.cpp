@@ -15,7 +15,8 @@ namespace {
 
 constexpr int64_t kSpinNs = 30'000;  // CORE.md 6.1: 20 to 50 us, with yields
 // results are made known at least this often while a batch runs
-constexpr int64_t kTellNs = 500'000;        // results are made known at least this often while a batch runs
+constexpr int64_t kTellNs =
+    500'000;  // results are made known at least this often while a batch runs
 // a batch that runs longer than this may be shared with sleepers
 constexpr int64_t kHelpNs = 50'000;
 constexpr uint64_t kSmallBlock = 8 * 1024;  // result blocks of small records
