@@ -70,7 +70,7 @@ class Client:
     def add_function(self, encoded: bytes, /) -> Any: ...
     def call(
         self,
-        function: Function | None,
+        function: object,
         callable: Callable[..., Any],
         name: str,
         args: tuple[Any, ...],

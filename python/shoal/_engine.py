@@ -489,7 +489,7 @@ class _AgentProcess:
         self.ended = False
 
     def start(self, engine: Engine) -> None:
-        """Start it. A Ctrl-C meanwhile waits until all is in place: fork handlers cannot take it."""
+        """Start it. A Ctrl-C waits until all is in place: fork handlers could not take it."""
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self._start(engine)
