@@ -29,6 +29,15 @@ struct Shared {
 
 Shared* shared = nullptr;
 
+// What a box holds: block:34 | low bits of its position:30. Without the position, whoever read a
+// box late could take, or throw out, a block that was received, freed, and is being sent again.
+constexpr uint64_t kTag = (uint64_t{1} << 30) - 1;
+uint64_t box_word(Handle b, uint64_t position) { return b >> 6 << 30 | (position & kTag); }
+Handle box_block(uint64_t word) { return word >> 30 << 6; }
+bool box_names(uint64_t word, uint64_t owner) {
+  return is_channel(owner) && (owner_channel_position(owner) & kTag) == (word & kTag);
+}
+
 // What a block's owner writes into it: two owners at once would be noticed.
 struct Content {
   uint64_t position;
@@ -55,7 +64,7 @@ void take_back(Arena& arena, Member&, Incarnation dead, Lane& lane) {
   uint64_t owner = arena.owner_word(b).load();
   if (!is_channel(owner) || owner_channel_position(owner) != lane.intent_argument.load()) return;
   for (os::Atomic<uint64_t>& box : shared->boxes)
-    if (box.load() == b) return;
+    if (box.load() == box_word(b, lane.intent_argument.load())) return;
   arena.owner_word(b).compare_exchange(owner, owner_member(dead));
 }
 
@@ -125,7 +134,8 @@ class Worker {
     lane->intent.store(b | kIntent);
     expect(me_->give_to_channel(b, kChannel, position));
     uint64_t empty = 0;
-    const bool posted = shared->boxes[random_() % kBoxes].compare_exchange(empty, b);
+    os::Atomic<uint64_t>& box = shared->boxes[random_() % kBoxes];
+    const bool posted = box.compare_exchange(empty, box_word(b, position));
     if (!posted) {
       expect(me_->take_from_channel(b, kChannel, position));
       me_->free(b);
@@ -135,17 +145,17 @@ class Worker {
 
   void receive() {
     os::Atomic<uint64_t>& box = shared->boxes[random_() % kBoxes];
-    uint64_t b = box.load();
-    if (b == 0) return;
+    uint64_t word = box.load();
+    if (word == 0) return;
+    const Handle b = box_block(word);
     const uint64_t owner = arena_.owner_word(b).load();
-    const uint64_t position = owner_channel_position(owner);
-    if (!is_channel(owner)) {  // taken by one who died before it emptied the box
-      box.compare_exchange(b, 0);
+    if (!box_names(word, owner)) {  // taken by one who died before it emptied the box
+      box.compare_exchange(word, 0);
       return;
     }
+    const uint64_t position = owner_channel_position(owner);
     if (!me_->take_from_channel(b, kChannel, position)) return;
-    uint64_t emptied = b;
-    box.compare_exchange(emptied, 0);
+    box.compare_exchange(word, 0);
     expect(intact(arena_, b, position));
     me_->free(b);
     shared->handed_over.fetch_add(1);
@@ -221,9 +231,11 @@ TEST(Stress, KilledAtRandomNothingIsLostOrGivenOutTwice) {
   reap_all_dead(*s.arena, *s.me);
   s.arena->check();
   for (os::Atomic<uint64_t>& box : shared->boxes) {
-    const Handle b = box.load();
-    const uint64_t owner = b == 0 ? 0 : s.arena->owner_word(b).load();
-    if (is_channel(owner) && s.me->take_from_channel(b, kChannel, owner_channel_position(owner)))
+    const uint64_t word = box.load();
+    const Handle b = box_block(word);
+    const uint64_t owner = word == 0 ? 0 : s.arena->owner_word(b).load();
+    if (box_names(word, owner) &&
+        s.me->take_from_channel(b, kChannel, owner_channel_position(owner)))
       s.me->free(b);
   }
   EXPECT_EQ(shared->errors.load(), 0U);
