@@ -46,7 +46,8 @@ struct Contents {
 };
 
 struct Message {
-  PyObject_HEAD Contents* contents;
+  PyObject_HEAD
+  Contents* contents;
 };
 
 Contents& contents_of(PyObject* self) { return *reinterpret_cast<Message*>(self)->contents; }

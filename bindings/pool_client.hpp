@@ -33,7 +33,8 @@ struct Job;
 
 // A function that was stored in the pool once and is named by its number.
 struct Function {
-  PyObject_HEAD struct Client* client;  // strong
+  PyObject_HEAD
+  struct Client* client;  // strong
   uint64_t number;
   arena::Handle block;
 };
@@ -58,7 +59,8 @@ inline constexpr uint32_t kRead = UINT32_MAX;
 
 // The sink of a call whose caller waits for it in Client.call: filled in without a Python call.
 struct Outcome {
-  PyObject_HEAD PyObject* value;  // null until done
+  PyObject_HEAD
+  PyObject* value;  // null until done
   bool error;
 };
 
@@ -77,7 +79,8 @@ struct PendingCall {
 };
 
 struct Client {
-  PyObject_HEAD std::unique_ptr<pool::ClientPool> pool;
+  PyObject_HEAD
+  std::unique_ptr<pool::ClientPool> pool;
   std::unique_ptr<codec::MessageBuilder> builder;
   std::vector<Flight>* flights;
   std::deque<PendingCall>* pending;
@@ -126,8 +129,9 @@ struct Item {
 enum class JobOrder { list, ordered, unordered };
 
 struct Job {
-  PyObject_HEAD Client* client;  // strong
-  Function* function;            // or null: `callable` travels with each unit
+  PyObject_HEAD
+  Client* client;      // strong
+  Function* function;  // or null: `callable` travels with each unit
   PyObject* callable;
   PyObject* name;
   PyObject* iterator;       // null once exhausted

@@ -19,7 +19,7 @@ using pool::ClientPool;
 using pool::Unit;
 using pool::UnitState;
 
-// signals that come just before the system call wait this long (TRAPS 4)
+// signals that come just before the system call wait this long
 constexpr int64_t kSliceNs = 100'000'000;
 constexpr size_t kSummaryChars = 200;
 
@@ -412,8 +412,10 @@ int wait_for_news(Client* client, uint32_t seen, int64_t deadline_ns) {
   client->waiters += 1;
   const bool spin = may_spin(client);
   os::Wake wake;
-  Py_BEGIN_ALLOW_THREADS wake = client->pool->wait(seen, until, spin);
-  Py_END_ALLOW_THREADS client->waiters -= 1;
+  Py_BEGIN_ALLOW_THREADS
+  wake = client->pool->wait(seen, until, spin);
+  Py_END_ALLOW_THREADS
+  client->waiters -= 1;
   if (wake == os::Wake::interrupted || wake == os::Wake::timed_out) {
     if (PyErr_CheckSignals() < 0) return -1;
     return check_agent(client);

@@ -18,7 +18,8 @@
 namespace shoal::bindings {
 
 struct SyncObject {
-  PyObject_HEAD arena::Handle handle;
+  PyObject_HEAD
+  arena::Handle handle;
   arena::Incarnation maker;  // 0: made elsewhere
   unsigned forks;            // of this process when it was made
   bool told;                 // the handle was asked for

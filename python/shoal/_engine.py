@@ -469,9 +469,7 @@ def _check_workers(workers: int | None) -> int:
 
 
 def _ready_to_start() -> None:
-    """A pool made while the main module's import holds the import lock would wait for itself (PAINS
-    A13).
-    """
+    """A pool made while the main module's import holds the import lock would wait for itself."""
     if sys.is_finalizing():
         from shoal.errors import PoolClosed
 
@@ -501,8 +499,7 @@ class _AgentProcess:
         if engine.start != "spawn":
             refusal = _snapshot.refusal(_running_collectors())
         # What was encoded for workers made from a snapshot names what only a snapshot has; threads
-        # that were started
-        # meanwhile are a smaller risk, as for the standard library's fork.
+        # that were started meanwhile are a smaller risk, as for the standard library's fork.
         forced = self.pid != 0 or (engine.start == "fork" and getattr(engine, "force_fork", False))
         forced = forced and not self.template.startswith("a clean")
         if engine.start == "spawn":

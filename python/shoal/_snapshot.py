@@ -19,11 +19,8 @@ _THREADS_OF = (  # how OpenBLAS, under the names its builds have, says how many 
     "scipy_openblas_get_num_threads",
     "scipy_openblas_get_num_threads64_",
 )
-_NEVER = (
-    "libcuda.so",
-    "libnvidia-ml.so",
-    "libamdhip64.so",
-)  # drivers that do not survive a fork (PAINS B8)
+# Drivers that do not survive a fork.
+_NEVER = ("libcuda.so", "libnvidia-ml.so", "libamdhip64.so")
 
 
 def refusal(own_threads: int = 0) -> str | None:

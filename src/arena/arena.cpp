@@ -16,13 +16,13 @@ namespace {
 
 constexpr uint64_t kMinReserve = uint64_t{16} << 20;
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-constexpr uint64_t kMaxReserve =
-    uint64_t{16} << 30;  // GCC 12's ThreadSanitizer has room for one 1 TiB mapping only
+// GCC 12's ThreadSanitizer has room for one 1 TiB mapping only
+constexpr uint64_t kMaxReserve = uint64_t{16} << 30;
 #else
 constexpr uint64_t kMaxReserve = uint64_t{1} << 40;
 #endif
-constexpr double kShareOfMachine =
-    0.8;  // of cgroup limit or RAM: the arena's pages survive their users' OOM kills
+// of cgroup limit or RAM: the arena's pages survive their users' OOM kills
+constexpr double kShareOfMachine = 0.8;
 
 constexpr uint64_t align_up(uint64_t value, uint64_t to) noexcept {
   return (value + to - 1) / to * to;

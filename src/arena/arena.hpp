@@ -30,10 +30,10 @@ namespace shoal::arena {
 class Member;
 
 struct ArenaOptions {
-  uint64_t reserve = 0;  // bytes of address space; 0: SHOAL_RESERVE, else the largest the machine
-                         // maps, up to 1 TiB
-  uint64_t limit =
-      0;  // bytes of memory; 0: SHOAL_MEMORY_LIMIT, else derived from cgroup and RAM at each growth
+  // bytes of address space; 0: SHOAL_RESERVE, else the largest the machine maps, up to 1 TiB
+  uint64_t reserve = 0;
+  // bytes of memory; 0: SHOAL_MEMORY_LIMIT, else derived from cgroup and RAM at each growth
+  uint64_t limit = 0;
 };
 
 struct Statistics {
@@ -121,9 +121,8 @@ class Arena {
   Located locate(Handle h) const noexcept;
   // The owner word of the block that starts at b, given where it lies.
   os::Atomic<uint64_t>& owner_at(Located at, Handle b) const noexcept;
-  Handle span_of(Handle b) const noexcept {
-    return page_handle(locate(b).first);
-  }  // start of its run or span
+  // The start of b's run or span.
+  Handle span_of(Handle b) const noexcept { return page_handle(locate(b).first); }
   os::Atomic<uint64_t>* at_span(Handle start) const noexcept {  // a span's owner words
     return reinterpret_cast<os::Atomic<uint64_t>*>(base_ + start);
   }

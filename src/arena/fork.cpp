@@ -19,8 +19,8 @@ namespace shoal::arena {
 namespace {
 std::mutex registry_lock;  // lock order: registry_lock, then each Member::local_
 std::vector<Member*>& registry() {
-  static auto* members =
-      new std::vector<Member*>;  // lives as long as the process: fork may happen at exit
+  // lives as long as the process: fork may happen at exit
+  static auto* members = new std::vector<Member*>;
   return *members;
 }
 }  // namespace
@@ -48,8 +48,8 @@ void ForkHandlers::prepare_member(Member& member) noexcept {
       if (member.private_.count(block) == 0) member.fork_private_[block] = arena.block_size(block);
     member.private_.reserve(member.held_.size());  // the child's merge allocates nothing
   } catch (const std::bad_alloc&) {
-    return;  // the child will be no member; its views are unprotected, as after any fork without
-             // memory
+    // the child will be no member; its views are unprotected, as after any fork without memory
+    return;
   }
   const Incarnation child = try_claim_slot(arena, MemberKind::process, 0, member.incarnation_);
   const bool holds = child != 0 && slot_of(child) < kHolderSlots;
@@ -91,8 +91,8 @@ void ForkHandlers::adopt_member(Member& member) noexcept {
   unshare(member, adopted || child == 0);
   if (adopted) {
     member.incarnation_ = child;
-    member.private_.merge(
-        member.fork_private_);  // moves nodes: allocates nothing while there is room
+    // moves nodes: allocates nothing while there is room
+    member.private_.merge(member.fork_private_);
   } else {
     member.held_.clear();
   }

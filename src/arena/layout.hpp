@@ -8,7 +8,8 @@
 // The file has its full size (the reserve) from the start; what is not reserved yet are holes.
 // `frontier` pages are known to the tables; a page is *used* (part of a run), *warm* (has memory
 // behind it), both or neither. Sizes and offsets are frozen by the static_asserts; kLayoutHash
-// changes with them and joiners compare it. Design: docs/design/arena.md
+// changes with them and joiners compare it.
+// Design: docs/design/arena.md
 #pragma once
 
 #include <cstddef>
@@ -21,10 +22,10 @@ namespace shoal::arena {
 
 inline constexpr uint64_t kPageShift = 16;
 inline constexpr uint64_t kPage = uint64_t{1} << kPageShift;
-inline constexpr uint64_t kHugeAlign =
-    32;  // pages: runs of 2 MiB and more start at multiples of this
-inline constexpr uint64_t kMetadataStep =
-    1024;  // pages by which the frontier moves (64 MiB of data, 32 KiB of tables)
+// pages: runs of 2 MiB and more start at multiples of this
+inline constexpr uint64_t kHugeAlign = 32;
+// pages by which the frontier moves (64 MiB of data, 32 KiB of tables)
+inline constexpr uint64_t kMetadataStep = 1024;
 inline constexpr uint64_t kMagic = 0x31306c616f687321;  // "!shoal01"
 inline constexpr uint32_t kVersion = 1;
 inline constexpr uint32_t kLanes = 16;
@@ -48,8 +49,8 @@ static_assert(sizeof(Lane) == 64);
 // of start_time.
 enum class SlotState : uint64_t {
   free = 0,  // incarnation is that of the last user
-  born = 1,  // being filled by pid; or, `parent` != 0, prepared by pid (the parent) for a child of
-             // its fork
+  // being filled by pid; or, `parent` != 0, prepared by pid (the parent) for a child of its fork
+  born = 1,
   live = 2,
   leaving = 3,  // gives everything back itself
   dead = 4,     // waits to be reaped or is being reaped
@@ -59,8 +60,8 @@ struct MemberSlot {
   os::Atomic<uint64_t> state;
   os::Atomic<uint64_t> start_time;  // of the process, 0 until known
   os::Atomic<uint64_t> image;  // of the process (os::process_image): an exec ends the membership
-  os::Atomic<uint64_t>
-      reaper;  // {dead:30 << 30 | reaper:30}: who reaps the dead one; a lock that owners may lose
+  // {dead:30 << 30 | reaper:30}: who reaps the dead one; a lock that owners may lose
+  os::Atomic<uint64_t> reaper;
   os::Atomic<uint64_t> parent;   // born for a fork: incarnation of the forker
   os::Atomic<uint64_t> born_ns;  // when `state` left free
   os::Atomic<uint32_t> kind;
@@ -95,10 +96,10 @@ constexpr uint64_t freed_ms(uint64_t shape) noexcept { return shape >> 16; }
 // owner, holders: first page of a run only. Written: shape under the arena lock; owner by its
 // owner.
 struct PageDescriptor {
-  os::Atomic<uint64_t>
-      owner;  // run: the block's owner word; span: the member that allocates in it, or orphan
-  os::Atomic<uint64_t>
-      holders;  // counted: bit s = the member in slot s holds it; bit 63: pinned for ever
+  // run: the block's owner word; span: the member that allocates in it, or orphan
+  os::Atomic<uint64_t> owner;
+  // counted: bit s = the member in slot s holds it; bit 63: pinned for ever
+  os::Atomic<uint64_t> holders;
   os::Atomic<uint64_t> shape;
   uint64_t reserved;
 };
@@ -119,8 +120,8 @@ struct RunIntent {
 };
 
 struct Root {
-  os::Atomic<uint64_t>
-      name[kRootNameWords];  // padded with 0xFF; each word is set once, by compare-exchange
+  // padded with 0xFF; each word is set once, by compare-exchange
+  os::Atomic<uint64_t> name[kRootNameWords];
   os::Atomic<uint64_t> handle;
 };
 
@@ -144,8 +145,8 @@ struct Header {
   RunIntent intent;
   alignas(128)
       os::Atomic<uint64_t> orphans[64];  // by size class, a hint: how many spans wait for adoption
-  os::Atomic<uint64_t>
-      recent[16];  // by run length, a hint: first page + 1 of the run of that length released last
+  // by run length, a hint: first page + 1 of the run of that length released last
+  os::Atomic<uint64_t> recent[16];
   os::Atomic<uint64_t> death_epoch;  // counts reaped members; changes wake nobody by themselves
   alignas(128) Root roots[kRoots];
 };

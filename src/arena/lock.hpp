@@ -5,7 +5,8 @@
 // microseconds; never across a system call that can take long, never while a process-local lock of
 // this member is wanted. Lock word: {waiters:1 | 0:1 | incarnation:30}; 0 = free. Threads of one
 // member exclude each other as well. Lock order: Member::reaping_, then RunsLock; Member::local_ is
-// never held while this is taken. Design: docs/design/arena.md
+// never held while this is taken.
+// Design: docs/design/arena.md
 #pragma once
 
 #include "arena/arena.hpp"

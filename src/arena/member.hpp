@@ -58,10 +58,10 @@ class Member {
   void free(Handle b) noexcept;
 
   void give_to_block(Handle b, Handle parent) noexcept;  // MEMBER(me) -> BLOCK(parent)
-  [[nodiscard]] bool take_from_block(
-      Handle b, Handle parent) noexcept;  // BLOCK(parent) -> MEMBER(me); false: it is not that
-  bool free_child(Handle b,
-                  Handle parent) noexcept;  // BLOCK(parent) -> freed; false: it is not that
+  // BLOCK(parent) -> MEMBER(me); false: it is not that
+  [[nodiscard]] bool take_from_block(Handle b, Handle parent) noexcept;
+  // BLOCK(parent) -> freed; false: it is not that
+  bool free_child(Handle b, Handle parent) noexcept;
   [[nodiscard]] bool give_to_channel(Handle b, uint32_t channel, uint64_t position) noexcept;
   [[nodiscard]] bool take_from_channel(Handle b, uint32_t channel, uint64_t position) noexcept;
 
@@ -69,8 +69,8 @@ class Member {
   // this process are private; shared is only one bit per member.
   bool can_hold() const noexcept { return incarnation_ != 0 && slot() < kHolderSlots; }
   bool can_count(Handle b) const noexcept { return can_hold() && arena_->is_run(b); }
-  void make_counted(
-      Handle b);        // MEMBER(me) -> COUNTED, held once by this process. Needs can_count(b).
+  // MEMBER(me) -> COUNTED, held once by this process. Needs can_count(b).
+  void make_counted(Handle b);
   bool hold(Handle b);  // one more reference; needs: somebody holds it and cannot let go meanwhile
   void drop(Handle b) noexcept;
   // COUNTED -> MEMBER(me) when this process holds it once and nobody else does; else false.
@@ -90,12 +90,11 @@ class Member {
   // Orderly exit: everything this member owns is given back now. No other thread may use the
   // member meanwhile: one that is inside an operation then is taken for dead.
   void leave() noexcept;
-  bool forked_child() const noexcept {
-    return forked_child_;
-  }  // this object was inherited through a fork
-  void rejoin();                     // in a forked child without membership: join as a new member
-  void abandon_for_test() noexcept;  // behave as if this process had been killed here; the object
-                                     // is unusable after
+  // This object was inherited through a fork.
+  bool forked_child() const noexcept { return forked_child_; }
+  void rejoin();  // in a forked child without membership: join as a new member
+  // Behaves as if this process had been killed here; the object is unusable after.
+  void abandon_for_test() noexcept;
 
   MemberSlot& shared() const noexcept { return arena_->slot(slot()); }
 
@@ -179,8 +178,7 @@ bool member_listed(Arena& arena, Incarnation incarnation) noexcept;
 int member_pid(Arena& arena, Incarnation incarnation) noexcept;
 
 // Gives back all that `dead` held. Idempotent; several may try at once: one does it, the others
-// return false
-// ("being done by a live member" or "is not dead"). True: nothing of `dead` is left.
+// return false ("being done by a live member" or "is not dead"). True: nothing of `dead` is left.
 bool reap(Arena& arena, Member& reaper, Incarnation dead);
 // Reaps every member that is found dead; returns how many.
 int reap_all_dead(Arena& arena, Member& reaper);

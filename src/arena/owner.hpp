@@ -13,7 +13,8 @@
 //   died) orphan   0                                spans only: no member allocates here; adopted
 //   by compare-exchange
 //
-// All functions are pure. Design: docs/design/arena.md
+// All functions are pure.
+// Design: docs/design/arena.md
 #pragma once
 
 #include <cstdint>
@@ -21,8 +22,8 @@
 namespace shoal::arena {
 
 using Handle = uint64_t;  // byte offset from the arena's start, multiple of 64; 0 = none
-using Incarnation =
-    uint32_t;  // 30 bits, never 0, monotone per session; slot = incarnation % kMemberSlots
+// 30 bits, never 0, monotone per session; slot = incarnation % kMemberSlots
+using Incarnation = uint32_t;
 
 inline constexpr uint32_t kMemberSlots = 512;
 inline constexpr uint32_t kHolderSlots = 63;  // members in slots below this can hold counted blocks

@@ -79,9 +79,9 @@ bool all_warm_free(const Bitmaps& maps, uint64_t first, uint64_t count) noexcept
 uint64_t count_bits(const os::Atomic<uint64_t>* bits, uint64_t count) noexcept {
   uint64_t total = 0;
   for (uint64_t i = 0; i < count / 64; ++i)
-    total += static_cast<uint64_t>(
-        std::popcount(bits[i].load(os::relaxed)));  // order: relaxed; a snapshot
-  return total;                                     // the frontier is a multiple of 64
+    // order: relaxed; a snapshot
+    total += static_cast<uint64_t>(std::popcount(bits[i].load(os::relaxed)));
+  return total;  // the frontier is a multiple of 64
 }
 
 }  // namespace shoal::arena

@@ -31,8 +31,8 @@ namespace {
 
 constexpr uint64_t kBatchPages = 64;    // descriptors, and
 constexpr uint64_t kBatchWords = 1024;  // owner words that are looked at under one hold of the lock
-constexpr uint64_t kLateChildNs =
-    30'000'000'000;  // a fork's child that does not appear for so long never will
+// a fork's child that does not appear for so long never will
+constexpr uint64_t kLateChildNs = 30'000'000'000;
 
 os::Atomic<uint64_t> hooks[16];  // ReapHook by intent kind; set once at start-up by each layer
 

@@ -3,7 +3,8 @@
 // Reaping: one attempt of one member to give back all that a dead one held. Internal; reap() in
 // member.hpp is the door. Needs: the slot is dead (or leaving, when a member reaps itself), the
 // caller holds Member::reaping_. Waits for the RunsLock. May throw std::bad_alloc, before anything
-// that could not be done again. Design: docs/design/arena.md
+// that could not be done again.
+// Design: docs/design/arena.md
 #pragma once
 
 #include <vector>

@@ -3,7 +3,8 @@
 // Changes to the page tables, each written down as an intent in the header before it is carried
 // out. All values are absolute, so carrying it out again changes nothing: whoever takes the lock
 // over from a dead holder completes its intent. All functions need the RunsLock. They never
-// allocate, block or throw. Design: docs/design/arena.md
+// allocate, block or throw.
+// Design: docs/design/arena.md
 #pragma once
 
 #include "arena/arena.hpp"

@@ -6,7 +6,8 @@
 //
 //   span: owner word[count] | padding to 64 | block[count]
 //
-// All functions are pure. Design: docs/design/arena.md
+// All functions are pure.
+// Design: docs/design/arena.md
 #pragma once
 
 #include <array>
@@ -53,8 +54,8 @@ inline constexpr std::array<SizeClass, kClasses> kSizeClasses = make_size_classe
 // The class for `bytes`, 0 < bytes <= kMaxSmall.
 constexpr uint32_t class_for(uint64_t bytes) noexcept {
   if (bytes <= 512) return static_cast<uint32_t>((bytes + 63) / 64 - 1);
-  const uint32_t log =
-      63U - static_cast<uint32_t>(__builtin_clzll(bytes - 1));  // 2^log < bytes <= 2^(log+1)
+  // 2^log < bytes <= 2^(log+1)
+  const uint32_t log = 63U - static_cast<uint32_t>(__builtin_clzll(bytes - 1));
   const uint64_t quarter =
       (bytes - (uint64_t{1} << log) + (uint64_t{1} << log) / 4 - 1) >> (log - 2);
   return 8 + (log - 9) * 4 + static_cast<uint32_t>(quarter) - 1;

@@ -10,8 +10,8 @@
 
 namespace shoal::arena {
 
-inline constexpr uint64_t kStartBits =
-    511;  // low bits of the start time that fit into the state word
+// low bits of the start time that fit into the state word
+inline constexpr uint64_t kStartBits = 511;
 
 constexpr uint64_t make_slot(SlotState state, Incarnation incarnation, uint64_t pid,
                              uint64_t start) noexcept {

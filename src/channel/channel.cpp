@@ -181,9 +181,9 @@ Received Channel::receive_once(arena::Member& member, arena::Handle* message) {
 
 Received Channel::try_receive(arena::Member& member, arena::Handle* message) {
   const Received first = receive_once(member, message);
-  // order: acquire; pairs with the release in descriptor(); publishes bell_
   // Another number than mine: the parent's, from before a fork, or of another member of this
   // process.
+  // order: acquire; pairs with the release in descriptor(); publishes bell_
   if (first == Received::ok || bell_owner_.load(os::acquire) != member.incarnation()) return first;
   const std::lock_guard lock(bell_lock_);
   bell_->quiet();

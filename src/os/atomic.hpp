@@ -6,7 +6,8 @@
 // memory. Default order is seq_cst; a weaker one needs a comment at the call (order: ...; pairs
 // with ...; publishes ...). In test builds a hook of the calling thread runs before each access, so
 // that seeded schedules can interleave members; it is null by default. There are no fences:
-// ThreadSanitizer does not see them. Design: docs/design/os.md
+// ThreadSanitizer does not see them.
+// Design: docs/design/os.md
 #pragma once
 
 #include <atomic>

@@ -31,9 +31,10 @@ CgroupPath find_cgroup(const std::string& controller, const std::string& root = 
 double cpu_quota(const CgroupPath& path);
 
 struct MemoryLimit {
-  uint64_t limit = kUnlimited;     // bytes; least over the path, and the machine's RAM
-  uint64_t headroom = kUnlimited;  // bytes that can still be taken: least over the path of limit -
-                                   // usage + inactive file pages, and the machine's MemAvailable
+  uint64_t limit = kUnlimited;  // bytes; least over the path, and the machine's RAM
+  // bytes that can still be taken: the least of (limit - usage + inactive file pages) over the
+  // path, and the machine's MemAvailable
+  uint64_t headroom = kUnlimited;
   std::string which;  // who sets the least headroom: a cgroup's file, or "the machine's memory"
 };
 

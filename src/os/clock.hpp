@@ -2,7 +2,8 @@
 //
 // Clocks: CLOCK_MONOTONIC in nanoseconds (the same in all processes of the machine; deadlines are
 // given in it) and the processor's own counter for cheap time stamps. Callable anywhere; never
-// blocks or throws. Design: docs/design/os.md
+// blocks or throws.
+// Design: docs/design/os.md
 #pragma once
 
 #include <cstdint>
@@ -10,8 +11,8 @@
 namespace shoal::os {
 
 int64_t monotonic_ns() noexcept;
-int64_t
-monotonic_coarse_ns() noexcept;  // a few ns to call, resolution of a scheduler tick (1 to 10 ms)
+// a few ns to call, resolution of a scheduler tick (1 to 10 ms)
+int64_t monotonic_coarse_ns() noexcept;
 
 // The processor's counter (rdtsc, cntvct): about 10 ns, constant rate, synchronous across cores.
 inline uint64_t ticks() noexcept {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // How many CPUs this process can really use: the affinity mask and the cgroup's CPU quota. Reads
-// files; allocates. Design: docs/design/os.md
+// files; allocates.
+// Design: docs/design/os.md
 #pragma once
 
 #include <string>

@@ -3,7 +3,8 @@
 // Futex: sleep until a word in shared memory changes. Works between processes (never
 // FUTEX_PRIVATE). Deadlines are absolute CLOCK_MONOTONIC nanoseconds, so a wait that is retried
 // does not grow. EINTR is not hidden: a caller must be able to run signal handlers. Any return but
-// `changed` and `timed_out` may be spurious. Never allocates or throws. Design: docs/design/os.md
+// `changed` and `timed_out` may be spurious. Never allocates or throws.
+// Design: docs/design/os.md
 #pragma once
 
 #include <cstdint>

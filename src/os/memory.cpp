@@ -76,8 +76,8 @@ int create_memory_file(const char* name, uint64_t size) {
     ::close(fd);
     throw OsError("ftruncate", error, "arena of " + std::to_string(size) + " bytes");
   }
-  fcntl(fd, F_ADD_SEALS,
-        F_SEAL_SHRINK | F_SEAL_GROW);  // best effort: the size is never changed by us
+  // best effort: the size is never changed by us
+  fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);
   return fd;
 }
 

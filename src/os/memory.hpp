@@ -7,7 +7,8 @@
 // kFileStep with
 //    signals blocked: older kernels start a whole fallocate over at each signal.
 // 2. A file descriptor number is not trusted: user code may close any number and open it anew.
-// identify() before use. Design: docs/design/os.md
+// identify() before use.
+// Design: docs/design/os.md
 #pragma once
 
 #include <cstddef>

@@ -14,7 +14,7 @@ namespace shoal::pool {
 
 namespace {
 
-constexpr int64_t kSpinNs = 40'000;  // CORE.md 6.1
+constexpr int64_t kSpinNs = 40'000;  // docs/design/sync.md, Waiting
 // dead workers' seats stay taken until their claims are resolved
 constexpr uint32_t kSpareSeats = 8;
 

@@ -11,7 +11,7 @@ namespace shoal::pool {
 
 namespace {
 
-constexpr int64_t kRepeatNs = 100'000'000;  // TRAPS.md 7: a swallowed interrupt is sent again
+constexpr int64_t kRepeatNs = 100'000'000;  // a swallowed interrupt is sent again
 // how often a stop request of the client is looked for while one is open
 constexpr int64_t kLookNs = 20'000'000;
 

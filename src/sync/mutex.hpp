@@ -20,9 +20,9 @@
 //    wakes one sleeper of every lock that the dead was taking or leaving.
 //
 // Transitions of word, each one compare-exchange or exchange:
-//   lock    free -> me            free|DIED -> me (the taker is told)     x -> x|WAITERS, then
-//   sleep unlock  me[|WAITERS] -> 0, then wake one if WAITERS reap    dead[|WAITERS] ->
-//   DIED[|WAITERS] unless HANDOFF, then always wake one
+//   lock    free -> me     free|DIED -> me (the taker is told)     x -> x|WAITERS, then sleep
+//   unlock  me[|WAITERS] -> 0, then wake one if WAITERS
+//   reap    dead[|WAITERS] -> DIED[|WAITERS] unless HANDOFF, then always wake one
 // No wake-up is lost: sync/wait.hpp, with P1 and P2 in one exchange.
 // Design: docs/design/sync.md
 #pragma once

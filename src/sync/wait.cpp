@@ -13,8 +13,9 @@ constexpr int64_t kMaxSpinNs = 30'000;
 constexpr int64_t kMinSpinNs = 1'000;
 constexpr uint32_t kRetryAfter = 16;
 
-os::Atomic<uint32_t> spinners;  // of this process; a child of a fork inherits at worst a
-                                // permit too many taken, which only makes it spin less
+// Of this process; a child of a fork inherits at worst a permit too many taken, which only makes it
+// spin less.
+os::Atomic<uint32_t> spinners;
 
 struct SpinHistory {
   int64_t budget_ns = kMaxSpinNs;

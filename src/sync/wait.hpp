@@ -6,16 +6,19 @@
 // Every wait in shoal follows the same four steps, and the argument that no wake-up is lost is the
 // same for all of them:
 //   waiter:  W1 set the waiters bit in the futex word (read-modify-write), keep the value seen
-//            W2 look for what is waited for      W3 futex_wait(word, value seen)
-//   waker:   P1 publish      P2 read the word's waiters bit (or change the word)      P3 if the bit
-//            is set: change the word, then futex_wake
+//            W2 look for what is waited for
+//            W3 futex_wait(word, value seen)
+//   waker:   P1 publish
+//            P2 read the word's waiters bit (or change the word)
+//            P3 if the bit is set: change the word, then futex_wake
+//
 // All are seq_cst, so W1 W2 P1 P2 have one order. If P1 comes before W2, the waiter sees it. Else
 // W1 < W2 < P1 < P2, so the waker sees the bit, changes the word and calls the kernel: either W3
 // finds the word changed and returns, or the waiter is in the kernel's queue and is woken.
 // Where P1 changes the futex word itself (mutex, semaphore, event), P2 is part of P1.
 //
 // Two deaths could still lose a wake-up: the waker's between P1 and P3, and the death of a woken
-// waiter before it used the notification. Both are repaired by who reaps: see sync/sleeper.hpp.
+// waiter before it used the notification. Both are repaired by who reaps: see sync/holds.hpp.
 //
 // Design: docs/design/sync.md
 #pragma once

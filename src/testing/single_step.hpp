@@ -16,10 +16,10 @@
 namespace shoal::testing {
 
 enum class StepOutcome {
-  killed,     // died after k instructions of `operation`
-  completed,  // the operation ended within k instructions (the child was killed afterwards, without
-              // any clean-up)
-  failed,     // the child died by itself or exited before the end: see `status`
+  killed,  // died after k instructions of `operation`
+  // the operation ended within k instructions (the child was killed afterwards, without clean-up)
+  completed,
+  failed,       // the child died by itself or exited before the end: see `status`
   unavailable,  // ptrace is not permitted here
 };
 

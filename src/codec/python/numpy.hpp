@@ -16,7 +16,8 @@ namespace shoal::codec::python {
 // The first fields of PyArrayObject: the same in numpy 1 and 2, since PyArray_DATA and others
 // compile to these offsets.
 struct ArrayFields {
-  PyObject_HEAD char* data;
+  PyObject_HEAD
+  char* data;
   int dimensions;
   Py_ssize_t* shape;
   Py_ssize_t* strides;
