@@ -32,6 +32,12 @@ bool join_session(int fd, arena::Incarnation bond);
 // Turns the C++ exception being handled into a Python exception. Call it inside `catch (...)` only.
 void set_python_error() noexcept;
 
+// A function of any of the C API's signatures as a method table stores it.
+template <class F>
+PyCFunction method(F* function) noexcept {
+  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
+}
+
 // True when this thread is Python's main thread: it alone runs signal handlers, so it alone waits
 // in slices.
 bool is_main_thread();

@@ -20,7 +20,8 @@ using channel::Received;
 using channel::Sent;
 
 struct ChannelObject {
-  PyObject_HEAD channel::Channel* channel;
+  PyObject_HEAD
+  channel::Channel* channel;
 };
 
 channel::Channel& channel_of(PyObject* self) {
@@ -161,15 +162,8 @@ PyObject* channel_send(PyObject* self, PyObject* args, PyObject* keywords) {
 
 PyObject* channel_receive(PyObject* self, PyObject* args, PyObject* keywords) {
   if (!is_usable(self)) return nullptr;
-  static const char* names[] = {"block", "timeout", nullptr};
-  int block = 1;
-  PyObject* timeout = nullptr;
   int64_t deadline_ns = 0;
-  if (!PyArg_ParseTupleAndKeywords(args, keywords, "|pO:receive", const_cast<char**>(names), &block,
-                                   &timeout) ||
-      (block != 0 && !deadline_from(timeout, &deadline_ns))) {
-    return nullptr;
-  }
+  if (!block_arguments(args, keywords, "|pO:receive", &deadline_ns)) return nullptr;
   arena::Member* const member = current_member();
   if (member == nullptr) return nullptr;
   if (PyErr_CheckSignals() < 0) return nullptr;  // before something is taken, never after
@@ -258,14 +252,10 @@ PyObject* channel_get_closed(PyObject* self, void*) {
   return PyBool_FromLong(channel_of(self).is_closed() ? 1 : 0);
 }
 
-PyCFunction with_keywords(PyObject* (*function)(PyObject*, PyObject*, PyObject*)) {
-  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
-}
-
 PyMethodDef channel_methods[] = {
-    {"send", with_keywords(&channel_send), METH_VARARGS | METH_KEYWORDS,
+    {"send", method(channel_send), METH_VARARGS | METH_KEYWORDS,
      "send(object, block=True, timeout=None)\n\nRaises queue.Full, EOFError when closed."},
-    {"receive", with_keywords(&channel_receive), METH_VARARGS | METH_KEYWORDS,
+    {"receive", method(channel_receive), METH_VARARGS | METH_KEYWORDS,
      "receive(block=True, timeout=None)\n\nRaises queue.Empty, EOFError when closed and empty."},
     {"close", channel_close, METH_NOARGS, "close()\n\nNothing more can be sent."},
     {"remove", channel_remove, METH_NOARGS,

@@ -584,7 +584,7 @@ PyObject* client_release(Client* self, PyObject*) {
 
 // forget(): in the child of a fork: the pool is the parent's; nothing of it is touched.
 PyObject* client_forget(Client* self, PyObject*) {
-  self->pool.release();
+  static_cast<void>(self->pool.release());  // left to the parent
   self->ended = true;
   Py_RETURN_NONE;
 }
@@ -636,11 +636,6 @@ void client_dealloc(Client* self) {
   Py_XDECREF(self->trouble);
   type->tp_free(self);
   Py_DECREF(type);
-}
-
-template <class F>
-PyCFunction method(F* function) {
-  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
 }
 
 PyMethodDef client_methods[] = {

@@ -7,7 +7,7 @@
 //   decode_function(bytes) -> callable          a function the pool sends once
 //   apply_definition(bytes) -> None             one entry of the definitions log, in order
 //   encode_error(exception, during) -> tuple    plain values; during: "run", "encode" or "decode";
-//   never raises
+//                                               never raises
 // run() returns when the pool ends, or after `units_per_worker` units. It is used by one thread.
 //
 // The GIL is released only while waiting for work, and every 5 ms for the task's own threads.
@@ -52,7 +52,8 @@ void count(os::Atomic<uint64_t>& counter, uint64_t amount) noexcept {
 }
 
 struct Worker {
-  PyObject_HEAD trace::Ring* trace;
+  PyObject_HEAD
+  trace::Ring* trace;
   std::unique_ptr<WorkerSeat> seat;
   std::unique_ptr<MessageBuilder> builder;
   std::unordered_map<uint64_t, PyObject*>* functions;
@@ -335,12 +336,12 @@ void publish_error_for_rest(Worker* self, const WorkerSeat::Claim& claim, uint32
 void run_chunk(Worker* self, const WorkerSeat::Claim& claim, PyObject* function, PyObject* value) {
   BatchHeader* batch = self->seat->batch();
   const uint32_t items = batch->item_count(claim.unit);
-  Py_ssize_t at = 0;
-  if (batch->flags & pool::kOwnFunction) function = PyTuple_GET_ITEM(value, at++);
+  const Py_ssize_t at = batch->flags & pool::kOwnFunction ? 1 : 0;  // the function comes first
   if (!PyTuple_CheckExact(value) || PyTuple_GET_SIZE(value) != at + items) {
     PyErr_SetString(PyExc_SystemError, "malformed chunk");
     return publish_error_for_rest(self, claim, items, "decode");
   }
+  if (at == 1) function = PyTuple_GET_ITEM(value, 0);
   for (uint32_t item = claim.progress; item < items; ++item) {
     PyObject* argument = PyTuple_GET_ITEM(value, at + item);
     if (!run_item(self, claim, item, item + 1 == items, function, argument)) return;
@@ -387,7 +388,9 @@ bool breathe(Worker* self) {
   }
   if (self->now - self->yielded_at > self->yield_ticks) {
     self->yielded_at = self->now;
-    Py_BEGIN_ALLOW_THREADS Py_END_ALLOW_THREADS self->now = os::ticks();
+    Py_BEGIN_ALLOW_THREADS
+    Py_END_ALLOW_THREADS
+    self->now = os::ticks();
   }
   return true;
 }
@@ -438,8 +441,10 @@ PyObject* worker_run(Worker* self, PyObject*) {
     }
     WorkerSeat::Wait wait;
     const uint64_t begin = os::ticks();
-    Py_BEGIN_ALLOW_THREADS wait = seat.wait();
-    Py_END_ALLOW_THREADS self->trace->record(trace::Kind::wait, begin, os::ticks());
+    Py_BEGIN_ALLOW_THREADS
+    wait = seat.wait();
+    Py_END_ALLOW_THREADS
+    self->trace->record(trace::Kind::wait, begin, os::ticks());
     if (wait == WorkerSeat::Wait::leave) Py_RETURN_NONE;
     if (!breathe(self)) return nullptr;
   }
@@ -546,17 +551,17 @@ void worker_dealloc(Worker* self) {
 }
 
 PyMethodDef worker_methods[] = {
-    {"run", reinterpret_cast<PyCFunction>(worker_run), METH_NOARGS,
+    {"run", method(worker_run), METH_NOARGS,
      "Take and run units until the pool ends or this worker has run its share."},
-    {"stopping", reinterpret_cast<PyCFunction>(worker_stopping), METH_NOARGS,
+    {"stopping", method(worker_stopping), METH_NOARGS,
      "True when the unit that runs now is to be stopped."},
-    {"leaving", reinterpret_cast<PyCFunction>(worker_leaving), METH_O,
+    {"leaving", method(worker_leaving), METH_O,
      "Record why this worker leaves on its own: 1 planned, 2 initializer failed."},
-    {"fail_start", reinterpret_cast<PyCFunction>(worker_fail_start), METH_O,
+    {"fail_start", method(worker_fail_start), METH_O,
      "Leave an encoded error for the client: this worker could not start."},
-    {"startup", reinterpret_cast<PyCFunction>(worker_startup), METH_NOARGS,
+    {"startup", method(worker_startup), METH_NOARGS,
      "The bytes that the client left for starting workers, or None."},
-    {"apply_definitions", reinterpret_cast<PyCFunction>(worker_apply_definitions), METH_NOARGS,
+    {"apply_definitions", method(worker_apply_definitions), METH_NOARGS,
      "Apply all definitions logged so far."},
     {nullptr, nullptr, 0, nullptr}};
 

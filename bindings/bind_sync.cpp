@@ -154,8 +154,7 @@ PyObject* lock_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
 }
 
 PyMethodDef lock_methods[] = {
-    {"acquire", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&lock_acquire)),
-     METH_FASTCALL | METH_KEYWORDS,
+    {"acquire", method(lock_acquire), METH_FASTCALL | METH_KEYWORDS,
      "acquire(block=True, timeout=None) -> bool\n\nLocks; False when it is not free in time."},
     {"release", lock_release, METH_NOARGS, "release()\n\nUnlocks."},
     {"__enter__", lock_enter, METH_NOARGS, nullptr},

@@ -54,10 +54,6 @@ PyObject* with_member(Use&& use) {
   }
 }
 
-PyCFunction with_keywords(PyObject* (*function)(PyObject*, PyObject*, PyObject*)) {
-  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
-}
-
 // ---- Semaphore
 
 PyObject* semaphore_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
@@ -80,15 +76,8 @@ PyObject* semaphore_new(PyTypeObject* type, PyObject* args, PyObject* keywords) 
 }
 
 PyObject* semaphore_acquire(PyObject* self, PyObject* args, PyObject* keywords) {
-  static const char* names[] = {"block", "timeout", nullptr};
-  int block = 1;
-  PyObject* timeout = nullptr;
   int64_t deadline_ns = 0;
-  if (!PyArg_ParseTupleAndKeywords(args, keywords, "|pO:acquire", const_cast<char**>(names), &block,
-                                   &timeout) ||
-      (block != 0 && !deadline_from(timeout, &deadline_ns))) {
-    return nullptr;
-  }
+  if (!block_arguments(args, keywords, "|pO:acquire", &deadline_ns)) return nullptr;
   arena::Member* const member = current_member();
   if (member == nullptr) return nullptr;
   return bool_or_null(wait_in_slices(
@@ -117,7 +106,7 @@ PyObject* semaphore_get_value(PyObject* self, void*) {
 }
 
 PyMethodDef semaphore_methods[] = {
-    {"acquire", with_keywords(&semaphore_acquire), METH_VARARGS | METH_KEYWORDS,
+    {"acquire", method(semaphore_acquire), METH_VARARGS | METH_KEYWORDS,
      "acquire(block=True, timeout=None) -> bool\n\nTakes a permit; False if none comes in time."},
     {"release", semaphore_release, METH_VARARGS, "release(n=1)\n\nGives n permits back."},
     {nullptr, nullptr, 0, nullptr}};
@@ -145,14 +134,8 @@ PyObject* event_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
 }
 
 PyObject* event_wait(PyObject* self, PyObject* args, PyObject* keywords) {
-  static const char* names[] = {"timeout", nullptr};
-  PyObject* timeout = nullptr;
-  int64_t deadline_ns = 0;
-  if (!PyArg_ParseTupleAndKeywords(args, keywords, "|O:wait", const_cast<char**>(names),
-                                   &timeout) ||
-      !deadline_from(timeout, &deadline_ns)) {
-    return nullptr;
-  }
+  int64_t deadline_ns = -1;
+  if (!timeout_argument(args, keywords, "|O:wait", &deadline_ns)) return nullptr;
   arena::Member* const member = current_member();
   if (member == nullptr) return nullptr;
   return bool_or_null(wait_in_slices(
@@ -183,7 +166,7 @@ PyObject* event_is_set(PyObject* self, PyObject*) {
 }
 
 PyMethodDef event_methods[] = {
-    {"wait", with_keywords(&event_wait), METH_VARARGS | METH_KEYWORDS,
+    {"wait", method(event_wait), METH_VARARGS | METH_KEYWORDS,
      "wait(timeout=None) -> bool\n\nWaits until it is set; False if it is not in time."},
     {"set", event_set, METH_NOARGS, "set()"},
     {"clear", event_clear, METH_NOARGS, "clear()"},
@@ -232,14 +215,8 @@ bool end_wait(PyObject* self, arena::Member& member, const Condition::Ticket& ti
 }
 
 PyObject* condition_wait(PyObject* self, PyObject* args, PyObject* keywords) {
-  static const char* names[] = {"timeout", nullptr};
-  PyObject* timeout = nullptr;
-  int64_t deadline_ns = 0;
-  if (!PyArg_ParseTupleAndKeywords(args, keywords, "|O:wait", const_cast<char**>(names),
-                                   &timeout) ||
-      !deadline_from(timeout, &deadline_ns)) {
-    return nullptr;
-  }
+  int64_t deadline_ns = -1;
+  if (!timeout_argument(args, keywords, "|O:wait", &deadline_ns)) return nullptr;
   arena::Member* const member = current_member();
   if (member == nullptr) return nullptr;
   Condition::Ticket ticket{};
@@ -282,7 +259,7 @@ PyObject* condition_notify_all(PyObject* self, PyObject*) {
 }
 
 PyMethodDef condition_methods[] = {
-    {"wait", with_keywords(&condition_wait), METH_VARARGS | METH_KEYWORDS,
+    {"wait", method(condition_wait), METH_VARARGS | METH_KEYWORDS,
      "wait(timeout=None) -> bool\n\nUnlocks, waits to be notified, locks again."},
     {"notify", condition_notify, METH_VARARGS, "notify(n=1) -> int\n\nHow many were notified."},
     {"notify_all", condition_notify_all, METH_NOARGS, "notify_all() -> int"},

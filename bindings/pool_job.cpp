@@ -25,7 +25,7 @@ namespace {
 constexpr double kBatchNs = 500'000;
 constexpr uint32_t kMaxUnits = 4096;
 constexpr uint32_t kMaxUnknownUnits = 64;  // while no item has been measured
-constexpr uint64_t kBatchBytes = 256 * 1024;
+constexpr uint64_t kBatchBytes = uint64_t{256} * 1024;
 constexpr uint64_t kQueuedAhead = 12;   // batches of 0.5 ms, for all workers together
 constexpr int64_t kGatherNs = 200'000;  // a slow iterator must not hold back what it has given
 constexpr double kSlowPullNs = 200'000;

@@ -89,4 +89,25 @@ inline bool deadline_from(PyObject* timeout, int64_t* deadline_ns) {
   return true;
 }
 
+// The arguments (timeout=None) of a waiting method; `format` ends in its name. False: error set.
+inline bool timeout_argument(PyObject* args, PyObject* keywords, const char* format,
+                             int64_t* deadline_ns) {
+  static const char* names[] = {"timeout", nullptr};
+  PyObject* timeout = nullptr;
+  return PyArg_ParseTupleAndKeywords(args, keywords, format, const_cast<char**>(names), &timeout) &&
+         deadline_from(timeout, deadline_ns);
+}
+
+// The arguments (block=True, timeout=None), likewise; without `block` nothing is waited for.
+inline bool block_arguments(PyObject* args, PyObject* keywords, const char* format,
+                            int64_t* deadline_ns) {
+  static const char* names[] = {"block", "timeout", nullptr};
+  int block = 1;
+  PyObject* timeout = nullptr;
+  *deadline_ns = 0;
+  return PyArg_ParseTupleAndKeywords(args, keywords, format, const_cast<char**>(names), &block,
+                                     &timeout) &&
+         (block == 0 || deadline_from(timeout, deadline_ns));
+}
+
 }  // namespace shoal::bindings

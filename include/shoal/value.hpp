@@ -139,6 +139,8 @@ class Value {
       std::variant<None, bool, std::int64_t, double, std::string, Bytes, Tuple, List, Dict, Array>;
 
   Value() = default;
+  // What it can hold is a Value: `Value::list({1, "two", 3.0})`.
+  // NOLINTBEGIN(google-explicit-constructor)
   Value(None) {}
   Value(bool value) : content_(value) {}
   Value(int value) : content_(std::int64_t{value}) {}
@@ -152,6 +154,7 @@ class Value {
   Value(List list) : content_(std::move(list)) {}
   Value(Dict dict) : content_(std::move(dict)) {}
   Value(Array array) : content_(std::move(array)) {}
+  // NOLINTEND(google-explicit-constructor)
   static Value tuple(std::vector<Value> items) { return Tuple{std::move(items)}; }
   static Value list(std::vector<Value> items) { return List{std::move(items)}; }
   static Value dict(std::vector<std::pair<Value, Value>> items) { return Dict{std::move(items)}; }

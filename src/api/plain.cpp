@@ -137,6 +137,8 @@ class Decoder {
   std::vector<Value> items(std::uint64_t count, int depth) {
     if (depth >= codec::kMaxDepth) throw Corrupt("message: containers are nested too deeply");
     std::vector<Value> result;
+    // Room comes with the values that are there: `count` is only what the message claims.
+    // NOLINTNEXTLINE(performance-inefficient-vector-operation)
     for (std::uint64_t i = 0; i < count; ++i) result.push_back(next(depth + 1));
     return result;
   }

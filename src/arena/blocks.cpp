@@ -12,16 +12,16 @@
 namespace shoal::arena {
 
 namespace {
-constexpr size_t kScanSpans =
-    4;  // spans that one refill looks at for remotely freed blocks before it takes a new one
-}
+// spans that one refill looks at for remotely freed blocks before it takes a new one
+constexpr size_t kScanSpans = 4;
+}  // namespace
 
 // ---- allocate ----
 
 Handle Member::allocate(size_t bytes) {
   if (bytes <= kMaxSmall) return allocate_small(bytes == 0 ? 0 : class_for(bytes));
   require_membership();
-  if (bytes > arena_->reserve()) bytes = arena_->reserve();  // fails below, with figures
+  bytes = std::min<size_t>(bytes, arena_->reserve());  // more fails below, with figures
   RunAllocator runs(*arena_, incarnation_);
   const uint64_t first = runs.allocate((bytes + kPage - 1) >> kPageShift);
   purge_if_due();
@@ -174,8 +174,7 @@ bool Member::free_small(Handle b, Arena::Located at, uint64_t expected) noexcept
   // parent
   if (owner.load(os::relaxed) != expected) return false;
   // COMMIT(arena.free.small): killed before: as it was; after: free
-  // order: release; pairs with acquire in span_is_free; uses of the block come before its pages go
-  // on
+  // order: release; pairs with acquire in span_is_free; uses of the block precede the next owner's
   owner.store(owner_free(), os::release);
   SHOAL_KILL_POINT("arena.free.small");
   if (cache.free.size() < cache.free.capacity())

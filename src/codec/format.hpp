@@ -71,7 +71,7 @@ inline constexpr std::uint8_t kTagCount = 35;
 inline constexpr std::uint8_t kSharedBit = 0x80;
 
 // Raw data of at least so many bytes goes into an attachment.
-inline constexpr std::size_t kAttachFrom = 64 * 1024;
+inline constexpr std::size_t kAttachFrom = std::size_t{64} * 1024;
 // Containers nested deeper than this are left to pickle by encoders and refused by decoders.
 inline constexpr int kMaxDepth = 100;
 inline constexpr int kMaxDimensions = 32;

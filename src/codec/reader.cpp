@@ -134,7 +134,7 @@ bool Reader::read(Tag tag, std::size_t tag_offset, Item& out) noexcept {
 bool Reader::read_number(Tag tag, Item& out) noexcept {
   const auto take_int = [&](auto number) {
     if (!in_.take(number)) return fail("cut off inside an int");
-    out.integer = number;
+    out.integer = number;  // NOLINT(bugprone-signed-char-misuse): the sign is meant
     return true;
   };
   out.kind = Kind::kInt;

@@ -74,7 +74,7 @@ struct DeltaParts {
 
 // The fields of an array before its elements.
 struct ArrayParts {
-  Element element;
+  Element element = Element::kBool;
   bool first_fastest;
   std::uint8_t dimensions;
   std::array<std::uint64_t, kMaxDimensions> shape;

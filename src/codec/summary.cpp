@@ -74,7 +74,10 @@ class Summary {
 
   bool sequence(Reader& reader, const Item& item, const char* begin, const char* end, int depth) {
     add(begin);
-    if (depth >= kDeepest && item.count > 0) return add("...") && false;
+    if (depth >= kDeepest && item.count > 0) {
+      add("...");
+      return false;
+    }
     for (std::uint64_t i = 0; i < item.count; ++i) {
       if (full()) return false;
       if (i > 0) add(", ");
@@ -122,19 +125,19 @@ class Summary {
     const auto end = std::to_chars(digits, digits + sizeof digits, number).ptr;
     const std::string_view shown(digits, static_cast<std::size_t>(end - digits));
     add(shown);
-    return shown.find_first_not_of("-0123456789") == shown.npos ? add(".0") : true;
+    return shown.find_first_not_of("-0123456789") == std::string_view::npos ? add(".0") : true;
   }
 
   // Printable ASCII as it is, the rest as \xNN; `quote` is escaped.
   bool escaped(std::span<const std::byte> bytes, char quote) {
     for (const std::byte byte : bytes.first(std::min(bytes.size(), kLongestText))) {
-      const auto c = static_cast<unsigned char>(byte);
+      const auto c = static_cast<char>(byte);
       if (c >= 0x20 && c < 0x7F) {
         if (c == '\\' || c == quote) text_ += '\\';
-        text_ += static_cast<char>(c);
+        text_ += c;
       } else {
         char escape[8];
-        std::snprintf(escape, sizeof escape, "\\x%02x", c);
+        std::snprintf(escape, sizeof escape, "\\x%02x", std::to_integer<unsigned>(byte));
         text_ += escape;
       }
     }

@@ -81,15 +81,15 @@ CgroupPath walk_up(const std::string& root, const Mount& mount, std::string grou
   if (mount.root != "/" && group.compare(0, mount.root.size(), mount.root) == 0)
     group.erase(0, mount.root.size());
   else if (mount.root != "/" || group.find("/..") != std::string::npos)
-    group.clear();  // our group lies outside of what is mounted here: only the mounted part can be
-                    // seen
+    group.clear();  // our group lies outside of what is mounted: only the mounted part is seen
+  const std::string top = root + mount.point;
   CgroupPath path;
   path.v2 = v2;
   while (!group.empty() && group != "/") {
-    path.directories.push_back(root + mount.point + group);
+    path.directories.push_back(top + group);
     group.erase(group.rfind('/'));
   }
-  path.directories.push_back(root + mount.point);
+  path.directories.push_back(top);
   return path;
 }
 

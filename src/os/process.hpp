@@ -8,7 +8,8 @@
 //    are exiting, and processes that are writing a core dump are dead, long before their pidfd says
 //    so.
 // 2. A stopped process is alive. What cannot be found out (no permission, no /proc) is unknown,
-// never dead. Design: docs/design/os.md
+// never dead.
+// Design: docs/design/os.md
 #pragma once
 
 #include <sys/types.h>
@@ -31,7 +32,7 @@ uint64_t process_image(pid_t pid) noexcept;
 
 // Does the process that had this pid and start time live? start_time 0: whoever has the pid now.
 // With an image (not 0) a process that has exec'd since counts as dead: its mappings are gone.
-Life process_life(pid_t pid, uint64_t start_time, uint64_t image = 0) noexcept;
+Life process_life(pid_t pid, uint64_t expected_start, uint64_t image = 0) noexcept;
 
 int pidfd_open(pid_t pid) noexcept;  // -1 with errno; EPERM from old profiles reads as ENOSYS
 int pidfd_send_signal(int pidfd, int signal) noexcept;  // 0, or -1 with errno

@@ -137,7 +137,7 @@ class ClientPool {
   void free_result_block(Handle handle, Handle batch) noexcept;
   void resolve_seat(Seat& seat, const LostItem& lost);
   void resolve_pending(Seat& seat);
-  void resolve_unit(uint32_t slot, uint32_t unit, const Death& death, const LostItem& lost);
+  void resolve_unit(uint32_t slot, uint32_t index, const Death& death, const LostItem& lost);
 
   arena::Member& member_;
   Handle handle_ = 0;

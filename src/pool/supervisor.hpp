@@ -42,7 +42,7 @@ class Supervisor {
     bool memory_limit = false;
   };
   // The worker's process is gone: reaps its memory, marks the seat DEAD, tells the client.
-  void record_exit(uint32_t seat, const Exit& exit);
+  void record_exit(uint32_t index, const Exit& exit);
 
   struct Order {
     uint32_t seat;

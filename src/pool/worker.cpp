@@ -13,13 +13,12 @@ namespace shoal::pool {
 
 namespace {
 
-constexpr int64_t kSpinNs = 30'000;  // CORE.md 6.1: 20 to 50 us, with yields
+constexpr int64_t kSpinNs = 30'000;  // docs/design/sync.md, Waiting
 // results are made known at least this often while a batch runs
-constexpr int64_t kTellNs =
-    500'000;  // results are made known at least this often while a batch runs
+constexpr int64_t kTellNs = 500'000;
 // a batch that runs longer than this may be shared with sleepers
 constexpr int64_t kHelpNs = 50'000;
-constexpr uint64_t kSmallBlock = 8 * 1024;  // result blocks of small records
+constexpr uint64_t kSmallBlock = uint64_t{8} * 1024;  // result blocks of small records
 
 uint64_t to_ticks(int64_t ns) noexcept {
   return static_cast<uint64_t>(static_cast<double>(ns) / os::ns_per_tick());

@@ -90,7 +90,7 @@ class WorkerSeat {
   int take_spinner_place() noexcept;
   std::optional<Claim> try_claim(uint32_t unit) noexcept;
   ResultBlock* block_for(uint64_t extent);
-  void chain(Handle block) noexcept;
+  void chain(Handle handle) noexcept;
   void mark_dirty() noexcept;
 
   arena::Member& member_;

@@ -6,14 +6,17 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <set>
 
 extern "C" {
-// Bounds of the section that SHOAL_KILL_POINT fills; absent when no kill point is linked.
+// Bounds of the section that SHOAL_KILL_POINT fills; absent when no kill point is linked. Their
+// names are the linker's. NOLINTBEGIN(bugprone-reserved-identifier)
 extern const char __start_shoal_kill_points[] __attribute__((weak, visibility("hidden")));
 extern const char __stop_shoal_kill_points[] __attribute__((weak, visibility("hidden")));
+// NOLINTEND(bugprone-reserved-identifier)
 }
 
 namespace shoal::testing {
@@ -29,23 +32,31 @@ os::Atomic<uint32_t> hits_left;
   while (true) ::kill(::getpid(), SIGKILL);
 }
 
+void arm(const char* name, size_t length, uint32_t nth) noexcept {
+  length = std::min(length, sizeof armed_name - 1);
+  std::memcpy(armed_name, name, length);
+  armed_name[length] = '\0';
+  hits_left.store(nth == 0 ? 1 : nth);
+  kill_armed.store(1);
+}
+
 // Reads SHOAL_KILL="name:nth" when the program is loaded.
-const bool armed_from_environment = [] {
+const bool armed_from_environment = []() noexcept {
   const char* text = std::getenv("SHOAL_KILL");
   if (text == nullptr || *text == '\0') return false;
   const char* colon = std::strrchr(text, ':');
-  const std::string name = colon == nullptr ? text : std::string(text, colon);
-  arm_kill_point(name.c_str(), colon == nullptr ? 1U : static_cast<unsigned>(std::atoi(colon + 1)));
+  if (colon == nullptr) {
+    arm(text, std::strlen(text), 1);
+  } else {
+    arm(text, static_cast<size_t>(colon - text),
+        static_cast<uint32_t>(std::strtoul(colon + 1, nullptr, 10)));
+  }
   return true;
 }();
 
 }  // namespace
 
-void arm_kill_point(const char* name, unsigned nth) {
-  std::strncpy(armed_name, name, sizeof armed_name - 1);
-  hits_left.store(nth == 0 ? 1 : nth);
-  kill_armed.store(1);
-}
+void arm_kill_point(const char* name, unsigned nth) noexcept { arm(name, std::strlen(name), nth); }
 
 void disarm_kill_points() noexcept { kill_armed.store(0); }
 

@@ -20,7 +20,7 @@ namespace shoal::testing {
 
 extern os::Atomic<uint32_t> kill_armed;  // 1 while a kill point is armed in this process
 
-void arm_kill_point(const char* name, unsigned nth = 1);
+void arm_kill_point(const char* name, unsigned nth = 1) noexcept;
 void disarm_kill_points() noexcept;
 void hit_kill_point(const char* name) noexcept;
 

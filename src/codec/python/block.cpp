@@ -8,7 +8,8 @@ namespace shoal::codec::python {
 namespace {
 
 struct Block {
-  PyObject_HEAD arena::Member* member;
+  PyObject_HEAD
+  arena::Member* member;
   arena::Handle handle;  // 0 after it was handed on
   void* data;
   Py_ssize_t size;
@@ -33,7 +34,7 @@ int block_getbuffer(PyObject* self, Py_buffer* view, int flags) {
 
 PyBufferProcs block_as_buffer = {block_getbuffer, nullptr};
 
-PyTypeObject make_type() {
+PyTypeObject make_type() noexcept {
   struct {
     PyVarObject object;
     int end;  // the macro ends with a comma

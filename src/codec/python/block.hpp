@@ -31,6 +31,6 @@ PyObject* whole_block_of(const Numpy& numpy, PyObject* array, std::size_t size) 
 
 // Makes the Block's memory MEMBER(member) and returns it; the Block must not be used any more. 0:
 // not possible (others hold it too, or it is another member's).
-arena::Handle hand_on_block(PyObject* block, arena::Member* member) noexcept;
+arena::Handle hand_on_block(PyObject* object, arena::Member* member) noexcept;
 
 }  // namespace shoal::codec::python

@@ -53,7 +53,7 @@ class Encoder {
   bool value(PyObject* object, bool sole);
   bool integer(PyObject* object);
   bool text(PyObject* object);
-  bool raw(PyObject* object, Tag tag, Tag attached, const char* bytes, Py_ssize_t size);
+  bool raw(PyObject* object, Tag tag, Tag attached, const char* bytes, Py_ssize_t count);
   bool tuple(PyObject* object, bool sole);
   bool list(PyObject* object, bool sole);
   bool dict(PyObject* object, bool sole);

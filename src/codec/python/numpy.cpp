@@ -4,6 +4,7 @@
 #include <cctype>
 #include <cstring>
 #include <initializer_list>
+#include <string_view>
 
 namespace shoal::codec::python {
 
@@ -64,8 +65,8 @@ Py_ssize_t number_attribute(PyObject* object, const char* name) noexcept {
 // "<M8[ns]", "|S12", ">f8": one byte order, one kind of fixed-size element, digits, a unit.
 bool is_plain_dtype_text(const char* text, std::size_t size) noexcept {
   if (size < 3 || size > 40) return false;
-  if (std::memchr("<>|=", text[0], 4) == nullptr) return false;
-  if (std::memchr("MmSUiufcb", text[1], 9) == nullptr) return false;
+  if (std::string_view("<>|=").find(text[0]) == std::string_view::npos) return false;
+  if (std::string_view("MmSUiufcb").find(text[1]) == std::string_view::npos) return false;
   std::size_t i = 2;
   while (i < size && std::isdigit(static_cast<unsigned char>(text[i])) != 0) ++i;
   if (i == 2 || i > 12) return false;
