@@ -99,18 +99,15 @@ def open_executor(side: str, processes: int = WORKERS) -> Iterator[Any]:
 
 def median_seconds(call: Callable[[], object], repeats: int, warm_up: int = 1) -> float:
     """Median time of a call after a few that are not counted."""
-    for _ in range(warm_up):
-        call()
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
+    return statistics.median(_seconds_of_each(call, repeats, warm_up))
 
 
 def best_seconds(call: Callable[[], object], repeats: int, warm_up: int = 1) -> float:
     """Shortest time of a call: for work so long that only noise can be added to it."""
+    return min(_seconds_of_each(call, repeats, warm_up))
+
+
+def _seconds_of_each(call: Callable[[], object], repeats: int, warm_up: int) -> list[float]:
     for _ in range(warm_up):
         call()
     times = []
@@ -118,4 +115,4 @@ def best_seconds(call: Callable[[], object], repeats: int, warm_up: int = 1) -> 
         started = time.perf_counter()
         call()
         times.append(time.perf_counter() - started)
-    return min(times)
+    return times

@@ -1,6 +1,7 @@
 # Sourced by the other scripts: the interpreter, and the folders that belong to it.
 #   python  the interpreter's path          venv   its private environment
 #   tag     its version, such as 3.13.0     build  its CMake build folder
+#   compiler_cache  CMake's options for ccache where it is; it serves a file to all builds that agree
 # SHOAL_VENVS and SHOAL_BUILDS move the folders (a tree that two systems see needs that).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -13,6 +14,12 @@ mkdir -p "$venvs" "$builds"
 venvs=$(realpath "$venvs") builds=$(realpath "$builds")
 venv=$venvs/$tag
 build=$builds/$tag
+
+compiler_cache=()
+if command -v ccache >/dev/null; then
+  compiler_cache=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
+  export CCACHE_BASEDIR="$PWD" CCACHE_NOHASHDIR=1
+fi
 
 # One at a time for each interpreter: `make test` in two terminals must not build over itself.
 exclusively() {

@@ -11,7 +11,7 @@ if [ "$(cat "$tools/.stamp" 2>/dev/null)" != "$stamp" ]; then
   echo "$stamp" >"$tools/.stamp"
 fi
 PATH="$tools/bin:$venv/bin:$PATH"
-mapfile -t cpp_files < <(find src include bindings examples bench -name '*.[ch]pp' 2>/dev/null | sort)
+mapfile -t cpp_files < <(find src include bindings examples bench fuzz -name '*.[ch]pp' 2>/dev/null | sort)
 python_folders=()
 for folder in python tests bench examples scripts fuzz; do
   if [ -d "$folder" ]; then python_folders+=("$folder"); fi

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "sync/child_member_for_test.hpp"
+#include "testing/deadline.hpp"
 
 namespace shoal::channel {
 namespace {
@@ -20,8 +21,7 @@ using arena::Member;
 using arena::MemberKind;
 using sync::ChildMember;
 using testing::Ending;
-
-int64_t in_ms(int64_t ms) { return os::monotonic_ns() + ms * 1'000'000; }
+using testing::in_ms;
 
 Handle message(Member& member, uint64_t value, size_t attached = 0) {
   std::vector<Handle> attachments;

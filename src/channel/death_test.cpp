@@ -12,6 +12,7 @@
 
 #include "channel/channel.hpp"
 #include "sync/child_member_for_test.hpp"
+#include "testing/deadline.hpp"
 #include "testing/kill_point.hpp"
 #include "testing/single_step.hpp"
 
@@ -24,8 +25,7 @@ using arena::Member;
 using arena::MemberKind;
 using sync::ChildMember;
 using testing::Ending;
-
-int64_t in_ms(int64_t ms) { return os::monotonic_ns() + ms * 1'000'000; }
+using testing::in_ms;
 
 Handle message(Member& member, uint64_t value) {
   const Handle attached = member.allocate(100);

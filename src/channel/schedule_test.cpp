@@ -12,6 +12,7 @@
 #include "channel/channel.hpp"
 #include "sync/mutex.hpp"
 #include "sync/semaphore.hpp"
+#include "testing/deadline.hpp"
 
 namespace shoal::channel {
 namespace {
@@ -20,8 +21,7 @@ using arena::Arena;
 using arena::Handle;
 using arena::Member;
 using arena::MemberKind;
-
-int64_t in_ms(int64_t ms) { return os::monotonic_ns() + ms * 1'000'000; }
+using testing::in_ms;
 
 thread_local std::minstd_rand schedule;
 

@@ -104,6 +104,16 @@ bool dumping_core(pid_t pid) noexcept {
   return at != nullptr && at[14] == '1';
 }
 
+Stat stat_or_zeros(pid_t pid) noexcept {
+  const int saved = errno;
+  char path[64];
+  make_path(path, sizeof path, "/proc/", pid, "/stat");
+  Stat stat;
+  if (!read_stat(path, stat)) stat = {};
+  errno = saved;
+  return stat;
+}
+
 Life life_without_proc(pid_t pid) noexcept {
   return ::kill(pid, 0) != 0 && errno == ESRCH ? Life::dead : Life::unknown;
 }
@@ -112,25 +122,9 @@ Life life_without_proc(pid_t pid) noexcept {
 
 pid_t own_pid() noexcept { return static_cast<pid_t>(syscall(SYS_getpid)); }
 
-uint64_t start_time(pid_t pid) noexcept {
-  const int saved = errno;
-  char path[64];
-  make_path(path, sizeof path, "/proc/", pid, "/stat");
-  Stat stat;
-  const bool known = read_stat(path, stat);
-  errno = saved;
-  return known ? stat.start_time : 0;
-}
+uint64_t start_time(pid_t pid) noexcept { return stat_or_zeros(pid).start_time; }
 
-uint64_t process_image(pid_t pid) noexcept {
-  const int saved = errno;
-  char path[64];
-  make_path(path, sizeof path, "/proc/", pid, "/stat");
-  Stat stat;
-  const bool known = read_stat(path, stat);
-  errno = saved;
-  return known ? stat.image : 0;
-}
+uint64_t process_image(pid_t pid) noexcept { return stat_or_zeros(pid).image; }
 
 Life process_life(pid_t pid, uint64_t expected_start, uint64_t image) noexcept {
   if (pid <= 0) return Life::dead;
@@ -141,9 +135,8 @@ Life process_life(pid_t pid, uint64_t expected_start, uint64_t image) noexcept {
   Life life = Life::alive;
   if (!read_stat(path, stat)) {
     life = life_without_proc(pid);
-  } else if (expected_start != 0 && stat.start_time != expected_start) {
-    life = Life::dead;
-  } else if (image != 0 && stat.image != 0 && stat.image != image) {
+  } else if ((expected_start != 0 && stat.start_time != expected_start) ||
+             (image != 0 && stat.image != 0 && stat.image != image)) {
     life = Life::dead;
   } else if (finished(stat)) {
     life = all_threads_finished(pid) ? Life::dead : Life::alive;

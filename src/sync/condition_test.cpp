@@ -8,6 +8,7 @@
 
 #include "sync/holds.hpp"
 #include "sync/mutex.hpp"
+#include "testing/deadline.hpp"
 
 namespace shoal::sync {
 namespace {
@@ -15,8 +16,7 @@ namespace {
 using arena::Arena;
 using arena::Member;
 using arena::MemberKind;
-
-int64_t in_ms(int64_t ms) { return os::monotonic_ns() + ms * 1'000'000; }
+using testing::in_ms;
 
 class ConditionTest : public ::testing::Test {
  protected:

@@ -15,6 +15,7 @@
 #include "sync/mutex.hpp"
 #include "sync/recursive_mutex.hpp"
 #include "sync/semaphore.hpp"
+#include "testing/deadline.hpp"
 #include "testing/kill_point.hpp"
 #include "testing/single_step.hpp"
 
@@ -26,8 +27,7 @@ using arena::Handle;
 using arena::Member;
 using arena::MemberKind;
 using testing::Ending;
-
-int64_t in_ms(int64_t ms) { return os::monotonic_ns() + ms * 1'000'000; }
+using testing::in_ms;
 
 class DeathTest : public ::testing::Test {
  protected:

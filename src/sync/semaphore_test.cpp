@@ -8,6 +8,7 @@
 
 #include "sync/child_member_for_test.hpp"
 #include "sync/holds.hpp"
+#include "testing/deadline.hpp"
 
 namespace shoal::sync {
 namespace {
@@ -16,8 +17,7 @@ using arena::Arena;
 using arena::Member;
 using arena::MemberKind;
 using testing::Ending;
-
-int64_t in_ms(int64_t ms) { return os::monotonic_ns() + ms * 1'000'000; }
+using testing::in_ms;
 
 class SemaphoreTest : public ::testing::Test {
  protected:
