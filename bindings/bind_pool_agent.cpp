@@ -8,6 +8,7 @@
 #include <Python.h>
 
 #include <memory>
+#include <vector>
 
 #include "bind.hpp"
 #include "os/clock.hpp"
@@ -18,7 +19,8 @@ namespace shoal::bindings {
 namespace {
 
 struct Agent {
-  PyObject_HEAD std::unique_ptr<pool::Supervisor> supervisor;
+  PyObject_HEAD
+  std::unique_ptr<pool::Supervisor> supervisor;
 };
 
 PyObject* wants_workers(Agent* self, PyObject*) {
@@ -73,8 +75,15 @@ PyObject* record_exit(Agent* self, PyObject* arguments) {
 }
 
 PyObject* orders(Agent* self, PyObject*) {
+  std::vector<pool::Supervisor::Order> due;
+  try {
+    due = self->supervisor->orders(os::monotonic_ns());
+  } catch (const std::exception&) {
+    set_python_error();
+    return nullptr;
+  }
   PyObject* result = PyList_New(0);
-  for (const auto& order : self->supervisor->orders(os::monotonic_ns())) {
+  for (const auto& order : due) {
     PyObject* item = Py_BuildValue("(IIO)", order.seat, order.pid, order.kill ? Py_True : Py_False);
     const bool ok = item != nullptr && result != nullptr && PyList_Append(result, item) == 0;
     Py_XDECREF(item);
@@ -100,7 +109,14 @@ PyObject* agent_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
   if (member == nullptr) return nullptr;
   auto* self = reinterpret_cast<Agent*>(type->tp_alloc(type, 0));
   if (self == nullptr) return nullptr;
-  new (&self->supervisor) std::unique_ptr<pool::Supervisor>(new pool::Supervisor(*member, handle));
+  try {
+    new (&self->supervisor)
+        std::unique_ptr<pool::Supervisor>(new pool::Supervisor(*member, handle));
+  } catch (const std::exception&) {
+    set_python_error();
+    Py_DECREF(self);
+    return nullptr;
+  }
   return reinterpret_cast<PyObject*>(self);
 }
 
@@ -112,24 +128,21 @@ void agent_dealloc(Agent* self) {
 }
 
 PyMethodDef agent_methods[] = {
-    {"wants_workers", reinterpret_cast<PyCFunction>(wants_workers), METH_NOARGS,
+    {"wants_workers", method(wants_workers), METH_NOARGS,
      "The pool runs and has not been told to stop."},
-    {"phase", reinterpret_cast<PyCFunction>(phase), METH_NOARGS,
-     "0 running, 1 draining, 2 stopping."},
-    {"missing", reinterpret_cast<PyCFunction>(missing), METH_NOARGS,
+    {"phase", method(phase), METH_NOARGS, "0 running, 1 draining, 2 stopping."},
+    {"missing", method(missing), METH_NOARGS,
      "How many workers are to be started now (negative: too many)."},
-    {"failed_starts", reinterpret_cast<PyCFunction>(failed_starts), METH_NOARGS,
-     "Weight of failed starts in a row."},
-    {"take_seat", reinterpret_cast<PyCFunction>(take_seat), METH_NOARGS,
+    {"failed_starts", method(failed_starts), METH_NOARGS, "Weight of failed starts in a row."},
+    {"take_seat", method(take_seat), METH_NOARGS,
      "An empty seat for a worker about to be forked, or -1."},
-    {"set_pid", reinterpret_cast<PyCFunction>(set_pid), METH_VARARGS, "set_pid(seat, pid)"},
-    {"free_seat", reinterpret_cast<PyCFunction>(free_seat), METH_VARARGS,
-     "free_seat(seat): its fork failed."},
-    {"record_exit", reinterpret_cast<PyCFunction>(record_exit), METH_VARARGS,
+    {"set_pid", method(set_pid), METH_VARARGS, "set_pid(seat, pid)"},
+    {"free_seat", method(free_seat), METH_VARARGS, "free_seat(seat): its fork failed."},
+    {"record_exit", method(record_exit), METH_VARARGS,
      "record_exit(seat, status, peak_memory, memory_limit): the worker's process is gone."},
-    {"orders", reinterpret_cast<PyCFunction>(orders), METH_NOARGS,
+    {"orders", method(orders), METH_NOARGS,
      "[(seat, pid, kill)]: workers to interrupt or kill now."},
-    {"seconds_to_next_order", reinterpret_cast<PyCFunction>(seconds_to_next_order), METH_NOARGS,
+    {"seconds_to_next_order", method(seconds_to_next_order), METH_NOARGS,
      "When to call orders() next, or None."},
     {nullptr, nullptr, 0, nullptr}};
 

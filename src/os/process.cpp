@@ -135,8 +135,9 @@ Life process_life(pid_t pid, uint64_t expected_start, uint64_t image) noexcept {
   Life life = Life::alive;
   if (!read_stat(path, stat)) {
     life = life_without_proc(pid);
-  } else if ((expected_start != 0 && stat.start_time != expected_start) ||
-             (image != 0 && stat.image != 0 && stat.image != image)) {
+  } else if (expected_start != 0 && stat.start_time != expected_start) {
+    life = Life::dead;
+  } else if (image != 0 && stat.image != 0 && stat.image != image) {
     life = Life::dead;
   } else if (finished(stat)) {
     life = all_threads_finished(pid) ? Life::dead : Life::alive;
