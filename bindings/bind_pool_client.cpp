@@ -366,7 +366,7 @@ PyObject* client_cancel_all(Client* self, PyObject*) {
   }
   for (uint32_t slot = 0; slot < pool::kBatchSlots; ++slot) {
     if ((*self->flights)[slot].ticket == 0) continue;
-    const uint32_t units = self->pool->batch(slot)->units;
+    const uint32_t units = self->pool->batch(slot).units;
     for (uint32_t unit = 0; unit < units; ++unit) {
       if (self->pool->cancel_queued(slot, unit)) self->pool->mark_dirty(slot);
     }
@@ -381,8 +381,8 @@ PyObject* client_state(Client* self, PyObject* argument) {
   if (PyErr_Occurred() || !open_or_raise(self)) return nullptr;
   if (!is_open(self, ticket)) return PyUnicode_FromString("finished");
   if (ticket & kPendingTicket) return PyUnicode_FromString("pending");
-  pool::BatchHeader* batch = self->pool->batch(pool::Entry{ticket}.slot());
-  const pool::Unit unit = pool::Unit::of(batch->unit_words()[0].load());
+  const pool::Batch& batch = self->pool->batch(pool::Entry{ticket}.slot());
+  const pool::Unit unit = pool::Unit::of(batch.unit_words()[0].load());
   return PyUnicode_FromString(unit.state == pool::UnitState::queued ? "pending" : "running");
 }
 
@@ -473,7 +473,7 @@ PyObject* client_seats(Client* self, PyObject*) {
   if (!open_or_raise(self)) return nullptr;
   PyObject* result = PyList_New(0);
   pool::PoolState& state = self->pool->state();
-  for (uint32_t i = 0; i < state.seats && result != nullptr; ++i) {
+  for (uint32_t i = 0; i < self->pool->seats() && result != nullptr; ++i) {
     pool::Seat& seat = *state.seat(i);
     const pool::Life life = pool::life_of(seat.life.load());
     if (life == pool::Life::empty && seat.items_done.load() == 0) continue;
@@ -534,13 +534,12 @@ PyObject* client_abandon(Client* self, PyObject* make) {
     Flight flight = std::move((*self->flights)[slot]);
     (*self->flights)[slot] = Flight{};
     if (flight.ticket == 0) continue;
-    pool::BatchHeader* batch = self->pool->batch(slot);
+    const pool::Batch& batch = self->pool->batch(slot);
     std::vector<uint32_t> missing;
-    for (uint32_t unit = 0; unit < batch->units; ++unit) {
-      const uint32_t from =
-          flight.seen[unit] == kRead ? batch->item_count(unit) : flight.seen[unit];
-      for (uint32_t item = from; item < batch->item_count(unit); ++item) {
-        missing.push_back(batch->first_item(unit) + item);
+    for (uint32_t unit = 0; unit < batch.units; ++unit) {
+      const uint32_t from = flight.seen[unit] == kRead ? batch.item_count(unit) : flight.seen[unit];
+      for (uint32_t item = from; item < batch.item_count(unit); ++item) {
+        missing.push_back(batch.first_item(unit) + item);
       }
     }
     // else another thread decodes from it; it goes with the pool

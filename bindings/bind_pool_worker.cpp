@@ -39,7 +39,7 @@ namespace {
 
 using codec::MessageBuilder;
 using codec::MessageView;
-using pool::BatchHeader;
+using pool::Batch;
 using pool::WorkerSeat;
 
 // functions kept decoded; the oldest half goes when it is full
@@ -80,9 +80,13 @@ void note(Worker* self, trace::Kind kind, os::Atomic<uint64_t>& counter, uint64_
 }
 
 MessageView view_of_batch(Worker* self) {
-  BatchHeader* batch = self->seat->batch();
-  return {&self->seat->member().arena(), &self->seat->member(),       batch->payload(),
-          batch->payload_size,           batch->attachment_handles(), batch->attachments,
+  const Batch& batch = self->seat->batch();
+  return {&self->seat->member().arena(),
+          &self->seat->member(),
+          batch.payload(),
+          batch.payload_size,
+          batch.attachment_handles(),
+          batch.attachments,
           self->seat->batch_handle()};
 }
 
@@ -166,6 +170,35 @@ uint64_t result_word(Worker* self, PyObject* result) {
 
 // ---- Functions and definitions ------------------------------------------------------------------
 
+// A stored text of the client's as bytes: `Block` is a header whose size says how many follow it.
+// Null with an error set when no such text lies there.
+template <class Block>
+PyObject* stored_bytes(Worker* self, arena::Handle handle) {
+  const arena::Arena& arena = self->seat->member().arena();
+  const uint64_t room = arena.contains(handle, sizeof(Block)) ? arena.block_size(handle) : 0;
+  if (room >= sizeof(Block)) {
+    auto* block = arena.at<Block>(handle);
+    const uint64_t size = block->size;
+    if (size <= room - sizeof(Block)) {
+      return PyBytes_FromStringAndSize(reinterpret_cast<const char*>(block->bytes()),
+                                       static_cast<Py_ssize_t>(size));
+    }
+  }
+  PyErr_Format(PyExc_SystemError, "the pool names a block at %llu, where none can be",
+               static_cast<unsigned long long>(handle));
+  return nullptr;
+}
+
+// hooks.<method>(the stored text)
+template <class Block>
+PyObject* call_with_stored(Worker* self, const char* method, arena::Handle handle) {
+  PyObject* text = stored_bytes<Block>(self, handle);
+  if (text == nullptr) return nullptr;
+  PyObject* result = PyObject_CallMethod(self->hooks, method, "O", text);
+  Py_DECREF(text);
+  return result;
+}
+
 bool apply_definitions(Worker* self, uint32_t wanted) {
   arena::Arena& arena = self->seat->member().arena();
   while (self->definitions < wanted) {
@@ -177,49 +210,41 @@ bool apply_definitions(Worker* self, uint32_t wanted) {
       PyErr_SetString(PyExc_SystemError, "the log of definitions is shorter than it should be");
       return false;
     }
-    auto* block = arena.at<pool::DefinitionBlock>(next);
-    PyObject* done = PyObject_CallMethod(self->hooks, "apply_definition", "y#",
-                                         reinterpret_cast<const char*>(block->bytes()),
-                                         static_cast<Py_ssize_t>(block->size));
-    self->last_definition = next;
-    self->definitions += 1;
+    PyObject* done = call_with_stored<pool::DefinitionBlock>(self, "apply_definition", next);
+    if (arena.contains(next, sizeof(pool::DefinitionBlock))) {
+      self->last_definition = next;
+      self->definitions += 1;
+    }
     if (done == nullptr) return false;
     Py_DECREF(done);
   }
   return true;
 }
 
-PyObject* decode_function(Worker* self, BatchHeader* batch) {
-  arena::Arena& arena = self->seat->member().arena();
-  auto* block = arena.at<pool::FunctionBlock>(batch->function_block);
-  return PyObject_CallMethod(self->hooks, "decode_function", "y#",
-                             reinterpret_cast<const char*>(block->bytes()),
-                             static_cast<Py_ssize_t>(block->size));
-}
-
 // Borrowed reference, or nullptr with an error set.
-PyObject* function_of(Worker* self, BatchHeader* batch) {
+PyObject* function_of(Worker* self, const Batch& batch) {
   auto& cache = *self->functions;
-  if (auto found = cache.find(batch->function); found != cache.end()) return found->second;
-  PyObject* function = decode_function(self, batch);
+  if (auto found = cache.find(batch.function); found != cache.end()) return found->second;
+  PyObject* function =
+      call_with_stored<pool::FunctionBlock>(self, "decode_function", batch.function_block);
   if (function == nullptr) return nullptr;
   if (cache.size() >= kFunctionCache) {
     for (auto& [number, old] : cache) Py_DECREF(old);
     cache.clear();
   }
-  cache.emplace(batch->function, function);
+  cache.emplace(batch.function, function);
   return function;
 }
 
 // ---- Running a unit -----------------------------------------------------------------------------
 
 PyObject* unit_value(Worker* self, uint32_t unit) {
-  BatchHeader* batch = self->seat->batch();
-  const uint64_t word = batch->argument_words()[unit].load();
+  const Batch& batch = self->seat->batch();
+  const uint64_t word = batch.argument_words()[unit].load();
   if (!pool::word_is_offset(word)) return codec::python::from_word(word);
   const uint64_t begin = os::ticks();
   const auto ownership =
-      batch->flags & pool::kKeepMessage ? codec::python::copy_out : codec::python::move_out;
+      batch.flags & pool::kKeepMessage ? codec::python::copy_out : codec::python::move_out;
   size_t end = 0;
   PyObject* value =
       codec::python::decode(view_of_batch(self), pool::word_offset(word), &end, ownership);
@@ -302,12 +327,12 @@ void ring_agent(Worker* self) {
 bool run_item(Worker* self, const WorkerSeat::Claim& claim, uint32_t item, bool last,
               PyObject* function, PyObject* value) {
   WorkerSeat& seat = *self->seat;
-  BatchHeader* batch = seat.batch();
-  seat.begin_unit(claim, batch->timeout_ns);
-  if (batch->timeout_ns > 0) ring_agent(self);
+  const Batch& batch = seat.batch();
+  seat.begin_unit(claim, batch.timeout_ns);
+  if (batch.timeout_ns > 0) ring_agent(self);
   const uint64_t begin = self->now;
-  PyObject* result = batch->flags & pool::kCallUnits ? call_unit(function, value)
-                                                     : call_item(function, value, batch->flags);
+  PyObject* result = batch.flags & pool::kCallUnits ? call_unit(function, value)
+                                                    : call_item(function, value, batch.flags);
   if (must_leave(result)) return false;
   const uint64_t end = self->now = os::ticks();
   note(self, trace::Kind::task, seat.seat().busy_ticks, begin, end);
@@ -334,9 +359,9 @@ void publish_error_for_rest(Worker* self, const WorkerSeat::Claim& claim, uint32
 }
 
 void run_chunk(Worker* self, const WorkerSeat::Claim& claim, PyObject* function, PyObject* value) {
-  BatchHeader* batch = self->seat->batch();
-  const uint32_t items = batch->item_count(claim.unit);
-  const Py_ssize_t at = batch->flags & pool::kOwnFunction ? 1 : 0;  // the function comes first
+  const Batch& batch = self->seat->batch();
+  const uint32_t items = batch.item_count(claim.unit);
+  const Py_ssize_t at = batch.flags & pool::kOwnFunction ? 1 : 0;
   if (!PyTuple_CheckExact(value) || PyTuple_GET_SIZE(value) != at + items) {
     PyErr_SetString(PyExc_SystemError, "malformed chunk");
     return publish_error_for_rest(self, claim, items, "decode");
@@ -350,23 +375,23 @@ void run_chunk(Worker* self, const WorkerSeat::Claim& claim, PyObject* function,
 
 // The last unit stands for the batch's attachments: the client sends off a batch as soon as it has
 // one.
-void count_attachments(Worker* self, BatchHeader* batch) {
+void count_attachments(Worker* self, const Batch& batch) {
   arena::Arena& arena = self->seat->member().arena();
-  for (uint32_t i = 0; i < batch->attachments; ++i) {
-    count(self->seat->seat().bytes_in, arena.block_size(batch->attachment_handles()[i]));
+  for (uint32_t i = 0; i < batch.attachments; ++i) {
+    count(self->seat->seat().bytes_in, arena.block_size(batch.attachment_handles()[i]));
   }
 }
 
 void run_unit(Worker* self, const WorkerSeat::Claim& claim, PyObject* function) {
-  BatchHeader* batch = self->seat->batch();
-  if (claim.unit + 1 == batch->units && batch->attachments > 0) count_attachments(self, batch);
+  const Batch& batch = self->seat->batch();
+  if (claim.unit + 1 == batch.units && batch.attachments > 0) count_attachments(self, batch);
   PyObject* value = unit_value(self, claim.unit);
   if (must_leave(value)) return;
   if (value == nullptr) {
-    publish_error_for_rest(self, claim, batch->item_count(claim.unit), "decode");
-  } else if (batch->flags & pool::kChunkUnits) {
+    publish_error_for_rest(self, claim, batch.item_count(claim.unit), "decode");
+  } else if (batch.flags & pool::kChunkUnits) {
     run_chunk(self, claim, function, value);
-  } else if (batch->flags & pool::kOwnFunction && !(batch->flags & pool::kCallUnits)) {
+  } else if (batch.flags & pool::kOwnFunction && !(batch.flags & pool::kCallUnits)) {
     // (function, item): a callable that is pickled with each unit
     if (PyTuple_CheckExact(value) && PyTuple_GET_SIZE(value) == 2) {
       run_item(self, claim, 0, true, PyTuple_GET_ITEM(value, 0), PyTuple_GET_ITEM(value, 1));
@@ -397,11 +422,11 @@ bool breathe(Worker* self) {
 
 bool run_batch(Worker* self) {
   WorkerSeat& seat = *self->seat;
-  BatchHeader* batch = seat.batch();
+  const Batch& batch = seat.batch();
   PyObject* function = nullptr;
   PyObject* failure = nullptr;  // why the function is not to be had: the outcome of each unit
-  if (!apply_definitions(self, batch->definitions) ||
-      (!(batch->flags & pool::kOwnFunction) && (function = function_of(self, batch)) == nullptr)) {
+  if (!apply_definitions(self, batch.definitions) ||
+      (!(batch.flags & pool::kOwnFunction) && (function = function_of(self, batch)) == nullptr)) {
     failure = take_raised();
   }
   Py_XINCREF(function);
@@ -412,7 +437,7 @@ bool run_batch(Worker* self) {
     if (!claim) break;
     if (failure != nullptr) {
       put_raised(Py_NewRef(failure));
-      publish_error_for_rest(self, *claim, batch->item_count(claim->unit), "decode");
+      publish_error_for_rest(self, *claim, batch.item_count(claim->unit), "decode");
     } else {
       run_unit(self, *claim, function);
     }
@@ -435,7 +460,7 @@ PyObject* worker_run(Worker* self, PyObject*) {
   for (;;) {
     if (seat.should_leave()) Py_RETURN_NONE;
     if (self->unit_limit != 0 && self->units >= self->unit_limit) Py_RETURN_NONE;
-    if (seat.enter_next() != nullptr) {
+    if (seat.enter_next()) {
       if (!run_batch(self)) return nullptr;
       continue;
     }
@@ -492,9 +517,7 @@ PyObject* worker_fail_start(Worker* self, PyObject* encoded) {
 PyObject* worker_startup(Worker* self, PyObject*) {
   const arena::Handle handle = self->seat->pool().startup.load();
   if (handle == 0) Py_RETURN_NONE;
-  auto* block = self->seat->member().arena().at<pool::FunctionBlock>(handle);
-  return PyBytes_FromStringAndSize(reinterpret_cast<const char*>(block->bytes()),
-                                   static_cast<Py_ssize_t>(block->size));
+  return stored_bytes<pool::FunctionBlock>(self, handle);
 }
 
 PyObject* worker_apply_definitions(Worker* self, PyObject*) {

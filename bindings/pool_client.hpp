@@ -30,6 +30,7 @@
 namespace shoal::bindings {
 
 struct Job;
+struct Sendable;  // pool_job.cpp
 
 // A function that was stored in the pool once and is named by its number.
 struct Function {
@@ -136,6 +137,7 @@ struct Job {
   PyObject* name;
   PyObject* iterator;       // null once exhausted
   PyObject* list;           // JobOrder::list: results, untracked until whole
+  uint64_t list_size;       // its length, as the input's len() said
   std::deque<Item>* items;  // ordered: from index `taken` on; unordered: as they come
   PyObject* first_error;    // JobOrder::list: error of the lowest index
   uint64_t first_error_index;
@@ -155,6 +157,8 @@ struct Job {
   double pull_ns;       // how long the iterator takes per item, averaged
   bool eager;           // fill to the limits at once; nobody waits yet
   bool filling;
+  bool fed;            // a thread in feed() reads the input, nobody else
+  Sendable* sendable;  // while that thread waits for its input, else null
   bool cancelled;
   PyObject* on_done;  // called once when all outcomes are in, or null
 };

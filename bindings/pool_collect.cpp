@@ -14,14 +14,14 @@ namespace shoal::bindings {
 
 namespace {
 
-using pool::BatchHeader;
+using pool::Batch;
 using pool::ClientPool;
 using pool::Unit;
 using pool::UnitState;
 
 // signals that come just before the system call wait this long
 constexpr int64_t kSliceNs = 100'000'000;
-constexpr size_t kSummaryChars = 200;
+constexpr size_t kSummaryChars = 4000;  // ClientHooks shortens it to what is worth reading
 
 thread_local PyObject* encoding_hooks = nullptr;
 
@@ -66,85 +66,96 @@ class Target {
   uint64_t first_index_;
 };
 
-// The task's function and a short form of its arguments, from the message: nothing is unpickled for
-// it.
-PyObject* describe(Client* client, uint32_t slot, uint32_t unit) {
+// The task's function, a text of what its unit carries, how to read that, and the item's place in
+// it, for ClientHooks.worker_died. The text comes from the message: nothing is unpickled for it.
+PyObject* describe(Client* client, uint32_t slot, uint32_t unit, uint32_t item) {
   const Flight& flight = flight_at(client, slot);
-  BatchHeader* batch = client->pool->batch(slot);
-  const uint64_t word = batch->argument_words()[unit].load();
-  PyObject* arguments = nullptr;
+  const Batch& batch = client->pool->batch(slot);
+  const uint64_t word = batch.argument_words()[unit].load();
+  PyObject* text = nullptr;
   if (pool::word_is_offset(word)) {
     const codec::MessageView view{&client->pool->member().arena(),
                                   nullptr,
-                                  batch->payload(),
-                                  batch->payload_size,
-                                  batch->attachment_handles(),
-                                  batch->attachments,
+                                  batch.payload(),
+                                  batch.payload_size,
+                                  batch.attachment_handles(),
+                                  batch.attachments,
                                   client->pool->batch_handle(slot)};
-    arguments = codec::python::summarize(view, pool::word_offset(word), kSummaryChars);
+    text = codec::python::summarize(view, pool::word_offset(word), kSummaryChars);
   } else if (PyObject* value = codec::python::from_word(word)) {
-    arguments = PyObject_Repr(value);
+    text = PyObject_Repr(value);
     Py_DECREF(value);
   }
-  if (arguments == nullptr) {
+  if (text == nullptr) {
     PyErr_Clear();
-    arguments = PyUnicode_FromString("?");
+    text = PyUnicode_FromString("...");
   }
   PyObject* name = flight.name != nullptr ? flight.name : Py_None;
-  return Py_BuildValue("(ON)", name, arguments);
+  return Py_BuildValue("(ONII)", name, text, batch.flags, item);
 }
 
 void deliver_lost(Client* client, uint32_t slot, uint32_t unit, uint32_t item,
                   const ClientPool::Death& death) {
-  PyObject* what = describe(client, slot, unit);
+  PyObject* what = describe(client, slot, unit, item);
   PyObject* arguments = Py_BuildValue("(IIKNN)", death.pid, death.status, death.peak_memory,
                                       PyBool_FromLong(death.memory_limit), what);
-  const uint32_t index = client->pool->batch(slot)->first_item(unit) + item;
+  const uint32_t index = client->pool->batch(slot).first_item(unit) + item;
   const Target target(client, slot);
   target.deliver(index, make_error(client, "worker_died", arguments), true);
 }
 
-void deliver_timed_out(Client* client, uint32_t slot, uint32_t unit, uint32_t index,
+void deliver_timed_out(Client* client, uint32_t slot, uint32_t unit, uint32_t item,
                        const Target& target) {
-  const double seconds = static_cast<double>(client->pool->batch(slot)->timeout_ns) * 1e-9;
-  PyObject* arguments = Py_BuildValue("(dN)", seconds, describe(client, slot, unit));
+  const double seconds = static_cast<double>(client->pool->batch(slot).timeout_ns) * 1e-9;
+  PyObject* arguments = Py_BuildValue("(dN)", seconds, describe(client, slot, unit, item));
+  const uint32_t index = client->pool->batch(slot).first_item(unit) + item;
   target.deliver(index, make_error(client, "timed_out", arguments), true);
 }
 
-// The record behind a result word, or nullptr with an error set when it lies nowhere in the batch's
-// results.
-pool::ResultRecord* record_at(Client* client, uint64_t word, arena::Handle* block) {
+// Where a result lies: the record as it was when it was looked at, within its block.
+struct Found {
+  pool::ResultRecord record;
+  pool::ResultRecord* place = nullptr;
+  arena::Handle block = 0;
+};
+
+// The record behind a result word. False with an error set when none can be there.
+bool find_record(Client* client, uint64_t word, Found* found) {
   arena::Arena& arena = client->pool->member().arena();
   const uint64_t offset = pool::word_offset(word);
-  *block = arena.contains(offset, sizeof(pool::ResultRecord))
-               ? arena.block_of(arena.address(offset))
-               : 0;
-  if (*block != 0) {
-    const uint64_t room = *block + arena.block_size(*block) - offset;
-    auto* record = arena.at<pool::ResultRecord>(offset);
-    if (room >= sizeof(pool::ResultRecord) && record->attachments <= room / 8 &&
-        record->size <= room && record->extent() <= room) {
-      return record;
-    }
+  if (arena.contains(offset, sizeof(pool::ResultRecord))) {
+    found->block = arena.block_of(arena.address(offset));
+  }
+  if (found->block != 0) {
+    const uint64_t room = found->block + arena.block_size(found->block) - offset;
+    found->place = arena.at<pool::ResultRecord>(offset);
+    found->record = *found->place;
+    if (room >= sizeof(pool::ResultRecord) && found->record.fits(room)) return true;
   }
   PyErr_Format(PyExc_SystemError, "a worker left a result at %llu, where none can be",
                static_cast<unsigned long long>(offset));
-  return nullptr;
+  return false;
 }
 
 // Decodes a result; `*error` when it is the task's exception. Never null.
 PyObject* read_result(Client* client, uint64_t word, bool* error) {
   *error = false;
   if (!pool::word_is_offset(word)) return codec::python::from_word(word);
-  arena::Handle block = 0;
+  Found found;
   PyObject* value = nullptr;
   bool failed = false;
-  if (pool::ResultRecord* record = record_at(client, word, &block)) {
-    failed = (record->flags & pool::kRecordError) != 0;
+  if (find_record(client, word, &found)) {
+    const pool::ResultRecord& record = found.record;
+    failed = (record.flags & pool::kRecordError) != 0;
     arena::Member& member = client->pool->member();
-    const codec::MessageView view{
-        &member.arena(),     &member, record->value(), record->size, record->attachment_handles(),
-        record->attachments, block};
+    arena::Handle* attachments = found.place->attachment_handles();
+    const codec::MessageView view{&member.arena(),
+                                  &member,
+                                  reinterpret_cast<std::byte*>(attachments + record.attachments),
+                                  record.size,
+                                  attachments,
+                                  record.attachments,
+                                  found.block};
     value = codec::python::decode(view, 0, nullptr, codec::python::move_out);
   }
   if (value != nullptr && !failed) return value;
@@ -154,21 +165,21 @@ PyObject* read_result(Client* client, uint64_t word, bool* error) {
 }
 
 void read_item(Client* client, uint32_t slot, uint32_t unit, uint32_t item, const Target& target) {
-  BatchHeader* batch = client->pool->batch(slot);
-  const uint32_t index = batch->first_item(unit) + item;
-  const uint64_t word = batch->result_words()[index].load();
+  const Batch& batch = client->pool->batch(slot);
+  const uint32_t index = batch.first_item(unit) + item;
+  const uint64_t word = batch.result_words()[index].load();
   if (word == pool::kLostItem) return;  // told when the death was resolved
-  if (word == pool::kTimedOutItem) return deliver_timed_out(client, slot, unit, index, target);
+  if (word == pool::kTimedOutItem) return deliver_timed_out(client, slot, unit, item, target);
   bool error = false;
   PyObject* value = read_result(client, word, &error);
   target.deliver(index, value, error);
 }
 
 void read_unit(Client* client, uint32_t slot, uint32_t unit) {
-  BatchHeader* batch = client->pool->batch(slot);
-  const uint32_t items = batch->item_count(unit);
+  const Batch& batch = client->pool->batch(slot);
+  const uint32_t items = batch.item_count(unit);
   // order: acquire; pairs with the release store in WorkerSeat::publish_item
-  const Unit state = Unit::of(batch->unit_words()[unit].load(os::acquire));
+  const Unit state = Unit::of(batch.unit_words()[unit].load(os::acquire));
   const uint32_t published = std::min(state.progress, items);
   const Target target(client, slot);
   const uint64_t ticket = flight_at(client, slot).ticket;
@@ -177,10 +188,12 @@ void read_unit(Client* client, uint32_t slot, uint32_t unit) {
     read_item(client, slot, unit, flight_at(client, slot).seen[unit]++, target);
   }
   if (gone() || !state.final()) return;
-  const uint32_t first = batch->first_item(unit);
+  const uint32_t first = batch.first_item(unit);
   flight_at(client, slot).seen[unit] = kRead;
-  for (uint32_t item = published; item < items && state.state == UnitState::cancelled; ++item) {
-    PyObject* error = make_error(client, "cancelled", PyTuple_New(0));
+  for (uint32_t item = published; item < items; ++item) {
+    // DONE before its last item is what no worker writes: scribbled over, and still no hang.
+    const char* why = state.state == UnitState::cancelled ? "cancelled" : "corrupt";
+    PyObject* error = make_error(client, why, PyTuple_New(0));
     if (gone()) return Py_DECREF(error);
     target.deliver(first + item, error, true);
   }
@@ -208,7 +221,7 @@ void read_flight(Client* client, uint32_t slot) {
   }
   flight_at(client, slot).busy = true;
   const uint64_t ticket = flight_at(client, slot).ticket;
-  const uint32_t units = client->pool->batch(slot)->units;
+  const uint32_t units = client->pool->batch(slot).units;
   do {
     flight_at(client, slot).again = false;
     bool gap = false;
@@ -250,7 +263,7 @@ void read_deaths(Client* client) {
 void sample_costs(Client* client) {
   pool::PoolState& state = client->pool->state();
   uint64_t items = 0, ticks = 0;
-  for (uint32_t i = 0; i < state.seats; ++i) {
+  for (uint32_t i = 0; i < client->pool->seats(); ++i) {
     // order: relaxed; counters
     items += state.seat(i)->items_done.load(os::relaxed);
     ticks += state.seat(i)->busy_ticks.load(os::relaxed) +
@@ -286,7 +299,9 @@ int check_starts(Client* client) {
 bool may_spin(Client* client) {
   pool::PoolState& state = client->pool->state();
   unsigned busy = 0;
-  for (uint32_t i = 0; i < state.seats; ++i) busy += state.seat(i)->entered.load() != 0 ? 1 : 0;
+  for (uint32_t i = 0; i < client->pool->seats(); ++i) {
+    busy += state.seat(i)->entered.load() != 0 ? 1 : 0;
+  }
   return client->waiters == 1 && busy < client->cpus;
 }
 

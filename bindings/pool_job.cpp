@@ -7,7 +7,6 @@
 // pickle, and decoded by one worker. Items that are immutable plain values travel on their own,
 // however the chunks lie: nobody can tell.
 #include <algorithm>
-#include <cmath>
 #include <utility>
 
 #include "codec/python/codec.hpp"
@@ -23,14 +22,15 @@ namespace {
 
 // aim: a batch is this much work, so that 1 to 2 us around it do not count
 constexpr double kBatchNs = 500'000;
-constexpr uint32_t kMaxUnits = 4096;
+constexpr uint32_t kMaxUnits = 1024;
 constexpr uint32_t kMaxUnknownUnits = 64;  // while no item has been measured
 constexpr uint64_t kBatchBytes = uint64_t{256} * 1024;
 constexpr uint64_t kQueuedAhead = 12;   // batches of 0.5 ms, for all workers together
 constexpr int64_t kGatherNs = 200'000;  // a slow iterator must not hold back what it has given
 constexpr double kSlowPullNs = 200'000;
+constexpr double kQuickPullNs = 20'000;  // items that come this fast are gathered from the start
 
-struct Batch {  // being gathered
+struct Gathered {  // a batch being gathered
   std::vector<uint64_t> words;
   uint64_t first_index = 0;  // of its first item; a batch's items are consecutive
   uint32_t items = 0;
@@ -58,7 +58,9 @@ uint64_t left(const Job* job) {
 uint32_t units_wanted(Job* job) {
   const Client* client = job->client;
   uint32_t units = job->next_units;
-  if (client->unit_cost_ns > 0) {
+  if (job->fed && job->pull_ns > kQuickPullNs) {
+    units = job->next_units = 1;  // what is gathered would wait with an input that waits
+  } else if (client->unit_cost_ns > 0 && !(job->fed && units < kMaxUnknownUnits)) {
     const double fit = kBatchNs / std::max(client->unit_cost_ns, 1.0);
     units = static_cast<uint32_t>(std::clamp(fit, 1.0, static_cast<double>(kMaxUnits)));
   } else {
@@ -98,17 +100,27 @@ void end_with(Job* job, PyObject* error) {
   job_deliver(job, index, error, true);
 }
 
+// The results of a map are as many as its input's len() said, as in the standard library: an input
+// that then gives more is cut off.
+bool is_beyond_list(const Job* job) {
+  return job->order == JobOrder::list && job->pulled >= job->list_size;
+}
+
 // Next item (new reference), or nullptr: exhausted, or failed, which is then the outcome of the
 // item's place; or, with an error set, interrupted: that goes to the caller at once.
 PyObject* pull(Job* job) {
   PyObject* iterator = Py_NewRef(job->iterator);
   PyObject* item = PyIter_Next(iterator);
   Py_DECREF(iterator);
-  if (item != nullptr) {
+  if (job->iterator == nullptr) {  // cancelled meanwhile
+    Py_XDECREF(item);
+    return nullptr;
+  }
+  if (item != nullptr && !is_beyond_list(job)) {
     job->pulled += 1;
     return item;
   }
-  if (job->iterator == nullptr) return nullptr;  // cancelled by its own iterator
+  Py_XDECREF(item);
   if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_Exception)) {
     end_with(job, take_raised());
   } else {
@@ -132,8 +144,8 @@ bool fail_items(Job* job, uint64_t first, uint32_t items) {
 }
 
 // The same for a batch that cannot be sent.
-bool fail_batch(Job* job, Batch& batch, codec::MessageBuilder& message) {
-  const Batch failed = std::exchange(batch, Batch{});
+bool fail_batch(Job* job, Gathered& batch, codec::MessageBuilder& message) {
+  const Gathered failed = std::exchange(batch, Gathered{});
   message.clear();
   return fail_items(job, failed.first_index, failed.items);
 }
@@ -142,11 +154,11 @@ bool fail_batch(Job* job, Batch& batch, codec::MessageBuilder& message) {
 // fail_items. A worker that dies in the midst of a chunk leaves the items after the lost one to the
 // next, which decodes the chunk again: what the first has taken out of the message would be
 // missing.
-bool may_be_decoded_again(const Batch& batch, const codec::MessageBuilder& message) {
+bool may_be_decoded_again(const Gathered& batch, const codec::MessageBuilder& message) {
   return batch.chunks && batch.items_per_unit > 1 && !message.attachments.empty();
 }
 
-bool send(Job* job, Batch& batch, codec::MessageBuilder& message) {
+bool send(Job* job, Gathered& batch, codec::MessageBuilder& message) {
   if (batch.words.empty()) return true;
   Client* client = job->client;
   pool::BatchParts parts;
@@ -180,13 +192,13 @@ bool send(Job* job, Batch& batch, codec::MessageBuilder& message) {
   if (launch(client, parts, message, std::move(flight)) == 0)
     return fail_batch(job, batch, message);
   job->bytes += bytes;
-  batch = Batch{};
+  batch = Gathered{};
   return true;
 }
 
 // Appends the value of a unit whose first item is `index`. False with an error set when it cannot
 // be encoded.
-bool add_unit(Job* job, Batch& batch, codec::MessageBuilder& message, PyObject* value,
+bool add_unit(Job* job, Gathered& batch, codec::MessageBuilder& message, PyObject* value,
               uint64_t index, uint32_t items) {
   uint64_t word = 0;
   if (batch.chunks || !codec::python::to_word(value, &word)) {
@@ -210,10 +222,16 @@ PyObject* gather_chunk(Job* job, PyObject* first, uint32_t size, uint32_t* items
   Py_DECREF(first);
   *items = 1;
   while (ok && *items < size) {
-    PyObject* item = PyIter_Next(job->iterator);
+    PyObject* iterator = Py_NewRef(job->iterator);
+    PyObject* item = PyIter_Next(iterator);
+    Py_DECREF(iterator);
     if (item == nullptr) {
       *broken = PyErr_Occurred() ? take_raised() : nullptr;
       break;  // pull() meets the end again
+    }
+    if (job->iterator == nullptr) {  // cancelled meanwhile
+      Py_DECREF(item);
+      break;
     }
     job->pulled += 1;
     *items += 1;
@@ -226,7 +244,7 @@ PyObject* gather_chunk(Job* job, PyObject* first, uint32_t size, uint32_t* items
 }
 
 // One item that travels on its own (stolen).
-bool add_single(Job* job, Batch& batch, codec::MessageBuilder& message, PyObject* item) {
+bool add_single(Job* job, Gathered& batch, codec::MessageBuilder& message, PyObject* item) {
   const uint64_t index = job->pulled - 1;
   if (job->function == nullptr) {
     PyObject* pair = PyTuple_Pack(2, job->callable, item);
@@ -245,12 +263,15 @@ bool add_single(Job* job, Batch& batch, codec::MessageBuilder& message, PyObject
 }
 
 // A chunk of items that must be pickled together, as a batch of its own.
-bool send_chunk(Job* job, Batch& batch, codec::MessageBuilder& message, PyObject* first,
+bool send_chunk(Job* job, Gathered& batch, codec::MessageBuilder& message, PyObject* first,
                 uint32_t size) {
   const uint64_t index = job->pulled - 1;
   if (!send(job, batch, message)) {
     Py_DECREF(first);
     return false;
+  }
+  if (job->order == JobOrder::list) {
+    size = static_cast<uint32_t>(std::min<uint64_t>(size, job->list_size - index));
   }
   uint32_t items = 0;
   PyObject* broken = nullptr;
@@ -264,13 +285,39 @@ bool send_chunk(Job* job, Batch& batch, codec::MessageBuilder& message, PyObject
     fine = fail_items(job, index, items);
   }
   Py_XDECREF(chunk);
-  if (broken != nullptr) end_with(job, broken);
+  if (broken != nullptr && job->iterator != nullptr) end_with(job, std::exchange(broken, nullptr));
+  Py_XDECREF(broken);
   return fine;
+}
+
+}  // namespace
+
+// What a feeder has gathered while it waits for its input, for whoever fetches to send off.
+struct Sendable {
+  Gathered* batch;
+  codec::MessageBuilder* message;
+};
+
+namespace {
+
+// pull(), during which others may send what is gathered so far.
+PyObject* pull_while_sendable(Job* job, Gathered& batch, codec::MessageBuilder& message) {
+  Sendable sendable{&batch, &message};
+  if (job->fed) job->sendable = &sendable;
+  PyObject* item = pull(job);
+  job->sendable = nullptr;
+  return item;
+}
+
+// Sends what the feeder has gathered before its input made it wait. False with an error set.
+bool send_gathered(Job* job) {
+  if (job->sendable == nullptr) return true;
+  return send(job, *job->sendable->batch, *job->sendable->message);
 }
 
 // Gathers and submits one batch. False with an error set when it cannot be submitted.
 bool fill_one(Job* job, codec::MessageBuilder& message) {
-  Batch batch;
+  Gathered batch;
   const uint32_t wanted = units_wanted(job);
   const uint64_t begin = os::ticks();
   const auto patience = static_cast<uint64_t>(kGatherNs / os::ns_per_tick());
@@ -280,7 +327,7 @@ bool fill_one(Job* job, codec::MessageBuilder& message) {
       (job->function == nullptr || job->client->pool->state().units_per_worker.load() != 0);
   while (batch.words.size() < wanted && message.bytes.size() < kBatchBytes &&
          message.attachments.empty() && may_pull(job)) {
-    PyObject* item = pull(job);
+    PyObject* item = pull_while_sendable(job, batch, message);
     if (item == nullptr) break;
     const uint64_t place = (job->pulled - 1) % job->chunk;
     if (job->chunk > 1 && (whole_chunks || !is_atom(item))) {
@@ -379,6 +426,12 @@ PyObject* job_results(Job* job, PyObject*) {
   PyObject* list = job->list;
   job->list = nullptr;
   PyObject_GC_Track(list);
+  // An input that gave less than its len() said leaves places empty.
+  const auto filled = static_cast<Py_ssize_t>(job->pulled);
+  if (filled < PyList_GET_SIZE(list) &&
+      PyList_SetSlice(list, filled, PyList_GET_SIZE(list), nullptr) < 0) {
+    Py_CLEAR(list);
+  }
   return list;
 }
 
@@ -389,6 +442,11 @@ PyObject* take_front(Job* job) {
   const Item item = job->items->front();
   job->items->pop_front();
   job->taken += 1;
+  // The feeder may sleep until there is room in the window.
+  if (job->fed && ((job->taken & 31) == 0 || job->window < 64) && job->client->waiters > 0 &&
+      job->client->pool != nullptr) {
+    job->client->pool->ring_clients();
+  }
   if (!item.error) return item.value;
   put_raised(item.value);
   return nullptr;
@@ -408,15 +466,15 @@ PyObject* job_next(Job* job, PyObject* const* arguments, Py_ssize_t count) {
   job->eager = false;
   for (;;) {
     if (next_is_ready(job)) {
-      if ((job->taken & 31) == 0 && job->pull_ns < kSlowPullNs && fill(job, true) < 0)
+      if ((job->taken & 31) == 0 && !job->fed && job->pull_ns < kSlowPullNs && fill(job, true) < 0)
         return nullptr;
       return take_front(job);
     }
     if (pool_has_ended(job)) {
       if (next_is_ready(job)) continue;
-      if (job->taken == job->pulled) {
+      if (job->taken == job->pulled && job->iterator == nullptr) {
         PyErr_SetNone(PyExc_StopIteration);
-      } else {  // being pickled in another thread
+      } else {  // being read or pickled in another thread
         job->taken = job->pulled;
         put_raised(make_error(client, "closed", PyTuple_New(0)));
       }
@@ -429,7 +487,8 @@ PyObject* job_next(Job* job, PyObject* const* arguments, Py_ssize_t count) {
       PyErr_SetNone(PyExc_StopIteration);
       return nullptr;
     }
-    const int filled = fill(job, false);
+    if (!send_gathered(job)) return nullptr;
+    const int filled = job->fed ? 0 : fill(job, false);
     if (filled < 0) return nullptr;
     if (filled > 0) continue;
     if (!looked) {
@@ -445,9 +504,37 @@ PyObject* job_next(Job* job, PyObject* const* arguments, Py_ssize_t count) {
   }
 }
 
+// The body of a feeder: the thread that reads an input which may wait, so that what is there
+// already can be fetched meanwhile. Returns when the input is used up, has failed or is not wanted
+// any more. It collects nothing: who fetches does, and rings when there is room again.
+PyObject* job_feed(Job* job, PyObject*) {
+  const Inside inside(job->client);
+  int filled = 1;
+  while (filled >= 0 && job->iterator != nullptr && !pool_has_ended(job)) {
+    const uint32_t seen = job->client->pool->listen();
+    filled = fill(job, false);
+    if (filled == 0) filled = wait_for_news(job->client, seen, -1);
+  }
+  if (filled >= 0) Py_RETURN_NONE;
+  PyObject* error = take_raised();  // a BaseException of the input: its outcome, as of any other
+  if (job->cancelled) {
+    Py_DECREF(error);
+  } else {
+    end_with(job, error);
+  }
+  if (!job->client->ended) job->client->pool->ring_clients();
+  Py_RETURN_NONE;
+}
+
+PyObject* job_hand_over(Job* job, PyObject*) {
+  job->fed = true;
+  Py_RETURN_NONE;
+}
+
 PyObject* job_fill(Job* job, PyObject*) {
   const Inside inside(job->client);
   if (pool_has_ended(job)) Py_RETURN_FALSE;
+  if (job->fed) return send_gathered(job) ? Py_NewRef(Py_False) : nullptr;
   const int filled = fill(job, false);
   return filled < 0 ? nullptr : PyBool_FromLong(filled);
 }
@@ -461,7 +548,7 @@ PyObject* job_cancel(Job* job, PyObject*) {
   const Inside inside(client);
   for (uint32_t slot = 0; slot < pool::kBatchSlots; ++slot) {
     if ((*client->flights)[slot].job != job) continue;
-    const uint32_t units = client->pool->batch(slot)->units;
+    const uint32_t units = client->pool->batch(slot).units;
     bool changed = false;
     for (uint32_t unit = 0; unit < units; ++unit) {
       if (client->pool->cancel_queued(slot, unit)) {
@@ -517,6 +604,7 @@ PyObject* job_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
   job->next_units = 1;
   job->eager = eager != 0;
   if (job->order == JobOrder::list) {
+    job->list_size = static_cast<uint64_t>(total);
     job->list = PyList_New(static_cast<Py_ssize_t>(total));
     if (job->list == nullptr) {
       Py_DECREF(job);
@@ -555,6 +643,10 @@ PyMethodDef job_methods[] = {
      "next(timeout, timeout_class): the next outcome."},
     {"fill", reinterpret_cast<PyCFunction>(job_fill), METH_NOARGS,
      "Submit what the bounds allow now; True if anything was."},
+    {"hand_over", reinterpret_cast<PyCFunction>(job_hand_over), METH_NOARGS,
+     "From now on only feed() reads the input."},
+    {"feed", reinterpret_cast<PyCFunction>(job_feed), METH_NOARGS,
+     "Read the input and submit it until it ends: for a thread of its own."},
     {"cancel", reinterpret_cast<PyCFunction>(job_cancel), METH_NOARGS,
      "Withdraw what is queued and stop what runs."},
     {nullptr, nullptr, 0, nullptr}};

@@ -259,11 +259,16 @@ class Engine:
             on_done,
         )
 
-    def start_job(self, job: Any) -> None:
+    def start_job(self, job: Any, may_wait: bool = False) -> None:
         """Send what the bounds allow now; what is left goes when results are fetched, or at the
-        end.
+        end. Reading an input that `may_wait` is left to a thread: it may wait for the very results
+        that are fetched here.
         """
-        job.fill()
+        if may_wait:
+            job.hand_over()
+            threading.Thread(target=job.feed, name="shoal-feeder", daemon=True).start()
+        else:
+            job.fill()
         if not job.exhausted:
             with self._lock:
                 self._jobs = {other for other in self._jobs if not other.exhausted}

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from shoal._definitions import Applied, Definitions
 
+    # the function's name, a text of its unit, BatchFlags, the item's place in the unit
+    What = tuple[str | None, str, int, int]
+
 
 FORKED = "this pool was made before a fork and belongs to the parent process; make a new one here"
 
@@ -32,13 +35,14 @@ class ClientHooks:
         self.forked = False  # this process is a child of the pool's
 
     def worker_died(
-        self, pid: int, status: int, peak: int, memory_limit: bool, what: tuple[str | None, str]
+        self, pid: int, status: int, peak: int, memory_limit: bool, what: What
     ) -> BaseException:
         from shoal.errors import WorkerDied
 
-        task, arguments = what
+        task, arguments = _call(what)
         number, code = _cause(status)
-        message = f"worker {pid} {_describe_exit(number, code)} while it ran {_call(what)}"
+        call = f"{task or 'a task'}({arguments})"
+        message = f"worker {pid} {_describe_exit(number, code)} while it ran {call}"
         if peak:
             message += f"; its peak memory was {_bytes(peak)}"
         if memory_limit:
@@ -60,17 +64,24 @@ class ClientHooks:
             arguments=arguments,
         )
 
-    def timed_out(self, seconds: float, what: tuple[str | None, str]) -> BaseException:
+    def timed_out(self, seconds: float, what: What) -> BaseException:
         from shoal.errors import TaskTimeout
 
+        task, arguments = _call(what)
         return TaskTimeout(
-            f"{_call(what)} ran longer than its limit of {seconds:g} s and was stopped"
+            f"{task or 'a task'}({arguments}) ran longer than its limit of {seconds:g} s "
+            "and was stopped"
         )
 
     def cancelled(self) -> BaseException:
         from concurrent.futures import CancelledError
 
         return CancelledError("the task was cancelled")
+
+    def corrupt(self) -> BaseException:
+        from shoal.errors import CorruptArena
+
+        return CorruptArena("a task's record was written over: some process damaged shared memory")
 
     def closed(self) -> BaseException:
         from shoal.errors import ForkedPool, PoolClosed
@@ -110,9 +121,12 @@ def _describe_exit(number: int | None, code: int | None) -> str:
         return f"was killed by signal {number}"
 
 
-def _call(what: tuple[str | None, str]) -> str:
-    task, arguments = what
-    return f"{task or 'a task'}{arguments if arguments.startswith('(') else f'({arguments})'}"
+def _call(what: What) -> tuple[str | None, str]:
+    """The task's name and its arguments as they would be written."""
+    from shoal import _arguments
+
+    task, text, flags, item = what
+    return task, _arguments.shown(text, flags, item)
 
 
 def _bytes(count: int) -> str:

@@ -178,8 +178,8 @@ class Pool:
         retries: int = 0,
         buffersize: int | None = None,
     ) -> _results.ImapIterator:
-        """An iterator over the results, in order. The input may be endless: it is read as results
-        are fetched.
+        """An iterator over the results, in order. The input may be endless, and it may wait, for
+        earlier results even: one without `len()` is read by a thread.
 
         At most `buffersize` items (default 65,536) and 64 MiB of arguments are ahead of the caller.
         """
@@ -292,7 +292,7 @@ class Pool:
             timeout_ns=_engine.check_seconds(timeout, "timeout"),
             retries=_engine.check_retries(retries),
         )
-        self._engine.start_job(job)
+        self._engine.start_job(job, may_wait=not hasattr(iterable, "__len__"))
         return _results.ImapIterator(self._engine, job)
 
     # ---- The end ---------------------------------------------------------------------------------

@@ -181,16 +181,17 @@ bool Member::free_small(Handle b, Arena::Located at, uint64_t expected) noexcept
     cache.free.push_back({b, &owner});  // else: the next scan finds it
   if (cache.free.size() <= cache.trim_at) return true;
   local.unlock();
-  trim(size_class);
+  trim(size_class, 1);
   return true;
 }
 
-void Member::trim(uint32_t size_class) noexcept {
-  while (trim_some(size_class) > 0) continue;
+void Member::trim(uint32_t size_class, size_t keep) noexcept {
+  while (trim_some(size_class, keep) > 0) continue;
 }
 
-// Gives back spans of this class in which every block is free, but for one; returns how many.
-size_t Member::trim_some(uint32_t size_class) noexcept {
+// Gives back spans of this class in which every block is free, but for `keep` of them; returns how
+// many.
+size_t Member::trim_some(uint32_t size_class, size_t keep) noexcept {
   const SizeClass& c = kSizeClasses[size_class];
   uint64_t released[64];
   size_t count = 0;
@@ -200,7 +201,7 @@ size_t Member::trim_some(uint32_t size_class) noexcept {
     size_t kept_free = 0;
     const auto goes = [&](uint64_t page) {
       if (count == std::size(released) || !span_is_free(page)) return false;
-      if (kept_free++ == 0) return false;
+      if (kept_free++ < keep) return false;
       released[count++] = page;
       return true;
     };

@@ -122,8 +122,8 @@ class Member {
   void collect_span(Cache& cache, uint64_t first_page) noexcept;
   void add_span(uint32_t size_class, uint64_t first_page);
   bool adopt_orphan(uint32_t size_class);
-  void trim(uint32_t size_class) noexcept;
-  size_t trim_some(uint32_t size_class) noexcept;
+  void trim(uint32_t size_class, size_t keep) noexcept;
+  size_t trim_some(uint32_t size_class, size_t keep) noexcept;
   bool span_is_free(uint64_t first_page) const noexcept;
   bool free_small(Handle b, Arena::Located at, uint64_t expected) noexcept;
   bool free_run(Arena::Located at, uint64_t expected) noexcept;

@@ -16,7 +16,8 @@ constexpr uint64_t kPurgeBytes = 16 << 20;  // 4 ms, in somebody's slow path
 
 uint64_t Member::purge(int64_t older_than_ns, uint64_t most_bytes) {
   require_membership();
-  for (uint32_t size_class = 0; size_class < kClasses; ++size_class) trim(size_class);
+  const size_t keep = older_than_ns <= 0 ? 0 : 1;
+  for (uint32_t size_class = 0; size_class < kClasses; ++size_class) trim(size_class, keep);
   sweep_orphans();
   const uint64_t older_than_ms =
       older_than_ns <= 0 ? 0 : static_cast<uint64_t>(older_than_ns) / 1'000'000;

@@ -143,7 +143,7 @@ TEST(Summary, ShowsPlainValuesAndIsShort) {
   EXPECT_EQ(summarize(view, 0, 1000),
             "(None, True, -1, 300, 100000, 1099511627776, 2.5, 'h\xC3\xA9 \xE2\x82\xAC "
             "\xF0\x9F\x98\x80', b'raw', {'key': [], 'more': (1.0-2.0j)}, "
-            "<array of int32, shape (2, 3)>)");
+            "array(shape=(2, 3), dtype='int32'))");
 }
 
 // Damaged bytes in a buffer of exactly their size: a sanitizer sees any access behind it.

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cstdio>
+#include <initializer_list>
 
 #include "codec/reader.hpp"
 
@@ -96,7 +97,7 @@ class Summary {
       case Kind::kInt:
         return add(std::to_string(item.integer));
       case Kind::kBigInt:
-        return add("<int of " + std::to_string(item.data.size) + " bytes>");
+        return add("int(...)");
       case Kind::kFloat:
         return real(item.real);
       case Kind::kComplex:
@@ -114,7 +115,7 @@ class Summary {
       case Kind::kScalar:
         return add(element_name(item.array.element)) && scalar(item);
       case Kind::kPickle:
-        return add("<") && escaped(item.bytes(), '\0') && add(">");
+        return printable(item.bytes());
       default:
         return date(item);
     }
@@ -171,17 +172,17 @@ class Summary {
   }
 
   bool array(const Item& item) {
-    add("<array of ");
-    if (item.array.element == Element::kNamed) {
-      escaped({item.array.dtype_text, item.array.dtype_size}, '\0');
-    } else {
-      add(element_name(item.array.element));
-    }
-    add(", shape (");
+    add("array(shape=(");
     for (std::size_t i = 0; i < item.array.dimensions; ++i) {
       add((i > 0 ? ", " : "") + std::to_string(item.array.shape[i]));
     }
-    return add(item.array.dimensions == 1 ? ",)>" : ")>");
+    add(item.array.dimensions == 1 ? ",), dtype='" : "), dtype='");
+    if (item.array.element == Element::kNamed) {
+      escaped({item.array.dtype_text, item.array.dtype_size}, '\'');
+    } else {
+      add(element_name(item.array.element));
+    }
+    return add("')");
   }
 
   template <class T>
@@ -235,25 +236,42 @@ class Summary {
   }
 
   bool date(const Item& item) {
-    char shown[64] = "";
     if (item.kind == Kind::kTimeDelta) {
-      std::snprintf(shown, sizeof shown, "<timedelta %d days %d.%06d s>", item.delta.days,
-                    item.delta.seconds, item.delta.microseconds);
-      return add(shown);
+      return numbers("timedelta(",
+                     {item.delta.days, item.delta.seconds, item.delta.microseconds}) &&
+             add(")");
     }
-    add(item.kind == Kind::kDate ? "<date" : item.kind == Kind::kTime ? "<time" : "<datetime");
-    if (item.kind != Kind::kTime) {
-      std::snprintf(shown, sizeof shown, " %04u-%02u-%02u", item.date.year, item.date.month,
-                    item.date.day);
-      add(shown);
+    const auto& day = item.date;
+    const auto& time = item.time;
+    if (item.kind == Kind::kDate) {
+      return numbers("date(", {day.year, day.month, day.day}) && add(")");
     }
-    if (item.kind != Kind::kDate) {
-      std::snprintf(shown, sizeof shown, " %02u:%02u:%02u.%06u%s", item.time.hour, item.time.minute,
-                    item.time.second, item.time.microsecond,
-                    item.time.zone == static_cast<std::uint8_t>(Zone::kUtc) ? " UTC" : "");
-      add(shown);
+    if (item.kind == Kind::kTime) {
+      numbers("time(", {time.hour, time.minute, time.second, time.microsecond});
+    } else {
+      numbers("datetime(", {day.year, day.month, day.day, time.hour, time.minute, time.second,
+                            static_cast<std::int64_t>(time.microsecond)});
     }
-    return add(">");
+    return add(time.zone == static_cast<std::uint8_t>(Zone::kUtc) ? ", utc)" : ")");
+  }
+
+  bool numbers(const char* begin, std::initializer_list<std::int64_t> values) {
+    add(begin);
+    const char* separator = "";
+    for (const std::int64_t value : values) {
+      add(separator + std::to_string(value));
+      separator = ", ";
+    }
+    return true;
+  }
+
+  // The encoder's description of a pickle, which is an expression already.
+  bool printable(std::span<const std::byte> bytes) {
+    for (const std::byte byte : bytes) {
+      const auto c = static_cast<unsigned char>(byte);
+      text_ += c >= 0x20 && c < 0x7F ? static_cast<char>(c) : '?';
+    }
+    return true;
   }
 
   const MessageView& view_;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A short text of a value for error messages, without Python: plain values as Python's repr shows
-// them, of the others what they are. Reads any bytes; never unpickles. Allocates the text.
+// A short text of a value for error messages, without Python: an expression, with plain values as
+// Python's repr shows them, arrays by shape and dtype, others as Type(...). Reads any bytes; never
+// unpickles. Allocates the text.
 //
 // Design: docs/design/codec.md
 #pragma once

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pool/client.hpp"
 
+#include <algorithm>
+#include <bit>
 #include <csignal>
 #include <cstring>
 #include <new>
 
+#include "arena/size_class.hpp"
 #include "os/clock.hpp"
 #include "os/process.hpp"
 #include "sync/wait.hpp"
@@ -18,7 +21,11 @@ constexpr int64_t kSpinNs = 40'000;  // docs/design/sync.md, Waiting
 // dead workers' seats stay taken until their claims are resolved
 constexpr uint32_t kSpareSeats = 8;
 
-uint64_t align8(uint64_t size) noexcept { return (size + 7) & ~7ull; }
+// Batches come in all sizes, and each of the arena's size classes that is used at all keeps spans
+// of its own: from few sizes, what one batch frees serves the next.
+uint64_t roomy(uint64_t extent) noexcept {
+  return extent <= arena::kMaxSmall ? std::bit_ceil(extent) : extent;
+}
 
 PoolState* make_state(arena::Member& member, Handle handle, const PoolOptions& options,
                       uint32_t seats) {
@@ -44,9 +51,11 @@ uint32_t seats_for(const PoolOptions& options) noexcept {
 ClientPool::ClientPool(arena::Member& member, const PoolOptions& options)
     : member_(member),
       handle_(member.allocate(PoolState::bytes_for(seats_for(options)))),
-      state_(make_state(member, handle_, options, seats_for(options))),
+      seats_(seats_for(options)),
+      state_(make_state(member, handle_, options, seats_)),
       work_bell_(state_->work_bell),
       done_bell_(state_->done_bell),
+      spinner_limit_(state_->spinner_limit),
       in_flight_(kBatchSlots) {
   free_slots_.reserve(kBatchSlots);
   for (uint32_t slot = kBatchSlots; slot-- > 0;) free_slots_.push_back(slot);
@@ -55,9 +64,9 @@ ClientPool::ClientPool(arena::Member& member, const PoolOptions& options)
 ClientPool::~ClientPool() {
   // The caller has seen all workers gone: nobody else touches the pool's memory.
   for (uint32_t slot = 0; slot < kBatchSlots; ++slot) {
-    if (in_flight_[slot].batch != nullptr) free_batch(in_flight_[slot].handle);
+    if (in_flight_[slot].batch) free_batch(in_flight_[slot]);
   }
-  for (const Retired& retired : retired_) free_batch(retired.handle);
+  for (const InFlight& retired : retired_) free_batch(retired);
   for (Handle block = state_->definitions.load(); block != 0;) {
     const Handle next = member_.arena().at<DefinitionBlock>(block)->next.load();
     member_.free(block);
@@ -75,43 +84,40 @@ uint64_t ClientPool::queued() const noexcept {
 }
 
 Entry ClientPool::submit(const BatchParts& parts) {
-  const uint64_t words = uint64_t{2} * parts.units + parts.items;
-  const uint64_t attachments_offset = sizeof(BatchHeader) + 8 * words;
-  const uint64_t payload_offset = attachments_offset + 8ull * parts.attachment_count;
-  const Handle handle = member_.allocate(payload_offset + align8(parts.payload_size));
+  BatchShape shape{};
+  shape.units = parts.units;
+  shape.items = parts.items;
+  shape.items_per_unit = parts.items_per_unit;
+  shape.flags = parts.flags;
+  shape.function = parts.function;
+  shape.function_block = parts.function_block;
+  shape.definitions = parts.definitions;
+  shape.retries = parts.retries;
+  shape.timeout_ns = parts.timeout_ns;
+  shape.payload_size = parts.payload_size;
+  shape.attachments = parts.attachment_count;
+  const Handle handle = member_.allocate(roomy(shape.extent()));
 
   const uint32_t slot = free_slots_.back();
   free_slots_.pop_back();
   const Entry entry = Entry::make(generation_++, slot);
-  auto* batch = new (member_.arena().address(handle)) BatchHeader{};
-  batch->magic = kBatchMagic;
-  batch->entry = entry.value;
-  batch->units = parts.units;
-  batch->items = parts.items;
-  batch->items_per_unit = parts.items_per_unit;
-  batch->flags = parts.flags;
-  batch->function = parts.function;
-  batch->function_block = parts.function_block;
-  batch->definitions = parts.definitions;
-  batch->retries = parts.retries;
-  batch->timeout_ns = parts.timeout_ns;
-  batch->payload_size = parts.payload_size;
-  batch->payload_offset = payload_offset;
-  batch->attachments_offset = attachments_offset;
-  batch->attachments = parts.attachment_count;
-  batch->back.store(parts.units);
+  auto* header = new (member_.arena().address(handle)) BatchHeader{};
+  header->magic = kBatchMagic;
+  header->entry = entry.value;
+  header->shape = shape;
+  const Batch batch(header, shape);
+  batch.back().store(parts.units);
   // order: relaxed; the whole batch is published by the table word and the ring's tail below
   const uint64_t queued = Unit{UnitState::queued, 0, 0, 0}.word();
   for (uint32_t i = 0; i < parts.units; ++i) {
-    batch->unit_words()[i].store(queued, os::relaxed);  // order: relaxed; as above
+    batch.unit_words()[i].store(queued, os::relaxed);  // order: relaxed; as above
   }
-  std::memcpy(static_cast<void*>(batch->argument_words()), parts.argument_words,
-              8ull * parts.units);
-  if (parts.payload_size > 0) std::memcpy(batch->payload(), parts.payload, parts.payload_size);
+  std::memcpy(static_cast<void*>(batch.argument_words()), parts.argument_words, 8ull * parts.units);
+  if (parts.payload_size > 0) std::memcpy(batch.payload(), parts.payload, parts.payload_size);
   // COMMIT(pool.submit.written): killed before: the attachments are the client's and reaped; after:
   // the batch's, and freed with it.
   for (uint32_t i = 0; i < parts.attachment_count; ++i) {
-    batch->attachment_handles()[i] = parts.attachments[i];
+    batch.attachment_handles()[i] = parts.attachments[i];
     member_.give_to_block(parts.attachments[i], handle);
   }
   SHOAL_KILL_POINT("pool.submit.written");
@@ -139,7 +145,7 @@ void ClientPool::push(Entry entry) noexcept {
   SHOAL_KILL_POINT("pool.ring.push");
   // A spinner takes it, and wakes others if there is more. It gives up its place before its last
   // look at the ring.
-  for (uint32_t i = 0; i < state_->spinner_limit; ++i) {
+  for (uint32_t i = 0; i < spinner_limit_; ++i) {
     if (state_->spinners[i].load() != 0) return;
   }
   if (work_bell_.has_sleepers()) work_bell_.ring_one();
@@ -148,14 +154,15 @@ void ClientPool::push(Entry entry) noexcept {
 void ClientPool::push_again() noexcept {
   push_again_ = false;
   for (const InFlight& flight : in_flight_) {
-    if (flight.batch == nullptr) continue;
+    const Batch& batch = flight.batch;
+    if (!batch) continue;
     bool queued = false;
-    for (uint32_t i = 0; i < flight.batch->units && !queued; ++i) {
-      queued = Unit::of(flight.batch->unit_words()[i].load()).state == UnitState::queued;
+    for (uint32_t i = 0; i < batch.units && !queued; ++i) {
+      queued = Unit::of(batch.unit_words()[i].load()).state == UnitState::queued;
     }
     if (!queued) continue;
-    flight.batch->front.store(0);
-    flight.batch->back.store(flight.batch->units);
+    batch.front().store(0);
+    batch.back().store(batch.units);
     push(flight.entry);
   }
 }
@@ -168,7 +175,7 @@ void ClientPool::take_dirty(std::vector<uint32_t>& slots) {
     const auto word = static_cast<uint32_t>(__builtin_ctzll(summary));
     for (uint64_t bits = state_->dirty[word].exchange(0); bits != 0; bits &= bits - 1) {
       const uint32_t slot = word * 64 + static_cast<uint32_t>(__builtin_ctzll(bits));
-      if (in_flight_[slot].batch != nullptr) slots.push_back(slot);
+      if (in_flight_[slot].batch) slots.push_back(slot);
     }
   }
   if (!retired_.empty()) sweep_retired();
@@ -181,7 +188,7 @@ void ClientPool::mark_dirty(uint32_t slot) noexcept {
 }
 
 bool ClientPool::entered_by_anyone(Entry entry) const noexcept {
-  for (uint32_t i = 0; i < state_->seats; ++i) {
+  for (uint32_t i = 0; i < seats_; ++i) {
     if (state_->seat(i)->entered.load() == entry.value) return true;
   }
   return false;
@@ -195,9 +202,9 @@ void ClientPool::retire(uint32_t slot) {
   state_->table[slot].store(0);
   SHOAL_KILL_POINT("pool.retire.table");
   if (entered_by_anyone(flight.entry)) {
-    retired_.push_back({flight.entry, flight.handle});
+    retired_.push_back(flight);
   } else {
-    free_batch(flight.handle);
+    free_batch(flight);
   }
   flight = {};
   --in_flight_count_;
@@ -205,46 +212,57 @@ void ClientPool::retire(uint32_t slot) {
 }
 
 void ClientPool::sweep_retired() {
-  std::erase_if(retired_, [this](const Retired& retired) {
+  std::erase_if(retired_, [this](const InFlight& retired) {
     if (entered_by_anyone(retired.entry)) return false;
-    free_batch(retired.handle);
+    free_batch(retired);
     return true;
   });
 }
 
-void ClientPool::free_batch(Handle handle) noexcept {
-  auto* batch = member_.arena().at<BatchHeader>(handle);
-  for (Handle block = batch->results.load(); block != 0;) {
-    const Handle next = member_.arena().at<ResultBlock>(block)->next;
-    free_result_block(block, handle);
-    block = next;
+// The block of results under that handle, or nullptr where shared memory was scribbled over: what
+// such a chain hides stays allocated until the session ends.
+ResultBlock* ClientPool::result_block(Handle block, Handle batch) const noexcept {
+  const arena::Arena& arena = member_.arena();
+  if (!arena.contains(block, sizeof(ResultBlock)) ||
+      arena.owner_word(block).load() != arena::owner_block(batch)) {
+    return nullptr;
   }
-  for (uint32_t i = 0; i < batch->attachments; ++i) {
-    member_.free_child(batch->attachment_handles()[i], handle);
-  }
-  batch->magic = 0;
-  member_.free(handle);
+  return arena.at<ResultBlock>(block);
 }
 
-void ClientPool::free_result_block(Handle handle, Handle batch) noexcept {
-  auto* block = member_.arena().at<ResultBlock>(handle);
-  if (block->has_attachments != 0) {
-    const uint64_t used = block->used.load();
-    for (uint64_t at = 0; at + sizeof(ResultRecord) <= used;) {
-      auto* record = reinterpret_cast<ResultRecord*>(block->records() + at);
-      // scribbled over; the blocks stay until the session ends
-      if (record->extent() > used - at) break;
-      for (uint32_t i = 0; i < record->attachments; ++i) {
-        member_.free_child(record->attachment_handles()[i], handle);
-      }
-      at += record->extent();
-    }
+void ClientPool::free_batch(const InFlight& flight) noexcept {
+  const Batch& batch = flight.batch;
+  Handle next = 0;
+  for (Handle handle = batch.results().load(); handle != 0; handle = next) {
+    ResultBlock* block = result_block(handle, flight.handle);
+    if (block == nullptr) break;
+    next = block->next;
+    if (block->has_attachments != 0) free_attachments(*block, handle);
+    member_.free_child(handle, flight.handle);
   }
-  member_.free_child(handle, batch);
+  for (uint32_t i = 0; i < batch.attachments; ++i) {
+    member_.free_child(batch.attachment_handles()[i], flight.handle);
+  }
+  member_.arena().at<BatchHeader>(flight.handle)->magic = 0;
+  member_.free(flight.handle);
+}
+
+void ClientPool::free_attachments(ResultBlock& block, Handle handle) noexcept {
+  const uint64_t room = member_.arena().block_size(handle) - sizeof(ResultBlock);
+  const uint64_t used = std::min(block.used.load(), room);
+  for (uint64_t at = 0; at + sizeof(ResultRecord) <= used;) {
+    auto* place = reinterpret_cast<ResultRecord*>(block.records() + at);
+    const ResultRecord record = *place;
+    if (!record.fits(used - at)) return;  // scribbled over
+    for (uint32_t i = 0; i < record.attachments; ++i) {
+      member_.free_child(place->attachment_handles()[i], handle);
+    }
+    at += record.extent();
+  }
 }
 
 bool ClientPool::cancel_queued(uint32_t slot, uint32_t unit) noexcept {
-  os::Atomic<uint64_t>& word = in_flight_[slot].batch->unit_words()[unit];
+  os::Atomic<uint64_t>& word = in_flight_[slot].batch.unit_words()[unit];
   uint64_t seen = word.load();
   while (Unit::of(seen).state == UnitState::queued) {
     Unit cancelled = Unit::of(seen);
@@ -255,9 +273,9 @@ bool ClientPool::cancel_queued(uint32_t slot, uint32_t unit) noexcept {
 }
 
 bool ClientPool::request_stop(uint32_t slot, uint32_t unit, StopReason reason) noexcept {
-  const Unit seen = Unit::of(in_flight_[slot].batch->unit_words()[unit].load());
+  const Unit seen = Unit::of(in_flight_[slot].batch.unit_words()[unit].load());
   if (seen.state != UnitState::claimed) return false;
-  for (uint32_t i = 0; i < state_->seats; ++i) {
+  for (uint32_t i = 0; i < seats_; ++i) {
     Seat& seat = *state_->seat(i);
     if (life_worker(seat.life.load()) != seen.worker) continue;
     const uint64_t serial = seat.serial.load();
@@ -280,7 +298,7 @@ bool ClientPool::resolve_deaths(const LostItem& lost) {
   const uint32_t epoch = state_->death_epoch.load();
   if (epoch == seen_deaths_) return false;
   seen_deaths_ = epoch;
-  for (uint32_t i = 0; i < state_->seats; ++i) {
+  for (uint32_t i = 0; i < seats_; ++i) {
     if (life_of(state_->seat(i)->life.load()) == Life::dead) resolve_seat(*state_->seat(i), lost);
   }
   push_again();
@@ -300,10 +318,10 @@ void ClientPool::resolve_seat(Seat& seat, const LostItem& lost) {
   resolve_pending(seat);
   if (worker != 0) {
     for (uint32_t slot = 0; slot < kBatchSlots; ++slot) {
-      BatchHeader* batch = in_flight_[slot].batch;
-      if (batch == nullptr) continue;
-      for (uint32_t unit = 0; unit < batch->units; ++unit) {
-        const Unit seen = Unit::of(batch->unit_words()[unit].load());
+      const Batch& batch = in_flight_[slot].batch;
+      if (!batch) continue;
+      for (uint32_t unit = 0; unit < batch.units; ++unit) {
+        const Unit seen = Unit::of(batch.unit_words()[unit].load());
         if (seen.state == UnitState::claimed && seen.worker == worker) {
           resolve_unit(slot, unit, death, lost);
         }
@@ -330,37 +348,35 @@ void ClientPool::resolve_pending(Seat& seat) {
   const Entry entry{seat.entered.load()};
   seat.pending.store(0);
   if (pending == 0 || !entry) return;
-  Handle batch_handle = 0;
-  if (in_flight_[entry.slot()].entry == entry) batch_handle = in_flight_[entry.slot()].handle;
-  for (const Retired& retired : retired_) {
-    if (retired.entry == entry) batch_handle = retired.handle;
+  const InFlight* flight = nullptr;
+  if (in_flight_[entry.slot()].entry == entry) flight = &in_flight_[entry.slot()];
+  for (const InFlight& retired : retired_) {
+    if (retired.entry == entry) flight = &retired;
   }
-  if (batch_handle == 0) return;
-  for (Handle block = member_.arena().at<BatchHeader>(batch_handle)->results.load(); block != 0;
-       block = member_.arena().at<ResultBlock>(block)->next) {
-    if (block == pending) return;  // it was chained
+  if (flight == nullptr) return;
+  Handle chained = flight->batch.results().load();
+  while (chained != 0 && chained != pending) {
+    const ResultBlock* block = result_block(chained, flight->handle);
+    chained = block == nullptr ? 0 : block->next;
   }
+  if (chained == pending) return;
   // If it never became the batch's, its memory was reaped and may by now be another worker's block,
   // on its way to the very same batch: the maker tells, since it is written before the owner word.
-  arena::Arena& arena = member_.arena();
-  if (!arena.contains(pending, sizeof(ResultBlock)) ||
-      arena.owner_word(pending).load() != arena::owner_block(batch_handle) ||
-      arena.at<ResultBlock>(pending)->maker != life_worker(seat.life.load())) {
-    return;
-  }
-  member_.free_child(pending, batch_handle);
+  const ResultBlock* block = result_block(pending, flight->handle);
+  if (block == nullptr || block->maker != life_worker(seat.life.load())) return;
+  member_.free_child(pending, flight->handle);
 }
 
 void ClientPool::resolve_unit(uint32_t slot, uint32_t index, const Death& death,
                               const LostItem& lost) {
-  BatchHeader* batch = in_flight_[slot].batch;
-  Unit unit = Unit::of(batch->unit_words()[index].load());
-  const uint32_t items = batch->item_count(index);
+  const Batch& batch = in_flight_[slot].batch;
+  Unit unit = Unit::of(batch.unit_words()[index].load());
+  const uint32_t items = batch.item_count(index);
   const uint32_t item = unit.progress;
   if (item >= items) return;  // scribbled over: the last item's publication is DONE
   unit.worker = 0;
   unit.state = UnitState::queued;
-  const bool may_retry = death.stopped == StopReason::none && unit.attempt < batch->retries &&
+  const bool may_retry = death.stopped == StopReason::none && unit.attempt < batch.retries &&
                          unit.attempt < kMaxAttempts;
   if (death.stopped == StopReason::cancel) {
     unit.state = UnitState::cancelled;
@@ -370,21 +386,21 @@ void ClientPool::resolve_unit(uint32_t slot, uint32_t index, const Death& death,
     unit.attempt += 1;
   } else {
     const bool timed_out = death.stopped == StopReason::timeout;
-    batch->result_words()[batch->first_item(index) + item].store(timed_out ? kTimedOutItem
-                                                                           : kLostItem);
+    batch.result_words()[batch.first_item(index) + item].store(timed_out ? kTimedOutItem
+                                                                         : kLostItem);
     unit.progress += 1;
     unit.attempt = 0;
     if (unit.progress == items) unit.state = UnitState::done;
   }
   // COMMIT(pool.resolve.unit): killed before or after: the pool dies with its client.
-  batch->unit_words()[index].store(unit.word());
+  batch.unit_words()[index].store(unit.word());
   SHOAL_KILL_POINT("pool.resolve.unit");
   if (unit.progress > item && death.stopped == StopReason::none) lost(slot, index, item, death);
 }
 
 bool ClientPool::bury_workers_of_dead_agent() {
   bool all_gone = true;
-  for (uint32_t i = 0; i < state_->seats; ++i) {
+  for (uint32_t i = 0; i < seats_; ++i) {
     Seat& seat = *state_->seat(i);
     const uint64_t life = seat.life.load();
     if (life_of(life) == Life::empty) continue;
@@ -433,7 +449,7 @@ void ClientPool::nudge() noexcept {
     for (os::Atomic<uint32_t>& place : state_->spinners) place.store(0);
   }
   bool work = state_->ring_head.load() != state_->ring_tail.load();
-  for (uint32_t i = 0; i < state_->seats && !work; ++i) work = state_->seat(i)->entered.load() != 0;
+  for (uint32_t i = 0; i < seats_ && !work; ++i) work = state_->seat(i)->entered.load() != 0;
   if (work && work_bell_.has_sleepers()) work_bell_.ring_one();
 }
 
@@ -468,7 +484,7 @@ void ClientPool::set_phase(Phase phase) noexcept {
 
 uint32_t ClientPool::live_workers() const noexcept {
   uint32_t count = 0;
-  for (uint32_t i = 0; i < state_->seats; ++i) {
+  for (uint32_t i = 0; i < seats_; ++i) {
     const Life life = life_of(state_->seat(i)->life.load());
     count += life == Life::starting || life == Life::ready ? 1 : 0;
   }

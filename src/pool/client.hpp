@@ -13,6 +13,7 @@
 #include <functional>
 #include <vector>
 
+#include "pool/batch.hpp"
 #include "pool/doorbell.hpp"
 #include "pool/layout.hpp"
 
@@ -52,6 +53,7 @@ class ClientPool {
 
   [[nodiscard]] Handle handle() const noexcept { return handle_; }
   [[nodiscard]] PoolState& state() const noexcept { return *state_; }
+  [[nodiscard]] uint32_t seats() const noexcept { return seats_; }
   [[nodiscard]] arena::Member& member() const noexcept { return member_; }
 
   // ---- Submitting
@@ -65,7 +67,8 @@ class ClientPool {
   // ---- Outcomes
   // Takes the slots with news; each is handed to one caller only.
   void take_dirty(std::vector<uint32_t>& slots);
-  [[nodiscard]] BatchHeader* batch(uint32_t slot) const noexcept { return in_flight_[slot].batch; }
+  // The batch in flight in the slot; false when there is none.
+  [[nodiscard]] const Batch& batch(uint32_t slot) const noexcept { return in_flight_[slot].batch; }
   [[nodiscard]] Handle batch_handle(uint32_t slot) const noexcept {
     return in_flight_[slot].handle;
   }
@@ -117,12 +120,8 @@ class ClientPool {
  private:
   struct InFlight {
     Entry entry;
-    BatchHeader* batch = nullptr;
+    Batch batch;
     Handle handle = 0;
-  };
-  struct Retired {
-    Entry entry;
-    Handle handle;
   };
 
   void push(Entry entry) noexcept;
@@ -133,20 +132,23 @@ class ClientPool {
   void push_again() noexcept;
   [[nodiscard]] bool entered_by_anyone(Entry entry) const noexcept;
   void sweep_retired();
-  void free_batch(Handle handle) noexcept;
-  void free_result_block(Handle handle, Handle batch) noexcept;
+  void free_batch(const InFlight& flight) noexcept;
+  [[nodiscard]] ResultBlock* result_block(Handle block, Handle batch) const noexcept;
+  void free_attachments(ResultBlock& block, Handle handle) noexcept;
   void resolve_seat(Seat& seat, const LostItem& lost);
   void resolve_pending(Seat& seat);
   void resolve_unit(uint32_t slot, uint32_t index, const Death& death, const LostItem& lost);
 
   arena::Member& member_;
   Handle handle_ = 0;
+  uint32_t seats_;  // as made; PoolState has a copy for the others
   PoolState* state_ = nullptr;
   Doorbell work_bell_;
   Doorbell done_bell_;
+  uint32_t spinner_limit_;
   std::vector<InFlight> in_flight_;
   std::vector<uint32_t> free_slots_;
-  std::vector<Retired> retired_;
+  std::vector<InFlight> retired_;  // read; some worker may still touch them
   uint32_t in_flight_count_ = 0;
   uint64_t generation_ = 1;
   uint32_t seen_deaths_ = 0;

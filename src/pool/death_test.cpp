@@ -22,7 +22,7 @@ TEST(Death, TheItemThatRanIsLost) {
   TestPool pool;
   pool.submit(3, 4);
   auto victim = pool.hire();
-  ASSERT_NE(victim->seat.enter_next(), nullptr);
+  ASSERT_TRUE(victim->seat.enter_next());
   const auto claim = victim->seat.claim();
   publish(victim->seat, *claim, 0, false);
   publish(victim->seat, *claim, 1, false);
@@ -41,7 +41,7 @@ TEST(Death, RetriesRunTheItemAgain) {
   pool.submit(2, 3, 2);
   for (int times = 0; times < 3; ++times) {
     auto victim = pool.hire();
-    ASSERT_NE(victim->seat.enter_next(), nullptr);
+    ASSERT_TRUE(victim->seat.enter_next());
     ASSERT_TRUE(victim->seat.claim());
     pool.die(*victim);
     EXPECT_EQ(pool.lost, times < 2 ? 0U : 1U);
@@ -56,18 +56,18 @@ TEST(Death, AStoppedUnitIsCancelledOrTimedOut) {
     TestPool pool;
     const Entry entry = pool.submit(1);
     const auto victim = pool.hire();
-    ASSERT_NE(victim->seat.enter_next(), nullptr);
+    ASSERT_TRUE(victim->seat.enter_next());
     victim->seat.begin_unit(*victim->seat.claim(), 0);
     EXPECT_TRUE(pool.client->request_stop(entry.slot(), 0, reason));
-    BatchHeader* batch = pool.client->batch(entry.slot());
+    const Batch batch = pool.client->batch(entry.slot());
     pool.die(*victim);
-    const Unit unit = Unit::of(batch->unit_words()[0].load());
+    const Unit unit = Unit::of(batch.unit_words()[0].load());
     EXPECT_EQ(pool.lost, 0U);
     if (reason == StopReason::cancel) {
       EXPECT_EQ(unit.state, UnitState::cancelled);
     } else {
       EXPECT_EQ(unit.state, UnitState::done);
-      EXPECT_EQ(batch->result_words()[0].load(), kTimedOutItem);
+      EXPECT_EQ(batch.result_words()[0].load(), kTimedOutItem);
     }
   }
 }
@@ -76,11 +76,11 @@ TEST(Death, AUnitQueuedAgainIsFoundThoughAHintSaysOtherwise) {
   TestPool pool;
   const Entry entry = pool.submit(10);
   auto victim = pool.hire();
-  ASSERT_NE(victim->seat.enter_next(), nullptr);
+  ASSERT_TRUE(victim->seat.enter_next());
   for (int i = 0; i < 3; ++i) run_claim(victim->seat, *victim->seat.claim());
   victim->seat.leave_batch();  // as one that has run its share
   pool.die(*victim, 0);
-  pool.client->batch(entry.slot())->front.store(8);  // another worker, late
+  pool.client->batch(entry.slot()).front().store(8);  // another worker, late
   finish(pool);
   EXPECT_EQ(pool.results, 10U);
   pool.expect_clean_end();
@@ -91,9 +91,9 @@ TEST(Death, AThiefFindsUnitsInTheMiddle) {
   pool.submit(8);
   auto victim = pool.hire();
   auto owner = pool.hire();
-  ASSERT_NE(owner->seat.enter_next(), nullptr);
+  ASSERT_TRUE(owner->seat.enter_next());
   const auto mine = owner->seat.claim();
-  ASSERT_NE(victim->seat.enter_next(), nullptr);
+  ASSERT_TRUE(victim->seat.enter_next());
   run_claim(victim->seat, *victim->seat.claim());
   pool.die(*victim);
   owner->seat.begin_unit(*mine, 0);  // runs for long
@@ -112,8 +112,8 @@ TEST(Death, APendingBlockOfAnotherIsLeftAlone) {
   const Entry entry = pool.submit(4);
   auto victim = pool.hire();
   const auto other = pool.hire();
-  ASSERT_NE(other->seat.enter_next(), nullptr);
-  ASSERT_NE(victim->seat.enter_next(), nullptr);
+  ASSERT_TRUE(other->seat.enter_next());
+  ASSERT_TRUE(victim->seat.enter_next());
   const Handle batch = pool.client->batch_handle(entry.slot());
   // The victim's block was reaped, and allocated again by `other`, which has just given it to the
   // batch.
@@ -171,7 +171,7 @@ void worker_life(TestPool& pool, uint32_t index) {
   const auto member = pool.session.join();
   WorkerSeat seat(*member, pool.client->handle(), index);
   seat.ready();
-  ASSERT_NE(seat.enter_next(), nullptr);
+  ASSERT_TRUE(seat.enter_next());
   const auto first = seat.claim();
   seat.begin_unit(*first, 0);
   seat.publish_cancelled(*first, 0);
@@ -212,7 +212,7 @@ void agent_life(TestPool& pool) {
     {
       WorkerSeat seat(*worker, pool.client->handle(), static_cast<uint32_t>(index));
       seat.ready();
-      ASSERT_NE(seat.enter_next(), nullptr);
+      ASSERT_TRUE(seat.enter_next());
       ASSERT_TRUE(seat.claim());
     }
     worker->abandon_for_test();
@@ -252,7 +252,7 @@ void client_life(arena::TestSession& session) {
   {
     WorkerSeat seat(*worker, client.handle(), static_cast<uint32_t>(index));
     seat.ready();
-    ASSERT_NE(seat.enter_next(), nullptr);
+    ASSERT_TRUE(seat.enter_next());
     run_claim(seat, *seat.claim());
     ASSERT_TRUE(seat.claim());
   }

@@ -120,9 +120,9 @@ enum BatchFlags : uint32_t {
   kKeepMessage = 16  // retries: workers decode copies, the message stays whole
 };
 
-struct BatchHeader {
-  uint64_t magic;
-  uint64_t entry;  // Entry.value under which it was submitted
+// What a batch is like, from its making on. Plain values, so that each side works with a copy of
+// its own (class Batch): what another process writes over the block later leads nobody astray.
+struct BatchShape {
   uint32_t units;
   uint32_t items;           // over all units
   uint32_t items_per_unit;  // the last unit may have fewer
@@ -134,31 +134,39 @@ struct BatchHeader {
   uint32_t retries;      // how often a unit lost to a death is queued again
   int64_t timeout_ns;    // time limit of a unit once it runs; 0 = none
   uint64_t payload_size;
-  uint64_t payload_offset;      // from the header
-  uint64_t attachments_offset;  // from the header
   uint32_t attachments;
   uint32_t padding;
-  os::Atomic<uint64_t> results;  // Handle of the newest ResultBlock, chained by ResultBlock.next
-  os::Atomic<uint32_t> front;    // hint: units before it are claimed
-  os::Atomic<uint32_t> back;     // hint: units from it on are claimed (thieves come from the end)
-  uint64_t spare[2];
 
-  os::Atomic<uint64_t>* unit_words() noexcept {
-    return reinterpret_cast<os::Atomic<uint64_t>*>(this + 1);
-  }
-  os::Atomic<uint64_t>* argument_words() noexcept { return unit_words() + units; }
-  os::Atomic<uint64_t>* result_words() noexcept { return unit_words() + 2ull * units; }
-  Handle* attachment_handles() noexcept {
-    return reinterpret_cast<Handle*>(reinterpret_cast<std::byte*>(this) + attachments_offset);
-  }
-  std::byte* payload() noexcept { return reinterpret_cast<std::byte*>(this) + payload_offset; }
   [[nodiscard]] uint32_t first_item(uint32_t unit) const noexcept { return unit * items_per_unit; }
   [[nodiscard]] uint32_t item_count(uint32_t unit) const noexcept {
     const uint32_t first = first_item(unit);
     return items - first < items_per_unit ? items - first : items_per_unit;
   }
+  // Offsets from the header: what lies behind it follows from the counts.
+  [[nodiscard]] uint64_t attachments_offset() const noexcept;
+  [[nodiscard]] uint64_t payload_offset() const noexcept {
+    return attachments_offset() + 8ull * attachments;
+  }
+  [[nodiscard]] uint64_t extent() const noexcept {
+    return payload_offset() + ((payload_size + 7) & ~7ull);
+  }
+};
+static_assert(sizeof(BatchShape) == 64);
+
+struct BatchHeader {
+  uint64_t magic;
+  uint64_t entry;  // Entry.value under which it was submitted
+  BatchShape shape;
+  os::Atomic<uint64_t> results;  // Handle of the newest ResultBlock, chained by ResultBlock.next
+  os::Atomic<uint32_t> front;    // hint: units before it are claimed
+  os::Atomic<uint32_t> back;     // hint: units from it on are claimed (thieves come from the end)
+  uint64_t spare[4];
 };
 static_assert(sizeof(BatchHeader) == 128);
+
+inline uint64_t BatchShape::attachments_offset() const noexcept {
+  return sizeof(BatchHeader) + 8 * (2ull * units + items);
+}
 
 // Argument and result words: the codec's inline words (low three bits not 0), or
 //   argument: payload offset << 3;  result: arena offset of a ResultRecord << 3.
@@ -200,6 +208,9 @@ struct ResultRecord {
   }
   [[nodiscard]] uint64_t extent() const noexcept {
     return sizeof(ResultRecord) + 8ull * attachments + ((size + 7) & ~7ull);
+  }
+  [[nodiscard]] bool fits(uint64_t room) const noexcept {
+    return attachments <= room / 8 && size <= room && extent() <= room;
   }
 };
 static_assert(sizeof(ResultRecord) == 16);
@@ -307,6 +318,15 @@ struct PoolState {
   Seat* seat(uint32_t index) noexcept { return reinterpret_cast<Seat*>(this + 1) + index; }
   [[nodiscard]] static uint64_t bytes_for(uint32_t seats) noexcept {
     return sizeof(PoolState) + uint64_t{seats} * sizeof(Seat);
+  }
+  // `seats`, but no more than the pool's block has room for: what a side learns when it comes to
+  // the pool, and goes by from then on.
+  [[nodiscard]] static uint32_t seats_of(const arena::Arena& arena, Handle pool) noexcept {
+    const uint64_t size = arena.block_size(pool);
+    if (size < sizeof(PoolState)) return 0;
+    const uint64_t room = (size - sizeof(PoolState)) / sizeof(Seat);
+    const uint32_t seats = arena.at<PoolState>(pool)->seats;
+    return seats < room ? seats : static_cast<uint32_t>(room);
   }
 };
 static_assert(kDirtyWords == 64, "dirty_summary has one bit for each dirty word");

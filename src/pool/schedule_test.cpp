@@ -39,10 +39,10 @@ TEST(Schedule, AThiefTakesFromTheEnd) {
   pool.submit(10);
   const auto owner = pool.hire();
   const auto thief = pool.hire();
-  ASSERT_NE(owner->seat.enter_next(), nullptr);
+  ASSERT_TRUE(owner->seat.enter_next());
   const auto first = owner->seat.claim();
   ASSERT_EQ(first->unit, 0U);
-  ASSERT_NE(thief->seat.enter_next(), nullptr);
+  ASSERT_TRUE(thief->seat.enter_next());
   EXPECT_TRUE(thief->seat.is_thief());
   for (uint32_t unit = 9; unit > 4; --unit) {
     const auto claim = thief->seat.claim();
@@ -59,7 +59,7 @@ TEST(Schedule, AThiefTakesFromTheEnd) {
   EXPECT_FALSE(thief->seat.claim());
   thief->seat.leave_batch();
   owner->seat.leave_batch();
-  EXPECT_EQ(owner->seat.enter_next(), nullptr);
+  EXPECT_FALSE(owner->seat.enter_next());
   pool.expect_everything_done();
   pool.expect_clean_end();
 }
@@ -69,14 +69,14 @@ TEST(Schedule, ABatchIsKeptWhileAWorkerMayTouchIt) {
   pool.submit(2);
   const auto late = pool.hire();
   const auto owner = pool.hire();
-  ASSERT_NE(owner->seat.enter_next(), nullptr);
-  ASSERT_NE(late->seat.enter_next(), nullptr);  // a thief that is slow to claim
+  ASSERT_TRUE(owner->seat.enter_next());
+  ASSERT_TRUE(late->seat.enter_next());  // a thief that is slow to claim
   while (const auto claim = owner->seat.claim()) run_claim(owner->seat, *claim);
   owner->seat.leave_batch();
   const uint64_t before = pool.session.blocks();
   EXPECT_TRUE(pool.collect());  // retired
   EXPECT_EQ(pool.session.blocks(), before);
-  EXPECT_EQ(late->seat.batch()->magic, kBatchMagic);
+  EXPECT_EQ(pool.session.arena->at<BatchHeader>(late->seat.batch_handle())->magic, kBatchMagic);
   EXPECT_FALSE(late->seat.claim());
   late->seat.leave_batch();
   pool.collect();
@@ -89,7 +89,7 @@ TEST(Schedule, CancelledUnitsDoNotRun) {
   TestPool pool;
   const Entry entry = pool.submit(6);
   const auto worker = pool.hire();
-  ASSERT_NE(worker->seat.enter_next(), nullptr);
+  ASSERT_TRUE(worker->seat.enter_next());
   const auto claim = worker->seat.claim();
   EXPECT_FALSE(pool.client->cancel_queued(entry.slot(), claim->unit));
   EXPECT_TRUE(pool.client->cancel_queued(entry.slot(), 3));
@@ -111,7 +111,7 @@ TEST(Schedule, AStopRequestHitsItsUnitOnly) {
   TestPool pool;
   const Entry entry = pool.submit(3);
   const auto worker = pool.hire();
-  ASSERT_NE(worker->seat.enter_next(), nullptr);
+  ASSERT_TRUE(worker->seat.enter_next());
   auto claim = worker->seat.claim();
   worker->seat.begin_unit(*claim, 0);
   EXPECT_EQ(worker->seat.stop_reason(), StopReason::none);
@@ -145,7 +145,7 @@ TEST(Schedule, ATimeLimitGivesOrders) {
   TestPool pool;
   pool.submit(1);
   const auto worker = pool.hire();
-  ASSERT_NE(worker->seat.enter_next(), nullptr);
+  ASSERT_TRUE(worker->seat.enter_next());
   const auto claim = worker->seat.claim();
   worker->seat.begin_unit(*claim, 5'000'000'000);
   const int64_t now = os::monotonic_ns();

@@ -37,7 +37,7 @@ class Thread {
     WorkerSeat& seat = worker_->seat;
     for (;;) {
       if (dies()) break;
-      if (seat.enter_next() != nullptr) {
+      if (seat.enter_next()) {
         if (!run_batch(seat)) break;
       } else if (seat.should_leave() || seat.wait() == WorkerSeat::Wait::leave) {
         return;
@@ -49,7 +49,7 @@ class Thread {
   bool run_batch(WorkerSeat& seat) {
     if (dies()) return false;
     while (const auto claim = seat.claim()) {
-      const uint32_t items = seat.batch()->item_count(claim->unit);
+      const uint32_t items = seat.batch().item_count(claim->unit);
       for (uint32_t item = claim->progress; item < items; ++item) {
         seat.begin_unit(*claim, 0);
         if (dies()) return false;

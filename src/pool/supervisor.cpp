@@ -29,9 +29,10 @@ uint32_t weight_of_failed_start(uint32_t status, int64_t lasted_ns) noexcept {
 Supervisor::Supervisor(arena::Member& member, Handle pool)
     : member_(member),
       state_(member.arena().at<PoolState>(pool)),
-      ladders_(state_->seats),
-      ranks_(state_->seats),
-      seated_ns_(state_->seats) {}
+      seats_(PoolState::seats_of(member.arena(), pool)),
+      ladders_(seats_),
+      ranks_(seats_),
+      seated_ns_(seats_) {}
 
 bool Supervisor::wants_workers() const noexcept {
   return state_->magic == kPoolMagic && static_cast<Phase>(state_->phase.load()) == Phase::running;
@@ -39,7 +40,7 @@ bool Supervisor::wants_workers() const noexcept {
 
 uint32_t Supervisor::seated() const noexcept {
   uint32_t count = 0;
-  for (uint32_t i = 0; i < state_->seats; ++i) {
+  for (uint32_t i = 0; i < seats_; ++i) {
     const Life life = life_of(state_->seat(i)->life.load());
     count += life == Life::starting || life == Life::ready ? 1 : 0;
   }
@@ -47,12 +48,12 @@ uint32_t Supervisor::seated() const noexcept {
 }
 
 int Supervisor::take_seat() noexcept {
-  for (uint32_t i = 0; i < state_->seats; ++i) {
+  for (uint32_t i = 0; i < seats_; ++i) {
     Seat* seat = state_->seat(i);
     if (life_of(seat->life.load()) != Life::empty) continue;
     const auto rank = std::find(ranks_.begin(), ranks_.end(), 0);
     seat->rank.store(static_cast<uint32_t>(rank - ranks_.begin()));
-    *rank = 1;
+    if (rank != ranks_.end()) *rank = 1;
     ladders_[i] = {};
     seated_ns_[i] = os::monotonic_ns();
     // COMMIT(pool.seat.taken): killed before: empty; after: the client finds no process for it and
@@ -68,8 +69,13 @@ void Supervisor::set_pid(uint32_t seat, uint32_t pid) noexcept {
   state_->seat(seat)->pid.store(pid);
 }
 
+void Supervisor::leave_rank(uint32_t seat) noexcept {
+  const uint32_t rank = state_->seat(seat)->rank.load();
+  if (rank < ranks_.size()) ranks_[rank] = 0;
+}
+
 void Supervisor::free_seat(uint32_t seat) noexcept {
-  ranks_[state_->seat(seat)->rank.load()] = 0;
+  leave_rank(seat);
   state_->seat(seat)->life.store(life_word(Life::empty, 0));
 }
 
@@ -81,7 +87,7 @@ void Supervisor::record_exit(uint32_t index, const Exit& exit) {
   } else {
     arena::reap_all_dead(member_.arena(), member_);  // it died before it sat down
   }
-  ranks_[seat.rank.load()] = 0;
+  leave_rank(index);
   seat.exit_status.store(exit.status);
   seat.peak_memory.store(exit.peak_memory);
   seat.memory_limit.store(exit.memory_limit ? 1 : 0);
@@ -108,7 +114,7 @@ void Supervisor::record_exit(uint32_t index, const Exit& exit) {
 
 std::vector<Supervisor::Order> Supervisor::orders(int64_t now_ns) {
   std::vector<Order> result;
-  for (uint32_t i = 0; i < state_->seats; ++i) {
+  for (uint32_t i = 0; i < seats_; ++i) {
     Seat& seat = *state_->seat(i);
     if (life_of(seat.life.load()) != Life::ready) continue;
     // order: acquire; pairs with the release in WorkerSeat::begin_unit; the deadline belongs to
@@ -135,7 +141,7 @@ std::vector<Supervisor::Order> Supervisor::orders(int64_t now_ns) {
 int64_t Supervisor::next_wake_ns(int64_t now_ns) noexcept {
   int64_t wake = -1;
   const auto consider = [&wake](int64_t at) { wake = wake < 0 || at < wake ? at : wake; };
-  for (uint32_t i = 0; i < state_->seats; ++i) {
+  for (uint32_t i = 0; i < seats_; ++i) {
     Seat& seat = *state_->seat(i);
     const uint64_t serial = seat.serial.load();
     if (life_of(seat.life.load()) != Life::ready || (serial & 1) == 0) continue;

@@ -64,8 +64,11 @@ class Supervisor {
     bool killed = false;
   };
 
+  void leave_rank(uint32_t seat) noexcept;
+
   arena::Member& member_;
   PoolState* state_;
+  uint32_t seats_;
   std::vector<Ladder> ladders_;
   std::vector<uint8_t> ranks_;      // ranks in use
   std::vector<int64_t> seated_ns_;  // when the seat's worker was about to be forked

@@ -38,8 +38,8 @@ struct TestWorker {
 
 // Publishes what a test's task gives for one item.
 inline void publish(WorkerSeat& seat, const WorkerSeat::Claim& claim, uint32_t item, bool last) {
-  const uint64_t value = value_of(seat.batch()->argument_words()[claim.unit].load()) +
-                         (seat.batch()->items_per_unit > 1 ? item : 0);
+  const uint64_t value = value_of(seat.batch().argument_words()[claim.unit].load()) +
+                         (seat.batch().items_per_unit > 1 ? item : 0);
   uint64_t word = word_of(2 * value);
   if (value % 3 == 0) {
     const uint64_t number = 2 * value;
@@ -51,7 +51,7 @@ inline void publish(WorkerSeat& seat, const WorkerSeat::Claim& claim, uint32_t i
 }
 
 inline void run_claim(WorkerSeat& seat, const WorkerSeat::Claim& claim) {
-  const uint32_t items = seat.batch()->item_count(claim.unit);
+  const uint32_t items = seat.batch().item_count(claim.unit);
   for (uint32_t item = claim.progress; item < items; ++item) {
     seat.begin_unit(claim, 0);
     publish(seat, claim, item, item + 1 == items);
@@ -62,7 +62,7 @@ inline void run_claim(WorkerSeat& seat, const WorkerSeat::Claim& claim) {
 // Runs all that there is; returns how many units.
 inline int run_all(WorkerSeat& seat) {
   int count = 0;
-  while (seat.enter_next() != nullptr) {
+  while (seat.enter_next()) {
     while (const auto claim = seat.claim()) {
       run_claim(seat, *claim);
       ++count;
@@ -91,7 +91,7 @@ class TestPool {
   bool resolve() {
     return client->resolve_deaths(
         [this](uint32_t slot, uint32_t unit, uint32_t item, const ClientPool::Death&) {
-          ++losses[client->batch(slot)->argument_words()[unit].load() + 8 * item];
+          ++losses[client->batch(slot).argument_words()[unit].load() + 8 * item];
           ++lost;
         });
   }
@@ -146,24 +146,24 @@ class TestPool {
 
  private:
   bool has_ended(uint32_t slot) {
-    BatchHeader* batch = client->batch(slot);
-    for (uint32_t i = 0; i < batch->units; ++i) {
-      if (!Unit::of(batch->unit_words()[i].load(os::acquire)).final()) return false;
+    const Batch batch = client->batch(slot);
+    for (uint32_t i = 0; i < batch.units; ++i) {
+      if (!Unit::of(batch.unit_words()[i].load(os::acquire)).final()) return false;
     }
     return true;
   }
   void read(uint32_t slot) {
-    BatchHeader* batch = client->batch(slot);
-    for (uint32_t unit = 0; unit < batch->units; ++unit) {
-      const Unit state = Unit::of(batch->unit_words()[unit].load(os::acquire));
-      cancelled += batch->item_count(unit) - state.progress;
+    const Batch batch = client->batch(slot);
+    for (uint32_t unit = 0; unit < batch.units; ++unit) {
+      const Unit state = Unit::of(batch.unit_words()[unit].load(os::acquire));
+      cancelled += batch.item_count(unit) - state.progress;
       for (uint32_t item = 0; item < state.progress; ++item) read_item(batch, unit, item);
     }
     client->retire(slot);
   }
-  void read_item(BatchHeader* batch, uint32_t unit, uint32_t item) {
-    const uint64_t value = value_of(batch->argument_words()[unit].load()) + item;
-    const uint64_t word = batch->result_words()[batch->first_item(unit) + item].load();
+  void read_item(const Batch& batch, uint32_t unit, uint32_t item) {
+    const uint64_t value = value_of(batch.argument_words()[unit].load()) + item;
+    const uint64_t word = batch.result_words()[batch.first_item(unit) + item].load();
     if (word == kLostItem) {
       EXPECT_EQ(losses[word_of(value)], 1) << value;
       return;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "pool/worker.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -34,6 +35,8 @@ void add(os::Atomic<uint64_t>& counter, uint64_t amount) noexcept {
 WorkerSeat::WorkerSeat(arena::Member& member, Handle pool, uint32_t seat)
     : member_(member),
       pool_(member.arena().at<PoolState>(pool)),
+      seats_(PoolState::seats_of(member.arena(), pool)),
+      spinner_limit_(std::min(pool_->spinner_limit, kSpinners)),
       seat_(pool_->seat(seat)),
       work_bell_(pool_->work_bell),
       done_bell_(pool_->done_bell),
@@ -67,7 +70,7 @@ bool WorkerSeat::may_have_work() const noexcept {
 }
 
 int WorkerSeat::take_spinner_place() noexcept {
-  for (uint32_t i = 0; i < pool_->spinner_limit; ++i) {
+  for (uint32_t i = 0; i < spinner_limit_; ++i) {
     uint32_t holder = pool_->spinners[i].load();
     // A place whose holder died is free: incarnations are never used again, and the agent clears
     // the dead one's.
@@ -121,16 +124,13 @@ bool WorkerSeat::enter(Entry entry) noexcept {
   SHOAL_KILL_POINT("pool.enter.entered");
   const uint64_t word = pool_->table[entry.slot()].load();
   const Handle handle = table_block(word);
-  if (!table_matches(word, entry) || !member_.arena().contains(handle, sizeof(BatchHeader))) {
+  const auto batch =
+      table_matches(word, entry) ? Batch::fetch(member_.arena(), handle, entry) : std::nullopt;
+  if (!batch) {
     seat_->entered.store(0);
     return false;
   }
-  auto* batch = member_.arena().at<BatchHeader>(handle);
-  if (batch->magic != kBatchMagic || batch->entry != entry.value) {
-    seat_->entered.store(0);
-    return false;
-  }
-  batch_ = batch;
+  batch_ = *batch;
   batch_handle_ = handle;
   entry_ = entry;
   result_block_ = 0;
@@ -156,42 +156,40 @@ bool WorkerSeat::enter_from_ring() noexcept {
     if (head + 1 != pool_->ring_tail.load() && work_bell_.has_sleepers()) work_bell_.ring_one();
     if (!enter(entry)) continue;  // a stale entry: pushed twice after a death, finished meanwhile
     thief_ = false;
-    const uint32_t front = batch_->front.load();
-    next_unit_ = begun_at_ = front < batch_->units ? front : 0;
-    last_unit_ = batch_->units;
+    const uint32_t front = batch_.front().load();
+    next_unit_ = begun_at_ = front < batch_.units ? front : 0;
+    last_unit_ = batch_.units;
     add(seat_->batches, 1);
     return true;
   }
 }
 
 bool WorkerSeat::enter_as_thief() noexcept {
-  for (uint32_t i = 0; i < pool_->seats; ++i) {
-    steal_from_ = steal_from_ + 1 < pool_->seats ? steal_from_ + 1 : 0;
+  for (uint32_t i = 0; i < seats_; ++i) {
+    steal_from_ = steal_from_ + 1 < seats_ ? steal_from_ + 1 : 0;
     Seat* victim = pool_->seat(steal_from_);
     const Entry entry{victim->entered.load()};
     if (victim == seat_ || !entry || life_of(victim->life.load()) != Life::ready) continue;
     if (!enter(entry)) continue;
-    const uint32_t back = batch_->back.load();
-    if (back > 0 && back <= batch_->units && batch_->front.load() < back) {
+    const uint32_t back = batch_.back().load();
+    if (back > 0 && back <= batch_.units && batch_.front().load() < back) {
       thief_ = true;
       next_unit_ = back;
       return true;
     }
     seat_->entered.store(0);
-    batch_ = nullptr;
+    batch_ = Batch{};
   }
   return false;
 }
 
-BatchHeader* WorkerSeat::enter_next() noexcept {
-  if (should_leave()) return nullptr;
-  if (enter_from_ring() || enter_as_thief()) return batch_;
-  return nullptr;
+bool WorkerSeat::enter_next() noexcept {
+  return !should_leave() && (enter_from_ring() || enter_as_thief());
 }
 
 void WorkerSeat::leave_batch() noexcept {
   notify(os::ticks(), true);
-  batch_ = nullptr;
+  batch_ = Batch{};
   // COMMIT(pool.leave.entered): killed before: resolving the death clears the word; after: it is
   // clear.
   seat_->entered.store(0);
@@ -201,7 +199,7 @@ void WorkerSeat::leave_batch() noexcept {
 // ---- Claiming -----------------------------------------------------------------------------------
 
 std::optional<WorkerSeat::Claim> WorkerSeat::try_claim(uint32_t unit) noexcept {
-  os::Atomic<uint64_t>& word = batch_->unit_words()[unit];
+  os::Atomic<uint64_t>& word = batch_.unit_words()[unit];
   uint64_t seen = word.load();
   for (;;) {
     Unit claimed = Unit::of(seen);
@@ -218,18 +216,18 @@ std::optional<WorkerSeat::Claim> WorkerSeat::try_claim(uint32_t unit) noexcept {
 }
 
 std::optional<WorkerSeat::Claim> WorkerSeat::claim() noexcept {
-  const uint32_t units = batch_->units;
+  const uint32_t units = batch_.units;
   if (thief_) {
     // Past units that are not queued: some before them may be queued again, after a death.
-    while (next_unit_ > batch_->front.load() && next_unit_ <= units) {
+    while (next_unit_ > batch_.front().load() && next_unit_ <= units) {
       const uint32_t unit = --next_unit_;
       if (auto claim = try_claim(unit)) {
-        batch_->back.store(unit);
+        batch_.back().store(unit);
         add(seat_->steals, 1);
         return claim;
       }
     }
-    batch_->back.store(next_unit_);
+    batch_.back().store(next_unit_);
     return std::nullopt;
   }
   // Who took the batch from the ring tries all its units, also those before `front`: another
@@ -242,12 +240,12 @@ std::optional<WorkerSeat::Claim> WorkerSeat::claim() noexcept {
     const uint32_t unit = next_unit_++;
     if (auto claim = try_claim(unit)) {
       // order: relaxed; a hint
-      batch_->front.store(next_unit_, os::relaxed);
+      batch_.front().store(next_unit_, os::relaxed);
       return claim;
     }
   }
   // order: relaxed; a hint
-  batch_->front.store(units, os::relaxed);
+  batch_.front().store(units, os::relaxed);
   return std::nullopt;
 }
 
@@ -284,15 +282,15 @@ StopReason WorkerSeat::stop_reason() const noexcept {
 
 void WorkerSeat::publish_item(const Claim& claim, uint32_t item, uint64_t result_word,
                               bool last) noexcept {
-  const uint32_t index = batch_->first_item(claim.unit) + item;
+  const uint32_t index = batch_.first_item(claim.unit) + item;
   // order: relaxed; the release store of the unit word publishes it
-  batch_->result_words()[index].store(result_word, os::relaxed);
+  batch_.result_words()[index].store(result_word, os::relaxed);
   const Unit unit{last ? UnitState::done : UnitState::claimed, claim.attempt,
                   last ? 0 : member_.incarnation(), item + 1};
   // COMMIT(pool.unit.publish): killed before: this item is lost; after: its result counts.
   // order: release; pairs with the client's acquire load in ClientPool::news; publishes the result
   // word and record
-  batch_->unit_words()[claim.unit].store(unit.word(), os::release);
+  batch_.unit_words()[claim.unit].store(unit.word(), os::release);
   SHOAL_KILL_POINT("pool.unit.publish");
   unsent_ = true;
   add(seat_->items_done, 1);
@@ -303,7 +301,7 @@ void WorkerSeat::publish_cancelled(const Claim& claim, uint32_t progress) noexce
   const Unit unit{UnitState::cancelled, claim.attempt, 0, progress};
   // COMMIT(pool.unit.cancelled): killed before: the client finds the claim and cancels it; after:
   // cancelled.
-  batch_->unit_words()[claim.unit].store(unit.word());
+  batch_.unit_words()[claim.unit].store(unit.word());
   SHOAL_KILL_POINT("pool.unit.cancelled");
   unsent_ = true;
   add(seat_->units_done, 1);
@@ -319,12 +317,12 @@ void WorkerSeat::chain(Handle handle) noexcept {
   // client frees it because Seat.pending names it.
   member_.give_to_block(handle, batch_handle_);
   SHOAL_KILL_POINT("pool.result.given");
-  uint64_t head = batch_->results.load();
+  uint64_t head = batch_.results().load();
   do {
     block->next = head;
     // COMMIT(pool.result.chain): killed before: the client frees the block that Seat.pending names;
     // after: the batch's.
-  } while (!batch_->results.compare_exchange(head, handle));
+  } while (!batch_.results().compare_exchange(head, handle));
   SHOAL_KILL_POINT("pool.result.chain");
   seat_->pending.store(0);
 }
@@ -335,7 +333,7 @@ ResultBlock* WorkerSeat::block_for(uint64_t extent) {
     if (block->capacity - block->used.load() >= extent) return block;
   }
   const bool small = extent <= kSmallBlock / 4;
-  const uint64_t wanted = sizeof(ResultBlock) + (small && batch_->units > 1 ? kSmallBlock : extent);
+  const uint64_t wanted = sizeof(ResultBlock) + (small && batch_.units > 1 ? kSmallBlock : extent);
   const Handle handle = member_.allocate(wanted);
   auto* block = member_.arena().at<ResultBlock>(handle);
   new (block) ResultBlock{};
@@ -396,7 +394,7 @@ void WorkerSeat::notify(uint64_t ticks, bool now) noexcept {
   }
   if (!now && ticks - asked_ticks_ > help_ticks_) {
     asked_ticks_ = ticks;
-    if (next_unit_ < batch_->back.load() && work_bell_.has_sleepers()) work_bell_.ring_one();
+    if (next_unit_ < batch_.back().load() && work_bell_.has_sleepers()) work_bell_.ring_one();
   }
 }
 

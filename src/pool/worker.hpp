@@ -18,6 +18,7 @@
 
 #include <optional>
 
+#include "pool/batch.hpp"
 #include "pool/doorbell.hpp"
 #include "pool/layout.hpp"
 
@@ -40,11 +41,11 @@ class WorkerSeat {
 
   // Takes a batch from the ring, or enters one that another worker is busy with (`thief`). nullptr:
   // nothing to do.
-  BatchHeader* enter_next() noexcept;
+  bool enter_next() noexcept;
   // Leaves the entered batch, and tells the client what became of it.
   void leave_batch() noexcept;
   [[nodiscard]] bool is_thief() const noexcept { return thief_; }
-  [[nodiscard]] BatchHeader* batch() const noexcept { return batch_; }
+  [[nodiscard]] const Batch& batch() const noexcept { return batch_; }
   [[nodiscard]] Handle batch_handle() const noexcept { return batch_handle_; }
 
   struct Claim {
@@ -95,10 +96,12 @@ class WorkerSeat {
 
   arena::Member& member_;
   PoolState* pool_;
+  uint32_t seats_;
+  uint32_t spinner_limit_;
   Seat* seat_;
   Doorbell work_bell_;
   Doorbell done_bell_;
-  BatchHeader* batch_ = nullptr;
+  Batch batch_;  // false when none is entered
   Handle batch_handle_ = 0;
   Entry entry_;
   bool thief_ = false;

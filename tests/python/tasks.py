@@ -104,6 +104,27 @@ def die(number: int = signal.SIGKILL) -> None:
     time.sleep(60)
 
 
+def die_of_anything(number: int, *args: Any, **kwargs: Any) -> None:
+    die(number)
+
+
+def die_of_negative(item: list[int]) -> list[int]:
+    if item[0] < 0:
+        die()
+    return item
+
+
+class Plain:
+    """An instance that only pickle can carry."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def as_list(x: Any) -> list[Any]:
+    return [x]
+
+
 def die_at(x: int, fatal: int) -> int:
     if x == fatal:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -286,6 +286,27 @@ def _time_out():
 # ---- Deaths --------------------------------------------------------------------------------------
 
 
+def test_a_deaths_error_shows_the_call_as_it_would_be_written(pool):
+    odd = tasks.Plain(3)
+    shown = []
+    for args, kwargs in [((9, "x"), {}), ((9, odd), {"k": [1, odd]}), ((9, "y" * 99), {"z": None})]:
+        with pytest.raises(shoal.WorkerDied) as caught:
+            pool.apply(tasks.die_of_anything, args, kwargs)
+        shown.append(caught.value.arguments)
+    assert shown[:2] == ["9, 'x'", "9, Plain(...), k=[1, Plain(...)]"]
+    assert shown[2].startswith("9, 'yyyyyyy") and shown[2].endswith("...', z=None")
+    assert f"die_of_anything({shown[1]})" in str(caught.value).replace(shown[2], shown[1])
+
+
+def test_a_deaths_error_shows_the_item_of_a_chunk_that_was_lost(pool):
+    with pytest.raises(shoal.WorkerDied) as caught:
+        pool.map(tasks.die_of_negative, [[1], [2], [-9], [4]], chunksize=4)
+    assert caught.value.arguments == "[-9]"
+    with pytest.raises(shoal.WorkerDied) as caught:
+        pool.starmap(tasks.die_of_anything, [(9, [1])], chunksize=4)
+    assert caught.value.arguments == "9, [1]"
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, signal.SIGABRT])
 def test_killed_worker_fails_only_its_task(pool, number):
     others = [pool.apply_async(tasks.square, (i,)) for i in range(20)]

@@ -11,6 +11,7 @@ import itertools
 import multiprocessing
 import operator
 import pickle
+import queue
 import threading
 import warnings
 
@@ -37,6 +38,19 @@ def pool(kind):
 
 class Boom(Exception):
     """Raised by inputs and callbacks."""
+
+
+class SaysItsLength:
+    """An iterable whose len() may be wrong."""
+
+    def __init__(self, says, gives):
+        self.says, self.gives = says, gives
+
+    def __len__(self):
+        return self.says
+
+    def __iter__(self):
+        return iter(range(self.gives))
 
 
 def numbers_then_boom(count):
@@ -356,6 +370,33 @@ def test_unhashable_and_equal_arguments_arrive_as_they_are(pool):
     got = pool.map(tasks.echo, values)
     assert got == values
     assert list(map(type, got)) == list(map(type, values))
+
+
+def countdown(results):
+    """An input that waits for the results of what it gave before."""
+    yield 5
+    while (value := results.get()) > 1:
+        yield value - 1
+
+
+@pytest.mark.parametrize("method", ["imap", "imap_unordered"])
+def test_an_input_may_wait_for_earlier_results(pool, method):
+    results = queue.Queue()
+    seen = []
+    for value in getattr(pool, method)(tasks.echo, countdown(results)):
+        seen.append(value)
+        results.put(value)
+    assert seen == [5, 4, 3, 2, 1]
+
+
+def test_imap_next_times_out_while_the_input_waits(pool):
+    results = queue.Queue()
+    iterator = pool.imap(tasks.echo, countdown(results))
+    assert next(iterator) == 5
+    with pytest.raises(multiprocessing.TimeoutError):
+        iterator.next(0.05)
+    results.put(1)
+    assert list(iterator) == []
 
 
 # ---- Workers -------------------------------------------------------------------------------------
@@ -689,3 +730,35 @@ def test_default_number_of_workers_is_the_usable_cpus():
 def test_stock_kinds_are_run_too():
     """The suite compares: it must not be that only one side is tested."""
     assert set(STOCK) < set(ALL)
+
+
+@pytest.mark.parametrize("chunksize", [None, 1, 3])
+def test_an_input_shorter_or_longer_than_its_length_gives_what_there_is(chunksize):
+    with shoal.Pool(2) as pool:
+        assert pool.map(tasks.echo, SaysItsLength(5, 3), chunksize) == [0, 1, 2]
+        assert pool.map(tasks.echo, SaysItsLength(3, 5), chunksize) == [0, 1, 2]
+        assert pool.map(tasks.as_list, SaysItsLength(4, 2), chunksize) == [[0], [1]]
+        assert list(pool.imap(tasks.echo, SaysItsLength(3, 5))) == [0, 1, 2, 3, 4]
+
+
+def test_an_input_that_waits_ends_with_its_pool():
+    results = queue.Queue()
+    with shoal.Pool(2) as pool:
+        iterator = pool.imap(tasks.echo, countdown(results))
+        assert next(iterator) == 5
+    with pytest.raises(shoal.PoolClosed):
+        next(iterator)
+    results.put(1)
+
+
+def test_a_base_exception_of_an_input_that_is_read_by_a_thread_reaches_the_caller():
+    def inputs():
+        yield 1
+        raise SystemExit(3)
+
+    with shoal.Pool(2) as pool:
+        iterator = pool.imap(tasks.echo, inputs())
+        assert next(iterator) == 1
+        with pytest.raises(SystemExit):
+            next(iterator)
+        assert list(iterator) == []

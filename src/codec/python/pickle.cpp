@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "arena/arena.hpp"
@@ -100,34 +101,104 @@ bool write_buffers(MessageBuilder& out, PyObject* buffers) {
   return true;
 }
 
-void append_name(std::string& name, PyTypeObject* type) {
-  const char* const full = type->tp_name;
-  const char* const dot = std::strrchr(full, '.');
-  name += dot == nullptr ? full : dot + 1;
-}
+// What error messages show for it, as an expression: plain values, a name with `(...)` for others.
+// Ends soon after kLongestName characters, with "..." for what is left.
+class Description {
+ public:
+  std::string take() { return std::move(text_); }
 
-// What error messages show for it: its type, and those of the items of a tuple or list.
-std::string describe(PyObject* object) {
-  std::string name;
-  PyObject* items = nullptr;
-  if (PyTuple_CheckExact(object) || PyList_CheckExact(object)) items = object;
-  if (items == nullptr) {
-    append_name(name, Py_TYPE(object));
-  } else {
-    name += PyTuple_CheckExact(object) ? '(' : '[';
-    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(items); ++i) {
-      if (i > 0) name += ", ";
-      if (name.size() >= kLongestName) {
-        name += "...";
-        break;
-      }
-      append_name(name, Py_TYPE(PySequence_Fast_GET_ITEM(items, i)));
+  void add(PyObject* object, int depth = 0) {
+    if (full()) {
+      text_ += "...";
+    } else if (PyLong_CheckExact(object) || PyFloat_CheckExact(object)) {
+      number(object);
+    } else if (object == Py_None || PyBool_Check(object)) {
+      text_ += object == Py_None ? "None" : object == Py_True ? "True" : "False";
+    } else if (PyUnicode_CheckExact(object) && PyUnicode_IS_COMPACT_ASCII(object)) {
+      ascii(object);
+    } else if ((PyTuple_CheckExact(object) || PyList_CheckExact(object)) && depth < kDeepest) {
+      sequence(object, depth);
+    } else if (PyDict_CheckExact(object) && depth < kDeepest) {
+      dictionary(object, depth);
+    } else {
+      type_of(object);
     }
-    name += PyTuple_CheckExact(object) ? ')' : ']';
   }
-  name.resize(std::min(name.size(), kLongestName + 16));
-  return name;
-}
+
+ private:
+  static constexpr int kDeepest = 4;
+  static constexpr Py_ssize_t kLongestText = 24;
+
+  [[nodiscard]] bool full() const noexcept { return text_.size() >= kLongestName; }
+
+  void number(PyObject* object) {
+    if (PyFloat_CheckExact(object)) {
+      char* const digits =
+          PyOS_double_to_string(PyFloat_AS_DOUBLE(object), 'r', 0, Py_DTSF_ADD_DOT_0, nullptr);
+      text_ += digits == nullptr ? "..." : digits;
+      PyMem_Free(digits);
+      return;
+    }
+    int overflow = 0;
+    const long long value = PyLong_AsLongLongAndOverflow(object, &overflow);
+    text_ += overflow != 0 ? "int(...)" : std::to_string(value);
+  }
+
+  void ascii(PyObject* object) {
+    const auto* const characters = PyUnicode_1BYTE_DATA(object);
+    const Py_ssize_t length = PyUnicode_GET_LENGTH(object);
+    text_ += '\'';
+    for (Py_ssize_t i = 0; i < std::min(length, kLongestText); ++i) {
+      const auto c = static_cast<char>(characters[i]);
+      if (c == '\'' || c == '\\') text_ += '\\';
+      text_ += c < 0x20 || c == 0x7F ? '?' : c;
+    }
+    text_ += length > kLongestText ? "...'" : "'";
+  }
+
+  void sequence(PyObject* object, int depth) {
+    const bool tuple = PyTuple_CheckExact(object);
+    text_ += tuple ? '(' : '[';
+    Py_ssize_t i = 0;
+    for (; i < PySequence_Fast_GET_SIZE(object); ++i) {
+      if (i > 0) text_ += ", ";
+      add(PySequence_Fast_GET_ITEM(object, i), depth + 1);
+      if (full()) break;
+    }
+    if (i < PySequence_Fast_GET_SIZE(object)) text_ += ", ...";
+    text_ += !tuple ? "]" : PyTuple_GET_SIZE(object) == 1 ? ",)" : ")";
+  }
+
+  void dictionary(PyObject* object, int depth) {
+    Py_ssize_t at = 0;
+    PyObject* key = nullptr;
+    PyObject* value = nullptr;
+    text_ += '{';
+    for (bool first = true; !full() && PyDict_Next(object, &at, &key, &value); first = false) {
+      if (!first) text_ += ", ";
+      add(key, depth + 1);
+      text_ += ": ";
+      add(value, depth + 1);
+    }
+    text_ += '}';
+  }
+
+  // A class may be called anything at all: only what can be a name in an expression is shown.
+  void type_of(PyObject* object) {
+    const char* const full_name = Py_TYPE(object)->tp_name;
+    const char* const dot = std::strrchr(full_name, '.');
+    const std::string name(dot == nullptr ? full_name : dot + 1, 0, kLongestName);
+    const auto is_part = [](char c) {
+      return c == '_' || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+    };
+    const bool plain = !name.empty() && !(name[0] >= '0' && name[0] <= '9') &&
+                       std::all_of(name.begin(), name.end(), is_part);
+    text_ += plain ? name : "object";
+    text_ += "(...)";
+  }
+
+  std::string text_;
+};
 
 }  // namespace
 
@@ -152,9 +223,11 @@ bool encode_pickle(PyObject* object, MessageBuilder& out) {
     PyErr_SetString(PyExc_TypeError, "shoal: dumps must return a tuple (data, buffers)");
     return false;
   }
-  const std::string name = describe(object);
+  Description description;
+  description.add(object);
+  const std::string text = description.take();
   out.bytes.put_tag(Tag::kPickle);
-  out.bytes.put_raw(name.data(), name.size());
+  out.bytes.put_raw(text.data(), text.size());
   return write_data(out, PyTuple_GET_ITEM(pickled.get(), 0)) &&
          write_buffers(out, PyTuple_GET_ITEM(pickled.get(), 1));
 }
