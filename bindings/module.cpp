@@ -4,6 +4,7 @@
 #include <nanobind/nanobind.h>
 
 #include "bind.hpp"
+#include "codec/python/codec.hpp"
 
 #ifndef SHOAL_MODULE_NAME
 #define SHOAL_MODULE_NAME _core
@@ -13,6 +14,7 @@ NB_MODULE(SHOAL_MODULE_NAME, module) {
   using namespace shoal::bindings;
   module.doc() = "The C++ core of shoal. Private: use the shoal package.";
   PyObject* raw = module.ptr();
+  shoal::codec::python::set_exception_translation(set_python_error);
   const bool bound = bind_process(raw) && bind_pool_client(raw) && bind_pool_worker(raw) &&
                      bind_pool_agent(raw) && bind_channel(raw) && bind_sync(raw) &&
                      bind_codec_for_test(raw) && bind_testing(raw);

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 STOP_SIGNAL = signal.SIGRTMIN + 9  # interrupts a worker's task; private to shoal
 TERMINATE_GRACE = 1.0  # seconds between SIGTERM and SIGKILL when a pool is terminated
+# Several workers may be killed at once, and are buried one by one. Later the killer has struck others.
+STRIKE_SECONDS = 1.0
 
 
 class Settings(NamedTuple):
@@ -63,6 +65,8 @@ class Agent:
         self.poll = select.poll()
         self.client_pidfd = os.pidfd_open(settings.client_pid)
         self.kills = core.oom_kills()
+        self.strikes = 0  # of the out-of-memory killer, not yet accounted to a worker
+        self.struck_at = 0.0
         self.terminated_at = 0.0
         self.retry_at = 0.0
 
@@ -124,11 +128,23 @@ class Agent:
         except ChildProcessError:
             self.supervisor.record_exit(worker.seat, 0, 0, False)
             return
-        kills, self.kills = self.kills, core.oom_kills()
-        by_limit = (
-            os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL and self.kills > kills
-        )
+        killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+        by_limit = killed and self.memory_limit_struck()
         self.supervisor.record_exit(worker.seat, status, usage.ru_maxrss * 1024, by_limit)
+
+    def memory_limit_struck(self) -> bool:
+        """Whether the out-of-memory killer has just killed one more process than it is known to
+        have.
+        """
+        now, kills = time.monotonic(), core.oom_kills()
+        if kills > self.kills:
+            fresh = self.strikes if now - self.struck_at < STRIKE_SECONDS else 0
+            self.strikes, self.struck_at = fresh + kills - self.kills, now
+            self.kills = kills
+        if self.strikes == 0 or now - self.struck_at >= STRIKE_SECONDS:
+            return False
+        self.strikes -= 1
+        return True
 
     def carry_out_orders(self) -> None:
         for seat, pid, kill in self.supervisor.orders():

@@ -68,7 +68,9 @@ RunAllocator::Taken RunAllocator::take(uint64_t pages, bool with_extra) {
     if (with_extra) count += growth_extra(pages);
     first = find_any(bitmaps(arena_), count, alignment(pages));
   }
-  if (first == kNoPage || !extend_frontier_locked(first + count)) return {kNoPage, 0, false};
+  if (first == kNoPage) return {kNoPage, 0, false};
+  errno = 0;
+  if (!extend_frontier_locked(first + count)) return {kNoPage, 0, false, errno};
   allocate_run_locked(arena_, first, count, owner_member(me_));
   return {first, count, warm};
 }
@@ -123,11 +125,16 @@ RunAllocator::Shortage RunAllocator::find_shortage(uint64_t bytes) const {
   return {true, machine.headroom, machine.limit, machine.which};
 }
 
+// The system gives no memory though no known limit is reached.
+RunAllocator::Shortage RunAllocator::refused(int error) {
+  return {true, 0, 0, std::string("the system: ") + std::strerror(error)};
+}
+
 bool RunAllocator::fill_step(uint64_t first, uint64_t pages, Shortage* shortage) {
   *shortage = find_shortage(pages * kPage);
   if (shortage->any) return false;
   if (!arena_.commit(arena_.page_handle(first), pages * kPage)) {
-    *shortage = {true, 0, 0, std::string("the system: ") + std::strerror(errno)};
+    *shortage = refused(errno);
     return false;
   }
   set_warm(first, pages, true);
@@ -137,6 +144,11 @@ bool RunAllocator::fill_step(uint64_t first, uint64_t pages, Shortage* shortage)
 // Reserves memory behind those pages of my run that have none.
 bool RunAllocator::fill(uint64_t first, uint64_t pages, Shortage* shortage) {
   const uint64_t end = first + pages;
+  // What cannot succeed is not begun: pages taken for nothing count against everybody's limit.
+  uint64_t cold = 0;
+  for (uint64_t at = first; at < end; ++at) cold += test_bit(arena_.warm_bits(), at) ? 0 : 1;
+  *shortage = find_shortage(cold * kPage);
+  if (shortage->any) return false;
   for (uint64_t at = first; at < end;) {
     if (test_bit(arena_.warm_bits(), at)) {
       ++at;
@@ -158,7 +170,9 @@ uint64_t RunAllocator::allocate(uint64_t pages) {
     if (attempt == 2 && purge(0) == 0) break;
     const Taken taken = take(pages, attempt == 0);
     if (taken.first == kNoPage) {
-      shortage = {true, 0, arena_.reserve(), "the reserved address space (SHOAL_RESERVE)"};
+      shortage = taken.error != 0 ? refused(taken.error)
+                                  : Shortage{true, 0, arena_.reserve(),
+                                             "the reserved address space (SHOAL_RESERVE)"};
       continue;
     }
     if (taken.warm) return taken.first;
@@ -172,6 +186,7 @@ uint64_t RunAllocator::allocate(uint64_t pages) {
     }
     return taken.first;
   }
+  purge(0);  // others took memory meanwhile: what was filled before that was seen goes back
   exhausted(pages, shortage);
 }
 
@@ -186,10 +201,12 @@ void RunAllocator::exhausted(uint64_t pages, const Shortage& shortage) const {
   const Bitmaps maps = bitmaps(arena_);
   const uint64_t used = count_bits(maps.used, maps.frontier) * kPage;
   const uint64_t warm = count_bits(maps.warm, maps.frontier) * kPage;
+  const std::string left =
+      shortage.limit == 0 ? ""
+                          : mib(shortage.headroom) + " are left of " + mib(shortage.limit) + ", ";
   throw MemoryExhausted("shoal: no shared memory for " + mib(pages * kPage) +
                         " more: the session uses " + mib(used) + " and holds " + mib(warm) + "; " +
-                        mib(shortage.headroom) + " are left of " + mib(shortage.limit) +
-                        ", limited by " + shortage.which +
+                        left + "limited by " + shortage.which +
                         ". Free arrays and results that are no longer needed, send less at a time, "
                         "or raise that limit.");
 }

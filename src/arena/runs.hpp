@@ -36,6 +36,7 @@ class RunAllocator {
     uint64_t first;
     uint64_t pages;
     bool warm;
+    int error = 0;  // kNoPage: why the tables cannot grow; 0: the address space is used up
   };
   struct Shortage {
     bool any = false;
@@ -44,6 +45,7 @@ class RunAllocator {
     std::string which;
   };
 
+  static Shortage refused(int error);
   Taken take(uint64_t pages, bool with_extra);
   bool extend_frontier_locked(uint64_t needed) noexcept;
   bool fill(uint64_t first, uint64_t pages, Shortage* shortage);

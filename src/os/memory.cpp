@@ -133,9 +133,14 @@ bool reserve_file_range(int fd, uint64_t offset, uint64_t size) noexcept {
 }
 
 bool populate(void* at, uint64_t size) noexcept {
+  constexpr uint64_t kSmallPage = 4096;
   const SignalsBlocked blocked;
-  return in_steps(size, [&](uint64_t done, uint64_t step) noexcept {
-    return madvise(static_cast<std::byte*>(at) + done, step, MADV_POPULATE_WRITE) == 0;
+  const auto unaligned =
+      reinterpret_cast<uintptr_t>(at) % kSmallPage;  // the call wants whole pages
+  std::byte* const begin = static_cast<std::byte*>(at) - unaligned;
+  const uint64_t whole = (size + unaligned + kSmallPage - 1) / kSmallPage * kSmallPage;
+  return in_steps(whole, [&](uint64_t done, uint64_t step) noexcept {
+    return madvise(begin + done, step, MADV_POPULATE_WRITE) == 0;
   });
 }
 

@@ -58,14 +58,15 @@ def test_a_pool_with_stopped_workers_terminates(pool: shoal.Pool) -> None:
     pool.join()
 
 
+def sleep_for(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
 def test_a_long_task_holds_nobody_up(pool: shoal.Pool) -> None:
     """Tasks in the same batch as a long one go to the other worker."""
-    begin = time.monotonic()
-    results = pool.imap_unordered(time.sleep, [3.0] + [0.0] * 60)
-    for _ in range(60):
-        next(results)
-    assert time.monotonic() - begin < 2.9
-    next(results)
+    results = pool.imap_unordered(sleep_for, [5.0] + [0.0] * 60)
+    assert list(results) == [0.0] * 60 + [5.0]
 
 
 def close_everything(value: int) -> int:
@@ -91,11 +92,8 @@ def allocate(size: int) -> bytes:
 def test_a_worker_that_closes_all_descriptors(pool: shoal.Pool, tmp_path: object) -> None:
     assert pool.map(close_everything, range(10), chunksize=1) == list(range(10))
     paths = [path for _ in range(4) for path in pool.apply(open_files, (str(tmp_path),))]
-    for size in (10, 1 << 20, 80 << 20):
-        try:
-            assert len(pool.apply(allocate, (size,))) == size
-        except Exception as error:  # the arena cannot be grown by who has closed its file
-            assert "no shared memory" in str(error)
+    for size in (10, 1 << 20, 80 << 20):  # the arena grows through its mapping
+        assert len(pool.apply(allocate, (size,))) == size
     assert pool.map(abs, [-1, -2]) == [1, 2]
     for path in paths:
         with open(path, "rb") as file:

@@ -2,10 +2,8 @@
 #include "codec/python/codec.hpp"
 
 #include <exception>
-#include <new>
 #include <string>
 
-#include "arena/arena.hpp"
 #include "codec/python/decode.hpp"
 #include "codec/python/encode.hpp"
 #include "codec/python/pickle.hpp"
@@ -15,22 +13,32 @@ namespace shoal::codec::python {
 
 namespace {
 
+void report_exception() noexcept {
+  try {
+    throw;
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  }
+}
+
+void (*translate_exception)() noexcept = report_exception;
+
 // Runs `body`, which may throw what allocating throws but leaves no Python frame in between.
 template <class Body>
 bool guarded(Body body) noexcept {
   try {
     return body();
-  } catch (const arena::MemoryExhausted& error) {
-    PyErr_SetString(PyExc_MemoryError, error.what());
-  } catch (const std::bad_alloc&) {
-    PyErr_NoMemory();
-  } catch (const std::exception& error) {
-    PyErr_SetString(PyExc_RuntimeError, error.what());
+  } catch (const std::exception&) {
+    translate_exception();
   }
   return false;
 }
 
 }  // namespace
+
+void set_exception_translation(void (*translate)() noexcept) noexcept {
+  translate_exception = translate;
+}
 
 bool encode(PyObject* object, MessageBuilder& out) {
   const std::size_t bytes_before = out.bytes.size();

@@ -46,6 +46,10 @@ enum Ownership {
 PyObject* decode(const MessageView& view, std::size_t offset, std::size_t* end,
                  Ownership ownership);
 
+// Called inside a catch block: sets the Python error for the exception in flight. The binding gives
+// its table; without one everything is a RuntimeError.
+void set_exception_translation(void (*translate)() noexcept) noexcept;
+
 // A short str for error messages, like repr for plain values, type names for the others. Never
 // unpickles, and never fails for bad bytes ("<unreadable>").
 PyObject* summarize(const MessageView& view, std::size_t offset, std::size_t max_chars);
