@@ -60,7 +60,7 @@ uint32_t units_wanted(Job* job) {
   uint32_t units = job->next_units;
   if (job->fed && job->pull_ns > kQuickPullNs) {
     units = job->next_units = 1;  // what is gathered would wait with an input that waits
-  } else if (client->unit_cost_ns > 0 && !(job->fed && units < kMaxUnknownUnits)) {
+  } else if (client->unit_cost_ns > 0 && (!job->fed || units >= kMaxUnknownUnits)) {
     const double fit = kBatchNs / std::max(client->unit_cost_ns, 1.0);
     units = static_cast<uint32_t>(std::clamp(fit, 1.0, static_cast<double>(kMaxUnits)));
   } else {

@@ -29,6 +29,9 @@ settings.register_profile("shoal", deadline=None, print_blob=True)
 settings.register_profile("ci", settings.get_profile("shoal"), max_examples=50)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "shoal"))
 
+# A shell's background job starts with Ctrl-C ignored, and its children would be: tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 TREE = Path(__file__).resolve().parents[1]
 # Targets of /proc/self/fd links that belong to the session, not to a test.
 KEPT = ("/memfd:shoal", "/dev/urandom", "/dev/null")

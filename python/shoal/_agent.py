@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 STOP_SIGNAL = signal.SIGRTMIN + 9  # interrupts a worker's task; private to shoal
 TERMINATE_GRACE = 1.0  # seconds between SIGTERM and SIGKILL when a pool is terminated
-# Several workers may be killed at once, and are buried one by one. Later the killer has struck others.
+# Several workers may be killed at once, and are buried one by one; later, others were struck.
 STRIKE_SECONDS = 1.0
 
 

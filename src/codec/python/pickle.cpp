@@ -188,11 +188,12 @@ class Description {
     const char* const full_name = Py_TYPE(object)->tp_name;
     const char* const dot = std::strrchr(full_name, '.');
     const std::string name(dot == nullptr ? full_name : dot + 1, 0, kLongestName);
-    const auto is_part = [](char c) {
-      return c == '_' || (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+    const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+    const auto is_part = [&](char c) {
+      return c == '_' || is_digit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
     };
-    const bool plain = !name.empty() && !(name[0] >= '0' && name[0] <= '9') &&
-                       std::all_of(name.begin(), name.end(), is_part);
+    const bool plain =
+        !name.empty() && !is_digit(name.front()) && std::all_of(name.begin(), name.end(), is_part);
     text_ += plain ? name : "object";
     text_ += "(...)";
   }
