@@ -22,6 +22,7 @@ namespace {
 
 // aim: a batch is this much work, so that 1 to 2 us around it do not count
 constexpr double kBatchNs = 500'000;
+constexpr double kTailNs = 40'000;  // least work in a batch while there is that much
 constexpr uint32_t kMaxUnits = 1024;
 constexpr uint32_t kMaxUnknownUnits = 64;  // while no item has been measured
 constexpr uint64_t kBatchBytes = uint64_t{256} * 1024;
@@ -66,10 +67,13 @@ uint32_t units_wanted(Job* job) {
   } else {
     job->next_units = std::min(job->next_units * 2, kMaxUnknownUnits);
   }
-  // The tail is cut fine, so that all workers end together.
+  // The tail is cut fine, so that all workers end together; but not so fine that handing out a
+  // batch costs more than they would wait for one another.
   if (job->total >= 0) {
     const uint64_t share = left(job) / (2ull * client->workers);
-    units = static_cast<uint32_t>(std::clamp<uint64_t>(share, 1, units));
+    const double cost_ns = std::max(client->unit_cost_ns, 1.0);
+    const auto least = client->unit_cost_ns > 0 ? static_cast<uint64_t>(kTailNs / cost_ns) : 0;
+    units = static_cast<uint32_t>(std::clamp<uint64_t>(std::max(share, least), 1, units));
   }
   return units;
 }
