@@ -46,6 +46,13 @@ PyObject* take_seat(Agent* self, PyObject*) {
   return PyLong_FromLong(self->supervisor->take_seat());
 }
 
+PyObject* rank(Agent* self, PyObject* seat) {
+  const unsigned long index = PyLong_AsUnsignedLong(seat);
+  if (PyErr_Occurred()) return nullptr;
+  return PyLong_FromUnsignedLong(
+      self->supervisor->state().seat(static_cast<uint32_t>(index))->rank.load());
+}
+
 PyObject* set_pid(Agent* self, PyObject* arguments) {
   unsigned seat = 0, pid = 0;
   if (!PyArg_ParseTuple(arguments, "II", &seat, &pid)) return nullptr;
@@ -136,6 +143,8 @@ PyMethodDef agent_methods[] = {
     {"failed_starts", method(failed_starts), METH_NOARGS, "Weight of failed starts in a row."},
     {"take_seat", method(take_seat), METH_NOARGS,
      "An empty seat for a worker about to be forked, or -1."},
+    {"rank", method(rank), METH_O,
+     "rank(seat): its worker's number, 0 to the number of workers; given again when it has left."},
     {"set_pid", method(set_pid), METH_VARARGS, "set_pid(seat, pid)"},
     {"free_seat", method(free_seat), METH_VARARGS, "free_seat(seat): its fork failed."},
     {"record_exit", method(record_exit), METH_VARARGS,

@@ -2,11 +2,13 @@
 //
 // shoal._core.Client: the client side of one pool. Python's Pool and Executor are thin over it.
 //
-// A call is told to its `sink`: sink._deliver(ok, value_or_exception), once; sink._launched(ticket)
-// when it had to wait for a free slot. Methods that wait release the GIL, run signal handlers, and
-// see the agent's death.
+// A call is told to its `sink`: sink._deliver(ok, value_or_exception), once, or again when a signal
+// handler raised in it; sink._launched(ticket) when it had to wait for a free slot. submit() writes
+// its ticket to sink._ticket. Methods that wait release the GIL, run signal handlers, and see the
+// agent's death.
 #include <algorithm>
 #include <string>
+#include <utility>
 
 #include "codec/python/codec.hpp"
 #include "os/clock.hpp"
@@ -23,6 +25,7 @@ PyObject* current_encoding_hooks();
 namespace {
 
 constexpr uint64_t kPendingTicket = 1ull << 63;
+PyObject* ticket_name = nullptr;  // "_ticket"
 
 bool open_or_raise(Client* client) {
   if (client->pool != nullptr && !client->released) return true;
@@ -174,8 +177,8 @@ uint64_t submit_call(Client* client, const CallOptions& call) {
     return send_call(client, call, message, definitions);
   }
   if (!own_builder) {  // the last slot went while Python code ran
-    PyErr_SetString(PyExc_RuntimeError, "the pool filled up while arguments were pickled");
-    return 0;
+    fresh = std::exchange(client->builder,
+                          std::make_unique<codec::MessageBuilder>(&client->pool->member()));
   }
   return enqueue(client, call, std::move(fresh), definitions);
 }
@@ -184,8 +187,11 @@ PyObject* client_submit(Client* self, PyObject* const* arguments, Py_ssize_t cou
   const Inside inside(self);
   CallOptions call;
   if (!running_or_raise(self) || !parse_call(arguments, count, &call)) return nullptr;
-  const uint64_t ticket = submit_call(self, call);
-  return ticket == 0 ? nullptr : PyLong_FromUnsignedLongLong(ticket);
+  const uint64_t number = submit_call(self, call);
+  PyObject* ticket = number == 0 ? nullptr : PyLong_FromUnsignedLongLong(number);
+  // Here, before another thread can give a pending call its next ticket.
+  if (ticket != nullptr && PyObject_SetAttr(call.sink, ticket_name, ticket) < 0) Py_CLEAR(ticket);
+  return ticket;
 }
 
 bool is_open(Client* self, uint64_t ticket) {
@@ -257,9 +263,7 @@ PyObject* client_cancel(Client* self, PyObject* argument) {
       PendingCall gone = std::move(*call);
       pending.erase(call);
       PyObject* error = make_error(self, "cancelled", PyTuple_New(0));
-      PyObject* told = PyObject_CallMethod(gone.sink, "_deliver", "OO", Py_False, error);
-      if (told == nullptr) PyErr_WriteUnraisable(gone.sink);
-      Py_XDECREF(told);
+      tell(self, gone.sink, error, true);
       Py_DECREF(error);
       Py_DECREF(gone.sink);
       Py_XDECREF(reinterpret_cast<PyObject*>(gone.function));
@@ -420,11 +424,12 @@ PyObject* client_set_agent(Client* self, PyObject* pidfd) {
 }
 
 // Outcomes are still to come.
-PyObject* client_busy(Client* self, void*) {
-  const bool busy = !self->ended && self->pool != nullptr &&
-                    (self->pool->anything_in_flight() || !self->pending->empty());
-  return PyBool_FromLong(busy);
+bool is_busy(const Client* self) {
+  return !self->ended && self->pool != nullptr &&
+         (self->pool->anything_in_flight() || !self->pending->empty());
 }
+
+PyObject* client_busy(Client* self, void*) { return PyBool_FromLong(is_busy(self)); }
 
 PyObject* client_handle(Client* self, void*) {
   return self->pool == nullptr ? PyLong_FromLong(0)
@@ -470,6 +475,7 @@ PyObject* seat_summary(pool::Seat& seat) {
 }
 
 PyObject* client_seats(Client* self, PyObject*) {
+  const Inside inside(self);
   if (!open_or_raise(self)) return nullptr;
   PyObject* result = PyList_New(0);
   pool::PoolState& state = self->pool->state();
@@ -520,12 +526,9 @@ PyObject* client_abandon(Client* self, PyObject* make) {
     PendingCall call = std::move(self->pending->front());
     self->pending->pop_front();
     PyObject* error = PyObject_CallNoArgs(make);
-    PyObject* told = error == nullptr
-                         ? nullptr
-                         : PyObject_CallMethod(call.sink, "_deliver", "OO", Py_False, error);
-    if (told == nullptr) PyErr_WriteUnraisable(call.sink);
-    Py_XDECREF(told);
-    Py_XDECREF(error);
+    if (error == nullptr) error = take_raised();
+    tell(self, call.sink, error, true);
+    Py_DECREF(error);
     Py_XDECREF(call.sink);
     Py_XDECREF(reinterpret_cast<PyObject*>(call.function));
     Py_XDECREF(call.name);
@@ -550,9 +553,7 @@ PyObject* client_abandon(Client* self, PyObject* make) {
       if (flight.job != nullptr) {
         job_deliver(flight.job, flight.first_index + index, error, true);
       } else {
-        PyObject* told = PyObject_CallMethod(flight.sink, "_deliver", "OO", Py_False, error);
-        if (told == nullptr) PyErr_WriteUnraisable(flight.sink);
-        Py_XDECREF(told);
+        tell(self, flight.sink, error, true);
         Py_DECREF(error);
       }
     }
@@ -562,6 +563,7 @@ PyObject* client_abandon(Client* self, PyObject* make) {
     Py_XDECREF(flight.name);
   }
   self->pool->ring_clients();
+  if (collect(self) < 0) return nullptr;  // Ctrl-C meanwhile
   Py_RETURN_NONE;
 }
 
@@ -569,6 +571,13 @@ PyObject* client_abandon(Client* self, PyObject* make) {
 PyObject* client_end(Client* self, PyObject*) {
   self->ended = true;
   Py_RETURN_NONE;
+}
+
+// end_when_idle(): end() if no outcome is to come; whether it did. Nothing gets in between.
+PyObject* client_end_when_idle(Client* self, PyObject*) {
+  if (is_busy(self)) Py_RETURN_FALSE;
+  self->ended = true;
+  Py_RETURN_TRUE;
 }
 
 // release(): frees the pool's memory; all its processes are gone.
@@ -603,6 +612,7 @@ PyObject* client_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
   if (self == nullptr) return nullptr;
   self->flights = new std::vector<Flight>(pool::kBatchSlots);
   self->pending = new std::deque<PendingCall>;
+  self->news = new std::deque<uint32_t>;
   self->agent_pidfd = -1;
   self->cpus = static_cast<unsigned>(os::usable_cpus());
   (void)os::ns_per_tick();  // measured before the fork, it need not be in every worker
@@ -630,6 +640,8 @@ void client_dealloc(Client* self) {
   self->builder.reset();
   delete self->flights;
   delete self->pending;
+  delete self->news;
+  Py_XDECREF(self->interrupt);
   Py_XDECREF(self->hooks);
   Py_XDECREF(self->definitions);
   Py_XDECREF(self->trouble);
@@ -641,7 +653,9 @@ PyMethodDef client_methods[] = {
     {"add_function", method(client_add_function), METH_O,
      "add_function(bytes): stores an encoded function; workers decode it once."},
     {"submit", method(client_submit), METH_FASTCALL,
-     "submit(sink, function, callable, name, args, kwargs, timeout_ns, retries) -> ticket"},
+     "submit(sink, function, callable, name, args, kwargs, timeout_ns, retries) -> ticket, which "
+     "is "
+     "sink._ticket then"},
     {"call", method(client_call), METH_FASTCALL,
      "call(function, callable, name, args, kwargs, timeout_ns, retries) -> result"},
     {"wait", method(client_wait), METH_FASTCALL, "wait(ticket, timeout) -> bool"},
@@ -664,6 +678,8 @@ PyMethodDef client_methods[] = {
     {"abandon", method(client_abandon), METH_O,
      "abandon(make_error): every open outcome becomes an error."},
     {"end", method(client_end), METH_NOARGS, "Let nothing more be submitted."},
+    {"end_when_idle", method(client_end_when_idle), METH_NOARGS,
+     "end() if no outcome is to come; whether it did."},
     {"release", method(client_release), METH_NOARGS, "Free the pool's memory."},
     {"forget", method(client_forget), METH_NOARGS, "In the child of a fork: leave the pool alone."},
     {nullptr, nullptr, 0, nullptr}};
@@ -698,7 +714,8 @@ PyMethodDef functions[] = {
 bool bind_pool_client(PyObject* module) {
   function_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&function_spec));
   outcome_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&outcome_spec));
-  if (outcome_type == nullptr) return false;
+  ticket_name = PyUnicode_InternFromString("_ticket");
+  if (outcome_type == nullptr || ticket_name == nullptr) return false;
   PyObject* client = PyType_FromSpec(&client_spec);
   if (function_type == nullptr || client == nullptr ||
       PyModule_AddObjectRef(module, "Client", client) < 0) {

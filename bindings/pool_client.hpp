@@ -85,6 +85,11 @@ struct Client {
   std::unique_ptr<codec::MessageBuilder> builder;
   std::vector<Flight>* flights;
   std::deque<PendingCall>* pending;
+  // Slots with news that were taken from shared memory and are not read yet. Python code runs
+  // between two reads: what it waits for may be among them, in this thread or in another.
+  std::deque<uint32_t>* news;
+  // What a signal handler raised while an outcome was told; collect() raises it in the main thread.
+  PyObject* interrupt;
   PyObject* hooks;  // shoal._pool_hooks.ClientHooks
   // list of bytes: the log of definitions; the pool's memory has a prefix of it
   PyObject* definitions;
@@ -151,6 +156,7 @@ struct Job {
   uint64_t delivered;  // items with an outcome
   uint64_t taken;      // items handed to the caller
   uint64_t window;     // pulled - taken is at most this; 0 = no limit
+  bool bounded;        // by the caller: it stays when the pool is drained
   uint64_t bytes;      // in flight
   uint64_t byte_limit;
   uint32_t next_units;  // size of the next batch while costs are unknown
@@ -186,6 +192,11 @@ void flush_pending(Client* client);
 bool store_definitions(Client* client, uint32_t* count);
 // Encodes with the client's definitions as the thread's current ones.
 bool encode_for(Client* client, PyObject* value, codec::MessageBuilder& out);
+// Tells a sink of an outcome, and a job's owner that it is done. Neither raises by itself: what
+// comes out of them is from a signal handler (Ctrl-C). They are told again, so that no outcome is
+// lost, and the error waits for the end of collect().
+void tell(Client* client, PyObject* sink, PyObject* value, bool error);
+void tell_done(Client* client, PyObject* on_done);
 // An exception made by hooks.<name>(...); steals the reference to arguments. Never null.
 PyObject* make_error(Client* client, const char* name, PyObject* arguments);
 

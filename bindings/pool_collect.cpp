@@ -3,6 +3,7 @@
 // Outcomes on their way back: news from the workers, read and told to sinks and jobs; deaths;
 // waiting.
 #include <algorithm>
+#include <utility>
 
 #include "codec/python/codec.hpp"
 #include "os/clock.hpp"
@@ -22,17 +23,51 @@ using pool::UnitState;
 // signals that come just before the system call wait this long
 constexpr int64_t kSliceNs = 100'000'000;
 constexpr size_t kSummaryChars = 4000;  // ClientHooks shortens it to what is worth reading
+constexpr int kTellAttempts = 100;      // each is one more signal that came just then
 
 thread_local PyObject* encoding_hooks = nullptr;
 
 Flight& flight_at(Client* client, uint32_t slot) { return (*client->flights)[slot]; }
+
+// Takes the error that is set for collect() to raise. False in threads where no signal handler
+// runs.
+bool keep_interrupt(Client* client) {
+  if (!is_main_thread()) return false;
+  PyObject* error = take_raised();
+  if (client->interrupt == nullptr) {
+    client->interrupt = error;
+  } else {
+    Py_DECREF(error);
+  }
+  return true;
+}
+
+int raise_interrupt(Client* client) {
+  if (client->interrupt == nullptr || !is_main_thread()) {
+    return PyErr_Occurred() != nullptr ? -1 : 0;
+  }
+  put_raised(std::exchange(client->interrupt, nullptr));
+  return -1;
+}
+
+// Calls until it is not interrupted.
+template <class Call>
+void tell_with(Client* client, PyObject* whom, Call&& call) {
+  for (int attempt = 0; attempt < kTellAttempts; ++attempt) {
+    PyObject* told = call();
+    if (told != nullptr) return Py_DECREF(told);
+    if (!keep_interrupt(client)) break;
+  }
+  if (PyErr_Occurred() != nullptr) PyErr_WriteUnraisable(whom);
+}
 
 // Who is told of a batch's outcomes; outlives the flight, which may be abandoned while a result is
 // decoded.
 class Target {
  public:
   Target(Client* client, uint32_t slot)
-      : sink_(Py_XNewRef(flight_at(client, slot).sink)),
+      : client_(client),
+        sink_(Py_XNewRef(flight_at(client, slot).sink)),
         job_(flight_at(client, slot).job),
         first_index_(flight_at(client, slot).first_index) {
     Py_XINCREF(reinterpret_cast<PyObject*>(job_));
@@ -53,14 +88,12 @@ class Target {
       Py_XSETREF(outcome->value, value);
       return;
     }
-    PyObject* done =
-        PyObject_CallMethod(sink_, "_deliver", "OO", error ? Py_False : Py_True, value);
-    if (done == nullptr) PyErr_WriteUnraisable(sink_);
-    Py_XDECREF(done);
+    tell(client_, sink_, value, error);
     Py_DECREF(value);
   }
 
  private:
+  Client* client_;
   PyObject* sink_;
   Job* job_;
   uint64_t first_index_;
@@ -137,6 +170,22 @@ bool find_record(Client* client, uint64_t word, Found* found) {
   return false;
 }
 
+// A result that a signal handler's exception met while it was unpickled is unpickled once more, and
+// collect() raises the exception. One that raises such a thing itself does so again.
+PyObject* decode_undisturbed(Client* client, const codec::MessageView& view) {
+  PyObject* value = codec::python::decode(view, 0, nullptr, codec::python::move_out);
+  const bool taken_apart = view.n_attachments != 0;
+  if (value != nullptr || taken_apart || !is_main_thread() ||
+      PyErr_ExceptionMatches(PyExc_Exception)) {
+    return value;
+  }
+  PyObject* first = take_raised();
+  value = codec::python::decode(view, 0, nullptr, codec::python::move_out);
+  if (value != nullptr && client->interrupt == nullptr) client->interrupt = Py_NewRef(first);
+  Py_DECREF(first);
+  return value;
+}
+
 // Decodes a result; `*error` when it is the task's exception. Never null.
 PyObject* read_result(Client* client, uint64_t word, bool* error) {
   *error = false;
@@ -156,12 +205,18 @@ PyObject* read_result(Client* client, uint64_t word, bool* error) {
                                   attachments,
                                   record.attachments,
                                   found.block};
-    value = codec::python::decode(view, 0, nullptr, codec::python::move_out);
+    value = decode_undisturbed(client, view);
   }
   if (value != nullptr && !failed) return value;
   *error = true;
   if (value != nullptr) return make_error(client, "decode_error", Py_BuildValue("(N)", value));
-  return make_error(client, "undecodable", Py_BuildValue("(N)", take_raised()));
+  PyObject* why = take_raised();
+  // Ctrl-C in the midst of unpickling: this result is lost, and the caller hears of it at once.
+  if (PyErr_GivenExceptionMatches(why, PyExc_KeyboardInterrupt) && is_main_thread() &&
+      client->interrupt == nullptr) {
+    client->interrupt = Py_NewRef(why);
+  }
+  return make_error(client, "undecodable", Py_BuildValue("(N)", why));
 }
 
 void read_item(Client* client, uint32_t slot, uint32_t unit, uint32_t item, const Target& target) {
@@ -307,10 +362,26 @@ bool may_spin(Client* client) {
 
 }  // namespace
 
+void tell(Client* client, PyObject* sink, PyObject* value, bool error) {
+  tell_with(client, sink, [&] {
+    return PyObject_CallMethod(sink, "_deliver", "OO", error ? Py_False : Py_True, value);
+  });
+}
+
+void tell_done(Client* client, PyObject* on_done) {
+  tell_with(client, on_done, [&] { return PyObject_CallNoArgs(on_done); });
+}
+
 PyObject* make_error(Client* client, const char* name, PyObject* arguments) {
   PyObject* method = PyObject_GetAttrString(client->hooks, name);
-  PyObject* error =
-      method == nullptr || arguments == nullptr ? nullptr : PyObject_CallObject(method, arguments);
+  PyObject* error = nullptr;
+  for (int attempt = 0; method != nullptr && arguments != nullptr && error == nullptr; ++attempt) {
+    error = PyObject_CallObject(method, arguments);
+    if (error != nullptr || attempt == kTellAttempts ||
+        !PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || !keep_interrupt(client)) {
+      break;
+    }
+  }
   Py_XDECREF(method);
   Py_XDECREF(arguments);
   return error != nullptr ? error : take_raised();
@@ -389,12 +460,14 @@ void flush_pending(Client* client) {
     flight.function = call.function;
     flight.name = call.name;
     const uint64_t ticket = launch(client, parts, *call.message, std::move(flight));
-    const char* method = ticket != 0 ? "_launched" : "_deliver";
-    PyObject* told = ticket != 0
-                         ? PyObject_CallMethod(call.sink, method, "K", ticket)
-                         : PyObject_CallMethod(call.sink, method, "ON", Py_False, take_raised());
-    if (told == nullptr) PyErr_WriteUnraisable(call.sink);
-    Py_XDECREF(told);
+    if (ticket != 0) {
+      tell_with(client, call.sink,
+                [&] { return PyObject_CallMethod(call.sink, "_launched", "K", ticket); });
+    } else {
+      PyObject* error = take_raised();
+      tell(client, call.sink, error, true);
+      Py_DECREF(error);
+    }
     Py_XDECREF(call.sink);
     Py_XDECREF(reinterpret_cast<PyObject*>(call.function));
     Py_XDECREF(call.name);
@@ -402,21 +475,28 @@ void flush_pending(Client* client) {
 }
 
 int collect(Client* client) {
-  if (client->ended) return 0;  // abandoned, or about to be
+  if (client->ended) return raise_interrupt(client);  // abandoned, or about to be
   std::vector<uint32_t> slots;
   if (client->pool->has_deaths()) {
     read_deaths(client);
     if (check_starts(client) < 0) return -1;
   }
   client->pool->take_dirty(slots);
-  if (slots.empty() && client->pending->empty()) return 0;
-  for (const uint32_t slot : slots) read_flight(client, slot);
-  if (client->ended) return 0;
-  if (!slots.empty()) sample_costs(client);
+  std::deque<uint32_t>& news = *client->news;
+  if (slots.empty() && news.empty() && client->pending->empty()) return raise_interrupt(client);
+  const bool any = !slots.empty() || !news.empty();
+  news.insert(news.end(), slots.begin(), slots.end());
+  while (!news.empty() && !client->ended) {
+    const uint32_t slot = news.front();
+    news.pop_front();
+    read_flight(client, slot);
+  }
+  if (client->ended) return raise_interrupt(client);
+  if (any) sample_costs(client);
   flush_pending(client);
   // Other threads may wait for what this one has just delivered.
-  if (!slots.empty() && client->waiters > 0) client->pool->ring_clients();
-  return PyErr_Occurred() != nullptr ? -1 : 0;
+  if (any && client->waiters > 0) client->pool->ring_clients();
+  return raise_interrupt(client);
 }
 
 int wait_for_news(Client* client, uint32_t seen, int64_t deadline_ns) {

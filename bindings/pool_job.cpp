@@ -413,7 +413,8 @@ PyObject* job_wait(Job* job, PyObject* timeout) {
   }
 }
 
-// JobOrder::list, after wait() was true: the results, or raises the error of the lowest index.
+// JobOrder::list, after wait() was true: the results, or raises the error of the lowest index. The
+// same list each time: whoever asked may be interrupted before it has kept it.
 PyObject* job_results(Job* job, PyObject*) {
   if (job->first_error != nullptr) {
     put_raised(Py_NewRef(job->first_error));
@@ -427,16 +428,14 @@ PyObject* job_results(Job* job, PyObject*) {
     PyErr_SetString(PyExc_RuntimeError, "results are not complete");
     return nullptr;
   }
-  PyObject* list = job->list;
-  job->list = nullptr;
-  PyObject_GC_Track(list);
+  if (!PyObject_GC_IsTracked(job->list)) PyObject_GC_Track(job->list);
   // An input that gave less than its len() said leaves places empty.
   const auto filled = static_cast<Py_ssize_t>(job->pulled);
-  if (filled < PyList_GET_SIZE(list) &&
-      PyList_SetSlice(list, filled, PyList_GET_SIZE(list), nullptr) < 0) {
-    Py_CLEAR(list);
+  if (filled < PyList_GET_SIZE(job->list) &&
+      PyList_SetSlice(job->list, filled, PyList_GET_SIZE(job->list), nullptr) < 0) {
+    return nullptr;
   }
-  return list;
+  return Py_NewRef(job->list);
 }
 
 bool next_is_ready(Job* job) { return !job->items->empty() && job->items->front().ready; }
@@ -543,6 +542,21 @@ PyObject* job_fill(Job* job, PyObject*) {
   return filled < 0 ? nullptr : PyBool_FromLong(filled);
 }
 
+// The pool is to end when all is done, and maybe nobody fetches any more. An input that the caller
+// bounded is not read further (what is asked for beyond it is an error), any other is read whole.
+PyObject* job_drain(Job* job, PyObject*) {
+  if (job->iterator == nullptr || job->window == 0) Py_RETURN_NONE;
+  if (!job->bounded) {
+    job->window = 0;
+  } else if (job->pulled - job->taken >= job->window) {
+    end_with(job, make_error(job->client, "closed", PyTuple_New(0)));
+  }
+  if (job->fed && !job->client->ended && job->client->pool != nullptr) {
+    job->client->pool->ring_clients();
+  }
+  Py_RETURN_NONE;
+}
+
 // No more items; queued ones are withdrawn, running ones stopped.
 PyObject* job_cancel(Job* job, PyObject*) {
   job->cancelled = true;
@@ -576,16 +590,16 @@ PyObject* job_count(Job* job, void*) { return PyLong_FromUnsignedLongLong(job->d
 
 // Job(client, function|None, callable, name, iterator, *, order, flags, chunk, total, window,
 // byte_limit, timeout_ns,
-//     retries, eager, on_done)
+//     retries, eager, on_done, bounded)
 PyObject* job_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
   PyObject *client, *function, *callable, *name, *iterator, *on_done;
-  int order = 0, eager = 0;
+  int order = 0, eager = 0, bounded = 0;
   unsigned flags = 0, chunk = 1, retries = 0;
   long long total = -1, timeout_ns = 0;
   unsigned long long window = 0, byte_limit = 0;
-  if (!PyArg_ParseTuple(arguments, "OOOUOiIILKKLIpO", &client, &function, &callable, &name,
+  if (!PyArg_ParseTuple(arguments, "OOOUOiIILKKLIpOp", &client, &function, &callable, &name,
                         &iterator, &order, &flags, &chunk, &total, &window, &byte_limit,
-                        &timeout_ns, &retries, &eager, &on_done)) {
+                        &timeout_ns, &retries, &eager, &on_done, &bounded)) {
     return nullptr;
   }
   auto* job = reinterpret_cast<Job*>(type->tp_alloc(type, 0));
@@ -604,6 +618,7 @@ PyObject* job_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
   job->timeout_ns = timeout_ns;
   job->total = total;
   job->window = window;
+  job->bounded = bounded != 0;
   job->byte_limit = byte_limit;
   job->next_units = 1;
   job->eager = eager != 0;
@@ -625,7 +640,7 @@ void job_dealloc(Job* job) {
     for (const Item& item : *job->items) Py_XDECREF(item.value);
     delete job->items;
   }
-  if (job->list != nullptr) PyObject_GC_Track(job->list);
+  if (job->list != nullptr && !PyObject_GC_IsTracked(job->list)) PyObject_GC_Track(job->list);
   Py_XDECREF(job->list);
   Py_XDECREF(job->first_error);
   Py_XDECREF(job->iterator);
@@ -651,6 +666,8 @@ PyMethodDef job_methods[] = {
      "From now on only feed() reads the input."},
     {"feed", reinterpret_cast<PyCFunction>(job_feed), METH_NOARGS,
      "Read the input and submit it until it ends: for a thread of its own."},
+    {"drain", reinterpret_cast<PyCFunction>(job_drain), METH_NOARGS,
+     "The pool ends when all is done: read the input whole, or no further if it is bounded."},
     {"cancel", reinterpret_cast<PyCFunction>(job_cancel), METH_NOARGS,
      "Withdraw what is queued and stop what runs."},
     {nullptr, nullptr, 0, nullptr}};
@@ -671,15 +688,6 @@ PyType_Slot job_slots[] = {{Py_tp_new, reinterpret_cast<void*>(job_new)},
                            {0, nullptr}};
 
 PyType_Spec job_spec = {"shoal._core.Job", sizeof(Job), 0, Py_TPFLAGS_DEFAULT, job_slots};
-
-void tell_done(Job* job) {
-  PyObject* callback = job->on_done;
-  job->on_done = nullptr;
-  PyObject* told = PyObject_CallNoArgs(callback);
-  if (told == nullptr) PyErr_WriteUnraisable(callback);
-  Py_XDECREF(told);
-  Py_DECREF(callback);
-}
 
 }  // namespace
 
@@ -702,7 +710,10 @@ void job_deliver(Job* job, uint64_t index, PyObject* value, bool error) {
     if (place >= job->items->size()) job->items->resize(place + 1);
     (*job->items)[place] = {value, error, true};
   }
-  if (job->on_done != nullptr && all_delivered(job)) tell_done(job);
+  if (job->on_done == nullptr || !all_delivered(job)) return;
+  PyObject* on_done = std::exchange(job->on_done, nullptr);
+  tell_done(job->client, on_done);
+  Py_DECREF(on_done);
 }
 
 bool bind_pool_job(PyObject* module) {

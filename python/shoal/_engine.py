@@ -37,6 +37,12 @@ MAX_WORKERS = 500  # member slots of a session, less some for others
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
+def all_of(members: weakref.WeakSet[Any]) -> list[Any]:
+    """The members now. Iterating the set itself fails when another thread adds to it."""
+    references: list[weakref.ref[Any]] = list(members.data)  # type: ignore[attr-defined]
+    return [member for reference in references if (member := reference()) is not None]
+
+
 def cpu_count() -> int:
     """CPUs this process may use: its affinity mask and its cgroup's quota, at least 1.
 
@@ -238,8 +244,9 @@ class Engine:
         retries: int = 0,
         eager: bool = False,
         on_done: Callable[[], object] | None = None,
+        bounded: bool = False,
     ) -> Any:
-        """A map over an iterator; see core.Job."""
+        """A map over an iterator; see core.Job. `bounded`: the window is the caller's wish."""
         stored, name = self.function(callable_)
         return core.Job(
             self.client,
@@ -257,6 +264,7 @@ class Engine:
             retries,
             eager,
             on_done,
+            bounded,
         )
 
     def start_job(self, job: Any, may_wait: bool = False) -> None:
@@ -288,9 +296,7 @@ class Engine:
 
     def need_collector(self) -> None:
         """Somebody must hear of results without fetching them: have them collected."""
-        if self._collector is not None:
-            return
-        with self._lock:
+        with self._lock:  # also to look: it may just be leaving
             if self._collector is None and not self.forked:
                 self._stop_collector = False
                 self._collector = threading.Thread(
@@ -300,6 +306,14 @@ class Engine:
                     daemon=True,
                 )
                 self._collector.start()
+
+    @property
+    def collected_for(self) -> bool:
+        """Whether a collector is there, other than the calling thread: outcomes come by themselves,
+        and what users have called with them is its to call.
+        """
+        collector = self._collector
+        return collector is not None and collector is not threading.current_thread()
 
     def collect_until_idle(self) -> bool:
         """One turn of the collector; False when it is not needed any more."""
@@ -340,6 +354,8 @@ class Engine:
     def drain(self, deadline: float | None = None) -> bool:
         """Collect until every outcome is known; False when the deadline (time.monotonic) passes."""
         while True:
+            for job in list(self._jobs):
+                job.drain()
             self.feed_jobs()
             if not self.client.busy and not self._jobs:
                 return True
@@ -356,15 +372,20 @@ class Engine:
         self._end(STOPPING)
 
     def finish(self) -> None:
-        """After drain(): the workers leave, the memory is given back."""
+        """After drain(): the workers leave, the memory is given back. What another thread had still
+        sent when it was closed is completed first.
+        """
         self.closed = True
-        if not self.forked:
-            self._end(DRAINING)
+        while not self.forked and not self._end(DRAINING):
+            self.drain()
 
-    def _end(self, phase: int) -> None:
+    def _end(self, phase: int) -> bool:
+        """False when it is to be drained, and outcomes are still to come."""
         with self._process_lock:
             if self._agent.ended or self._ending:
-                return
+                return True
+            if phase == DRAINING and not self.client.end_when_idle():
+                return False
             self._ending = True
             try:
                 self.stop_collector()
@@ -379,6 +400,7 @@ class Engine:
             self._stored.clear()
             self.client.release()
             _engines.discard(self)
+            return True
 
     def worker_pids(self) -> list[int]:
         self.check_usable()
@@ -422,10 +444,17 @@ def _terminated() -> BaseException:
 
 def _collect_for(reference: weakref.ref[Engine]) -> None:
     """The collector thread: holds the engine only while it works for it."""
+    reported = False
     while True:
         engine = reference()
-        if engine is None or not engine.collect_until_idle():
-            return
+        try:
+            if engine is None or not engine.collect_until_idle():
+                return
+        except BaseException:  # others count on this thread: say it once, and try again
+            if not reported:
+                reported = True
+                sys.excepthook(*sys.exc_info())
+            time.sleep(0.02)
         del engine
 
 
@@ -629,7 +658,7 @@ class _AgentProcess:
 
 
 def _running_collectors() -> int:
-    return sum(1 for engine in list(_engines) if engine._collector is not None)
+    return sum(1 for engine in all_of(_engines) if engine._collector is not None)
 
 
 def _flush() -> None:
@@ -646,7 +675,7 @@ _restart_after_fork: list[Engine] = []
 
 
 def _before_fork() -> None:
-    for engine in list(_engines):
+    for engine in all_of(_engines):
         if engine.stop_collector():
             _restart_after_fork.append(engine)
 
@@ -658,7 +687,7 @@ def _after_fork_in_parent() -> None:
 
 def _after_fork_in_child() -> None:
     _restart_after_fork.clear()
-    for engine in list(_engines):
+    for engine in all_of(_engines):
         engine.forked = engine._hooks.forked = True
         engine._lock = threading.RLock()
         engine._process_lock = threading.RLock()
@@ -686,5 +715,5 @@ def _register_at_exit() -> None:
 
 
 def _terminate_all() -> None:
-    for engine in list(_engines):
+    for engine in all_of(_engines):
         engine.terminate()

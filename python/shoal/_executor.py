@@ -82,7 +82,7 @@ class Executor(_base.Executor):
             self._check_open()
         future = self._future_class(engine)
         try:
-            future._ticket = engine.submit(future, fn, args, kwargs, timeout_ns, retries)
+            engine.submit(future, fn, args, kwargs, timeout_ns, retries)
         except Exception as error:
             if engine.closed:
                 raise
@@ -102,7 +102,8 @@ class Executor(_base.Executor):
         timeout: seconds from this call after which asking for a result raises TimeoutError.
         chunksize: items that are pickled together. buffersize: at most that many items are taken
         ahead of the caller; without it inputs with a length are sent at once, as far as 64 MiB
-        allow, and others (they may be endless) as results are fetched.
+        allow, and others (they may be endless) as results are fetched. `shutdown` reads the rest of
+        an input; with a `buffersize` it does not, and asking for more raises `PoolClosed`.
         """
         return self._map(fn, iterables, timeout, chunksize, buffersize, 0, 0)
 
@@ -137,6 +138,7 @@ class Executor(_base.Executor):
             timeout_ns=timeout_ns,
             retries=retries,
             eager=True,
+            bounded=buffersize is not None,
         )
         self._engine.start_job(job)
         return _results(self._engine, job, end)
@@ -290,5 +292,5 @@ def _register_exit() -> None:
 
 
 def _shutdown_all() -> None:
-    for executor in list(_open):
+    for executor in _engine.all_of(_open):
         executor.shutdown()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _PENDING, _FINISHED = _base.PENDING, _base.FINISHED
 _CANCELLED = _base.CANCELLED_AND_NOTIFIED
+_SLICE = 0.1  # seconds until who waits for the collector looks whether it is still there
 _making = threading.Lock()
 
 
@@ -113,6 +114,14 @@ class Future(_base.Future):  # type: ignore[type-arg]
         while self._state == _PENDING:
             engine.check_usable()
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if self._lazy_condition is not None and engine.collected_for:
+                # Callbacks and waiters are the collector's to tell: not under the caller's locks.
+                with self._lazy_condition:
+                    if self._state == _PENDING:
+                        self._lazy_condition.wait(_SLICE if left is None else min(left, _SLICE))
+                if self._state == _PENDING and left is not None and left <= _SLICE:
+                    raise _base.TimeoutError
+                continue
             if not engine.client.wait(self._ticket, left) and self._state == _PENDING:
                 raise _base.TimeoutError
 
@@ -141,8 +150,9 @@ class Future(_base.Future):  # type: ignore[type-arg]
 
     def done(self) -> bool:
         """Whether the outcome is known. Never waits."""
-        if self._state == _PENDING and not self._engine._agent.ended:
-            self._engine.client.collect(0)
+        engine = self._engine
+        if self._state == _PENDING and not engine._agent.ended and not engine.collected_for:
+            engine.client.collect(0)
         return self._state != _PENDING
 
     def running(self) -> bool:

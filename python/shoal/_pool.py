@@ -100,7 +100,7 @@ class Pool:
         limit = 0 if timeout is None else _engine.check_seconds(timeout, "timeout")
         if retries:
             _engine.check_retries(retries)
-        result._ticket = engine.submit(result, func, tuple(args), kwds, limit, retries)
+        engine.submit(result, func, tuple(args), kwds, limit, retries)
         if callback is not None or error_callback is not None:
             engine.need_collector()
         return result
@@ -182,6 +182,8 @@ class Pool:
         earlier results even: one without `len()` is read by a thread.
 
         At most `buffersize` items (default 65,536) and 64 MiB of arguments are ahead of the caller.
+        `join` reads the input to its end; with a `buffersize` it reads no further, and asking for
+        more than was sent raises `PoolClosed`.
         """
         return self._imap(func, iterable, chunksize, _ORDERED, timeout, retries, buffersize)
 
@@ -289,6 +291,7 @@ class Pool:
             chunk=chunksize,
             total=len(iterable) if hasattr(iterable, "__len__") else -1,  # type: ignore[arg-type]
             window=max(buffersize or _WINDOW, chunksize),
+            bounded=buffersize is not None,
             timeout_ns=_engine.check_seconds(timeout, "timeout"),
             retries=_engine.check_retries(retries),
         )

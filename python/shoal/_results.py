@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import multiprocessing
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,10 @@ def _call(callback: Callable[[Any], object], value: Any) -> None:
     """A callback that raises harms nobody: its traceback is printed, as threads do."""
     try:
         callback(value)
-    except BaseException:
+    except BaseException as error:
+        main = threading.current_thread() is threading.main_thread()
+        if main and isinstance(error, KeyboardInterrupt):
+            raise  # Ctrl-C came while it ran; whoever collects here hears of it
         print(f"shoal: the callback {callback!r} raised:", file=sys.stderr)
         sys.excepthook(*sys.exc_info())
 
@@ -67,6 +71,8 @@ class AsyncResult(_Waitable):
     32
     """
 
+    _ticket = 0  # written by the core
+
     def __init__(
         self,
         engine: Engine,
@@ -78,24 +84,32 @@ class AsyncResult(_Waitable):
         self._error_callback = error_callback
         self._state = _PENDING
         self._value = None
-        self._ticket = 0
 
     def _launched(self, ticket: int) -> None:
         self._ticket = ticket
 
     def _deliver(self, ok: bool, value: Any) -> None:
-        self._value = value
-        self._state = _OK if ok else _FAILED
+        """Told by the core, again if a signal handler raised here: the callback has its one call,
+        which returns before the result is ready, as in the standard library.
+        """
         callback = self._callback if ok else self._error_callback
-        if callback is not None:
-            _call(callback, value)
+        self._callback = self._error_callback = None
+        self._value = value
+        try:
+            if callback is not None:
+                _call(callback, value)
+        finally:
+            self._state = _OK if ok else _FAILED
 
     def ready(self) -> bool:
-        """Whether the outcome is known. Never waits."""
+        """Whether the outcome is known. Never waits, and leaves callbacks to the thread that is
+        there for them.
+        """
         if self._state == _PENDING:
-            self._engine.check_usable()
-            if not self._engine._agent.ended:
-                self._engine.client.collect(0)
+            engine = self._engine
+            engine.check_usable()
+            if not engine._agent.ended and not engine.collected_for:
+                engine.client.collect(0)
         return self._state != _PENDING
 
     def wait(self, timeout: float | None = None) -> None:
@@ -108,6 +122,8 @@ class AsyncResult(_Waitable):
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not self._engine.client.wait(self._ticket, left):
                 return
+            if self._state == _PENDING:
+                time.sleep(0.001)  # the pool has ended, or its callback runs in another thread
 
     def cancel(self) -> bool:
         """Withdraw the task, or stop it when it runs: interrupted first, killed after a grace
@@ -138,27 +154,44 @@ class MapResult(_Waitable):
         self._state = _PENDING
         self._value = None
         self._job: Any = None
+        self._finishing = threading.Lock()
 
     def _finished(self) -> None:
-        """All outcomes are in; called once, by whoever collected the last one."""
-        job = self._job
-        if job is None or self._state != _PENDING:
-            return
+        """All outcomes are in: called by whoever collected the last one, again if a signal handler
+        raised here, and by whoever waits for a pool that has ended.
+        """
+        if self._job is not None:
+            with self._finishing:
+                if self._state == _PENDING:
+                    self._finish()
+
+    def _finish(self) -> None:
+        """The callback has its one call, and returns before the result is ready, as in the standard
+        library.
+        """
+        value, state = self._job.error, _FAILED
+        if value is None:
+            try:
+                value, state = self._job.results(), _OK
+            except Exception as error:  # the pool has ended
+                value = error
+        callback = self._callback if state == _OK else self._error_callback
+        self._callback = self._error_callback = None
+        self._value = value
         try:
-            self._value, self._state = job.results(), _OK
-        except BaseException as error:
-            self._value, self._state = error, _FAILED
-        callback = self._callback if self._state == _OK else self._error_callback
-        if callback is not None:
-            _call(callback, self._value)
+            if callback is not None:
+                _call(callback, value)
+        finally:
+            self._state = state
 
     def ready(self) -> bool:
         """Whether all outcomes are known. Never waits."""
         if self._state == _PENDING:
-            self._engine.check_usable()
-            if not self._engine._agent.ended:
-                self._engine.client.collect(0)
-                self._engine.feed_jobs()
+            engine = self._engine
+            engine.check_usable()
+            if not engine._agent.ended and not engine.collected_for:
+                engine.client.collect(0)
+                engine.feed_jobs()
         return self._state != _PENDING
 
     def wait(self, timeout: float | None = None) -> None:
@@ -166,8 +199,17 @@ class MapResult(_Waitable):
         if self._state != _PENDING:
             return
         self._engine.check_usable()
-        if self._job.wait(timeout) and self._state == _PENDING:
-            self._finished()
+        deadline = None if timeout is None else time.monotonic() + max(0.0, timeout)
+        while self._state == _PENDING:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not self._job.wait(left):
+                return
+            if self._finishing.locked():  # its callback runs in another thread
+                if left == 0:
+                    return
+                time.sleep(0.001)
+            else:
+                self._finished()
 
     def cancel(self) -> bool:
         """Withdraw what has not begun and stop what runs; `get()` then raises CancelledError."""

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Exceptions of signal handlers, Ctrl-C among them, that hit the main thread anywhere.
+
+The handler raises at random moments while outcomes are fetched. The call that was under way raises
+it; no outcome may be lost for that, and none may become another's.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+
+import pytest
+import shoal
+import tasks
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+ROUNDS = 60
+
+
+class Interrupted(BaseException):
+    """Raised by the handler of SIGALRM."""
+
+
+class Interrupts:
+    """`with interrupts:` one exception, soon, unless the block ends before."""
+
+    def __init__(self, kind, seed):
+        self.kind = kind
+        self.chance = random.Random(seed)
+        self.armed = False
+        self.count = 0
+
+    def __enter__(self):
+        self.armed = True
+        signal.setitimer(signal.ITIMER_REAL, 1e-6 + self.chance.random() * 0.0006)
+
+    def __exit__(self, *_):
+        self.armed = False
+
+    def handle(self, number, frame):
+        if self.armed:
+            self.armed = False
+            self.count += 1
+            raise self.kind
+
+    def insist(self, call):
+        """The call's result, asked for until it is not interrupted."""
+        while True:
+            try:
+                with self:
+                    value = call()
+                    self.armed = False
+                    return value
+            except self.kind:
+                pass
+
+
+@pytest.fixture(params=[KeyboardInterrupt, Interrupted])
+def interrupts(request):
+    interrupts = Interrupts(request.param, 11)
+    before = signal.signal(signal.SIGALRM, interrupts.handle)
+    yield interrupts
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def test_no_result_of_a_pool_is_lost_to_an_interrupt(interrupts):
+    with shoal.Pool(2) as pool:
+        for _ in range(ROUNDS):
+            singles = [pool.apply_async(tasks.Plain, (i,)) for i in range(40)]
+            many = pool.map_async(tasks.Plain, range(40), 7)
+            for i, single in enumerate(singles):
+                assert interrupts.insist(single.get).value == i
+            assert [plain.value for plain in interrupts.insist(many.get)] == list(range(40))
+    assert interrupts.count > ROUNDS / 10
+
+
+def test_no_future_is_lost_to_an_interrupt(interrupts):
+    with shoal.Executor(2) as executor:
+        for _ in range(ROUNDS):
+            futures = [executor.submit(tasks.Plain, i) for i in range(60)]
+            for i, future in enumerate(futures):
+                assert interrupts.insist(future.result).value == i
+    assert interrupts.count > ROUNDS / 10
+
+
+@pytest.mark.parametrize("method", ["imap", "imap_unordered"])
+def test_no_result_of_an_iterator_is_lost_to_an_interrupt(interrupts, method):
+    with shoal.Pool(2) as pool:
+        for _ in range(ROUNDS):
+            results = getattr(pool, method)(tasks.Plain, range(60))
+            found = [interrupts.insist(lambda: results.next().value) for _ in range(60)]
+            assert sorted(found) == list(range(60)), found
+            assert next(results, "end") == "end"
+
+
+def test_callbacks_are_called_once_in_spite_of_interrupts(interrupts):
+    with shoal.Pool(2) as pool:
+        for _ in range(ROUNDS):
+            heard = []
+            results = [pool.apply_async(tasks.echo, (i,), callback=heard.append) for i in range(40)]
+            many = pool.map_async(tasks.echo, range(5), callback=heard.extend)
+            for i, result in enumerate(results):
+                assert interrupts.insist(result.get) == i
+            assert interrupts.insist(many.get) == list(range(5))
+            assert sorted(heard) == sorted([*range(40), *range(5)])
