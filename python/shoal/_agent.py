@@ -55,9 +55,9 @@ class _Worker(NamedTuple):
 
 
 class Agent:
-    """The loop. `start_worker(seat)` returns the new worker's pid; never returns there."""
+    """The loop. `start_worker(seat, rank)` returns the new worker's pid; never returns there."""
 
-    def __init__(self, settings: Settings, start_worker: Callable[[int], int]) -> None:
+    def __init__(self, settings: Settings, start_worker: Callable[[int, int], int]) -> None:
         self.settings = settings
         self.start_worker = start_worker
         self.supervisor = core.Supervisor(settings.pool)
@@ -110,7 +110,7 @@ class Agent:
                 self.retry_at = time.monotonic()
                 return
             try:
-                pid = self.start_worker(seat)
+                pid = self.start_worker(seat, self.supervisor.rank(seat))
             except OSError:  # no more processes or memory just now
                 self.supervisor.free_seat(seat)
                 self.retry_at = time.monotonic()
@@ -182,17 +182,20 @@ def _send(pidfd: int, number: int) -> None:
 
 
 def _be_quiet() -> None:
-    """Signals of the terminal are the client's to handle; ends as told by the bell or by pidfds."""
+    """Signals of the terminal are the client's to handle; ends as told by the bell or by pidfds.
+    What the client ignores (SIGHUP, under nohup) stays ignored.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number in (
         signal.SIGTERM,
         signal.SIGHUP,
         signal.SIGUSR1,
         signal.SIGUSR2,
         signal.SIGALRM,
-        signal.SIGCHLD,
     ):
-        signal.signal(number, signal.SIG_DFL)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
 
 
@@ -207,7 +210,7 @@ def run_snapshot(settings: Settings) -> NoReturn:
         _be_quiet()
         _launch.ready()
         core.set_bond(settings.client)
-        Agent(settings, lambda seat: _fork_worker(settings, seat)).run()
+        Agent(settings, lambda seat, rank: _fork_worker(settings, seat, rank)).run()
         code = 0
     except BaseException:
         sys.excepthook(*sys.exc_info())
@@ -222,13 +225,13 @@ def import_for_workers() -> None:
     from shoal import _applied, _definitions, _hooks, _pickling, _worker  # noqa: F401
 
 
-def _fork_worker(settings: Settings, seat: int) -> int:
+def _fork_worker(settings: Settings, seat: int, rank: int) -> int:
     agent_pid = os.getpid()
     pid = os.fork()
     if pid == 0:
         from shoal import _worker
 
-        _worker.run_forked(settings, seat, agent_pid)
+        _worker.run_forked(settings, seat, rank, agent_pid)
     return pid
 
 
@@ -256,7 +259,7 @@ def run_clean(settings: Settings) -> NoReturn:
             import_for_workers()
             gc.collect()
             gc.freeze()
-        Agent(settings, lambda seat: starter(settings, seat)).run()
+        Agent(settings, lambda seat, rank: starter(settings, seat, rank)).run()
         code = 0
     except BaseException:
         sys.excepthook(*sys.exc_info())
@@ -265,11 +268,11 @@ def run_clean(settings: Settings) -> NoReturn:
         os._exit(code)
 
 
-def _exec_worker(settings: Settings, seat: int) -> int:
+def _exec_worker(settings: Settings, seat: int, rank: int) -> int:
     memory_fd = core.session_fd()
     return _launch.spawn(
         "shoal._worker",
-        (settings._replace(memory_fd=memory_fd), seat, os.getpid()),
+        (settings._replace(memory_fd=memory_fd), seat, rank, os.getpid()),
         (memory_fd, settings.bell_write),
         settings.context,
     )

@@ -7,15 +7,19 @@ values.
 
 from __future__ import annotations
 
+import multiprocessing.process
 import os
 import sys
 from typing import Any
+
+from shoal import _settings
 
 
 def capture(modules: bool) -> dict[str, Any]:
     """The client's context now. `modules`: name what it has imported, for a template to import."""
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
+    process = multiprocessing.process.current_process()
     return {
         "path": list(sys.path),
         "argv": list(sys.argv),
@@ -26,7 +30,9 @@ def capture(modules: bool) -> dict[str, Any]:
         "main_name": getattr(spec, "name", None),
         "executable": _executable(),
         "recursion_limit": sys.getrecursionlimit(),
+        "process": (process.name, process._identity, bytes(process.authkey)),
         "modules": _module_names() if modules else [],
+        "settings": _settings.capture() if modules else [],
     }
 
 
@@ -77,6 +83,9 @@ def apply(context: dict[str, Any]) -> None:
     os.environ.update(context["environment"])
     os.umask(context["umask"])
     sys.setrecursionlimit(context["recursion_limit"])
+    # So that a worker's name, its parent's name, and proxies of managers are as under a fork.
+    process: Any = multiprocessing.process.current_process()
+    process._name, process._identity, process.authkey = context["process"]
 
 
 def make_main(context: dict[str, Any]) -> None:
@@ -88,7 +97,9 @@ def make_main(context: dict[str, Any]) -> None:
 
 
 def import_modules(context: dict[str, Any]) -> None:
-    """Import what the client had imported. What fails or is not here is left to the tasks."""
+    """Import what the client had imported, and take over the settings of those modules. What fails
+    or is not here is left to the tasks.
+    """
     import importlib
     import warnings
 
@@ -101,3 +112,4 @@ def import_modules(context: dict[str, Any]) -> None:
                 importlib.import_module(name)
         except Exception:
             continue
+    _settings.apply(context["settings"])

@@ -32,8 +32,11 @@ class WorkerProcess(stock_process.BaseProcess):
 
     _start_method = None  # leave the default context alone
 
-    def __init__(self, settings: _agent.Settings, seat: int) -> None:
-        super().__init__(name=f"{settings.name}PoolWorker-{seat + 1}", daemon=True)
+    def __init__(self, settings: _agent.Settings, seat: int, rank: int) -> None:
+        super().__init__(name=f"{settings.name}PoolWorker-{rank + 1}", daemon=True)
+        # The process that made the pool is the parent to users, whoever forked this one.
+        self._parent_pid = settings.client_pid
+        self._identity = (*self._identity[:-1], rank + 1)
         self.settings = settings
         self.seat = seat
 
@@ -41,12 +44,12 @@ class WorkerProcess(stock_process.BaseProcess):
         serve(self.settings, self.seat)
 
 
-def run_forked(settings: _agent.Settings, seat: int, agent_pid: int) -> NoReturn:
+def run_forked(settings: _agent.Settings, seat: int, rank: int, agent_pid: int) -> NoReturn:
     """In the child of the agent's fork."""
     code = 1
     try:
         core.die_with_parent(agent_pid)
-        code = _bootstrap(settings, seat)
+        code = _bootstrap(settings, seat, rank)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -60,7 +63,7 @@ def main(arguments: tuple[Any, ...]) -> NoReturn:
 
     code = 1
     try:
-        settings, seat, agent_pid = _agent.Settings(*arguments[0]), arguments[1], arguments[2]
+        settings, (seat, rank, agent_pid) = _agent.Settings(*arguments[0]), arguments[1:]
         core.die_with_parent(agent_pid)
         signal.signal(signal.SIGINT, _ignore)
         _launch.ready()
@@ -68,7 +71,7 @@ def main(arguments: tuple[Any, ...]) -> NoReturn:
         os.set_inheritable(settings.bell_write, False)
         _context.make_main(settings.context)
         _context.apply(settings.context)
-        code = _bootstrap(settings, seat)
+        code = _bootstrap(settings, seat, rank)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -76,9 +79,11 @@ def main(arguments: tuple[Any, ...]) -> NoReturn:
         os._exit(code)
 
 
-def _bootstrap(settings: _agent.Settings, seat: int) -> int:
+def _bootstrap(settings: _agent.Settings, seat: int, rank: int) -> int:
     core.set_bond(settings.client)
-    return WorkerProcess(settings, seat)._bootstrap()  # type: ignore[attr-defined,no-any-return]
+    process: Any = WorkerProcess(settings, seat, rank)
+    # Readable when the client has ended: what multiprocessing.parent_process() waits for.
+    return int(process._bootstrap(parent_sentinel=os.pidfd_open(settings.client_pid)))
 
 
 def _ignore(number: int, frame: object) -> None:
@@ -99,6 +104,8 @@ def serve(settings: _agent.Settings, seat: int) -> None:
             raise TaskInterrupted
 
     signal.signal(_agent.STOP_SIGNAL, stop)
+    # The thread that made the pool may have blocked all signals.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {_agent.STOP_SIGNAL})
     _fresh_random_streams()
     _prefer_as_victim()
     _initialize(worker, hooks)
