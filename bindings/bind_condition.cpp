@@ -122,11 +122,11 @@ PyObject* condition_release(PyObject* self, PyObject*) {
   return lock_release_call(sync_object(self).lock, nullptr);
 }
 
-PyObject* condition_enter(PyObject* self, PyObject*) {
+PyObject* condition_enter(PyObject* self) {
   return lock_enter_call(sync_object(self).lock, nullptr);
 }
 
-PyObject* condition_exit(PyObject* self, PyObject* const*, Py_ssize_t) {
+PyObject* condition_exit(PyObject* self) {
   return lock_release_call(sync_object(self).lock, nullptr);
 }
 
@@ -141,9 +141,6 @@ PyMethodDef condition_methods[] = {
     {"acquire", fast_with_keywords(&condition_acquire), METH_FASTCALL | METH_KEYWORDS,
      "acquire(block=True, timeout=None) -> bool\n\nThe lock's."},
     {"release", condition_release, METH_NOARGS, "release()\n\nThe lock's."},
-    {"__enter__", condition_enter, METH_NOARGS, nullptr},
-    {"__exit__", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&condition_exit)),
-     METH_FASTCALL, nullptr},
     {nullptr, nullptr, 0, nullptr}};
 PyGetSetDef condition_getset[] = {
     SHOAL_HANDLE_GETTERS,
@@ -160,6 +157,11 @@ PyType_Spec condition_spec = {"shoal._core.Condition", sizeof(SyncObject), 0,
 
 }  // namespace
 
-bool bind_condition(PyObject* module) { return add_type(module, condition_spec); }
+bool bind_condition(PyObject* module) {
+  PyTypeObject* type = nullptr;
+  return add_type(module, condition_spec, &type) &&
+         add_fast_method(type, "__enter__", &condition_enter) &&
+         add_fast_method(type, "__exit__", &condition_exit);
+}
 
 }  // namespace shoal::bindings

@@ -138,9 +138,8 @@ PyObject* lock_get_value(PyObject* self, PyObject*) {
   return PyErr_Occurred() != nullptr ? nullptr : PyLong_FromLong(locked ? 0 : 1);
 }
 
-PyObject* lock_exit(PyObject* self, PyObject* const*, Py_ssize_t) {
-  return lock_release_call(self, nullptr);
-}
+PyObject* lock_enter(PyObject* self) { return lock_enter_call(self, nullptr); }
+PyObject* lock_exit(PyObject* self) { return lock_release_call(self, nullptr); }
 
 PyObject* lock_get_owner_died(PyObject* self, void*) {
   return PyBool_FromLong(sync_object(self).owner_died ? 1 : 0);
@@ -183,9 +182,6 @@ PyMethodDef lock_methods[] = {
     {"acquire", fast_with_keywords(&lock_acquire_fast), METH_FASTCALL | METH_KEYWORDS,
      "acquire(block=True, timeout=None) -> bool\n\nLocks; False when it is not free in time."},
     {"release", lock_release_call, METH_NOARGS, "release()\n\nUnlocks."},
-    {"__enter__", lock_enter_call, METH_NOARGS, nullptr},
-    {"__exit__", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&lock_exit)),
-     METH_FASTCALL, nullptr},
     {"locked", lock_locked, METH_NOARGS, "locked() -> bool\n\nDoes anybody have it now?"},
     {"_is_mine", lock_is_mine_call, METH_NOARGS, nullptr},
     {"_count", lock_count, METH_NOARGS, nullptr},
@@ -257,6 +253,8 @@ PyObject* lock_enter_call(PyObject* self, PyObject*) {
   return acquire(self, -1) < 0 ? nullptr : PyBool_FromLong(1);
 }
 
+bool lock_take(PyObject* lock) { return acquire(lock, -1) == 1; }
+
 uint32_t lock_release_all(PyObject* lock) {
   if (!lock_is_mine(lock)) {
     if (PyErr_Occurred() == nullptr) {
@@ -303,7 +301,12 @@ bool lock_acquire_again(PyObject* lock, uint32_t depth) {
 bool bind_sync(PyObject* module) {
   sync::register_reap_hooks();
   return add_type(module, lock_spec, &lock_type) && add_type(module, rlock_spec, &rlock_type) &&
-         bind_waits(module) && bind_condition(module);
+         add_fast_method(lock_type, "__enter__", &lock_enter) &&
+         add_fast_method(lock_type, "__exit__", &lock_exit) &&
+         add_fast_method(rlock_type, "__enter__", &lock_enter) &&
+         add_fast_method(rlock_type, "__exit__", &lock_exit) && bind_waits(module) &&
+         bind_condition(module) && bind_values(module) && bind_atomic(module) &&
+         bind_barrier(module);
 }
 
 }  // namespace shoal::bindings

@@ -89,13 +89,11 @@ PyObject* semaphore_release(PyObject* self, PyObject* args) {
   return release_permits(self, count);
 }
 
-PyObject* semaphore_enter(PyObject* self, PyObject*) {
+PyObject* semaphore_enter(PyObject* self) {
   return acquire(self, -1) < 0 ? nullptr : PyBool_FromLong(1);
 }
 
-PyObject* semaphore_exit(PyObject* self, PyObject* const*, Py_ssize_t) {
-  return release_permits(self, 1);
-}
+PyObject* semaphore_exit(PyObject* self) { return release_permits(self, 1); }
 
 PyObject* semaphore_permits(PyObject* self, PyObject*) {
   return PyLong_FromUnsignedLong(semaphore_of(self).permits());
@@ -116,9 +114,6 @@ PyMethodDef semaphore_methods[] = {
     {"acquire", fast_with_keywords(&semaphore_acquire), METH_FASTCALL | METH_KEYWORDS,
      "acquire(block=True, timeout=None) -> bool\n\nTakes a permit; False if none comes in time."},
     {"release", semaphore_release, METH_VARARGS, "release(n=1)\n\nGives n permits back."},
-    {"__enter__", semaphore_enter, METH_NOARGS, nullptr},
-    {"__exit__", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&semaphore_exit)),
-     METH_FASTCALL, nullptr},
     {"get_value", semaphore_permits, METH_NOARGS, "get_value() -> int\n\nPermits free now."},
     {"locked", semaphore_locked, METH_NOARGS, "locked() -> bool\n\nIs no permit free now?"},
     {"_get_value", semaphore_permits, METH_NOARGS, nullptr},
@@ -202,7 +197,10 @@ PyType_Spec event_spec = {"shoal._core.Event", sizeof(SyncObject), 0,
 }  // namespace
 
 bool bind_waits(PyObject* module) {
-  return add_type(module, semaphore_spec) && add_type(module, event_spec);
+  PyTypeObject* semaphore_type = nullptr;
+  return add_type(module, semaphore_spec, &semaphore_type) && add_type(module, event_spec) &&
+         add_fast_method(semaphore_type, "__enter__", &semaphore_enter) &&
+         add_fast_method(semaphore_type, "__exit__", &semaphore_exit);
 }
 
 }  // namespace shoal::bindings

@@ -14,22 +14,18 @@ namespace {
 // that nobody else reaps.
 constexpr uint32_t kReapEvery = 4096;
 
-// Frees what belongs to the state beside its block. Only conditions have such.
-void destroy_state(arena::Member& member, arena::Handle handle) noexcept {
+// Frees what belongs to a condition beside its block.
+void destroy_tables(arena::Member& member, arena::Handle handle) noexcept {
   try {
-    if (member.arena().block_size(handle) < sizeof(sync::ConditionState)) return;
-    auto* state = member.arena().at<sync::ConditionState>(handle);
-    if (state->magic != sync::Condition::kMagic) return;
     sync::Condition(member.arena(), handle).destroy(member);
-    state->magic = 0;
   } catch (const std::exception&) {
     return;  // scribbled over: its further tables stay until this process is reaped
   }
 }
 
-void let_go(arena::Member& member, arena::Handle handle) noexcept {
+void let_go(arena::Member& member, arena::Handle handle, bool is_condition) noexcept {
   if (!member.drop_shared(handle)) return;
-  destroy_state(member, handle);
+  if (is_condition) destroy_tables(member, handle);
   member.free(handle);
 }
 
@@ -75,7 +71,7 @@ bool hold_state(PyObject* self, arena::Member& member, arena::Handle handle) {
 void sync_dealloc(PyObject* self) {
   SyncObject& object = sync_object(self);
   arena::Member* const member = object.handle == 0 ? nullptr : member_if_any();
-  if (member != nullptr) let_go(*member, object.handle);
+  if (member != nullptr) let_go(*member, object.handle, object.lock != nullptr);
   Py_XDECREF(object.lock);
   PyTypeObject* const type = Py_TYPE(self);
   type->tp_free(self);

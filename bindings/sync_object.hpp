@@ -19,6 +19,7 @@
 #include <exception>
 
 #include "bind.hpp"
+#include "fast_method.hpp"
 
 namespace shoal::bindings {
 
@@ -100,11 +101,14 @@ PyObject* lock_enter_call(PyObject* lock, PyObject*);
 uint32_t lock_release_all(PyObject* lock);
 // Waits until it is locked again, signals or not; false with the first signal handler's error set.
 bool lock_acquire_again(PyObject* lock, uint32_t depth);
-// Both in one, without waiting for signals' handlers: for values. False with an error set.
-bool lock_quickly(PyObject* lock);
+// Waits for it as acquire() does; false with an error set, and not locked.
+bool lock_take(PyObject* lock);
 
 bool bind_waits(PyObject* module);
 bool bind_condition(PyObject* module);
+bool bind_values(PyObject* module);
+bool bind_atomic(PyObject* module);
+bool bind_barrier(PyObject* module);
 
 // ---- implementation of the templates
 

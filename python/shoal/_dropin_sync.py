@@ -137,6 +137,33 @@ class Condition(_Shared, _sync.Condition, _stock.Condition):  # type: ignore[mis
     __repr__ = _stock.Condition.__repr__
 
 
+class Barrier(_Shared, _sync.Barrier, _stock.Barrier):  # type: ignore[misc]
+    """`multiprocessing.Barrier` on shared memory."""
+
+    def __new__(
+        cls, parties: int, action: Any = None, timeout: float | None = None, *, ctx: Any = None
+    ) -> Any:
+        return _sync.Barrier.__new__(cls, parties, action, timeout)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        check_spawning(self, "Condition", self._is_fork_ctx)
+        return _sync.Barrier.__reduce__(self)
+
+    @property
+    def _parties(self) -> int:
+        return self.parties
+
+    @property
+    def _state(self) -> int:
+        return -2 if self.broken else 0
+
+    @property
+    def _count(self) -> int:
+        return self.n_waiting
+
+    __repr__ = getattr(_stock.Barrier, "__repr__", object.__repr__)
+
+
 class Event(_Shared, _sync.Event, _stock.Event):  # type: ignore[misc]
     """`multiprocessing.Event` on shared memory."""
 

@@ -114,6 +114,23 @@ def _patch_classes(module: ModuleType) -> None:
     for swap in _swaps.SWAPS:
         if swap.module == module.__name__:
             _patch_class(module, swap)
+    for home_module, name, home in _swaps.FUNCTIONS:
+        if home_module == module.__name__:
+            _patch_function(module, name, home)
+
+
+def _patch_function(module: ModuleType, name: str, home: str) -> None:
+    """Let a function of a stock module be shoal's while installed."""
+    stock: Any = getattr(module, name, None)
+    if stock is None or hasattr(stock, "_shoal"):
+        return
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        return (_swaps.load(home) if _active else stock)(*args, **kwargs)
+
+    function._shoal = True  # type: ignore[attr-defined]
+    function.__wrapped__ = stock  # type: ignore[attr-defined]
+    setattr(module, name, function)
 
 
 def _patch_class(module: ModuleType, swap: _swaps.Swap) -> None:

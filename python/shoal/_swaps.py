@@ -35,10 +35,7 @@ class Swap:
     def load(self) -> type:
         """Shoal's class."""
         if self.loaded is None:
-            import importlib
-
-            module, _, name = self.home.partition(":")
-            self.loaded = getattr(importlib.import_module(module), name)
+            self.loaded = load(self.home)
         found: type = self.loaded
         return found
 
@@ -49,7 +46,16 @@ class Swap:
         return kwargs.get(self.context, given)
 
 
+def load(home: str) -> Any:
+    """What `"module:name"` names."""
+    import importlib
+
+    module, _, name = home.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
 _SYNC = "multiprocessing.synchronize"
+_VALUES = "multiprocessing.sharedctypes"
 
 SWAPS = (
     Swap("multiprocessing.pool", "Pool", "shoal._dropin:DropInPool", "context", 4),
@@ -66,4 +72,9 @@ SWAPS = (
     Swap(_SYNC, "BoundedSemaphore", "shoal._dropin_sync:BoundedSemaphore"),
     Swap(_SYNC, "Condition", "shoal._dropin_sync:Condition"),
     Swap(_SYNC, "Event", "shoal._dropin_sync:Event"),
+    Swap(_SYNC, "Barrier", "shoal._dropin_sync:Barrier"),
+    Swap(_VALUES, "Synchronized", "shoal._dropin_values:Synchronized", "ctx", 2),
 )
+
+# Functions of stock modules that other functions there call by name: (module, name, home).
+FUNCTIONS = ((_VALUES, "_new_value", "shoal._dropin_values:new_value"),)

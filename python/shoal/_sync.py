@@ -19,7 +19,17 @@ from shoal._native import core
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["BoundedSemaphore", "Condition", "Event", "Lock", "RLock", "Semaphore"]
+__all__ = [
+    "Atomic",
+    "Barrier",
+    "BoundedSemaphore",
+    "Condition",
+    "Event",
+    "Flag",
+    "Lock",
+    "RLock",
+    "Semaphore",
+]
 
 
 def _check_death(on_owner_death: str) -> bool:
@@ -191,6 +201,110 @@ class Condition(core.Condition, Waiting):
 
 def _condition_at(handle: int, cls: Any, lock: Any) -> Any:
     return core.Condition.__new__(cls, lock, handle)
+
+
+class Barrier(core.Barrier):
+    """Wait until `parties` processes or threads have come; then it is as new.
+
+    `wait` returns 0 to parties - 1, each once; the last one to come runs `action` first. A party
+    that dies at the barrier breaks it: the others get BrokenBarrierError, as after a timeout.
+
+    >>> import shoal
+    >>> barrier = shoal.Barrier(1, action=lambda: print("all here"))
+    >>> barrier.wait()
+    all here
+    0
+    """
+
+    _action: Callable[[], object] | None
+    _timeout: float | None
+
+    def __new__(
+        cls,
+        parties: int,
+        action: Callable[[], object] | None = None,
+        timeout: float | None = None,
+    ) -> Self:
+        made = core.Barrier.__new__(cls, parties)
+        made._action = action
+        made._timeout = timeout
+        return made
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the others; raises threading.BrokenBarrierError."""
+        index = self._wait(self._action, self._timeout if timeout is None else timeout)
+        if index < 0:
+            from threading import BrokenBarrierError
+
+            raise BrokenBarrierError
+        return index
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _session.reduce_shared(
+            _barrier_at, self, type(self), self.parties, self._action, self._timeout
+        )
+
+    def __repr__(self) -> str:
+        state = "broken" if self.broken else f"{self.n_waiting}/{self.parties} waiting"
+        return f"<shoal.{type(self).__name__} {state}>"
+
+
+def _barrier_at(handle: int, cls: Any, parties: int, action: Any, timeout: Any) -> Any:
+    made = core.Barrier.__new__(cls, parties, handle)
+    made._action = action
+    made._timeout = timeout
+    return made
+
+
+class Flag(core.Event):
+    """A flag that costs next to nothing to read: for "found it, stop" between processes.
+
+    >>> import shoal
+    >>> found = shoal.Flag()
+    >>> found.is_set()
+    False
+    >>> found.set()
+    >>> found.wait(), found.is_set()
+    (True, True)
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _session.reduce_shared(_event_at, self, type(self))
+
+    def __repr__(self) -> str:
+        return f"<shoal.{type(self).__name__} {'set' if self.is_set() else 'unset'}>"
+
+
+class Atomic(core.Atomic):
+    """A number between processes that needs no lock: each method is one step.
+
+    `kind` is "int64", "uint64", "float64" or "bool", by default what the first value is. `add`,
+    `sub`, `max`, `min` and `exchange` return the value before. Sums wrap around.
+    `wait(seen)` sleeps until the value is another one than `seen`.
+
+    >>> import shoal
+    >>> total = shoal.Atomic(0)
+    >>> total.add(5), total.add(), total.max(3), total.value
+    (0, 5, 6, 6)
+    >>> total.compare_exchange(6, 100), total.wait(6), total.load()
+    (True, True, 100)
+    """
+
+    def __new__(cls, value: float = 0, kind: str | None = None) -> Self:
+        if kind is None:
+            is_float = isinstance(value, float)
+            kind = "bool" if isinstance(value, bool) else "float64" if is_float else "int64"
+        return core.Atomic.__new__(cls, value, kind)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _session.reduce_shared(_atomic_at, self, type(self))
+
+    def __repr__(self) -> str:
+        return f"<shoal.{type(self).__name__} {self.kind} {self.value!r}>"
+
+
+def _atomic_at(handle: int, cls: Any) -> Any:
+    return core.Atomic.__new__(cls, 0, "int64", handle)
 
 
 _session.carry_session()

@@ -86,6 +86,32 @@ class _Factories:
         """Returns an event object"""
         return _dropin("_sync", "Event")(ctx=self)
 
+    def Barrier(
+        self,
+        parties: int,
+        action: Callable[[], object] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Returns a barrier object"""
+        return _dropin("_sync", "Barrier")(parties, action, timeout, ctx=self)
+
+    def RawValue(self, typecode_or_type: Any, *args: Any) -> Any:
+        """Returns a shared object"""
+        return _dropin("_values", "RawValue")(typecode_or_type, *args)
+
+    def RawArray(self, typecode_or_type: Any, size_or_initializer: Any) -> Any:
+        """Returns a shared array"""
+        return _dropin("_values", "RawArray")(typecode_or_type, size_or_initializer)
+
+    def Value(self, typecode_or_type: Any, *args: Any, lock: Any = True) -> Any:
+        """Returns a synchronized shared object"""
+        return _dropin("_values", "Value")(typecode_or_type, *args, lock=lock, ctx=self)
+
+    def Array(self, typecode_or_type: Any, size_or_initializer: Any, *, lock: Any = True) -> Any:
+        """Returns a synchronized shared array"""
+        make = _dropin("_values", "Array")
+        return make(typecode_or_type, size_or_initializer, lock=lock, ctx=self)
+
     def get_context(self, method: str | None = None) -> BaseContext:
         context: Any = self
         return context if method is None else get_context(method)

@@ -6,9 +6,9 @@ from __future__ import annotations
 import multiprocessing.synchronize as _stock
 from typing import Any
 
-from shoal._dropin_sync import BoundedSemaphore, Condition, Event, Lock, RLock, Semaphore
+from shoal._dropin_sync import Barrier, BoundedSemaphore, Condition, Event, Lock, RLock, Semaphore
 
-__all__ = ["BoundedSemaphore", "Condition", "Event", "Lock", "RLock", "Semaphore"]
+__all__ = ["Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "RLock", "Semaphore"]
 
 
 def __getattr__(name: str) -> Any:
