@@ -61,6 +61,7 @@ class AtomicValue {
   // ok: the value is another one than `seen`, or somebody called notify() meanwhile.
   [[nodiscard]] WaitResult wait(uint64_t seen, int64_t deadline_ns) const noexcept;
   void notify() noexcept { state_->waiters.wake_all(); }
+  uint32_t waiting_for_test() const noexcept { return state_->waiters.word().load() & 1; }
 
  private:
   [[nodiscard]] bool less(uint64_t a, uint64_t b) const noexcept;
