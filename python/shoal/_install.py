@@ -237,13 +237,25 @@ def _patches() -> dict[str, Patch]:
 _PATCHES = _patches()
 
 
+def patch_now_or_later(name: str, patch: Patch) -> None:
+    """Patch a stock module, installed or not: at once, or when it is imported."""
+    module = sys.modules.get(name)
+    if module is not None:
+        patch(module)
+    else:
+        sys.meta_path.insert(0, _Watcher({name: patch}))
+
+
 class _Watcher:
     """A meta path finder that finds nothing itself, but patches the stock modules once loaded."""
+
+    def __init__(self, patches: dict[str, Patch]) -> None:
+        self._patches = patches
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        patch = _PATCHES.get(name)
+        patch = self._patches.get(name)
         if patch is None:
             return None
         for finder in sys.meta_path:
@@ -281,4 +293,4 @@ def _record(verdict: str, cls: type, why: str) -> None:
         explain.record(verdict, f"{cls.__module__}.{cls.__qualname__}", why)
 
 
-_watcher: Any = _Watcher()
+_watcher: Any = _Watcher(_PATCHES)

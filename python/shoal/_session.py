@@ -8,13 +8,17 @@ An object in shared memory pickles as (session, handle). Whoever unpickles it mu
    the number of objects, as a descriptor of the process being spawned; what it joins with is in the
    preparation data, which it reads before it imports the program's main module, and again beside
    each object, for children that somebody else's code prepares.
-3. Elsewhere in the session (a task, a queue) the handle alone travels.
+3. The fork server may make objects itself, in modules that it preloads. So that its children are
+   not of a session of its own, it is told ours when it starts: the variable SHOAL_JOIN, there only
+   for that moment and only for it, names the memory file's place in this process.
+4. Elsewhere in the session (a task, a queue) the handle alone travels.
 
 An object that is passed to a child being spawned is kept by the parent until the parent lets go of
 the child's Popen object, so that it can't be freed before it has arrived. One that travels anywhere
 else is kept by the process that sent it until that ends (`handle` does so).
 
-Module state: `_carrying`, set once `multiprocessing.spawn` is patched.
+Module state: `_carrying`, set once `multiprocessing.spawn` is patched; `_arrived_pid`, the process
+that has used its descriptor of the session.
 Design: docs/design/drop_in.md
 """
 
@@ -27,7 +31,9 @@ from typing import Any
 
 from shoal._native import core
 
+_ANNOUNCED = "SHOAL_JOIN"
 _carrying = False
+_arrived_pid = 0
 
 
 def spawning_popen() -> Any:
@@ -78,11 +84,17 @@ class Carrier:
 
 
 def join(identity: tuple[int, int], descriptor: Any) -> tuple[int, int]:
-    """Become a member of the session; nothing to do for who is one."""
-    if core.session_identity() is None:
+    """Become a member of the session, unless this process is one of a session already.
+
+    Its descriptor is used up once, by whichever of a child's pickles comes first.
+    """
+    global _arrived_pid
+    if _arrived_pid != os.getpid():
+        _arrived_pid = os.getpid()
         fd = descriptor.detach()
         try:
-            core.join_session(fd)
+            if core.session_identity() is None:
+                core.join_session(fd)
         finally:
             os.close(fd)
     return identity
@@ -110,3 +122,44 @@ def carry_session() -> None:
     from shoal import _install
 
     _install.patch_spawn(spawn)
+    _install.patch_now_or_later("multiprocessing.forkserver", _patch_fork_server)
+
+
+def _patch_fork_server(module: Any) -> None:
+    """Let the fork server learn our session when it starts."""
+    stock = module.ForkServer.ensure_running
+
+    def ensure_running(self: Any) -> None:
+        identity = core.session_identity()
+        if self._forkserver_pid is None and identity is not None:
+            place = f"{os.getpid()}:{core.session_fd()}"
+            os.environ[_ANNOUNCED] = f"{place}:{identity[0]}:{identity[1]}"
+        try:
+            stock(self)
+        finally:
+            os.environ.pop(_ANNOUNCED, None)
+
+    ensure_running.__wrapped__ = stock  # type: ignore[attr-defined]
+    module.ForkServer.ensure_running = ensure_running
+    module.ensure_running = module._forkserver.ensure_running
+
+
+def _join_announced() -> None:
+    """In the fork server, and in its children if it made nothing itself."""
+    told = os.environ.pop(_ANNOUNCED, None)
+    if told is None or core.session_identity() is not None:
+        return
+    pid, place, device, inode = map(int, told.split(":"))
+    try:
+        fd = os.open(f"/proc/{pid}/fd/{place}", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:  # that process has ended
+        return
+    try:
+        found = os.fstat(fd)
+        if (found.st_dev, found.st_ino) == (device, inode):
+            core.join_session(fd)
+    finally:
+        os.close(fd)
+
+
+_join_announced()
