@@ -230,6 +230,24 @@ PyObject* cell_get_value(PyObject* object, void*) {
   return read_locked(self);
 }
 
+// The class whose `value` nobody has overridden, so that no lookup is needed (46 -> 34 ns).
+PyTypeObject* direct_type = nullptr;
+PyObject* value_name = nullptr;
+
+PyObject* cell_getattro(PyObject* self, PyObject* name) {
+  if (name == value_name && Py_TYPE(self) == direct_type) return cell_get_value(self, nullptr);
+  return PyObject_GenericGetAttr(self, name);
+}
+
+PyObject* cell_read_directly(PyObject*, PyObject* type) {
+  if (PyType_Check(type) == 0) {
+    PyErr_SetString(PyExc_TypeError, "wants a class");
+    return nullptr;
+  }
+  Py_XSETREF(direct_type, reinterpret_cast<PyTypeObject*>(Py_NewRef(type)));
+  return Py_NewRef(type);
+}
+
 int cell_set_value(PyObject* object, PyObject* value, void*) {
   CellObject& self = cell(object);
   if (value == nullptr) {
@@ -264,6 +282,8 @@ PyMethodDef cell_methods[] = {
     {"release", cell_release, METH_NOARGS, "release()\n\nThe lock's."},
     {"get_obj", cell_get_object, METH_NOARGS, "The ctypes object, to be used with the lock taken."},
     {"get_lock", cell_get_lock, METH_NOARGS, "The lock."},
+    {"_read_directly", cell_read_directly, METH_O | METH_STATIC,
+     "_read_directly(cls)\n\nSays that `cls`, and no class of it, has this `value`."},
     {nullptr, nullptr, 0, nullptr}};
 PyGetSetDef cell_getset[] = {
     {"value", cell_get_value, cell_set_value, "The value, read or written with the lock.", nullptr},
@@ -273,6 +293,7 @@ PyMemberDef cell_members[] = {{"_obj", T_OBJECT, offsetof(CellObject, object), R
                               {nullptr, 0, 0, 0, nullptr}};
 PyType_Slot cell_slots[] = {{Py_tp_new, reinterpret_cast<void*>(&cell_new)},
                             {Py_tp_dealloc, reinterpret_cast<void*>(&cell_dealloc)},
+                            {Py_tp_getattro, reinterpret_cast<void*>(&cell_getattro)},
                             {Py_tp_methods, cell_methods},
                             {Py_tp_getset, cell_getset},
                             {Py_tp_members, cell_members},
@@ -284,7 +305,8 @@ PyType_Spec cell_spec = {"shoal._core.ValueCell", sizeof(CellObject), 0,
 
 bool bind_values(PyObject* module) {
   PyTypeObject* cell_type = nullptr;
-  return add_type(module, block_spec) && add_type(module, cell_spec, &cell_type) &&
+  value_name = PyUnicode_InternFromString("value");
+  return value_name != nullptr && add_type(module, block_spec) && add_type(module, cell_spec, &cell_type) &&
          add_fast_method(cell_type, "__enter__", &cell_enter) &&
          add_fast_method(cell_type, "__exit__", &cell_exit);
 }

@@ -64,6 +64,9 @@ class Synchronized(core.ValueCell, _stock.Synchronized):  # type: ignore[misc]
         return synchronized, (self._obj, self._lock)
 
 
+core.ValueCell._read_directly(Synchronized)
+
+
 def _synchronized(obj: Any, lock: Any = None, ctx: Any = None) -> Any:
     """The class for a simple value: the stock one where the lock is foreign."""
     cls = _stock.Synchronized if Synchronized._left(obj, lock) else Synchronized

@@ -78,7 +78,9 @@ class Mutex {
   Mutex(arena::Arena& arena, arena::Handle handle);
   // For who holds the block and has made the checks above once.
   Mutex(arena::Arena& arena, MutexState& known) noexcept
-      : arena_(&arena), state_(&known), handle_(arena.handle_of(&known)) {}
+      : arena_(&arena),
+        state_(&known),
+        handle_(static_cast<arena::Handle>(reinterpret_cast<std::byte*>(&known) - arena.base())) {}
 
   Locked try_lock(arena::Member& member);
   Locked lock(arena::Member& member, int64_t deadline_ns = kForever);
