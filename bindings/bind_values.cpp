@@ -306,7 +306,8 @@ PyType_Spec cell_spec = {"shoal._core.ValueCell", sizeof(CellObject), 0,
 bool bind_values(PyObject* module) {
   PyTypeObject* cell_type = nullptr;
   value_name = PyUnicode_InternFromString("value");
-  return value_name != nullptr && add_type(module, block_spec) && add_type(module, cell_spec, &cell_type) &&
+  return value_name != nullptr && add_type(module, block_spec) &&
+         add_type(module, cell_spec, &cell_type) &&
          add_fast_method(cell_type, "__enter__", &cell_enter) &&
          add_fast_method(cell_type, "__exit__", &cell_exit);
 }

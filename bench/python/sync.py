@@ -55,7 +55,7 @@ def value_read(side: str, scale: Scale) -> Sample:
 
     def loop(turns: range) -> None:
         for _ in turns:
-            value.value  # noqa: B018
+            value.value
 
     return Sample(_best(loop, scale), value.value)
 
