@@ -17,6 +17,7 @@ help:
 	@echo 'make test-clang    C++ tests built by clang, warnings are errors'
 	@echo 'make test-install  build the wheel, test it in a clean environment'
 	@echo 'make test-newer    make test on CPython 3.14 and 3.15 in a Debian root of their own'
+	@echo "make compat        CPython's own multiprocessing suites, run on shoal"
 	@echo 'make clean         remove builds and environments'
 	@echo 'PYTHON=python3.12 chooses the interpreter, as in: make test PYTHON=python3.12'
 
@@ -52,6 +53,9 @@ test-install:
 
 test-newer:
 	@scripts/test_newer
+
+compat:
+	@scripts/compat
 
 clean:
 	rm -rf build .venvs .venv python/shoal/_core*.so

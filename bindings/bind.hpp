@@ -22,6 +22,9 @@ namespace shoal::bindings {
 // import), and joins anew in the child of a fork. nullptr with a Python error set when that fails.
 arena::Member* current_member();
 
+// As current_member(), but never joins: nullptr, without an error, when this process is none.
+arena::Member* member_if_any() noexcept;
+
 // The arena of this process's session, or nullptr (no error set) when none has been created yet.
 arena::Arena* current_arena() noexcept;
 

@@ -37,6 +37,13 @@ PyObject* session_fd(PyObject*, PyObject*) {
   return arena == nullptr ? nullptr : PyLong_FromLong(arena->fd());
 }
 
+// Device and inode of the memory file: the session's identity; None while there is no session.
+PyObject* session_identity(PyObject*, PyObject*) {
+  if (current_arena() == nullptr) Py_RETURN_NONE;
+  return Py_BuildValue("KK", static_cast<unsigned long long>(current_arena()->fd_device()),
+                       static_cast<unsigned long long>(current_arena()->fd_inode()));
+}
+
 PyObject* incarnation(PyObject*, PyObject*) {
   arena::Member* member = current_member();
   return member == nullptr ? nullptr : PyLong_FromUnsignedLong(member->incarnation());
@@ -68,9 +75,21 @@ PyObject* usable_cpus(PyObject*, PyObject*) { return PyLong_FromLong(os::usable_
 PyObject* arena_statistics(PyObject*, PyObject*) {
   if (current_member() == nullptr) return nullptr;
   const arena::Statistics now = current_arena()->statistics();
-  return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K}", "reserve", now.reserve, "limit", now.limit,
-                       "committed", now.committed, "in_use", now.in_use, "warm_free",
-                       now.warm_free);
+  return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K}", "reserve", now.reserve, "limit", now.limit,
+                       "committed", now.committed, "in_use", now.in_use, "warm_free", now.warm_free,
+                       "blocks_shared", now.blocks_shared);
+}
+
+// Gives back what dead members held; how many there were.
+PyObject* reap(PyObject*, PyObject*) {
+  arena::Member* const member = current_member();
+  if (member == nullptr) return nullptr;
+  try {
+    return PyLong_FromLong(arena::reap_all_dead(member->arena(), *member));
+  } catch (const std::exception&) {
+    set_python_error();
+    return nullptr;
+  }
 }
 
 PyObject* purge(PyObject*, PyObject*) {
@@ -106,6 +125,8 @@ PyObject* die_with_parent(PyObject*, PyObject* parent) {
 
 PyMethodDef methods[] = {
     {"session_fd", session_fd, METH_NOARGS, "File descriptor of the session's memory."},
+    {"session_identity", session_identity, METH_NOARGS,
+     "What is the same in all processes of the session; None before it is made."},
     {"incarnation", incarnation, METH_NOARGS, "This process's member number; joins if needed."},
     {"join_session", join, METH_VARARGS, "join_session(fd, bond=0): join an existing session."},
     {"set_bond", set_bond, METH_O,
@@ -116,6 +137,7 @@ PyMethodDef methods[] = {
     {"oom_kills", oom_kills, METH_NOARGS, "Out-of-memory kills in this process's cgroup so far."},
     {"die_with_parent", die_with_parent, METH_O,
      "die_with_parent(pid): be killed when the process that forked this one ends."},
+    {"reap", reap, METH_NOARGS, "Give back what dead processes held; returns their number."},
     {"purge", purge, METH_NOARGS, "Return free memory that has been idle to the system."},
     {nullptr, nullptr, 0, nullptr}};
 
@@ -138,6 +160,11 @@ arena::Member* current_member() {
     set_python_error();
     return nullptr;
   }
+}
+
+arena::Member* member_if_any() noexcept {
+  arena::Member* const member = process().member.get();
+  return member != nullptr && member->incarnation() != 0 ? member : nullptr;
 }
 
 bool join_session(int fd, arena::Incarnation bond) {

@@ -7,8 +7,9 @@
     [1, 2, 3]
 
 `Pool` is `multiprocessing.Pool`, `Executor` is `concurrent.futures.Executor`, with time limits,
-retries, cancelling and statistics. `shoal run prog.py` gives both to an unmodified program, and
-`install()` does so from within. `shoal.multiprocessing` is the drop-in module.
+retries, cancelling and statistics. `Lock` and its kin, `Atomic` and `Flag` lie in shared memory.
+`shoal run prog.py` gives what shoal has to an unmodified program, and `install()` does so from
+within. `shoal.multiprocessing` is the drop-in module.
 
 Names are loaded when they are first used: importing shoal imports nothing else.
 """
@@ -30,15 +31,26 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AsyncResult": "shoal._results",
+    "Atomic": "shoal._sync",
+    "Barrier": "shoal._sync",
+    "BoundedSemaphore": "shoal._sync",
+    "Condition": "shoal._sync",
     "CorruptArena": "shoal.errors",
+    "Event": "shoal._sync",
     "Executor": "shoal._executor",
+    "Flag": "shoal._sync",
     "ForkedPool": "shoal.errors",
     "Future": "shoal._futures",
     "InitializerFailed": "shoal.errors",
+    "Lock": "shoal._sync",
     "MemoryExhausted": "shoal.errors",
+    "OwnerDied": "shoal.errors",
+    "OwnerDiedWarning": "shoal.errors",
     "Pool": "shoal._pool",
     "PoolClosed": "shoal.errors",
+    "RLock": "shoal._sync",
     "RemoteError": "shoal.errors",
+    "Semaphore": "shoal._sync",
     "ShoalError": "shoal.errors",
     "TaskTimeout": "shoal.errors",
     "WorkerDied": "shoal.errors",
@@ -49,15 +61,26 @@ _HOMES = {
 
 __all__ = [
     "AsyncResult",
+    "Atomic",
+    "Barrier",
+    "BoundedSemaphore",
+    "Condition",
     "CorruptArena",
+    "Event",
     "Executor",
+    "Flag",
     "ForkedPool",
     "Future",
     "InitializerFailed",
+    "Lock",
     "MemoryExhausted",
+    "OwnerDied",
+    "OwnerDiedWarning",
     "Pool",
     "PoolClosed",
+    "RLock",
     "RemoteError",
+    "Semaphore",
     "ShoalError",
     "TaskTimeout",
     "WorkerDied",
@@ -75,11 +98,24 @@ if TYPE_CHECKING:
     from shoal._install import install, uninstall
     from shoal._pool import Pool
     from shoal._results import AsyncResult
+    from shoal._sync import (
+        Atomic,
+        Barrier,
+        BoundedSemaphore,
+        Condition,
+        Event,
+        Flag,
+        Lock,
+        RLock,
+        Semaphore,
+    )
     from shoal.errors import (
         CorruptArena,
         ForkedPool,
         InitializerFailed,
         MemoryExhausted,
+        OwnerDied,
+        OwnerDiedWarning,
         PoolClosed,
         RemoteError,
         ShoalError,

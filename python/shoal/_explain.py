@@ -59,10 +59,10 @@ def _report() -> None:
     for (verdict, what, why), count in sorted(_events.items(), reverse=True):
         lines.append(f"  {verdict:<8} {count:>5} x {what}{': ' + why if why else ''}")
     if not _events:
-        lines.append("  nothing to swap: the program made no Pool and no ProcessPoolExecutor")
+        lines.append("  nothing to swap: the program made nothing that shoal has")
     for package, label in _OTHER_PACKAGES.items():
         if package in sys.modules:
             lines.append(f"  left     {label}: a package with its own processes")
     if is_root and "multiprocessing" in sys.modules:
-        lines.append("  left     Process, Queue, Lock, Value, Manager: the standard library's own")
+        lines.append("  left     Process, Queue, Manager: the standard library's own")
     sys.stderr.write("\n".join(lines) + "\n")

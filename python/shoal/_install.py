@@ -7,15 +7,17 @@ Under SHOAL_RUN the start-up file only puts a finder of its own, `ShoalBoot`, on
 calls `install()` when the program imports `multiprocessing` or `concurrent.futures.process`, so an
 interpreter that does not pays microseconds. `install()` never imports a stock module itself.
 
-How. Only `__new__` of the two *stock classes* is replaced, so names that were imported long before
-see it too, and class identity, pickling by reference and `isinstance` stay what they were:
+How. Only `__new__` of the *stock classes* of the table in `_swaps.py` is replaced, so names that
+were imported long before see it too, and class identity, pickling by reference and `isinstance`
+stay what they were:
 
 1. `Pool(...)` of exactly the stock class makes shoal's subclass of it.
 2. A subclass of the stock class (ThreadPool, joblib's MemmappingPool, the user's) stays stock.
 3. A context that is not the standard library's own (a mock, another package's) stays stock.
 
 A fork inherits the swap. `multiprocessing.spawn.get_preparation_data` carries it to children that
-start from a fresh interpreter, before they import the program's main module.
+start from a fresh interpreter, before they import the program's main module; and with it the
+session, once there is one (`_session.py`).
 
 Module state: `_active` (written by install and uninstall), `_patched` (classes that have our
 `__new__`; it stays on them after uninstall, as CPython cannot restore a type's slot, and then does
@@ -26,6 +28,8 @@ Design: docs/design/drop_in.md
 from __future__ import annotations
 
 import sys
+
+from shoal import _swaps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,16 +54,16 @@ except ImportError:
         from shoal import _install
     finally:
         sys.path.remove({folder!r})
-_install.install()
+_install.enter_child({active}, carried)
 """
 
 
 def install() -> None:
-    """Give shoal's Pool and ProcessPoolExecutor to this process and its children.
+    """Give shoal's classes in the place of the standard library's to this process and its children.
 
-    `multiprocessing.Pool`, the `Pool` of every context, `multiprocessing.pool.Pool` and
-    `concurrent.futures.ProcessPoolExecutor` then make shoal's, under the names by which the
-    program knows them. Calling it again changes nothing.
+    `multiprocessing.Pool`, the `Pool` of every context, `multiprocessing.pool.Pool`, and so on for
+    all that shoal has, then make shoal's, under the names by which the program knows them. Calling
+    it again changes nothing.
 
     >>> import shoal
     >>> shoal.install()
@@ -106,46 +110,42 @@ def _environment() -> Any:
     return os.environ
 
 
-def _patch_pool(module: ModuleType) -> None:
-    def drop_in() -> type:
-        from shoal._dropin import DropInPool
-
-        return DropInPool
-
-    _patch_class(module, "Pool", drop_in, context_position=4, context_name="context")
-
-
-def _patch_executor(module: ModuleType) -> None:
-    def drop_in() -> type:
-        from shoal._dropin import DropInExecutor
-
-        return DropInExecutor
-
-    name = "ProcessPoolExecutor"
-    _patch_class(module, name, drop_in, context_position=1, context_name="mp_context")
+def _patch_classes(module: ModuleType) -> None:
+    for swap in _swaps.SWAPS:
+        if swap.module == module.__name__:
+            _patch_class(module, swap)
+    for home_module, name, home in _swaps.FUNCTIONS:
+        if home_module == module.__name__:
+            _patch_function(module, name, home)
 
 
-def _patch_class(
-    module: ModuleType,
-    name: str,
-    drop_in: Callable[[], type],
-    context_position: int,
-    context_name: str,
-) -> None:
-    """Let the class `name` make `drop_in()` instances; its subclasses are not touched."""
-    stock: type | None = getattr(module, name, None)
+def _patch_function(module: ModuleType, name: str, home: str) -> None:
+    """Let a function of a stock module be shoal's while installed."""
+    stock: Any = getattr(module, name, None)
+    if stock is None or hasattr(stock, "_shoal"):
+        return
+
+    def function(*args: Any, **kwargs: Any) -> Any:
+        return (_swaps.load(home) if _active else stock)(*args, **kwargs)
+
+    function._shoal = True  # type: ignore[attr-defined]
+    function.__wrapped__ = stock  # type: ignore[attr-defined]
+    setattr(module, name, function)
+
+
+def _patch_class(module: ModuleType, swap: _swaps.Swap) -> None:
+    """Let a stock class make shoal's instances; its subclasses are not touched."""
+    stock: type | None = getattr(module, swap.name, None)
     if stock is None or stock in _patched:  # None: the module is being imported right now
         return
     _patched.add(stock)
 
     def __new__(cls: type, /, *args: Any, **kwargs: Any) -> Any:
         if cls is stock and _active:
-            context = args[context_position] if len(args) > context_position else None
-            if _is_stock_context(kwargs.get(context_name, context)):
-                chosen = drop_in()
-                _record("swapped", stock, "")
+            chosen, why_not = _choose(swap, args, kwargs)
+            _record("left" if why_not else "swapped", stock, why_not)
+            if not why_not:
                 return chosen.__new__(chosen, *args, **kwargs)
-            _record("left", stock, "its context is not the standard library's own")
         elif _active and not cls.__module__.startswith("shoal."):
             _record("left", cls, f"a subclass of {stock.__module__}.{stock.__name__}")
         following = super(stock, cls).__new__  # type: ignore[arg-type]
@@ -159,6 +159,15 @@ def _patch_class(
     stock.__new__ = staticmethod(__new__)  # type: ignore[method-assign]
 
 
+def _choose(swap: _swaps.Swap, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, str]:
+    """Shoal's class, and why the call is left to the stock class all the same ("": it is not)."""
+    if not _is_stock_context(swap.context_of(args, kwargs)):
+        return None, "its context is not the standard library's own"
+    chosen: Any = swap.load()
+    left = getattr(chosen, "_left", None)
+    return chosen, left(*args, **kwargs) if left is not None else ""
+
+
 def _is_stock_context(context: Any) -> bool:
     """None, the module, or a context of the standard library (or our own subclass of one)."""
     if context is None or context is sys.modules.get("multiprocessing"):
@@ -167,45 +176,86 @@ def _is_stock_context(context: Any) -> bool:
     return home in ("multiprocessing.context", "shoal.multiprocessing")
 
 
-def _patch_spawn(module: ModuleType) -> None:
-    """Let the data that a fresh child reads first carry the swap."""
+def patch_spawn(module: ModuleType) -> None:
+    """Let the data that a fresh child reads first carry the swap and the session."""
     stock = module.get_preparation_data
     if getattr(stock, "_shoal", False):
         return
 
     def get_preparation_data(name: str) -> dict[str, Any]:
         data: dict[str, Any] = stock(name)
-        return {"shoal": _InChild(), **data} if _active else data
+        return {"shoal": _InChild(), **data} if _active or _has_session() else data
 
     get_preparation_data._shoal = True  # type: ignore[attr-defined]
     get_preparation_data.__wrapped__ = stock  # type: ignore[attr-defined]
     module.get_preparation_data = get_preparation_data  # type: ignore[attr-defined]
 
 
+def _has_session() -> bool:
+    """Is there shared memory that the child should see? Imports nothing to find out."""
+    session: Any = sys.modules.get("shoal._session")
+    return session is not None and session.core.session_identity() is not None
+
+
 class _InChild:
-    """Pickles as the code that installs shoal where it is unpickled; needs nothing importable."""
+    """Pickles as code that runs `enter_child` where it is unpickled; needs nothing importable."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         import os
 
         folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-        return exec, (_CHILD.format(folder=folder), {})
+        code = _CHILD.format(folder=folder, active=_active)
+        return exec, (code, {"carried": _what_to_join()})
 
 
-_PATCHES: dict[str, Patch] = {
-    "multiprocessing.pool": _patch_pool,
-    "multiprocessing.spawn": _patch_spawn,
-    "concurrent.futures.process": _patch_executor,
-}
+def _what_to_join() -> Any:
+    """The session's identity and descriptor for the child that is being started, or None."""
+    if not _has_session():
+        return None
+    session: Any = sys.modules["shoal._session"]
+    popen = session.spawning_popen()
+    return None if popen is None else session.carrier_for(popen).contents()
+
+
+def enter_child(active: bool, carried: tuple[Any, Any] | None) -> None:
+    """In a child that started afresh: the parent's swap, and its session."""
+    if active:
+        install()
+    if carried is not None:
+        from shoal import _session
+
+        _session.join(*carried)
+        _session.carry_session()
+
+
+def _patches() -> dict[str, Patch]:
+    found: dict[str, Patch] = {swap.module: _patch_classes for swap in _swaps.SWAPS}
+    found["multiprocessing.spawn"] = patch_spawn
+    return found
+
+
+_PATCHES = _patches()
+
+
+def patch_now_or_later(name: str, patch: Patch) -> None:
+    """Patch a stock module, installed or not: at once, or when it is imported."""
+    module = sys.modules.get(name)
+    if module is not None:
+        patch(module)
+    else:
+        sys.meta_path.insert(0, _Watcher({name: patch}))
 
 
 class _Watcher:
     """A meta path finder that finds nothing itself, but patches the stock modules once loaded."""
 
+    def __init__(self, patches: dict[str, Patch]) -> None:
+        self._patches = patches
+
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        patch = _PATCHES.get(name)
+        patch = self._patches.get(name)
         if patch is None:
             return None
         for finder in sys.meta_path:
@@ -243,4 +293,4 @@ def _record(verdict: str, cls: type, why: str) -> None:
         explain.record(verdict, f"{cls.__module__}.{cls.__qualname__}", why)
 
 
-_watcher: Any = _Watcher()
+_watcher: Any = _Watcher(_PATCHES)

@@ -10,6 +10,9 @@
     +-- ForkedPool         also RuntimeError: a pool used in the child of a fork
     +-- MemoryExhausted    also MemoryError
     +-- CorruptArena       also RuntimeError
+    +-- OwnerDied          also RuntimeError: the process that had a lock died
+
+    OwnerDiedWarning       a RuntimeWarning: the same, told by a warning
 
 All pickle with their attributes, so that a task may raise what a pool of its own raised.
 
@@ -26,6 +29,8 @@ __all__ = [
     "ForkedPool",
     "InitializerFailed",
     "MemoryExhausted",
+    "OwnerDied",
+    "OwnerDiedWarning",
     "PoolClosed",
     "RemoteError",
     "ShoalError",
@@ -60,6 +65,25 @@ class MemoryExhausted(ShoalError, MemoryError):
 
 class CorruptArena(ShoalError, RuntimeError):
     """Shared memory holds what no shoal process writes; this process stopped trusting it."""
+
+
+class OwnerDied(ShoalError, RuntimeError):
+    """The process that had the lock died: what it protects may be half changed. It is not locked
+    now, and who takes it next is not told again: look at the data, with the lock taken.
+
+    `pid` is that process, 0 when that is not known.
+    """
+
+    def __init__(self, message: str, pid: int = 0) -> None:
+        super().__init__(message, pid)
+        self.pid = pid
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class OwnerDiedWarning(RuntimeWarning):
+    """A lock was taken over from a process that died: what it protects may be half changed."""
 
 
 class RemoteError(ShoalError):

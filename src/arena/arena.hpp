@@ -51,11 +51,12 @@ struct Statistics {
   uint64_t blocks_counted = 0;
   uint64_t blocks_named = 0;
   uint64_t blocks_dying = 0;
+  uint64_t blocks_shared = 0;
   uint64_t members = 0;  // slots that are not free
   uint64_t deaths = 0;   // members that died or left so far
   uint64_t blocks() const noexcept {
     return blocks_member + blocks_channel + blocks_block + blocks_counted + blocks_named +
-           blocks_dying;
+           blocks_dying + blocks_shared;
   }
 };
 
@@ -72,6 +73,8 @@ class Arena {
 
   // The arena's memfd for passing on; -1 when the number was closed or reused behind our back.
   int fd() const noexcept;
+  uint64_t fd_device() const noexcept { return fd_device_; }  // with the inode: which session
+  uint64_t fd_inode() const noexcept { return fd_inode_; }
   std::byte* base() const noexcept { return base_; }
   uint64_t reserve() const noexcept { return reserve_; }
 

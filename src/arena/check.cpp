@@ -32,6 +32,9 @@ void count_block(Statistics& s, uint64_t word) noexcept {
     case OwnerKind::dying:
       ++s.blocks_dying;
       break;
+    case OwnerKind::shared:
+      ++s.blocks_shared;
+      break;
     default:
       break;
   }
@@ -117,14 +120,25 @@ class Checker {
                       page);
       case OwnerKind::block: {
         const uint64_t parent = arena_.owner_word(owner_parent(owner)).load();
-        return expect(parent != owner_free() && owner_kind(parent) <= OwnerKind::dying,
+        return expect(parent != owner_free() && owner_kind(parent) < OwnerKind::orphan,
                       "its parent exists", page);
       }
+      case OwnerKind::shared:
+        return check_sharers(owner, page);
       case OwnerKind::orphan:
         return expect(false, "only spans are orphans", page);
       default:
         return expect(owner_kind(owner) < OwnerKind::orphan, "the owner word has a known kind",
                       page);
+    }
+  }
+
+  void check_sharers(uint64_t owner, uint64_t page) const {
+    expect(owner_payload(owner) != 0, "somebody holds a shared block", page);
+    for (uint32_t s = 0; s < kSharerSlots; ++s) {
+      const bool held = (owner & sharer_bit(s)) != 0;
+      expect(!held || is_listed(slot_state(arena_.slot(s).state.load())),
+             "who holds a shared block is a live member", page);
     }
   }
 

@@ -31,6 +31,7 @@ struct ForkHandlers {
   static void in_child();
 
  private:
+  static void make_room(Member& member) noexcept;
   static void prepare_member(Member& member) noexcept;
   static void adopt_member(Member& member) noexcept;
   static void unshare(Member& member, bool protected_by_bits) noexcept;
@@ -41,7 +42,7 @@ struct ForkHandlers {
 // child.
 void ForkHandlers::prepare_member(Member& member) noexcept {
   member.fork_child_ = 0;
-  if (member.incarnation_ == 0 || member.held_.empty()) return;
+  if (member.incarnation_ == 0 || (member.held_.empty() && member.shared_.empty())) return;
   Arena& arena = *member.arena_;
   try {
     for (const auto& [block, count] : member.held_)
@@ -52,6 +53,7 @@ void ForkHandlers::prepare_member(Member& member) noexcept {
     return;
   }
   const Incarnation child = try_claim_slot(arena, MemberKind::process, 0, member.incarnation_);
+  member.share_with_child(child);
   const bool holds = child != 0 && slot_of(child) < kHolderSlots;
   const uint64_t bit = holds ? uint64_t{1} << slot_of(child) : kPinned;
   for (const auto& [block, count] : member.held_) {
@@ -95,14 +97,26 @@ void ForkHandlers::adopt_member(Member& member) noexcept {
     member.private_.merge(member.fork_private_);
   } else {
     member.held_.clear();
+    member.lost_ = child != 0 && !member.shared_.empty();
   }
   member.fork_private_.clear();
+}
+
+// The dead give their slots back, if the child would get one without bits of its own.
+void ForkHandlers::make_room(Member& member) noexcept {
+  if (member.incarnation_ == 0 || sharer_slot_is_free(*member.arena_)) return;
+  try {
+    reap_all_dead(*member.arena_, member);
+  } catch (const std::exception&) {
+    return;  // what the child shares stays until the session ends
+  }
 }
 
 void ForkHandlers::prepare() {
   const int saved = errno;
   registry_lock.lock();
   for (Member* member : registry()) {
+    make_room(*member);
     member->local_.lock();
     prepare_member(*member);
   }

@@ -3,8 +3,8 @@
 // Fork handlers: what becomes of members when user code forks. The only process-global state of the
 // core: the list of this process's members, which pthread_atfork handlers need.
 //
-// 1. Before the fork the parent prepares, only if it holds counted blocks, a slot for the child
-// (born, parent = me) whose
+// 1. Before the fork the parent prepares, only if it holds counted or shared blocks, a slot for the
+// child (born, parent = me) whose
 //    bit is set on each of them, so that nothing the child inherits can be freed under it.
 // 2. In the child each inherited counted block becomes a private view: parent and child cannot see
 // each other's later

@@ -33,6 +33,8 @@ struct Scene {
     EXPECT_TRUE(s.me->give_to_channel(mailed, kChannel, kPosition));
     shared = s.me->allocate(kLarge);
     s.me->make_counted(shared);
+    used = s.me->allocate(64);
+    s.me->share(used);
     make_orphan();
     make_dead();
   }
@@ -59,6 +61,9 @@ struct Scene {
     const Handle counted = victim->allocate(kLarge);
     victim->make_counted(counted);
     EXPECT_TRUE(victim->hold(shared));
+    EXPECT_TRUE(victim->hold_shared(used));
+    const Handle alone = victim->allocate(64);
+    victim->share(alone);
     victim->abandon_for_test();
     s.arena->header().lock.store(dead);
   }
@@ -73,11 +78,12 @@ struct Scene {
     s.me->free(survivor);
     s.me->free(kept);
     s.me->drop(shared);
+    if (s.me->drop_shared(used)) s.me->free(used);
     s.arena->check();
   }
 
   TestSession& s;
-  Handle mailed = 0, shared = 0, survivor = 0, kept = 0;
+  Handle mailed = 0, shared = 0, used = 0, survivor = 0, kept = 0;
   Incarnation dead = 0;
 };
 
@@ -115,6 +121,18 @@ void count_and_fork(Member& me, Handle shared) {
   if (me.take_counted(taken)) me.free(taken);
 }
 
+void share_and_fork(Member& me, Handle used) {
+  EXPECT_TRUE(me.hold_shared(used));
+  const Handle own = me.allocate(64);
+  me.share(own);
+  in_child([] { return 0; });
+  if (me.drop_shared(own)) me.free(own);  // else the dead child of the fork still holds it
+  EXPECT_FALSE(me.drop_shared(used));
+  const Handle alone = me.allocate(64);
+  me.share(alone);
+  if (me.drop_shared(alone)) me.free(alone);
+}
+
 // Many blocks, so that there is growth, and spans are given back.
 void fill_and_empty(Member& me) {
   std::vector<Handle> blocks;
@@ -131,6 +149,7 @@ int do_everything(Scene& scene) {
   me->free(me->allocate(3000));
   move_around(*me);
   count_and_fork(*me, scene.shared);
+  share_and_fork(*me, scene.used);
   fill_and_empty(*me);
   EXPECT_TRUE(reap(*scene.s.arena, *me, scene.dead));
   me->purge(0);

@@ -29,7 +29,7 @@ std::unique_ptr<Member> Member::join(std::shared_ptr<Arena> arena, MemberKind ki
                                      Incarnation bond) {
   std::unique_ptr<Member> member(new Member(std::move(arena)));
   member->decay_ns_ = decay_from_environment();
-  member->join_slot(kind, bond);
+  member->join_low_slot(kind, bond);
   register_for_fork(*member);
   return member;
 }
@@ -48,9 +48,23 @@ void Member::join_slot(MemberKind kind, Incarnation bond) {
   incarnation_ = me;
 }
 
+// Slots without bits of their own are the last to be taken: then the dead are looked for.
+void Member::join_low_slot(MemberKind kind, Incarnation bond) {
+  join_slot(kind, bond);
+  const Incarnation high = incarnation_;
+  if (slot() < kSharerSlots || reap_all_dead(*arena_, *this) == 0) return;
+  join_slot(kind, bond);
+  advance_slot(*arena_, high, SlotState::dead);
+  reap(*arena_, *this, high);
+}
+
 void Member::rejoin() {
   if (incarnation_ != 0) return;
-  join_slot(MemberKind::process, 0);
+  if (lost_) {
+    throw NotAMember(
+        "shoal: the process that this one was forked from died too early: what it shared is gone");
+  }
+  join_low_slot(MemberKind::process, 0);
   unregister_for_fork(*this);  // a forked child still is in the list, one who has left is not
   register_for_fork(*this);
 }
@@ -72,6 +86,7 @@ void Member::forget() noexcept {
     cache.trim_at = 0;
   }
   held_.clear();
+  shared_.clear();
   private_.clear();
   // order: relaxed; the member is not in use any more
   lanes_taken_.store(0, os::relaxed);

@@ -76,6 +76,14 @@ class Member {
   // COUNTED -> MEMBER(me) when this process holds it once and nobody else does; else false.
   [[nodiscard]] bool take_counted(Handle b) noexcept;
 
+  // Shared blocks: of any size, used in place by all who hold them (a fork's child goes on to use
+  // the same memory), freed by the last holder. The counts within this process are private.
+  void share(Handle b);        // MEMBER(me) -> SHARED, held once by this process
+  bool hold_shared(Handle b);  // once more; false: it is not shared (any more)
+  // True: this was the last holder of all, and the block is MEMBER(me), to be freed by the caller.
+  [[nodiscard]] bool drop_shared(Handle b) noexcept;
+  size_t shared_held() const noexcept;  // how many different ones this process holds
+
   // A free lane of this member; use LaneGuard. Waits (yielding) while 16 operations of this member
   // are running.
   Lane& claim_lane() noexcept;
@@ -90,11 +98,14 @@ class Member {
   // Orderly exit: everything this member owns is given back now. No other thread may use the
   // member meanwhile: one that is inside an operation then is taken for dead.
   void leave() noexcept;
-  // This object was inherited through a fork.
-  bool forked_child() const noexcept { return forked_child_; }
-  void rejoin();  // in a forked child without membership: join as a new member
-  // Behaves as if this process had been killed here; the object is unusable after.
-  void abandon_for_test() noexcept;
+  bool forked_child() const noexcept {
+    return forked_child_;
+  }  // this object was inherited through a fork
+  // In a forked child without membership: join as a new member. Throws NotAMember when the parent
+  // died before the child became one, since what the child inherited may be used anew by then.
+  void rejoin();
+  void abandon_for_test() noexcept;  // behave as if this process had been killed here; the object
+                                     // is unusable after
 
   MemberSlot& shared() const noexcept { return arena_->slot(slot()); }
 
@@ -115,6 +126,7 @@ class Member {
 
   explicit Member(std::shared_ptr<Arena> arena) noexcept;
   void join_slot(MemberKind kind, Incarnation bond);
+  void join_low_slot(MemberKind kind, Incarnation bond);
   void require_membership() const;
   Handle allocate_small(uint32_t size_class);
   void refill(uint32_t size_class, std::unique_lock<LocalLock>& local);
@@ -132,21 +144,24 @@ class Member {
   uint64_t sweep_orphans();
   void release_last(Handle b, uint64_t word) noexcept;
   bool share_again(Handle b) noexcept;
+  void share_with_child(Incarnation child) noexcept;
   void forget() noexcept;
 
   std::shared_ptr<Arena> arena_;
   Incarnation incarnation_ = 0;
   MemberKind kind_ = MemberKind::process;
   bool forked_child_ = false;
+  bool lost_ = false;  // inherited shared blocks that it may not use: see rejoin()
   int64_t decay_ns_ = 0;
   os::Atomic<uint32_t> lanes_taken_;  // bit per lane
   uint64_t sharing_number_ = 0;       // makes each counted owner word unique
 
-  LocalLock local_;  // guards what follows; never held across a wait
+  mutable LocalLock local_;  // guards what follows; never held across a wait
   std::array<Cache, kClasses> caches_;
   std::unordered_map<Handle, uint32_t> held_;  // counted blocks -> references in this process
   std::unordered_map<Handle, uint64_t>
-      private_;         // after a fork: held blocks of which this child sees a private copy
+      private_;  // after a fork: held blocks of which this child sees a private copy
+  std::unordered_map<Handle, uint32_t> shared_;  // shared blocks -> references in this process
   std::mutex reaping_;  // one reap at a time per member; taken before local_
   std::unordered_map<Handle, uint64_t>
       fork_private_;            // during a fork: what the child is to see a private copy of

@@ -10,8 +10,11 @@
 //   counted  unique number of this sharing    the last holder: counted -> dying(me)
 //   named    layers above                     layers above
 //   dying    incarnation:30                   that member, which is freeing it (its reaper when it
-//   died) orphan   0                                spans only: no member allocates here; adopted
-//   by compare-exchange
+//                                             died)
+//   shared   pinned:1 | holding slots:59      each holder its own bit; who clears the last one owns
+//                                             the block (one compare-exchange)
+//   orphan   0                                spans only: no member allocates here; adopted by
+//                                             compare-exchange
 //
 // All functions are pure.
 // Design: docs/design/arena.md
@@ -27,6 +30,7 @@ using Incarnation = uint32_t;
 
 inline constexpr uint32_t kMemberSlots = 512;
 inline constexpr uint32_t kHolderSlots = 63;  // members in slots below this can hold counted blocks
+inline constexpr uint32_t kSharerSlots = 59;  // and in slots below this have a bit in shared ones
 
 constexpr uint32_t slot_of(Incarnation incarnation) noexcept { return incarnation % kMemberSlots; }
 
@@ -38,7 +42,8 @@ enum class OwnerKind : uint64_t {
   counted = 4,
   named = 5,
   dying = 6,
-  orphan = 7,
+  shared = 7,
+  orphan = 8,
 };
 
 constexpr uint64_t make_owner(OwnerKind kind, uint64_t payload) noexcept {
@@ -62,12 +67,21 @@ constexpr uint64_t owner_named(uint64_t payload) noexcept {
   return make_owner(OwnerKind::named, payload);
 }
 
+// The bit of a slot; members in slots without a bit of their own pin the block for ever.
+constexpr uint64_t sharer_bit(uint32_t slot) noexcept {
+  return make_owner(OwnerKind::free, uint64_t{1} << (slot < kSharerSlots ? slot : kSharerSlots));
+}
+constexpr uint64_t owner_shared(uint64_t bits) noexcept {
+  return bits | static_cast<uint64_t>(OwnerKind::shared);
+}
+
 constexpr OwnerKind owner_kind(uint64_t word) noexcept { return static_cast<OwnerKind>(word & 15); }
 constexpr uint64_t owner_payload(uint64_t word) noexcept { return word >> 4; }
 constexpr bool is_member(uint64_t word) noexcept { return owner_kind(word) == OwnerKind::member; }
 constexpr bool is_channel(uint64_t word) noexcept { return owner_kind(word) == OwnerKind::channel; }
 constexpr bool is_block(uint64_t word) noexcept { return owner_kind(word) == OwnerKind::block; }
 constexpr bool is_counted(uint64_t word) noexcept { return owner_kind(word) == OwnerKind::counted; }
+constexpr bool is_shared(uint64_t word) noexcept { return owner_kind(word) == OwnerKind::shared; }
 constexpr Incarnation owner_incarnation(uint64_t word) noexcept {  // of member and dying
   return static_cast<Incarnation>(word >> 4);
 }

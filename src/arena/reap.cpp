@@ -158,6 +158,7 @@ void Reaping::scan_span(uint64_t page, const SizeClass& c, Pass pass) {
     const Place place{page, i, blocks + uint64_t{i} * c.size, owners[i]};
     if (is_block(word)) saw_child_ = true;
     if (pass == Pass::owned && (word == member || word == dying)) claim(place, word);
+    if (pass == Pass::owned && is_shared(word)) claim_shared(place);
     if (pass == Pass::children && is_block(word)) claim_child(place);
   }
 }
@@ -170,6 +171,19 @@ void Reaping::claim(const Place& place, uint64_t word) {
   claimed_.push_back({place.handle, place.page, place.index});
 }
 
+// Clears the dead one's bit; who would clear the last one claims the block instead.
+void Reaping::claim_shared(const Place& place) {
+  const uint64_t bit = slot_of(dead_) < kSharerSlots ? sharer_bit(slot_of(dead_)) : 0;
+  uint64_t word = place.owner.load();
+  while (is_shared(word) && (word & bit) != 0) {
+    if (word == owner_shared(bit)) return claim(place, word);
+    // COMMIT(arena.reap.unshare): killed before: done by the next; after: not the dead one's
+    const bool done = place.owner.compare_exchange(word, word & ~bit);
+    SHOAL_KILL_POINT("arena.reap.unshare");
+    if (done) return;
+  }
+}
+
 Reaping::Place Reaping::run_at(uint64_t page) const noexcept {
   return {page, kNotInSpan, arena_.page_handle(page), arena_.page(page).owner};
 }
@@ -179,6 +193,7 @@ void Reaping::claim_run(uint64_t page) {
   const uint64_t word = run.owner.load();
   if (is_block(word)) saw_child_ = true;
   if (word == owner_member(dead_) || word == owner_dying(dead_)) return claim(run, word);
+  if (is_shared(word)) return claim_shared(run);
   if (!is_counted(word)) return;
   os::Atomic<uint64_t>& holders = arena_.page(page).holders;
   if (slot_of(dead_) < kHolderSlots) {

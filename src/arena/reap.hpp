@@ -50,6 +50,7 @@ class Reaping {
   Place run_at(uint64_t page) const noexcept;
   void claim(const Place& place, uint64_t word);
   void claim_run(uint64_t page);
+  void claim_shared(const Place& place);
   void claim_child(const Place& place);
   void give_back(const Claim& claim);
   void let_go_of_span(uint64_t page, const SizeClass& c);

@@ -25,12 +25,12 @@ bool slot_is_free(const Arena& arena, uint64_t incarnation) noexcept {
          SlotState::free;
 }
 
-// The next number after `last` whose slot is free: one of the first kHolderSlots if there is any.
+// The next number after `last` whose slot is free: one of the first kSharerSlots if there is any.
 // 0: none.
 uint64_t next_incarnation(const Arena& arena, uint64_t last) noexcept {
   uint64_t any = 0;
   for (uint64_t n = last + 1; n <= last + kMemberSlots; ++n) {
-    const bool holder = slot_of(static_cast<Incarnation>(n)) < kHolderSlots;
+    const bool holder = slot_of(static_cast<Incarnation>(n)) < kSharerSlots;
     if ((!holder && any != 0) || !slot_is_free(arena, n)) continue;
     if (holder) return n;
     any = n;
@@ -62,6 +62,12 @@ void clear_slot(MemberSlot& slot) noexcept {
 uint32_t slots_in_use(const Arena& arena) noexcept {
   const uint64_t last = arena.header().last_incarnation.load();
   return static_cast<uint32_t>(std::min<uint64_t>(last + 1, kMemberSlots));
+}
+
+bool sharer_slot_is_free(const Arena& arena) noexcept {
+  for (uint32_t i = 0; i < kSharerSlots; ++i)
+    if (slot_state(arena.slot(i).state.load()) == SlotState::free) return true;
+  return false;
 }
 
 Incarnation try_claim_slot(Arena& arena, MemberKind kind, Incarnation bond,

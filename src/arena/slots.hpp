@@ -44,6 +44,8 @@ bool enliven_slot(Arena& arena, Incarnation incarnation, int pid, uint64_t start
 bool advance_slot(Arena& arena, Incarnation incarnation, SlotState state) noexcept;
 // Does the process behind a listed slot live? Looks into /proc.
 bool process_behind_lives(Arena& arena, uint64_t word) noexcept;
+// Is there a free slot with a bit of its own in shared blocks?
+bool sharer_slot_is_free(const Arena& arena) noexcept;
 // Number of slots that can ever have been used: scans need not look further.
 uint32_t slots_in_use(const Arena& arena) noexcept;
 

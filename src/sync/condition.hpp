@@ -52,6 +52,9 @@ class Condition {
   static void create(arena::Arena& arena, arena::Handle handle) noexcept;
   // Throws CorruptArena when no condition is there.
   Condition(arena::Arena& arena, arena::Handle handle);
+  // For who holds the block and has made the checks above once.
+  Condition(arena::Arena& arena, ConditionState& known) noexcept
+      : arena_(&arena), state_(&known), handle_(arena.handle_of(&known)) {}
 
   [[nodiscard]] Ticket begin_wait(arena::Member& member);
   // ok: notified. Repeat it after `interrupted`; end_wait() in any case.

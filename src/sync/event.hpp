@@ -35,6 +35,9 @@ class Event {
   static void create(arena::Arena& arena, arena::Handle handle) noexcept;
   // Throws CorruptArena when no event is there.
   Event(arena::Arena& arena, arena::Handle handle);
+  // For who holds the block and has made the checks above once.
+  Event(arena::Arena& arena, EventState& known) noexcept
+      : state_(&known), handle_(arena.handle_of(&known)) {}
 
   void set(arena::Member& member);
   void clear() noexcept;

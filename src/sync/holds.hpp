@@ -37,6 +37,7 @@ enum class HeldKind : uint64_t {
   condition = 3,
   ring_items = 4,  // sleeps until a ring has items, or is about to wake who does
   ring_space = 5,  // the same for free space
+  barrier = 6,     // waits in it, runs its action, or is opening it
 };
 inline constexpr uint64_t kHeldKindMask = 63;
 

@@ -96,7 +96,7 @@ Locked Mutex::sleep_and_take(arena::Arena& arena, arena::Member& member, MutexSt
     const arena::Incarnation owner = word & kOwner;
     if (!ticked || owner == me || arena::member_alive(arena, owner)) continue;
     arena::reap(arena, member, owner);
-    take_from_dead(state, owner);  // the dead may have had no held word left
+    take_from_dead(arena, state, owner);  // the dead may have had no held word left
   }
 }
 
@@ -141,12 +141,15 @@ bool Mutex::owned_by(arena::Arena& arena, arena::Handle handle, arena::Incarnati
   return (arena.at<MutexState>(handle)->word.load() & kOwner) == me;
 }
 
-void Mutex::take_from_dead(MutexState& state, arena::Incarnation dead) noexcept {
+void Mutex::take_from_dead(arena::Arena& arena, MutexState& state,
+                           arena::Incarnation dead) noexcept {
+  const int pid = arena::member_pid(arena, dead);  // a reaper's hook still knows it
   uint32_t word = state.word.load();
   while ((word & kOwner) == dead && (state.flags.load() & kHandoff) == 0) {
     // COMMIT(mutex.reap.word): killed before: the next reaper does it; after: the next one wakes.
     if (!state.word.compare_exchange(word, kDied | (word & kWaiters))) continue;
     SHOAL_KILL_POINT("mutex.reap.word");
+    if (pid != 0) state.dead_pid.store(static_cast<uint32_t>(pid));
     state.deaths.fetch_add(1);
     break;
   }
@@ -156,7 +159,7 @@ void Mutex::take_from_dead(MutexState& state, arena::Incarnation dead) noexcept 
 void Mutex::reap(arena::Arena& arena, arena::Member&, arena::Incarnation dead,
                  arena::Handle handle) {
   if (arena.contains(handle, sizeof(MutexState)) && arena.at<MutexState>(handle)->magic == kMagic) {
-    take_from_dead(*arena.at<MutexState>(handle), dead);
+    take_from_dead(arena, *arena.at<MutexState>(handle), dead);
   }
 }
 

@@ -61,7 +61,10 @@ struct alignas(64) MutexState {
   // For RecursiveMutex only, written by the owner:
   os::Atomic<uint64_t> thread;  // incarnation << 32 | number of the thread in its process
   os::Atomic<uint32_t> depth;
-  uint32_t padding[9];
+  os::Atomic<uint32_t> locks;     // how often it was locked, modulo 2^32: readers that do not lock
+                                  // see by it that somebody had it meanwhile
+  os::Atomic<uint32_t> dead_pid;  // the process that the lock was last taken back from
+  uint32_t padding[7];
 };
 static_assert(sizeof(MutexState) == 64 && offsetof(MutexState, thread) == 16);
 
@@ -73,6 +76,11 @@ class Mutex {
   static void create(arena::Arena& arena, arena::Handle handle) noexcept;
   // Throws CorruptArena when no mutex is there.
   Mutex(arena::Arena& arena, arena::Handle handle);
+  // For who holds the block and has made the checks above once.
+  Mutex(arena::Arena& arena, MutexState& known) noexcept
+      : arena_(&arena),
+        state_(&known),
+        handle_(static_cast<arena::Handle>(reinterpret_cast<std::byte*>(&known) - arena.base())) {}
 
   Locked try_lock(arena::Member& member);
   Locked lock(arena::Member& member, int64_t deadline_ns = kForever);
@@ -97,7 +105,8 @@ class Mutex {
   static Locked take(MutexState& state, arena::Incarnation me, uint32_t also) noexcept;
   static Locked sleep_and_take(arena::Arena& arena, arena::Member& member, MutexState& state,
                                int64_t deadline_ns);
-  static void take_from_dead(MutexState& state, arena::Incarnation dead) noexcept;
+  static void take_from_dead(arena::Arena& arena, MutexState& state,
+                             arena::Incarnation dead) noexcept;
   Locked settle(Holds& holds, int held, Locked result) noexcept;
   static bool owned_by(arena::Arena& arena, arena::Handle handle, arena::Incarnation me);
 

@@ -4,6 +4,7 @@
 // wake word, which has the same form.
 #include <array>
 
+#include "sync/barrier.hpp"
 #include "sync/condition.hpp"
 #include "sync/event.hpp"
 #include "sync/holds.hpp"
@@ -38,6 +39,7 @@ void register_reap_hooks() noexcept {
   register_held_hook(HeldKind::semaphore, &Semaphore::reap);
   register_held_hook(HeldKind::event, &Event::reap);
   register_held_hook(HeldKind::condition, &Condition::reap);
+  register_held_hook(HeldKind::barrier, &Barrier::reap);
   arena::register_reap_hook(0, &reap_lane);
 }
 

@@ -31,7 +31,11 @@ Locked RecursiveMutex::lock(arena::Member& member, int64_t deadline_ns) {
   }
   const Locked result =
       deadline_ns == 0 ? mutex_.try_lock(member) : mutex_.lock(member, deadline_ns);
-  if (is_locked(result)) set_depth(member, 1);
+  if (is_locked(result)) {
+    // order: relaxed, both; only the owner writes it, and the lock orders owners
+    mutex_.state().locks.store(mutex_.state().locks.load(os::relaxed) + 1, os::relaxed);
+    set_depth(member, 1);
+  }
   return result;
 }
 

@@ -22,6 +22,7 @@ class RecursiveMutex {
     Mutex::create(arena, handle);
   }
   RecursiveMutex(arena::Arena& arena, arena::Handle handle) : mutex_(arena, handle) {}
+  RecursiveMutex(arena::Arena& arena, MutexState& known) noexcept : mutex_(arena, known) {}
 
   // busy when it is not free and deadline_ns is 0.
   Locked lock(arena::Member& member, int64_t deadline_ns = kForever);

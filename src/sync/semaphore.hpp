@@ -43,6 +43,9 @@ class Semaphore {
                      uint32_t limit = kMaxPermits) noexcept;
   // Throws CorruptArena when no semaphore is there.
   Semaphore(arena::Arena& arena, arena::Handle handle);
+  // For who holds the block and has made the checks above once.
+  Semaphore(arena::Arena& arena, SemaphoreState& known) noexcept
+      : state_(&known), handle_(arena.handle_of(&known)) {}
 
   [[nodiscard]] bool try_acquire() noexcept;
   [[nodiscard]] WaitResult acquire(arena::Member& member, int64_t deadline_ns = kForever);

@@ -2,11 +2,12 @@
 """The drop-in namespace: `import shoal.multiprocessing as multiprocessing`, no other change.
 
 It has every name of the standard library's package, its submodules too. What shoal has is shoal's:
-`Pool`, and the `Pool` of every context that `get_context` gives. All else is the standard
-library's own object, so locks, queues and processes of the two namespaces mix freely. Nothing of
-the standard modules is changed: that is `shoal.install()`.
+`Pool`, locks and their kin, also from every context that `get_context` gives. All else is the
+standard library's own object, so objects and processes of the two namespaces mix freely. No class
+of the standard modules is changed: that is `shoal.install()`.
 
-No pool machinery is imported before the first pool is made. Submodules come by `_alias`.
+Nothing of shoal's machinery is imported before the first object is made. Submodules come by
+`_alias`.
 
 >>> import shoal.multiprocessing as multiprocessing
 >>> with multiprocessing.get_context("fork").Pool(2) as pool:
@@ -17,6 +18,7 @@ Design: docs/design/drop_in.md
 
 from __future__ import annotations
 
+import functools
 import multiprocessing as _stock
 from collections.abc import Callable, Iterable
 from multiprocessing import *  # noqa: F403
@@ -35,8 +37,14 @@ __all__ = list(_stock.__all__)
 _alias.serve(__name__)
 
 
-class _PoolMixin:
-    """`Pool` for a context: shoal's, with the context's start method."""
+def _dropin(module: str, name: str) -> Any:
+    import importlib
+
+    return getattr(importlib.import_module("shoal._dropin" + module), name)
+
+
+class _Factories:
+    """What shoal has, made for a context: signatures as the standard library's contexts have."""
 
     def Pool(
         self,
@@ -46,26 +54,79 @@ class _PoolMixin:
         maxtasksperchild: int | None = None,
     ) -> DropInPool:
         """Returns a process pool object"""
-        from shoal._dropin import DropInPool
+        made: DropInPool = _dropin("", "DropInPool")(
+            processes, initializer, initargs, maxtasksperchild, self
+        )
+        return made
 
-        context: Any = self
-        return DropInPool(processes, initializer, initargs, maxtasksperchild, context)
+    def Lock(self, *, on_owner_death: str = "warn") -> Any:
+        """Returns a non-recursive lock object"""
+        return _dropin("_sync", "Lock")(on_owner_death=on_owner_death, ctx=self)
+
+    def RLock(self, *, on_owner_death: str = "warn") -> Any:
+        """Returns a recursive lock object"""
+        return _dropin("_sync", "RLock")(on_owner_death=on_owner_death, ctx=self)
+
+    def Condition(self, lock: Any = None) -> Any:
+        """Returns a condition object"""
+        cls = _dropin("_sync", "Condition")
+        if cls._left(lock):
+            return _stock_context.BaseContext.Condition(self, lock)  # type: ignore[arg-type]
+        return cls(lock, ctx=self)
+
+    def Semaphore(self, value: int = 1) -> Any:
+        """Returns a semaphore object"""
+        return _dropin("_sync", "Semaphore")(value, ctx=self)
+
+    def BoundedSemaphore(self, value: int = 1) -> Any:
+        """Returns a bounded semaphore object"""
+        return _dropin("_sync", "BoundedSemaphore")(value, ctx=self)
+
+    def Event(self) -> Any:
+        """Returns an event object"""
+        return _dropin("_sync", "Event")(ctx=self)
+
+    def Barrier(
+        self,
+        parties: int,
+        action: Callable[[], object] | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Returns a barrier object"""
+        return _dropin("_sync", "Barrier")(parties, action, timeout, ctx=self)
+
+    def RawValue(self, typecode_or_type: Any, *args: Any) -> Any:
+        """Returns a shared object"""
+        return _dropin("_values", "RawValue")(typecode_or_type, *args)
+
+    def RawArray(self, typecode_or_type: Any, size_or_initializer: Any) -> Any:
+        """Returns a shared array"""
+        return _dropin("_values", "RawArray")(typecode_or_type, size_or_initializer)
+
+    def Value(self, typecode_or_type: Any, *args: Any, lock: Any = True) -> Any:
+        """Returns a synchronized shared object"""
+        return _dropin("_values", "Value")(typecode_or_type, *args, lock=lock, ctx=self)
+
+    def Array(self, typecode_or_type: Any, size_or_initializer: Any, *, lock: Any = True) -> Any:
+        """Returns a synchronized shared array"""
+        make = _dropin("_values", "Array")
+        return make(typecode_or_type, size_or_initializer, lock=lock, ctx=self)
 
     def get_context(self, method: str | None = None) -> BaseContext:
         context: Any = self
         return context if method is None else get_context(method)
 
 
-class ForkContext(_PoolMixin, _stock_context.ForkContext):  # type: ignore[misc]
-    """The fork context with shoal's Pool."""
+class ForkContext(_Factories, _stock_context.ForkContext):  # type: ignore[misc]
+    """The fork context with shoal's classes."""
 
 
-class SpawnContext(_PoolMixin, _stock_context.SpawnContext):  # type: ignore[misc]
-    """The spawn context with shoal's Pool."""
+class SpawnContext(_Factories, _stock_context.SpawnContext):  # type: ignore[misc]
+    """The spawn context with shoal's classes."""
 
 
-class ForkServerContext(_PoolMixin, _stock_context.ForkServerContext):  # type: ignore[misc]
-    """The forkserver context with shoal's Pool."""
+class ForkServerContext(_Factories, _stock_context.ForkServerContext):  # type: ignore[misc]
+    """The forkserver context with shoal's classes."""
 
 
 _contexts: dict[str, BaseContext] = {
@@ -81,16 +142,22 @@ def get_context(method: str | None = None) -> BaseContext:  # type: ignore[no-re
     return _contexts.get(stock.get_start_method(), stock)
 
 
-def Pool(  # type: ignore[no-redef]
-    processes: int | None = None,
-    initializer: Callable[..., object] | None = None,
-    initargs: Iterable[Any] = (),
-    maxtasksperchild: int | None = None,
-) -> DropInPool:
-    """Returns a process pool object"""
-    from shoal._dropin import DropInPool
+def _default(name: str) -> Any:
+    """The factory `name` of the default context, as a function of this module."""
+    method: Any = getattr(_Factories, name)
 
-    return DropInPool(processes, initializer, initargs, maxtasksperchild, get_context())
+    @functools.wraps(method)
+    def factory(*args: Any, **kwargs: Any) -> Any:
+        return getattr(get_context(), name)(*args, **kwargs)
+
+    factory.__module__, factory.__qualname__ = __name__, name
+    return factory
+
+
+for _name in vars(_Factories):
+    if not _name.startswith("_") and _name != "get_context":
+        globals()[_name] = _default(_name)
+del _name
 
 
 def __getattr__(name: str) -> Any:

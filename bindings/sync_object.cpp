@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Lifetime of the objects over shared states, and the arguments of their hot methods.
+// Design: docs/design/sync.md
+#include "sync_object.hpp"
+
+#include "sync/condition.hpp"
+
+namespace shoal::bindings {
+
+namespace {
+
+// Every so many new objects the dead are looked for: what they held must not pile up in a program
+// that nobody else reaps.
+constexpr uint32_t kReapEvery = 4096;
+
+// Frees what belongs to a condition beside its block.
+void destroy_tables(arena::Member& member, arena::Handle handle) noexcept {
+  try {
+    sync::Condition(member.arena(), handle).destroy(member);
+  } catch (const std::exception&) {
+    return;  // scribbled over: its further tables stay until this process is reaped
+  }
+}
+
+void let_go(arena::Member& member, arena::Handle handle, bool is_condition) noexcept {
+  if (!member.drop_shared(handle)) return;
+  if (is_condition) destroy_tables(member, handle);
+  member.free(handle);
+}
+
+}  // namespace
+
+arena::Handle new_state(arena::Member& member, size_t size) {
+  static uint32_t made = 0;
+  try {
+    if (++made % kReapEvery == 0) arena::reap_all_dead(member.arena(), member);
+    return member.allocate(size);
+  } catch (const std::exception&) {
+    set_python_error();
+    return 0;
+  }
+}
+
+bool share_state(PyObject* self, arena::Member& member, arena::Handle handle) {
+  try {
+    member.share(handle);
+  } catch (const std::exception&) {
+    member.free(handle);
+    set_python_error();
+    return false;
+  }
+  sync_object(self).handle = handle;
+  sync_object(self).state = member.arena().address(handle);
+  return true;
+}
+
+bool hold_state(PyObject* self, arena::Member& member, arena::Handle handle) {
+  if (!member.hold_shared(handle)) {
+    PyErr_Format(PyExc_RuntimeError,
+                 "no process holds this %s any more: the one that passed it on must keep it until "
+                 "it has arrived",
+                 Py_TYPE(self)->tp_name);
+    return false;
+  }
+  sync_object(self).handle = handle;
+  sync_object(self).state = member.arena().address(handle);
+  return true;
+}
+
+void sync_dealloc(PyObject* self) {
+  SyncObject& object = sync_object(self);
+  arena::Member* const member = object.handle == 0 ? nullptr : member_if_any();
+  if (member != nullptr) let_go(*member, object.handle, object.lock != nullptr);
+  Py_XDECREF(object.lock);
+  PyTypeObject* const type = Py_TYPE(self);
+  type->tp_free(self);
+  Py_DECREF(type);
+}
+
+PyObject* sync_get_handle(PyObject* self, void*) {
+  SyncObject& object = sync_object(self);
+  if (!object.sent) {
+    arena::Member* const member = current_member();
+    if (member == nullptr) return nullptr;
+    try {
+      object.sent = member->hold_shared(object.handle);
+    } catch (const std::exception&) {
+      set_python_error();
+      return nullptr;
+    }
+  }
+  return PyLong_FromUnsignedLongLong(object.handle);
+}
+
+PyObject* sync_peek_handle(PyObject* self, void*) {
+  return PyLong_FromUnsignedLongLong(sync_object(self).handle);
+}
+
+bool add_type(PyObject* module, PyType_Spec& spec, PyTypeObject** type) {
+  PyObject* const made = PyType_FromSpec(&spec);
+  if (made == nullptr) return false;
+  if (type != nullptr) *type = reinterpret_cast<PyTypeObject*>(made);
+  const int added = PyModule_AddType(module, reinterpret_cast<PyTypeObject*>(made));
+  if (type == nullptr) Py_DECREF(made);
+  return added == 0;
+}
+
+bool parse_fast(const char* function, const char* const* names, int most, PyObject* const* args,
+                Py_ssize_t count, PyObject* keywords, PyObject** given) {
+  if (count > most) {
+    PyErr_Format(PyExc_TypeError, "%s() takes at most %d arguments (%zd given)", function, most,
+                 count);
+    return false;
+  }
+  for (Py_ssize_t i = 0; i < count; ++i) given[i] = args[i];
+  const Py_ssize_t named = keywords == nullptr ? 0 : PyTuple_GET_SIZE(keywords);
+  for (Py_ssize_t i = 0; i < named; ++i) {
+    PyObject* const name = PyTuple_GET_ITEM(keywords, i);
+    int place = 0;
+    while (place < most && PyUnicode_CompareWithASCIIString(name, names[place]) != 0) ++place;
+    if (place == most || place < count) {
+      PyErr_Format(PyExc_TypeError, "%s() got an unexpected argument '%U'", function, name);
+      return false;
+    }
+    given[place] = args[count + i];
+  }
+  return true;
+}
+
+}  // namespace shoal::bindings

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Member: shared blocks. The owner word itself says which members hold the block, one bit each, so
+// that holding, letting go and "I was the last" are one compare-exchange, and a death clears a bit.
+// How often this process holds a block is its own business.
+#include "arena/member.hpp"
+#include "arena/slots.hpp"
+#include "testing/kill_point.hpp"
+
+namespace shoal::arena {
+
+void Member::share(Handle b) {
+  const std::lock_guard<LocalLock> local(local_);
+  require_membership();
+  os::Atomic<uint64_t>& owner = arena_->owner_word(b);
+  if (owner.load() != owner_member(incarnation_))
+    throw std::logic_error("share: this block is not mine");
+  shared_.emplace(b, 1);  // may throw: first
+  // COMMIT(arena.share.make): killed before: mine, freed by the reaper; after: held by me only
+  owner.store(owner_shared(sharer_bit(slot())));
+  SHOAL_KILL_POINT("arena.share.make");
+}
+
+bool Member::hold_shared(Handle b) {
+  const std::lock_guard<LocalLock> local(local_);
+  require_membership();
+  if (const auto entry = shared_.find(b); entry != shared_.end()) {
+    ++entry->second;
+    return true;
+  }
+  os::Atomic<uint64_t>& owner = arena_->owner_word(b);
+  uint64_t word = owner.load();
+  if (!is_shared(word)) return false;
+  const auto entry = shared_.emplace(b, 1).first;  // may throw: first
+  const uint64_t bit = sharer_bit(slot());
+  while (is_shared(word)) {
+    // COMMIT(arena.share.hold): killed before: held by others; after: by me too, until reaped
+    const bool done = owner.compare_exchange(word, word | bit);
+    SHOAL_KILL_POINT("arena.share.hold");
+    if (done) return true;
+  }
+  shared_.erase(entry);
+  return false;
+}
+
+bool Member::drop_shared(Handle b) noexcept {
+  const std::lock_guard<LocalLock> local(local_);
+  const auto entry = shared_.find(b);
+  if (incarnation_ == 0 || entry == shared_.end() || --entry->second > 0) return false;
+  shared_.erase(entry);
+  if (slot() >= kSharerSlots) return false;  // pinned
+  os::Atomic<uint64_t>& owner = arena_->owner_word(b);
+  const uint64_t bit = sharer_bit(slot());
+  uint64_t word = owner.load();
+  while (is_shared(word)) {
+    const bool last = word == owner_shared(bit);
+    // COMMIT(arena.share.drop): killed before: the reaper lets go; after: done, or mine to free
+    const bool done = owner.compare_exchange(word, last ? owner_member(incarnation_) : word & ~bit);
+    SHOAL_KILL_POINT("arena.share.drop");
+    if (done) return last;
+  }
+  return false;
+}
+
+// Lets the child of a fork, whose slot is prepared, hold what we hold.
+void Member::share_with_child(Incarnation child) noexcept {
+  const uint64_t bit = sharer_bit(child == 0 ? kSharerSlots : slot_of(child));
+  for (const auto& [block, count] : shared_) {
+    // COMMIT(arena.fork.share): killed before: held by me; after: by the prepared child too
+    arena_->owner_word(block).fetch_or(bit);
+    SHOAL_KILL_POINT("arena.fork.share");
+  }
+}
+
+size_t Member::shared_held() const noexcept {
+  const std::lock_guard<LocalLock> local(local_);
+  return shared_.size();
+}
+
+}  // namespace shoal::arena
