@@ -54,6 +54,19 @@ void reap_push(arena::Arena& arena, arena::Member&, arena::Incarnation dead, are
   }
 }
 
+// A channel without a name whose last holder is dead: its messages go; the reaper frees the rest.
+void end_channel(arena::Arena& arena, arena::Member& reaper, arena::Handle handle) {
+  if (arena.block_size(handle) < Channel::state_size({})) return;
+  ChannelState* const state = state_at(arena, handle);
+  if (state == nullptr) return;
+  try {
+    Ring ring(arena, &state->ring, handle);
+    while (const arena::Handle message = ring.try_pop(reaper)) free_message(reaper, message);
+  } catch (const arena::CorruptArena&) {
+    return;  // scribbled over: its messages stay until the session ends
+  }
+}
+
 // A segment that the dead was putting into a ring's circle.
 void reap_segment(arena::Arena& arena, arena::Member&, arena::Incarnation dead, arena::Lane& lane) {
   const arena::Handle handle = lane.intent_argument.load();
@@ -87,6 +100,7 @@ void register_reap_hooks() noexcept {
   arena::register_reap_hook(kRingPushIntent, &reap_push);
   arena::register_reap_hook(kRingSegmentIntent, &reap_segment);
   arena::register_reap_hook(kChannelRootIntent, &reap_root);
+  arena::register_end_hook(&end_channel);
 }
 
 Channel::Channel(arena::Arena& arena, arena::Handle handle, std::string name)
@@ -97,25 +111,25 @@ Channel::Channel(arena::Arena& arena, arena::Handle handle, std::string name)
       name_(std::move(name)),
       process_(os::own_pid()) {}
 
-// A channel's state in a block of mine.
-arena::Handle Channel::new_state(arena::Member& member, const std::string& root,
-                                 const Ring::Limits& limits) {
-  arena::Arena& arena = member.arena();
-  const size_t size = sizeof(ChannelState) - sizeof(RingState) + Ring::bytes_for(limits);
-  const arena::Handle handle = member.allocate(size);
+size_t Channel::state_size(const Ring::Limits& limits) noexcept {
+  return sizeof(ChannelState) - sizeof(RingState) + Ring::bytes_for(limits);
+}
+
+void Channel::create_state(arena::Arena& arena, arena::Handle handle, const Ring::Limits& limits,
+                           const std::string& root) noexcept {
   auto* const state = new (arena.address(handle)) ChannelState{};
   state->magic = kMagic;
   state->id = static_cast<uint32_t>(os::random_bits() & 0xFFFFF);
   std::memcpy(state->name, root.data(), root.size());
   Ring::create(&state->ring, state->id, limits, handle + offsetof(ChannelState, ring));
-  return handle;
 }
 
 // Makes a channel's state and sets the root; 0 with `exists` when somebody else was first.
 arena::Handle Channel::make_state(arena::Member& member, const std::string& root,
                                   const Ring::Limits& limits, bool* exists) {
   arena::Arena& arena = member.arena();
-  const arena::Handle handle = new_state(member, root, limits);
+  const arena::Handle handle = member.allocate(state_size(limits));
+  create_state(arena, handle, limits, root);
   const auto* const state = arena.at<ChannelState>(handle);
   const arena::LaneGuard lane(member);
   lane->intent_argument.store(state->id);
@@ -159,13 +173,10 @@ std::unique_ptr<Channel> Channel::open(arena::Member& member, const std::string&
 
 std::unique_ptr<Channel> Channel::make(arena::Member& member, const Ring::Limits& limits) {
   register_reap_hooks();
-  arena::Arena& arena = member.arena();
-  const arena::Handle handle = new_state(member, "", limits);
-  std::unique_ptr<Channel> channel(new Channel(arena, handle, ""));
-  // COMMIT(channel.make.owner): killed before: freed as the dead's; after: it exists.
-  arena.owner_word(handle).store(arena::owner_named(arena.at<ChannelState>(handle)->id));
-  SHOAL_KILL_POINT("channel.make.owner");
-  return channel;
+  const arena::Handle handle = member.allocate(state_size(limits));
+  create_state(member.arena(), handle, limits);
+  member.share(handle);
+  return at(member, handle);
 }
 
 std::unique_ptr<Channel> Channel::at(arena::Member& member, arena::Handle handle) {
@@ -385,13 +396,12 @@ void Channel::empty_all(arena::Member& member) noexcept {
   while ((message = ring_.try_pop(member)) != 0) free_message(member, message);
 }
 
-void Channel::free_unnamed(arena::Member& member) noexcept {
+bool Channel::let_go(arena::Member& member) noexcept {
+  if (!member.drop_shared(handle_)) return false;
   empty_all(member);
-  // COMMIT(channel.free.owner): killed before: it stays, empty; after: freed as the dead's.
-  arena_->owner_word(handle_).store(arena::owner_member(member.incarnation()));
-  SHOAL_KILL_POINT("channel.free.owner");
   ring_.free_segments(member);
   member.free(handle_);
+  return true;
 }
 
 bool Channel::remove(arena::Member& member) {

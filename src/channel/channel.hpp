@@ -15,8 +15,8 @@
 // While it sleeps, a waiter looks again every 10 to 250 ms, since a wake-up may have died with its
 // giver; and once a second one of the waiters reaps whoever is dead.
 //
-// The state lies in one block, owner NAMED(id), found by its handle or by the root "ch:" + name;
-// its fields are written by: create (magic, name, ring limits), close() (closed), waiters
+// The state lies in one block: owner NAMED(id) and found by the root "ch:" + name, or without a
+// name, shared by all who have it (arena/member.hpp) and found by its handle. Its fields are written by: create (magic, name, ring limits), close() (closed), waiters
 // (sweep_ns, waits), mark_done() (done). Design: docs/design/channel.md
 #pragma once
 
@@ -81,9 +81,13 @@ class Channel {
   static std::unique_ptr<Channel> open(arena::Member& member, const std::string& name,
                                        Open how = Open::either, const Ring::Limits& limits = {});
 
-  // A channel without a name, found by its handle only.
+  // A channel without a name, held by the member.
   static std::unique_ptr<Channel> make(arena::Member& member, const Ring::Limits& limits);
-  // Throws CorruptArena when there is no channel at `handle`.
+  // The steps of it: a block of so many bytes, filled like this, becomes one when it is shared.
+  static size_t state_size(const Ring::Limits& limits) noexcept;
+  static void create_state(arena::Arena& arena, arena::Handle handle, const Ring::Limits& limits,
+                           const std::string& root = {}) noexcept;
+  // One that the member holds. Throws CorruptArena when there is no channel at `handle`.
   static std::unique_ptr<Channel> at(arena::Member& member, arena::Handle handle);
 
   // On ok the message belongs to the channel; else it stays the caller's. deadline_ns:
@@ -116,8 +120,8 @@ class Channel {
   // Closes the channel, frees what is in it, and takes its name away; then frees the state: nobody
   // may use the channel any more, in any process. False: somebody else has removed it.
   bool remove(arena::Member& member);
-  // The same for one without a name, which nobody else can know of.
-  void free_unnamed(arena::Member& member) noexcept;
+  // The same for one without a name, if the member was the last one to hold it (true).
+  bool let_go(arena::Member& member) noexcept;
 
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
   [[nodiscard]] arena::Handle handle() const noexcept { return handle_; }
@@ -132,8 +136,6 @@ class Channel {
   };
 
   Channel(arena::Arena& arena, arena::Handle handle, std::string name);
-  static arena::Handle new_state(arena::Member& member, const std::string& root,
-                                 const Ring::Limits& limits);
   static arena::Handle make_state(arena::Member& member, const std::string& root,
                                   const Ring::Limits& limits, bool* exists);
   template <class IsReady>

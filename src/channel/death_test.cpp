@@ -114,7 +114,7 @@ void ChannelDeathTest::lose_at(const char* point) {
   Handle got = 0;
   while (channel->try_receive(*me_, &got) == Received::ok) free_message(*me_, got);
   expect_sound(*channel, 0, 0);
-  channel->free_unnamed(*me_);
+  EXPECT_TRUE(channel->let_go(*me_));
 }
 
 TEST_F(ChannelDeathTest, AtEachKillPointOfSendAndReceive) {
@@ -165,29 +165,29 @@ TEST_F(ChannelDeathTest, AtEachKillPointOfALapsEnd) {
       });
       EXPECT_EQ(victim.wait(), Ending::killed);
       expect_sound(*channel, 0, 2);
-      channel->free_unnamed(*me_);
+      EXPECT_TRUE(channel->let_go(*me_));
       EXPECT_EQ(arena_->statistics().blocks(), blocks_ - 1);
     }
   }
 }
 
-TEST_F(ChannelDeathTest, WhileAChannelWithoutANameIsMadeAndFreed) {
-  for (const char* point : {"channel.make.owner", "channel.free.owner", "ring.segment.free"}) {
-    std::unique_ptr<Channel> channel = Channel::make(*me_, {0, 0});
-    go_near_the_end_of_a_lap(*channel, 0);
-    ASSERT_EQ(channel->send(*me_, message(*me_, 1)), Sent::ok);
-    const uint64_t before = arena_->statistics().blocks();
-    const bool made = std::string(point) == "channel.make.owner";
+TEST_F(ChannelDeathTest, WhileTheLastHolderOfAChannelLetsGoOfIt) {
+  for (const char* point : {"arena.share.make", "arena.share.drop", "ring.pop.slot", "message.free",
+                            "ring.segment.free", ""}) {
+    SCOPED_TRACE(point);
     ChildMember victim(arena_, [&](Member& member) {
+      if (std::string(point) == "arena.share.make") testing::arm_kill_point(point, 1);
+      const auto channel = Channel::make(member, {0, 0});
+      for (uint64_t i = 0; i < 3'000; ++i) {
+        if (channel->send(member, message(member, i)) != Sent::ok) _exit(3);
+      }
+      if (*point == 0) raise(SIGKILL);
       testing::arm_kill_point(point, 1);
-      if (made) Channel::make(member, {0, 0});
-      channel->free_unnamed(member);
+      channel->let_go(member);
     });
-    EXPECT_EQ(victim.wait(), Ending::killed) << point;
+    EXPECT_EQ(victim.wait(), Ending::killed);
     arena::reap_all_dead(*arena_, *me_);
-    // The one that was made stays until the session ends.
-    EXPECT_EQ(arena_->statistics().blocks(), made ? before + 1 : 1U) << point;
-    if (made) channel->free_unnamed(*me_);
+    EXPECT_EQ(arena_->statistics().blocks(), 0U);
   }
 }
 
@@ -302,7 +302,7 @@ TEST_F(ChannelDeathTest, NoKillPointIsForgotten) {
       " channel.remove.root channel.remove.owner bell.hang.word bell.quiet.armed bell.unhang.word"
       " bell.ring.armed bell.ring.gone ring.segment.owner ring.segment.link ring.segment.back"
       " ring.segment.reuse ring.segment.base ring.segment.tail ring.segment.head"
-      " ring.segment.free channel.make.owner channel.free.owner channel.done.count ";
+      " ring.segment.free channel.done.count ";
   for (const std::string& name : testing::kill_point_names()) {
     for (const char* prefix : {"message.", "ring.", "channel.", "bell."}) {
       if (!name.starts_with(prefix)) continue;
@@ -353,7 +353,7 @@ TEST_F(ChannelDeathTest, AtEveryInstructionOfALapsEnd) {
   for (const bool reused : {false, true}) {
     std::unique_ptr<Channel> channel;
     const auto renew = [&] {
-      if (channel) channel->free_unnamed(*me_);
+      if (channel) channel->let_go(*me_);
       blocks_ = arena_->statistics().blocks() + 1;
       channel = Channel::make(*me_, {0, reused ? uint64_t{100'000} : 0});
       for (int laps = 0; laps < (reused ? 2 : 1); ++laps) go_near_the_end_of_a_lap(*channel, 0);
