@@ -34,7 +34,7 @@ constexpr uint64_t kBatchWords = 1024;  // owner words that are looked at under 
 // a fork's child that does not appear for so long never will
 constexpr uint64_t kLateChildNs = 30'000'000'000;
 
-os::Atomic<uint64_t> hooks[16];  // ReapHook by intent kind; set once at start-up by each layer
+os::Atomic<uint64_t> hooks[16];     // ReapHook by intent kind; set once at start-up by each layer
 os::Atomic<uint64_t> end_hooks[4];  // EndHook, each once
 
 ReapHook hook_for(uint64_t kind) noexcept {

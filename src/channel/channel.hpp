@@ -16,8 +16,9 @@
 // giver; and once a second one of the waiters reaps whoever is dead.
 //
 // The state lies in one block: owner NAMED(id) and found by the root "ch:" + name, or without a
-// name, shared by all who have it (arena/member.hpp) and found by its handle. Its fields are written by: create (magic, name, ring limits), close() (closed), waiters
-// (sweep_ns, waits), mark_done() (done). Design: docs/design/channel.md
+// name, shared by all who have it (arena/member.hpp) and found by its handle. Its fields are
+// written by: create (magic, name, ring limits), close() (closed), waiters (sweep_ns, waits),
+// mark_done() (done). Design: docs/design/channel.md
 #pragma once
 
 #include <memory>
