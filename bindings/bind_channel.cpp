@@ -4,11 +4,8 @@
 // cannot be pickled raises there. receive() decodes; what cannot be decoded raises and is gone,
 // the channel goes on.
 // Design: docs/design/channel.md
-#include <new>
-#include <span>
-
 #include "channel/channel.hpp"
-#include "codec/python/codec.hpp"
+#include "messages.hpp"
 #include "sync_object.hpp"
 #include "wait.hpp"
 
@@ -35,46 +32,9 @@ bool is_usable(PyObject* self) {
   return false;
 }
 
-PyObject* raise_from_queue(const char* name) {
-  PyObject* const queue = PyImport_ImportModule("queue");
-  PyObject* const type = queue == nullptr ? nullptr : PyObject_GetAttrString(queue, name);
-  if (type != nullptr) PyErr_SetNone(type);
-  Py_XDECREF(type);
-  Py_XDECREF(queue);
-  return nullptr;
-}
-
 PyObject* raise_closed(PyObject* self) {
   PyErr_Format(PyExc_EOFError, "the channel \"%s\" is closed", channel_of(self).name().c_str());
   return nullptr;
-}
-
-// The encoded object as a message of the member; 0 with an error set.
-arena::Handle encode(PyObject* object, arena::Member& member) {
-  codec::MessageBuilder builder(&member);
-  if (!codec::python::encode(object, builder)) return 0;
-  try {
-    const arena::Handle message = channel::make_message(
-        member, std::span(builder.bytes.data(), builder.bytes.size()), builder.attachments);
-    builder.forget();
-    return message;
-  } catch (const std::exception&) {
-    set_python_error();
-    return 0;
-  }
-}
-
-PyObject* decode(arena::Handle handle, arena::Member& member) {
-  codec::MessageView view;
-  try {
-    const channel::Message message = channel::open_message(member.arena(), handle);
-    view = {&member.arena(),          &member, message.bytes, message.size, message.attachments,
-            message.attachment_count, handle};
-  } catch (const std::exception&) {
-    set_python_error();
-    return nullptr;
-  }
-  return codec::python::decode(view, 0, nullptr, codec::python::move_out);
 }
 
 PyObject* channel_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
@@ -136,7 +96,7 @@ PyObject* channel_send(PyObject* self, PyObject* args, PyObject* keywords) {
     return nullptr;
   }
   arena::Member* const member = current_member();
-  const arena::Handle message = member == nullptr ? 0 : encode(object, *member);
+  const arena::Handle message = member == nullptr ? 0 : encode_message(object, *member);
   if (message == 0) return nullptr;
   Sent sent = Sent::full;
   Waited waited = Waited::done;
@@ -157,7 +117,7 @@ PyObject* channel_send(PyObject* self, PyObject* args, PyObject* keywords) {
   if (sent == Sent::ok && waited == Waited::done) Py_RETURN_NONE;
   channel::free_message(*member, message);
   if (waited == Waited::failed) return nullptr;
-  return sent == Sent::closed ? raise_closed(self) : raise_from_queue("Full");
+  return sent == Sent::closed ? raise_closed(self) : raise_full();
 }
 
 PyObject* channel_receive(PyObject* self, PyObject* args, PyObject* keywords) {
@@ -186,10 +146,8 @@ PyObject* channel_receive(PyObject* self, PyObject* args, PyObject* keywords) {
     if (waited == Waited::failed) return nullptr;
   }
   if (received == Received::closed) return raise_closed(self);
-  if (received != Received::ok) return raise_from_queue("Empty");
-  PyObject* const object = decode(message, *member);
-  channel::free_message(*member, message);
-  return object;
+  if (received != Received::ok) return raise_empty();
+  return decode_message(message, *member);
 }
 
 PyObject* channel_close(PyObject* self, PyObject*) {

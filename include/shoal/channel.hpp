@@ -23,7 +23,7 @@ enum class [[nodiscard]] SendResult { ok, full, closed, interrupted };
 enum class [[nodiscard]] ReceiveResult { ok, empty, closed, interrupted };
 
 struct ChannelLimits {
-  std::uint64_t items = 1024;
+  std::uint64_t items = 1024;  // 0: no limit
   std::uint64_t bytes = 0;  // 0: no limit
 };
 

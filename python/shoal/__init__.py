@@ -7,7 +7,8 @@
     [1, 2, 3]
 
 `Pool` is `multiprocessing.Pool`, `Executor` is `concurrent.futures.Executor`, with time limits,
-retries, cancelling and statistics. `Lock` and its kin, `Atomic` and `Flag` lie in shared memory.
+retries, cancelling and statistics. `Queue`, `Lock` and their kin, `Atomic` and `Flag` lie in shared
+memory.
 `shoal run prog.py` gives what shoal has to an unmodified program, and `install()` does so from
 within. `shoal.multiprocessing` is the drop-in module.
 
@@ -42,16 +43,20 @@ _HOMES = {
     "ForkedPool": "shoal.errors",
     "Future": "shoal._futures",
     "InitializerFailed": "shoal.errors",
+    "JoinableQueue": "shoal._queues",
     "Lock": "shoal._sync",
     "MemoryExhausted": "shoal.errors",
     "OwnerDied": "shoal.errors",
     "OwnerDiedWarning": "shoal.errors",
     "Pool": "shoal._pool",
     "PoolClosed": "shoal.errors",
+    "Queue": "shoal._queues",
+    "QueueShutDown": "shoal.errors",
     "RLock": "shoal._sync",
     "RemoteError": "shoal.errors",
     "Semaphore": "shoal._sync",
     "ShoalError": "shoal.errors",
+    "SimpleQueue": "shoal._queues",
     "TaskTimeout": "shoal.errors",
     "WorkerDied": "shoal.errors",
     "cpu_count": "shoal._engine",
@@ -72,16 +77,20 @@ __all__ = [
     "ForkedPool",
     "Future",
     "InitializerFailed",
+    "JoinableQueue",
     "Lock",
     "MemoryExhausted",
     "OwnerDied",
     "OwnerDiedWarning",
     "Pool",
     "PoolClosed",
+    "Queue",
+    "QueueShutDown",
     "RLock",
     "RemoteError",
     "Semaphore",
     "ShoalError",
+    "SimpleQueue",
     "TaskTimeout",
     "WorkerDied",
     "cpu_count",
@@ -97,6 +106,7 @@ if TYPE_CHECKING:
     from shoal._futures import Future
     from shoal._install import install, uninstall
     from shoal._pool import Pool
+    from shoal._queues import JoinableQueue, Queue, SimpleQueue
     from shoal._results import AsyncResult
     from shoal._sync import (
         Atomic,
@@ -117,6 +127,7 @@ if TYPE_CHECKING:
         OwnerDied,
         OwnerDiedWarning,
         PoolClosed,
+        QueueShutDown,
         RemoteError,
         ShoalError,
         TaskTimeout,

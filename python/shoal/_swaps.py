@@ -55,6 +55,7 @@ def load(home: str) -> Any:
 
 
 _SYNC = "multiprocessing.synchronize"
+_QUEUES = "multiprocessing.queues"
 _VALUES = "multiprocessing.sharedctypes"
 
 SWAPS = (
@@ -73,6 +74,9 @@ SWAPS = (
     Swap(_SYNC, "Condition", "shoal._dropin_sync:Condition"),
     Swap(_SYNC, "Event", "shoal._dropin_sync:Event"),
     Swap(_SYNC, "Barrier", "shoal._dropin_sync:Barrier"),
+    Swap(_QUEUES, "Queue", "shoal._dropin_queues:Queue"),
+    Swap(_QUEUES, "JoinableQueue", "shoal._dropin_queues:JoinableQueue"),
+    Swap(_QUEUES, "SimpleQueue", "shoal._dropin_queues:SimpleQueue"),
     Swap(_VALUES, "Synchronized", "shoal._dropin_values:Synchronized", "ctx", 2),
 )
 

@@ -10,14 +10,16 @@
     +-- ForkedPool         also RuntimeError: a pool used in the child of a fork
     +-- MemoryExhausted    also MemoryError
     +-- CorruptArena       also RuntimeError
+    +-- QueueShutDown      also queue.ShutDown (before 3.13: EOFError): the queue takes no more
     +-- OwnerDied          also RuntimeError: the process that had a lock died
 
     OwnerDiedWarning       a RuntimeWarning: the same, told by a warning
 
 All pickle with their attributes, so that a task may raise what a pool of its own raised.
 
-`WorkerDied` is made when first asked for: its base lives in concurrent.futures.process, which takes
-15 ms to import, and most programs never need it. Module state: `WorkerDied`, written once.
+`WorkerDied` and `QueueShutDown` are made when first asked for: a base of the first lives in
+concurrent.futures.process, which takes 15 ms to import, and most programs never need them. Module
+state: the two classes, each written once.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ __all__ = [
     "OwnerDied",
     "OwnerDiedWarning",
     "PoolClosed",
+    "QueueShutDown",
     "RemoteError",
     "ShoalError",
     "TaskTimeout",
@@ -110,6 +113,9 @@ class RemoteError(ShoalError):
 if TYPE_CHECKING:
     from concurrent.futures.process import BrokenProcessPool
 
+    class QueueShutDown(ShoalError):
+        """See `_make_queue_shut_down`."""
+
     class WorkerDied(ShoalError, BrokenProcessPool):
         """See `_make_worker_died`; written out here for type checkers."""
 
@@ -171,8 +177,22 @@ def _make_worker_died() -> type:
     return WorkerDied
 
 
+def _make_queue_shut_down() -> type:
+    import queue
+
+    class QueueShutDown(ShoalError, getattr(queue, "ShutDown", EOFError)):  # type: ignore[misc]
+        """The queue was shut down: nothing can be put any more, and all that was in it is gone."""
+
+    QueueShutDown.__qualname__ = "QueueShutDown"
+    return QueueShutDown
+
+
+_MAKERS = {"QueueShutDown": _make_queue_shut_down, "WorkerDied": _make_worker_died}
+
+
 def __getattr__(name: str) -> Any:
-    if name != "WorkerDied":
+    maker = _MAKERS.get(name)
+    if maker is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     # Two threads may both get here; setdefault makes the first one's class the only one.
-    return globals().setdefault("WorkerDied", _make_worker_died())
+    return globals().setdefault(name, maker())

@@ -206,4 +206,9 @@ int reap_all_dead(Arena& arena, Member& reaper);
 using ReapHook = void (*)(Arena& arena, Member& reaper, Incarnation dead, Lane& lane);
 void register_reap_hook(uint64_t intent_kind, ReapHook hook) noexcept;
 
+// Called for each block of the dead before it is freed, which includes shared blocks that it held
+// last: the hook looks whether the block holds a state of its kind.
+using EndHook = void (*)(Arena& arena, Member& reaper, Handle block);
+void register_end_hook(EndHook hook) noexcept;
+
 }  // namespace shoal::arena

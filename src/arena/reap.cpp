@@ -34,7 +34,8 @@ constexpr uint64_t kBatchWords = 1024;  // owner words that are looked at under 
 // a fork's child that does not appear for so long never will
 constexpr uint64_t kLateChildNs = 30'000'000'000;
 
-os::Atomic<uint64_t> hooks[16];  // ReapHook by intent kind; set once at start-up by each layer
+os::Atomic<uint64_t> hooks[16];     // ReapHook by intent kind; set once at start-up by each layer
+os::Atomic<uint64_t> end_hooks[4];  // EndHook, each once
 
 ReapHook hook_for(uint64_t kind) noexcept {
   return reinterpret_cast<ReapHook>(hooks[kind & 15].load());
@@ -62,11 +63,20 @@ void register_reap_hook(uint64_t intent_kind, ReapHook hook) noexcept {
   hooks[intent_kind & 15].store(reinterpret_cast<uint64_t>(hook));
 }
 
+void register_end_hook(EndHook hook) noexcept {
+  const auto wanted = reinterpret_cast<uint64_t>(hook);
+  for (os::Atomic<uint64_t>& entry : end_hooks) {
+    uint64_t expected = 0;
+    if (entry.compare_exchange(expected, wanted) || expected == wanted) return;
+  }
+}
+
 bool Reaping::run() {
   if (!own_the_job()) return false;
   reap_children();
   repair_lanes();
   scan(Pass::owned);
+  end_states();
   for (size_t before = claimed_.size() + 1; saw_child_ && before != claimed_.size();) {
     before = claimed_.size();
     scan(Pass::children);
@@ -211,6 +221,16 @@ void Reaping::claim_child(const Place& place) {
   const bool gone = parent == owner_free() || parent == owner_dying(me_) ||
                     owner_kind(parent) > OwnerKind::orphan;
   if (gone) claim(place, word);
+}
+
+// Lets upper layers give back what only a state that ends here knew of.
+void Reaping::end_states() const {
+  for (const os::Atomic<uint64_t>& entry : end_hooks) {
+    const auto hook = reinterpret_cast<EndHook>(entry.load());
+    for (size_t i = 0; hook != nullptr && i < claimed_.size(); ++i) {
+      hook(arena_, member_, claimed_[i].handle);
+    }
+  }
 }
 
 void Reaping::give_back(const Claim& c) {

@@ -52,6 +52,7 @@ class Reaping {
   void claim_run(uint64_t page);
   void claim_shared(const Place& place);
   void claim_child(const Place& place);
+  void end_states() const;
   void give_back(const Claim& claim);
   void let_go_of_span(uint64_t page, const SizeClass& c);
 

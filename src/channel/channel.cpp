@@ -30,12 +30,16 @@ ChannelState* state_at(arena::Arena& arena, arena::Handle handle) noexcept {
 void reap_items(arena::Arena& arena, arena::Member&, arena::Incarnation, arena::Handle handle) {
   if (ChannelState* const state = state_at(arena, handle)) {
     state->ring.items.wake_all();
-    state->board.ring_all(true);
+    state->all_done.wake_all();
+    state->items_board.ring_all(true);
   }
 }
 
 void reap_space(arena::Arena& arena, arena::Member&, arena::Incarnation, arena::Handle handle) {
-  if (ChannelState* const state = state_at(arena, handle)) state->ring.space.wake_all();
+  if (ChannelState* const state = state_at(arena, handle)) {
+    state->ring.space.wake_all();
+    state->space_board.ring_all(true);
+  }
 }
 
 void reap_push(arena::Arena& arena, arena::Member&, arena::Incarnation dead, arena::Lane& lane) {
@@ -47,6 +51,32 @@ void reap_push(arena::Arena& arena, arena::Member&, arena::Incarnation dead, are
     Ring(arena, &state->ring, handle).reap_push(dead, block, lane.intent_argument.load());
   } catch (const arena::CorruptArena&) {
     return;  // scribbled over: the block cannot be told from one that was pushed
+  }
+}
+
+// A channel without a name whose last holder is dead: its messages go; the reaper frees the rest.
+void end_channel(arena::Arena& arena, arena::Member& reaper, arena::Handle handle) {
+  if (arena.block_size(handle) < Channel::state_size({})) return;
+  ChannelState* const state = state_at(arena, handle);
+  if (state == nullptr) return;
+  try {
+    Ring ring(arena, &state->ring, handle);
+    while (const arena::Handle message = ring.try_pop(reaper)) free_message(reaper, message);
+  } catch (const arena::CorruptArena&) {
+    return;  // scribbled over: its messages stay until the session ends
+  }
+}
+
+// A segment that the dead was putting into a ring's circle.
+void reap_segment(arena::Arena& arena, arena::Member&, arena::Incarnation dead, arena::Lane& lane) {
+  const arena::Handle handle = lane.intent_argument.load();
+  ChannelState* const state = state_at(arena, handle);
+  if (state == nullptr) return;
+  try {
+    const arena::Handle segment = lane.intent.load() & ~sync::kHeldKindMask;
+    Ring(arena, &state->ring, handle).reap_segment(dead, segment);
+  } catch (const arena::CorruptArena&) {
+    return;  // as above; it is freed with the ring
   }
 }
 
@@ -68,28 +98,39 @@ void register_reap_hooks() noexcept {
   sync::register_held_hook(sync::HeldKind::ring_items, &reap_items);
   sync::register_held_hook(sync::HeldKind::ring_space, &reap_space);
   arena::register_reap_hook(kRingPushIntent, &reap_push);
+  arena::register_reap_hook(kRingSegmentIntent, &reap_segment);
   arena::register_reap_hook(kChannelRootIntent, &reap_root);
+  arena::register_end_hook(&end_channel);
 }
 
 Channel::Channel(arena::Arena& arena, arena::Handle handle, std::string name)
     : arena_(&arena),
       handle_(handle),
       state_(arena.at<ChannelState>(handle)),
-      ring_(arena, &state_->ring, handle, &state_->board),
+      ring_(arena, &state_->ring, handle, &state_->items_board, &state_->space_board),
       name_(std::move(name)),
       process_(os::own_pid()) {}
+
+size_t Channel::state_size(const Ring::Limits& limits) noexcept {
+  return sizeof(ChannelState) - sizeof(RingState) + Ring::bytes_for(limits);
+}
+
+void Channel::create_state(arena::Arena& arena, arena::Handle handle, const Ring::Limits& limits,
+                           const std::string& root) noexcept {
+  auto* const state = new (arena.address(handle)) ChannelState{};
+  state->magic = kMagic;
+  state->id = static_cast<uint32_t>(os::random_bits() & 0xFFFFF);
+  std::memcpy(state->name, root.data(), root.size());
+  Ring::create(&state->ring, state->id, limits, handle + offsetof(ChannelState, ring));
+}
 
 // Makes a channel's state and sets the root; 0 with `exists` when somebody else was first.
 arena::Handle Channel::make_state(arena::Member& member, const std::string& root,
                                   const Ring::Limits& limits, bool* exists) {
   arena::Arena& arena = member.arena();
-  const size_t size = sizeof(ChannelState) - sizeof(RingState) + Ring::bytes_for(limits);
-  const arena::Handle handle = member.allocate(size);
-  auto* const state = new (arena.address(handle)) ChannelState{};
-  state->magic = kMagic;
-  state->id = static_cast<uint32_t>(os::random_bits() & 0xFFFFF);
-  std::memcpy(state->name, root.data(), root.size());
-  Ring::create(&state->ring, state->id, limits);
+  const arena::Handle handle = member.allocate(state_size(limits));
+  create_state(arena, handle, limits, root);
+  const auto* const state = arena.at<ChannelState>(handle);
   const arena::LaneGuard lane(member);
   lane->intent_argument.store(state->id);
   lane->intent.store(handle | kChannelRootIntent);
@@ -130,6 +171,22 @@ std::unique_ptr<Channel> Channel::open(arena::Member& member, const std::string&
   return std::unique_ptr<Channel>(new Channel(arena, handle, name));
 }
 
+std::unique_ptr<Channel> Channel::make(arena::Member& member, const Ring::Limits& limits) {
+  register_reap_hooks();
+  const arena::Handle handle = member.allocate(state_size(limits));
+  create_state(member.arena(), handle, limits);
+  member.share(handle);
+  return at(member, handle);
+}
+
+std::unique_ptr<Channel> Channel::at(arena::Member& member, arena::Handle handle) {
+  register_reap_hooks();
+  if (state_at(member.arena(), handle) == nullptr) {
+    throw arena::CorruptArena("no channel at offset " + std::to_string(handle));
+  }
+  return std::unique_ptr<Channel>(new Channel(member.arena(), handle, ""));
+}
+
 Sent Channel::send_once(arena::Member& member, arena::Handle message, uint64_t weight) {
   if (is_closed()) return Sent::closed;
   if (ring_.try_push(member, message, weight) == Ring::Push::full) return Sent::full;
@@ -137,7 +194,19 @@ Sent Channel::send_once(arena::Member& member, arena::Handle message, uint64_t w
 }
 
 Sent Channel::try_send(arena::Member& member, arena::Handle message) {
-  return send_once(member, message, arena_->at<MessageHeader>(message)->weight);
+  const uint64_t weight = arena_->at<MessageHeader>(message)->weight;
+  const Sent first = send_once(member, message, weight);
+  // Another number than mine: the parent's, from before a fork, or of another member of this
+  // process.
+  // order: acquire; pairs with the release in listen(); publishes the bell
+  if (first != Sent::full || space_listener_.owner.load(os::acquire) != member.incarnation()) {
+    return first;
+  }
+  const std::lock_guard lock(space_listener_.lock);
+  space_listener_.bell->quiet();
+  const Sent again = send_once(member, message, weight);
+  if (again != Sent::full) space_listener_.bell->ring();  // there may be more room
+  return again;
 }
 
 Sent Channel::send(arena::Member& member, arena::Handle message, int64_t deadline_ns) {
@@ -181,14 +250,14 @@ Received Channel::receive_once(arena::Member& member, arena::Handle* message) {
 
 Received Channel::try_receive(arena::Member& member, arena::Handle* message) {
   const Received first = receive_once(member, message);
-  // Another number than mine: the parent's, from before a fork, or of another member of this
-  // process.
-  // order: acquire; pairs with the release in descriptor(); publishes bell_
-  if (first == Received::ok || bell_owner_.load(os::acquire) != member.incarnation()) return first;
-  const std::lock_guard lock(bell_lock_);
-  bell_->quiet();
+  // order: acquire; as in try_send
+  if (first == Received::ok || items_listener_.owner.load(os::acquire) != member.incarnation()) {
+    return first;
+  }
+  const std::lock_guard lock(items_listener_.lock);
+  items_listener_.bell->quiet();
   const Received again = receive_once(member, message);
-  if (again != Received::empty) bell_->ring();  // others may have come before the bell was armed
+  if (again != Received::empty) items_listener_.bell->ring();  // more may have come before
   return again;
 }
 
@@ -230,6 +299,42 @@ void Channel::sweep(arena::Member& member) {
   if (state_->sweep_ns.compare_exchange(last, now)) arena::reap_all_dead(*arena_, member);
 }
 
+bool Channel::mark_done(arena::Member& member) noexcept {
+  const arena::LaneGuard lane(member);
+  lane->wake.store(handle_ | static_cast<uint64_t>(sync::HeldKind::ring_items));
+  uint64_t done = state_->done.load();
+  bool marked = false;
+  do {
+    if (done >= ring_.pushed()) break;
+    // COMMIT(channel.done.count): killed before: not done; after: done, a reaper wakes who waits.
+    marked = state_->done.compare_exchange(done, done + 1);
+    SHOAL_KILL_POINT("channel.done.count");
+  } while (!marked);
+  if (marked && done + 1 >= ring_.pushed()) state_->all_done.notify_all();
+  lane->wake.store(0);
+  return marked;
+}
+
+// `done` first: it only grows, and what was pushed later need not be waited for.
+bool Channel::is_all_done() const noexcept {
+  const uint64_t done = state_->done.load();
+  return ring_.settled_pushed() <= done;
+}
+
+sync::WaitResult Channel::wait_all_done(arena::Member& member, int64_t deadline_ns) {
+  sync::Ticker ticker(deadline_ns, true);
+  for (;;) {
+    const uint32_t seen = state_->all_done.prepare();
+    if (is_all_done()) return sync::WaitResult::ok;
+    if (deadline_ns == 0) return sync::WaitResult::timed_out;
+    bool ticked = false;
+    const os::Wake wake = ticker.sleep(&state_->all_done.word(), seen, &ticked);
+    if (wake == os::Wake::timed_out) return sync::WaitResult::timed_out;
+    if (wake == os::Wake::interrupted) return sync::WaitResult::interrupted;
+    if (ticked) sweep(member);
+  }
+}
+
 void Channel::close(arena::Member& member) noexcept {
   const arena::LaneGuard lane(member);
   lane->wake.store(handle_ | static_cast<uint64_t>(sync::HeldKind::ring_items));
@@ -238,7 +343,8 @@ void Channel::close(arena::Member& member) noexcept {
   SHOAL_KILL_POINT("channel.close.closed");
   state_->ring.space.wake_all();
   state_->ring.items.wake_all();
-  state_->board.ring_all(true);
+  state_->items_board.ring_all(true);
+  state_->space_board.ring_all(true);
   lane->wake.store(0);
 }
 
@@ -251,28 +357,56 @@ ChannelStatistics Channel::statistics() const noexcept {
           state_->receive_sleeps.load(),
           state_->ring.item_limit,
           state_->ring.unit_limit * 64,
+          ring_.pushed() - state_->done.load(),
           is_closed()};
 }
 
-int Channel::descriptor(arena::Member& member) {
+// Hangs the bell at the first call. `is_ready` says whether it is to be readable.
+template <class IsReady>
+int Channel::listen(arena::Member& member, Listener& listener, BellBoard& board, IsReady is_ready) {
   if (const int process = os::own_pid(); process != process_) {
-    new (&bell_lock_) std::mutex;  // forked while a thread of the parent had it: nobody unlocks it
+    // Forked while a thread of the parent had one: nobody unlocks it.
+    new (&items_listener_.lock) std::mutex;
+    new (&space_listener_.lock) std::mutex;
     process_ = process;
   }
-  const std::lock_guard lock(bell_lock_);
-  if (bell_ == nullptr || bell_->incarnation() != member.incarnation()) {
-    bell_ = std::make_unique<Bell>(state_->board, member.incarnation());
-    bell_->ring();  // there may be messages: the first empty receive makes it quiet
-    // order: release; pairs with the acquire in try_receive; publishes bell_
-    bell_owner_.store(member.incarnation(), os::release);
+  const std::lock_guard lock(listener.lock);
+  if (listener.bell == nullptr || listener.bell->incarnation() != member.incarnation()) {
+    listener.bell = std::make_unique<Bell>(board, member.incarnation());
+    // order: release; pairs with the acquire in try_send and try_receive; publishes the bell
+    listener.owner.store(member.incarnation(), os::release);
   }
-  return bell_->descriptor();
+  listener.bell->quiet();
+  if (is_ready()) listener.bell->ring();
+  return listener.bell->descriptor();
+}
+
+int Channel::descriptor(arena::Member& member) {
+  return listen(member, items_listener_, state_->items_board,
+                [&] { return !ring_.seems_empty() || is_closed(); });
+}
+
+int Channel::space_descriptor(arena::Member& member) {
+  return listen(member, space_listener_, state_->space_board,
+                [&] { return ring_.seems_to_fit(1) || is_closed(); });
+}
+
+void Channel::empty_all(arena::Member& member) noexcept {
+  arena::Handle message = 0;
+  while ((message = ring_.try_pop(member)) != 0) free_message(member, message);
+}
+
+bool Channel::let_go(arena::Member& member) noexcept {
+  if (!member.drop_shared(handle_)) return false;
+  empty_all(member);
+  ring_.free_segments(member);
+  member.free(handle_);
+  return true;
 }
 
 bool Channel::remove(arena::Member& member) {
   close(member);
-  arena::Handle message = 0;
-  while ((message = ring_.try_pop(member)) != 0) free_message(member, message);
+  empty_all(member);
   const arena::LaneGuard lane(member);
   lane->intent_argument.store(state_->id);
   lane->intent.store(handle_ | kChannelRootIntent);
@@ -287,8 +421,10 @@ bool Channel::remove(arena::Member& member) {
     SHOAL_KILL_POINT("channel.remove.owner");
   }
   lane->intent.store(0);
-  if (mine) member.free(handle_);
-  return mine;
+  if (!mine) return false;
+  ring_.free_segments(member);
+  member.free(handle_);
+  return true;
 }
 
 }  // namespace shoal::channel

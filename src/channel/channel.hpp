@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Channel: a named queue of messages between all members of a session, bounded by items and,
-// if wanted, by bytes. Any thread of any member sends and receives; each message is received once.
-// send() and receive() sleep; try_send(), try_receive(), close() and the questions never do.
+// Channel: a queue of messages between all members of a session, bounded by items or bytes or not
+// at all. Any thread of any member sends and receives; each message is received once. send(),
+// receive() and wait_all_done() sleep; try_send(), try_receive(), close() and the questions never
+// do. Sending may throw MemoryExhausted: nothing was sent then.
 //
 // Promises:
 // 1. A member may be killed at any instruction: the others go on; what is lost is only the message
@@ -14,9 +15,10 @@
 // While it sleeps, a waiter looks again every 10 to 250 ms, since a wake-up may have died with its
 // giver; and once a second one of the waiters reaps whoever is dead.
 //
-// The state lies in one block, owner NAMED(id), found by the root "ch:" + name; its fields are
-// written by: create (magic, name, ring limits), close() (closed), waiters (sweep_ns, waits).
-// Design: docs/design/channel.md
+// The state lies in one block: owner NAMED(id) and found by the root "ch:" + name, or without a
+// name, shared by all who have it (arena/member.hpp) and found by its handle. Its fields are
+// written by: create (magic, name, ring limits), close() (closed), waiters (sweep_ns, waits),
+// mark_done() (done). Design: docs/design/channel.md
 #pragma once
 
 #include <memory>
@@ -38,16 +40,18 @@ struct ChannelState {
   uint32_t magic;
   uint32_t id;
   os::Atomic<uint32_t> closed;
-  uint32_t padding;
-  char name[kNameSize];              // of the root, "ch:" included, padded with zeros
+  sync::EventCount all_done;         // "done may be as many as were pushed"
+  char name[kNameSize];              // of the root, "ch:" included, padded with zeros; or none
   os::Atomic<uint64_t> sweep_ns;     // when somebody last looked for the dead
   os::Atomic<uint64_t> send_sleeps;  // hints for statistics
   os::Atomic<uint64_t> receive_sleeps;
-  uint64_t spare[5];
-  BellBoard board;
-  RingState ring;  // the slots follow
+  os::Atomic<uint64_t> done;  // messages that mark_done() was called for: <= pushed
+  uint64_t spare[4];
+  BellBoard items_board;
+  BellBoard space_board;
+  RingState ring;  // its first segment follows
 };
-static_assert(offsetof(ChannelState, board) == 128 && offsetof(ChannelState, ring) == 256);
+static_assert(offsetof(ChannelState, items_board) == 128 && offsetof(ChannelState, ring) == 384);
 
 enum class [[nodiscard]] Sent { ok, full, closed, interrupted };
 enum class [[nodiscard]] Received { ok, empty, closed, interrupted };
@@ -59,8 +63,9 @@ struct ChannelStatistics {
   uint64_t received;
   uint64_t send_sleeps;  // how often a send, a receive had to sleep
   uint64_t receive_sleeps;
-  uint64_t item_limit;
+  uint64_t item_limit;  // 0: none
   uint64_t byte_limit;  // 0: none
+  uint64_t unfinished;  // sent, and not marked as done
   bool closed;
 };
 
@@ -77,6 +82,15 @@ class Channel {
   static std::unique_ptr<Channel> open(arena::Member& member, const std::string& name,
                                        Open how = Open::either, const Ring::Limits& limits = {});
 
+  // A channel without a name, held by the member.
+  static std::unique_ptr<Channel> make(arena::Member& member, const Ring::Limits& limits);
+  // The steps of it: a block of so many bytes, filled like this, becomes one when it is shared.
+  static size_t state_size(const Ring::Limits& limits) noexcept;
+  static void create_state(arena::Arena& arena, arena::Handle handle, const Ring::Limits& limits,
+                           const std::string& root = {}) noexcept;
+  // One that the member holds. Throws CorruptArena when there is no channel at `handle`.
+  static std::unique_ptr<Channel> at(arena::Member& member, arena::Handle handle);
+
   // On ok the message belongs to the channel; else it stays the caller's. deadline_ns:
   // CLOCK_MONOTONIC, < 0 none, 0 do not wait.
   Sent send(arena::Member& member, arena::Handle message, int64_t deadline_ns = sync::kForever);
@@ -86,27 +100,48 @@ class Channel {
                    int64_t deadline_ns = sync::kForever);
   Received try_receive(arena::Member& member, arena::Handle* message);
 
+  // One received message more is dealt with; false: all that were sent are.
+  [[nodiscard]] bool mark_done(arena::Member& member) noexcept;
+  [[nodiscard]] bool is_all_done() const noexcept;
+  // Until every message that was sent is marked as done.
+  sync::WaitResult wait_all_done(arena::Member& member, int64_t deadline_ns = sync::kForever);
+
   void close(arena::Member& member) noexcept;
   [[nodiscard]] bool is_closed() const noexcept { return state_->closed.load() != 0; }
   [[nodiscard]] uint64_t length() const noexcept { return ring_.length(); }
   [[nodiscard]] ChannelStatistics statistics() const noexcept;
 
   // A descriptor that is readable while there may be messages; the channel keeps it. After a fork
-  // the child gets its own by asking again. Throws OsError.
+  // the child gets its own by asking again. At each call it is made exact: not readable when the
+  // channel is empty. Throws OsError.
   int descriptor(arena::Member& member);
+  // The same, readable while there may be room.
+  int space_descriptor(arena::Member& member);
 
   // Closes the channel, frees what is in it, and takes its name away; then frees the state: nobody
   // may use the channel any more, in any process. False: somebody else has removed it.
   bool remove(arena::Member& member);
+  // The same for one without a name, if the member was the last one to hold it (true).
+  bool let_go(arena::Member& member) noexcept;
 
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
   [[nodiscard]] arena::Handle handle() const noexcept { return handle_; }
   [[nodiscard]] Ring& ring() noexcept { return ring_; }
 
  private:
+  // This process's bell on one of the boards. The lock is never held across a wait.
+  struct Listener {
+    std::mutex lock;  // guards bell
+    std::unique_ptr<Bell> bell;
+    os::Atomic<uint32_t> owner;  // the member for which it hangs; 0: none was asked for
+  };
+
   Channel(arena::Arena& arena, arena::Handle handle, std::string name);
   static arena::Handle make_state(arena::Member& member, const std::string& root,
                                   const Ring::Limits& limits, bool* exists);
+  template <class IsReady>
+  int listen(arena::Member& member, Listener& listener, BellBoard& board, IsReady is_ready);
+  void empty_all(arena::Member& member) noexcept;
   Sent send_once(arena::Member& member, arena::Handle message, uint64_t weight);
   Received receive_once(arena::Member& member, arena::Handle* message);
   void sweep(arena::Member& member);
@@ -116,9 +151,8 @@ class Channel {
   ChannelState* state_;
   Ring ring_;
   std::string name_;
-  std::mutex bell_lock_;  // guards bell_; never held across a wait
-  std::unique_ptr<Bell> bell_;
-  os::Atomic<uint32_t> bell_owner_;  // the member for which it hangs; 0: none was asked for
+  Listener items_listener_;
+  Listener space_listener_;
   int process_;
 };
 

@@ -62,14 +62,60 @@ class ChannelDeathTest : public ::testing::Test {
     EXPECT_EQ(channel.length(), 0U);
     EXPECT_EQ(channel.ring().bytes(), 0U);
     const auto s = arena_->statistics();
-    EXPECT_EQ(s.blocks_channel + s.blocks_block + s.blocks_dying, 0U);
-    EXPECT_EQ(s.blocks(), blocks_) << "leaked";
+    const uint64_t segments = channel.ring().segments() - 1;
+    EXPECT_EQ(s.blocks_channel + s.blocks_block + s.blocks_dying, segments);
+    EXPECT_EQ(s.blocks(), blocks_ + segments) << "leaked";
   }
+
+  // Lets messages through the empty channel until `left` more pushes fill the lap.
+  void go_near_the_end_of_a_lap(Channel& channel, uint64_t left) {
+    do {
+      ASSERT_EQ(channel.send(*me_, message(*me_, 1)), Sent::ok);
+      Handle got = 0;
+      ASSERT_EQ(channel.receive(*me_, &got), Received::ok);
+      free_message(*me_, got);
+    } while ((channel.ring().pushed() + left) % RingSegment::kSlots != 0);
+  }
+
+  void lose_at(const char* point);
 
   std::shared_ptr<Arena> arena_ = Arena::create({uint64_t{1} << 32, 0});
   std::unique_ptr<Member> me_ = Member::join(arena_, MemberKind::root);
   uint64_t blocks_ = 0;
 };
+
+// A segment is made only where none is free: with one item more than three laps in the ring, all
+// the time.
+void ChannelDeathTest::lose_at(const char* point) {
+  const bool grows = std::string(point) == "ring.segment.back";
+  blocks_ = arena_->statistics().blocks() + 1;
+  const auto channel = Channel::make(*me_, {grows ? uint64_t{0} : 4, grows ? 0 : 1'000'000U});
+  const auto run = [&](Member& member) {
+    for (;;) {
+      const Handle made = make_message(member, {}, {});
+      if (channel->try_send(member, made) != Sent::ok) free_message(member, made);
+      Handle got = 0;
+      if (channel->length() < (grows ? 200'000 : 0)) continue;
+      if (channel->try_receive(member, &got) == Received::ok) free_message(member, got);
+    }
+  };
+  ChildMember a(arena_, run);
+  ChildMember b(arena_, run);
+  ChildMember victim(arena_, [&](Member& member) {
+    testing::arm_kill_point(point, 1);
+    run(member);
+  });
+  EXPECT_EQ(victim.wait(60'000), Ending::killed) << point;
+  a.kill();
+  b.kill();
+  EXPECT_EQ(a.wait(), Ending::killed);
+  EXPECT_EQ(b.wait(), Ending::killed);
+  arena::reap_all_dead(*arena_, *me_);
+  Handle got = 0;
+  while (channel->try_receive(*me_, &got) == Received::ok) free_message(*me_, got);
+  expect_sound(*channel, 0, 0);
+  EXPECT_TRUE(channel->let_go(*me_));
+}
 
 TEST_F(ChannelDeathTest, AtEachKillPointOfSendAndReceive) {
   const auto channel = Channel::open(*me_, "c", Channel::Open::create, {100, 100'000});
@@ -77,7 +123,7 @@ TEST_F(ChannelDeathTest, AtEachKillPointOfSendAndReceive) {
   for (const char* point :
        {"message.attach", "message.detach", "message.free", "ring.push.enter", "ring.push.owner",
         "ring.push.slot", "ring.push.sum", "ring.push.tail", "ring.push.done", "ring.pop.enter",
-        "ring.pop.owner", "ring.pop.slot", "ring.pop.head"}) {
+        "ring.pop.owner", "ring.pop.slot", "ring.pop.head", "channel.done.count"}) {
     for (unsigned nth = 1; nth <= 3; ++nth) {
       SCOPED_TRACE(std::string(point) + ":" + std::to_string(nth));
       ChildMember victim(arena_, [&](Member& member) {
@@ -86,12 +132,79 @@ TEST_F(ChannelDeathTest, AtEachKillPointOfSendAndReceive) {
           if (channel->send(member, message(member, i)) != Sent::ok) _exit(3);
           Handle got = 0;
           if (i > 3 && channel->receive(member, &got) == Received::ok) free_message(member, got);
+          if (!channel->mark_done(member)) _exit(4);
         }
       });
       EXPECT_EQ(victim.wait(), Ending::killed);
       expect_sound(*channel, 0, 4);
     }
   }
+}
+
+// The first lap's end makes a segment, the later ones use one again.
+TEST_F(ChannelDeathTest, AtEachKillPointOfALapsEnd) {
+  for (const uint64_t limit : {uint64_t{0}, uint64_t{100'000}}) {
+    for (const char* point :
+         {"ring.segment.owner", "ring.segment.link", "ring.segment.reuse", "ring.segment.base",
+          "ring.segment.tail", "ring.segment.head", "ring.push.tail", "ring.pop.head"}) {
+      SCOPED_TRACE(std::string(point) + " " + std::to_string(limit));
+      if (limit == 0 && std::string(point) == "ring.segment.base") continue;
+      blocks_ = arena_->statistics().blocks() + 1;
+      const auto channel = Channel::make(*me_, {0, limit});
+      const bool reused = std::string(point) == "ring.segment.reuse";
+      for (int laps = 0; laps < (reused ? 2 : 1); ++laps) {
+        go_near_the_end_of_a_lap(*channel, 0);
+      }
+      ChildMember victim(arena_, [&](Member& member) {
+        testing::arm_kill_point(point, 1);
+        for (uint64_t i = 1; i <= 6; ++i) {
+          if (channel->send(member, message(member, i)) != Sent::ok) _exit(3);
+          Handle got = 0;
+          if (i > 1 && channel->receive(member, &got) == Received::ok) free_message(member, got);
+        }
+      });
+      EXPECT_EQ(victim.wait(), Ending::killed);
+      expect_sound(*channel, 0, 2);
+      EXPECT_TRUE(channel->let_go(*me_));
+      EXPECT_EQ(arena_->statistics().blocks(), blocks_ - 1);
+    }
+  }
+}
+
+TEST_F(ChannelDeathTest, WhileTheLastHolderOfAChannelLetsGoOfIt) {
+  for (const char* point : {"arena.share.make", "arena.share.drop", "ring.pop.slot", "message.free",
+                            "ring.segment.free", ""}) {
+    SCOPED_TRACE(point);
+    ChildMember victim(arena_, [&](Member& member) {
+      if (std::string(point) == "arena.share.make") testing::arm_kill_point(point, 1);
+      const auto channel = Channel::make(member, {0, 0});
+      for (uint64_t i = 0; i < 3'000; ++i) {
+        if (channel->send(member, message(member, i)) != Sent::ok) _exit(3);
+      }
+      if (*point == 0) raise(SIGKILL);
+      testing::arm_kill_point(point, 1);
+      channel->let_go(member);
+    });
+    EXPECT_EQ(victim.wait(), Ending::killed);
+    arena::reap_all_dead(*arena_, *me_);
+    EXPECT_EQ(arena_->statistics().blocks(), 0U);
+  }
+}
+
+TEST_F(ChannelDeathTest, WhoWaitsForAllToBeDoneIsWokenWhenTheLastOneDies) {
+  const auto channel = Channel::make(*me_, {0, 0});
+  ASSERT_EQ(channel->send(*me_, message(*me_, 1)), Sent::ok);
+  ChildMember waiter(arena_, [&](Member& member) {
+    if (channel->wait_all_done(member) != sync::WaitResult::ok) _exit(3);
+  });
+  usleep(20'000);
+  ChildMember victim(arena_, [&](Member& member) {
+    testing::arm_kill_point("channel.done.count", 1);
+    static_cast<void>(channel->mark_done(member));
+  });
+  EXPECT_EQ(victim.wait(), Ending::killed);
+  EXPECT_EQ(waiter.wait(20'000), Ending::finished);
+  EXPECT_FALSE(channel->mark_done(*me_));
 }
 
 TEST_F(ChannelDeathTest, SleepersAreWokenWhenTheirWakerDies) {
@@ -187,7 +300,9 @@ TEST_F(ChannelDeathTest, NoKillPointIsForgotten) {
       " ring.push.sum ring.push.tail ring.push.back ring.push.done ring.pop.enter ring.pop.owner"
       " ring.pop.slot ring.pop.head channel.create.owner channel.create.root channel.close.closed"
       " channel.remove.root channel.remove.owner bell.hang.word bell.quiet.armed bell.unhang.word"
-      " bell.ring.armed bell.ring.gone ";
+      " bell.ring.armed bell.ring.gone ring.segment.owner ring.segment.link ring.segment.back"
+      " ring.segment.reuse ring.segment.base ring.segment.tail ring.segment.head"
+      " ring.segment.free channel.done.count ";
   for (const std::string& name : testing::kill_point_names()) {
     for (const char* prefix : {"message.", "ring.", "channel.", "bell."}) {
       if (!name.starts_with(prefix)) continue;
@@ -196,34 +311,10 @@ TEST_F(ChannelDeathTest, NoKillPointIsForgotten) {
   }
 }
 
-// ring.push.back is reached only when two pushes meet; here four members push and pop in each
-// other's way until the victim has died there.
+// These points are reached only when two members meet; here three push and pop in each other's way
+// until the victim has died there.
 TEST_F(ChannelDeathTest, WhenAPushLosesToAnother) {
-  const auto channel = Channel::open(*me_, "r", Channel::Open::create, {4, 1'000'000});
-  blocks_ = arena_->statistics().blocks();
-  const auto run = [&](Member& member) {
-    for (;;) {
-      const Handle made = message(member, 5);
-      if (channel->try_send(member, made) != Sent::ok) free_message(member, made);
-      Handle got = 0;
-      if (channel->try_receive(member, &got) == Received::ok) free_message(member, got);
-    }
-  };
-  ChildMember a(arena_, run);
-  ChildMember b(arena_, run);
-  ChildMember victim(arena_, [&](Member& member) {
-    testing::arm_kill_point("ring.push.back", 1);
-    run(member);
-  });
-  EXPECT_EQ(victim.wait(60'000), Ending::killed);
-  a.kill();
-  b.kill();
-  EXPECT_EQ(a.wait(), Ending::killed);
-  EXPECT_EQ(b.wait(), Ending::killed);
-  arena::reap_all_dead(*arena_, *me_);
-  Handle got = 0;
-  while (channel->try_receive(*me_, &got) == Received::ok) free_message(*me_, got);
-  expect_sound(*channel, 0, 0);
+  for (const char* point : {"ring.push.back", "ring.segment.back"}) lose_at(point);
 }
 
 TEST_F(ChannelDeathTest, AtEveryInstructionOfPushAndPop) {
@@ -252,6 +343,46 @@ TEST_F(ChannelDeathTest, AtEveryInstructionOfPushAndPop) {
     if (last.outcome == testing::StepOutcome::unavailable) GTEST_SKIP() << "no ptrace here";
     EXPECT_EQ(last.outcome, testing::StepOutcome::completed) << last.status;
     EXPECT_GT(deaths, 20U);
+  }
+}
+
+TEST_F(ChannelDeathTest, AtEveryInstructionOfALapsEnd) {
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+  GTEST_SKIP() << "instructions are the sanitizer's";
+#endif
+  for (const bool reused : {false, true}) {
+    std::unique_ptr<Channel> channel;
+    const auto renew = [&] {
+      if (channel) channel->let_go(*me_);
+      blocks_ = arena_->statistics().blocks() + 1;
+      channel = Channel::make(*me_, {0, reused ? uint64_t{100'000} : 0});
+      for (int laps = 0; laps < (reused ? 2 : 1); ++laps) go_near_the_end_of_a_lap(*channel, 0);
+    };
+    renew();
+    std::unique_ptr<Member> member;
+    Handle made = 0;
+    testing::StepResult last;
+    const uint64_t deaths = testing::kill_at_every_instruction(
+        [&] {
+          member = Member::join(arena_, MemberKind::process);
+          sync::Holds::of(*member);
+          made = message(*member, 1);
+          // The kernel's part of allocating is done before: most steps would fall into it.
+          if (!reused) member->free(member->allocate(sizeof(RingSegment) + 2048 * 8));
+        },
+        [&] {
+          static_cast<void>(channel->try_send(*member, made));
+          Handle got = 0;
+          static_cast<void>(channel->try_receive(*member, &got));
+        },
+        [&](uint64_t) {
+          expect_sound(*channel, 0, 1);
+          renew();
+        },
+        &last, reused ? 40 : 16);
+    if (last.outcome == testing::StepOutcome::unavailable) GTEST_SKIP() << "no ptrace here";
+    EXPECT_EQ(last.outcome, testing::StepOutcome::completed) << last.status;
+    EXPECT_GT(deaths, 10U);
   }
 }
 

@@ -1,30 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "channel/ring.hpp"
 
-#include <bit>
 #include <new>
 #include <string>
 
+#include "channel/ring_words.hpp"
 #include "testing/kill_point.hpp"
 
 namespace shoal::channel {
 
 namespace {
 
-constexpr uint64_t kPositionMask = (uint64_t{1} << 40) - 1;
-constexpr uint64_t kBlockMask = (uint64_t{1} << 34) - 1;
-constexpr uint64_t kFull = uint64_t{1} << 34;
-constexpr uint64_t kLapShift = 35;
-constexpr uint64_t kUnitMask = (uint64_t{1} << 40) - 1;
-constexpr uint64_t kSumLapMask = (uint64_t{1} << 24) - 1;
-constexpr uint32_t kMaxAttempts = 1u << 16;  // only a ring that was scribbled over needs so many
-constexpr size_t kSumOffset = 16;            // in the block: the bytes pushed up to and with it
-
-uint32_t slot_bits_for(uint64_t items) noexcept {
-  const auto bits = static_cast<uint32_t>(std::bit_width(items == 0 ? 0 : items - 1));
-  if (bits < Ring::kMinSlotBits) return Ring::kMinSlotBits;
-  return bits < Ring::kMaxSlotBits ? bits : Ring::kMaxSlotBits;
-}
+constexpr size_t kSumOffset = 16;  // in the block: the bytes pushed up to and with it
 
 uint64_t units_for(uint64_t bytes) noexcept { return bytes / 64 + (bytes % 64 != 0 ? 1 : 0); }
 
@@ -37,105 +24,96 @@ __attribute__((no_sanitize("thread"))) uint64_t read_sum(const std::byte* block)
 }  // namespace
 
 size_t Ring::bytes_for(const Limits& limits) noexcept {
-  const size_t words = (limits.bytes != 0 ? 2 : 1) * (size_t{1} << slot_bits_for(limits.items));
-  return sizeof(RingState) + words * sizeof(uint64_t);
+  const size_t words = (limits.bytes != 0 ? 2 : 1) * RingSegment::kSlots;
+  return sizeof(RingState) + sizeof(RingSegment) + words * sizeof(uint64_t);
 }
 
-void Ring::create(void* at, uint32_t id, const Limits& limits) noexcept {
+void Ring::create(void* at, uint32_t id, const Limits& limits, arena::Handle handle) noexcept {
   auto* const state = new (at) RingState{};
   state->id = id;
-  state->slot_bits = slot_bits_for(limits.items);
-  const uint64_t slots = uint64_t{1} << state->slot_bits;
-  state->item_limit = limits.items == 0 || limits.items > slots ? slots : limits.items;
+  state->item_limit = limits.items;
   state->unit_limit = units_for(limits.bytes);
-  auto* const words = reinterpret_cast<os::Atomic<uint64_t>*>(state + 1);
-  const uint64_t count = limits.bytes != 0 ? 2 * slots : slots;
+  auto* const segment = new (state + 1) RingSegment{};
+  const uint64_t lap = lap_of(kFirst);
+  const uint64_t link = link_word(lap, handle + sizeof(RingState));
+  segment->next.store(link);
+  segment->base.store(sum_word(lap, 0));
+  auto* const words = reinterpret_cast<os::Atomic<uint64_t>*>(segment + 1);
+  const uint64_t count = (limits.bytes != 0 ? 2 : 1) * RingSegment::kSlots;
   for (uint64_t i = 0; i < count; ++i) new (words + i) os::Atomic<uint64_t>(0);
+  state->tail.store(kFirst);
+  state->head.store(kFirst);
+  state->tail_segment.store(link);
+  state->head_segment.store(link);
   state->magic = kMagic;
 }
 
-Ring::Ring(arena::Arena& arena, RingState* state, arena::Handle handle, BellBoard* board)
+Ring::Ring(arena::Arena& arena, RingState* state, arena::Handle handle, BellBoard* items,
+           BellBoard* space)
     : arena_(&arena),
       state_(state),
       handle_(handle),
-      board_(board),
-      bits_(state->slot_bits),
+      items_board_(items),
+      space_board_(space),
       id_(state->id),
       item_limit_(state->item_limit),
       unit_limit_(state->unit_limit) {
-  const bool bits_ok = bits_ >= kMinSlotBits && bits_ <= kMaxSlotBits;
-  const size_t words = bits_ok ? (unit_limit_ != 0 ? 2 : 1) * (size_t{1} << bits_) : 0;
-  if (state->magic != kMagic || !bits_ok || item_limit_ == 0 || item_limit_ > slots() ||
-      !arena.contains(arena.handle_of(state), sizeof(RingState) + words * sizeof(uint64_t))) {
+  if (state->magic != kMagic ||
+      !arena.contains(arena.handle_of(state), sizeof(RingState) + segment_bytes())) {
     throw arena::CorruptArena("no ring at offset " + std::to_string(arena.handle_of(state)));
   }
 }
 
-uint64_t Ring::lap_of(uint64_t position) const noexcept {
-  return (position & kPositionMask) >> bits_;
-}
-
-uint64_t Ring::empty_word(uint64_t position) const noexcept {
-  return lap_of(position) << kLapShift;
-}
-
-uint64_t Ring::full_word(uint64_t position, arena::Handle block) const noexcept {
+uint64_t Ring::full_word(uint64_t position, arena::Handle block) noexcept {
   return lap_of(position) << kLapShift | kFull | block >> 6;
 }
 
 Ring::Unpacked Ring::unpack(uint64_t word) noexcept {
-  return {word >> kLapShift, (word & kFull) != 0, (word & kBlockMask) << 6};
+  return {lap_in(word), (word & kFull) != 0, handle_in(word)};
 }
 
-os::Atomic<uint64_t>& Ring::slot(uint64_t position) const noexcept {
-  return reinterpret_cast<os::Atomic<uint64_t>*>(state_ + 1)[position & (slots() - 1)];
+os::Atomic<uint64_t>& Ring::slot(RingSegment* segment, uint64_t position) noexcept {
+  return reinterpret_cast<os::Atomic<uint64_t>*>(segment + 1)[index_of(position)];
 }
 
-os::Atomic<uint64_t>& Ring::sum(uint64_t position) const noexcept {
-  return (&slot(0) + slots())[position & (slots() - 1)];
+os::Atomic<uint64_t>& Ring::sum(RingSegment* segment, uint64_t position) noexcept {
+  return (&slot(segment, 0) + RingSegment::kSlots)[index_of(position)];
 }
 
-// Is the lap, read in the slot of `position`, a later one than that of the position?
-bool Ring::is_ahead(uint64_t lap, uint64_t position) const noexcept {
-  const uint64_t laps = (kPositionMask >> bits_) + 1;
-  const uint64_t distance = (lap - lap_of(position)) & (laps - 1);
-  return distance != 0 && distance < laps / 2;
-}
-
-Ring::Sum Ring::sum_before(uint64_t position) const noexcept {
-  if (position == 0) return {0, true};
-  const uint64_t word = sum(position - 1).load();
-  const uint64_t tag = (lap_of(position - 1) + 1) & kSumLapMask;  // + 1: an unused word is 0
-  return {word & kUnitMask, word >> 40 == tag};
+Ring::Sum Ring::sum_before(RingSegment* segment, uint64_t position) const noexcept {
+  const uint64_t word =
+      index_of(position) == 0 ? segment->base.load() : sum(segment, position - 1).load();
+  return {word & kUnitMask, is_sum_of(word, lap_of(position))};
 }
 
 // Sets sum[position] from the word in the block, which the pusher wrote before it published. Once
 // it is set nobody sets it again in this lap; and nobody takes the block before it is set. So who
 // comes late, and reads a block that is no longer in the ring, finds the word set or fails.
-void Ring::publish_sum(uint64_t position, arena::Handle block) const noexcept {
+void Ring::publish_sum(RingSegment* segment, uint64_t position,
+                       arena::Handle block) const noexcept {
   if (unit_limit_ == 0) return;
-  const uint64_t tag = (lap_of(position) + 1) & kSumLapMask;
-  uint64_t word = sum(position).load();
-  if (word >> 40 == tag || !arena_->contains(block, kSumOffset + sizeof(uint64_t))) return;
-  const uint64_t units = read_sum(arena_->at<std::byte>(block)) & kUnitMask;
+  uint64_t word = sum(segment, position).load();
+  if (!is_earlier_sum(word, lap_of(position))) return;
+  if (!arena_->contains(block, kSumOffset + sizeof(uint64_t))) return;
+  const uint64_t units = read_sum(arena_->at<std::byte>(block));
   // COMMIT(ring.push.sum): killed before: who helps the tail sets it; after: set.
-  sum(position).compare_exchange(word, tag << 40 | units);
+  sum(segment, position).compare_exchange(word, sum_word(lap_of(position), units));
   SHOAL_KILL_POINT("ring.push.sum");
 }
 
-void Ring::help_tail(uint64_t position, arena::Handle block) const noexcept {
+void Ring::help_tail(RingSegment* segment, uint64_t position, arena::Handle block) const noexcept {
   if (state_->tail.load() != position) return;
-  publish_sum(position, block);
+  publish_sum(segment, position, block);
   uint64_t expected = position;
   // COMMIT(ring.push.tail): killed before: the next one moves the tail; after: moved.
   state_->tail.compare_exchange(expected, position + 1);
   SHOAL_KILL_POINT("ring.push.tail");
 }
 
-void Ring::empty_slot(uint64_t position, uint64_t word) const noexcept {
+void Ring::mark_taken(RingSegment* segment, uint64_t position, uint64_t word) const noexcept {
   uint64_t expected = word;
-  // COMMIT(ring.pop.slot): killed before: the next pop empties it; after: empty for the next lap.
-  slot(position).compare_exchange(expected, empty_word(position + slots()));
+  // COMMIT(ring.pop.slot): killed before: the next pop marks it; after: taken.
+  slot(segment, position).compare_exchange(expected, taken_word(lap_of(position)));
   SHOAL_KILL_POINT("ring.pop.slot");
   expected = position;
   // COMMIT(ring.pop.head): killed before: the next one moves the head; after: moved.
@@ -143,70 +121,88 @@ void Ring::empty_slot(uint64_t position, uint64_t word) const noexcept {
   SHOAL_KILL_POINT("ring.pop.head");
 }
 
-// The head, after moving it past everything that has been taken.
-uint64_t Ring::settled_head() const noexcept {
-  for (;;) {
-    uint64_t head = state_->head.load();
-    const uint64_t word = slot(head).load();
+// The head, after moving it past everything that has been taken, and its segment; nullptr where
+// nobody has pushed in this lap yet.
+uint64_t Ring::settled_head(RingSegment** segment) const noexcept {
+  uint64_t head = state_->head.load();
+  for (uint32_t attempts = 0; attempts < kMaxAttempts; ++attempts, head = state_->head.load()) {
+    const Place place = head_place(head);
+    *segment = place.segment;
+    if (place.stale) continue;
+    if (place.segment == nullptr) return head;
+    const uint64_t word = slot(place.segment, head).load();
     const Unpacked found = unpack(word);
     if (found.lap == lap_of(head) && found.full) {
-      help_tail(head, found.block);
+      help_tail(place.segment, head, found.block);
       if (arena_->owner_word(found.block).load() == arena::owner_channel(id_, head)) return head;
-      empty_slot(head, word);
-    } else if (is_ahead(found.lap, head)) {
-      state_->head.compare_exchange(head, head + 1);
-    } else {
+      mark_taken(place.segment, head, word);
+    } else if (is_later(lap_of(head), found.lap)) {
       return head;
+    } else {
+      state_->head.compare_exchange(head, head + 1);  // taken; later: old news, or scribbled over
     }
   }
+  return head;
 }
 
 void Ring::settle_tail() const noexcept {
-  for (;;) {
+  for (uint32_t attempts = 0; attempts < kMaxAttempts; ++attempts) {
     const uint64_t tail = state_->tail.load();
-    const Unpacked found = unpack(slot(tail).load());
+    const Place place = tail_place(tail);
+    if (place.stale) continue;
+    if (place.segment == nullptr) return;
+    const Unpacked found = unpack(slot(place.segment, tail).load());
     if (found.lap != lap_of(tail) || !found.full) return;
-    help_tail(tail, found.block);
+    help_tail(place.segment, tail, found.block);
   }
 }
 
-// Is there room for a block at position `tail`? `known` false: the question came too late, ask
-// anew.
-bool Ring::fits(uint64_t tail, uint64_t units, bool* known) const noexcept {
+// Is there room for a block at position `tail`, which lies in `segment`? `known` false: the
+// question came too late, ask anew.
+bool Ring::fits(RingSegment* segment, uint64_t tail, uint64_t units, bool* known) const noexcept {
   *known = true;
-  const uint64_t head = settled_head();
-  if (tail - head >= item_limit_) {
+  if (item_limit_ == 0 && unit_limit_ == 0) return true;
+  RingSegment* head_segment = nullptr;
+  const uint64_t head = settled_head(&head_segment);
+  if (item_limit_ != 0 && tail - head >= item_limit_) {
     *known = tail >= head;  // else the tail read is old
     return false;
   }
   if (unit_limit_ == 0 || tail == head) return true;
-  const Sum pushed = sum_before(tail);
-  const Sum popped = sum_before(head);
+  *known = segment != nullptr && head_segment != nullptr;
+  if (!*known) return false;
+  const Sum pushed = sum_before(segment, tail);
+  const Sum popped = sum_before(head_segment, head);
   *known = pushed.valid && popped.valid;
   const uint64_t used = (pushed.units - popped.units) & kUnitMask;
   return used + units <= unit_limit_;
 }
 
-Ring::Push Ring::push_committing(arena::Member& member, arena::Lane& lane, arena::Handle block,
-                                 uint64_t units) noexcept {
+Ring::Attempt Ring::push_committing(arena::Member& member, arena::Lane& lane, arena::Handle block,
+                                    uint64_t units) noexcept {
   os::Atomic<uint64_t>& owner = arena_->owner_word(block);
   for (uint32_t attempts = 0; attempts < kMaxAttempts; ++attempts) {
     uint64_t tail = state_->tail.load();
-    const Unpacked found = unpack(slot(tail).load());
+    const Place place = tail_place(tail);
+    if (place.stale) continue;
+    if (place.segment == nullptr) return Attempt::no_segment;
+    os::Atomic<uint64_t>& at = slot(place.segment, tail);
+    uint64_t word = at.load();
+    const Unpacked found = unpack(word);
     if (found.lap == lap_of(tail) && found.full) {
-      help_tail(tail, found.block);
+      help_tail(place.segment, tail, found.block);
+      continue;
+    }
+    if (!is_later(lap_of(tail), found.lap)) {
+      state_->tail.compare_exchange(tail, tail + 1);  // old news, or scribbled over
       continue;
     }
     bool known = false;
-    const bool room = fits(tail, units, &known);
+    const bool room = fits(place.segment, tail, units, &known);
     if (!known || state_->tail.load() != tail) continue;
-    if (!room) return Push::full;
-    if (found.lap != lap_of(tail)) {  // old news, or the slot was scribbled over
-      if (is_ahead(found.lap, tail)) state_->tail.compare_exchange(tail, tail + 1);
-      continue;
-    }
+    if (!room) return Attempt::full;
     if (unit_limit_ != 0) {
-      const Sum before = sum_before(tail);
+      const Sum before = sum_before(place.segment, tail);
       if (!before.valid) continue;
       *reinterpret_cast<uint64_t*>(arena_->at<std::byte>(block) + kSumOffset) =
           before.units + units;
@@ -220,36 +216,39 @@ Ring::Push Ring::push_committing(arena::Member& member, arena::Lane& lane, arena
     // order: release; pairs with the acquire of who takes the block; publishes its contents
     owner.store(in_ring, os::release);
     SHOAL_KILL_POINT("ring.push.owner");
-    uint64_t expected = empty_word(tail);
     // COMMIT(ring.push.slot): killed before: reap_push() frees the block; after: pushed.
-    if (slot(tail).compare_exchange(expected, full_word(tail, block))) {
+    if (at.compare_exchange(word, full_word(tail, block))) {
       SHOAL_KILL_POINT("ring.push.slot");
-      help_tail(tail, block);
-      return Push::ok;
+      help_tail(place.segment, tail, block);
+      return Attempt::ok;
     }
     // COMMIT(ring.push.back): killed before: reap_push() frees the block; after: the scan does.
     owner.store(arena::owner_member(member.incarnation()));
     SHOAL_KILL_POINT("ring.push.back");
   }
-  return Push::full;
+  return Attempt::full;
 }
 
 Ring::Push Ring::try_push(arena::Member& member, arena::Handle block, uint64_t bytes) {
   SHOAL_KILL_POINT("ring.push.enter");
-  const arena::LaneGuard lane(member);
-  // order: relaxed; as for the intent
-  lane->wake.store(handle_ | static_cast<uint64_t>(sync::HeldKind::ring_items), os::relaxed);
-  const Push result = push_committing(member, *lane, block, units_for(bytes));
-  if (result == Push::ok) {
-    state_->items.notify_one();
-    if (board_ != nullptr) board_->ring_armed();
-  }
-  // COMMIT(ring.push.done): killed before: a reaper wakes the sleepers again; after: done.
-  // order: release, twice; keeps what came before it; read only after this process is dead
-  lane->intent.store(0, os::release);
-  lane->wake.store(0, os::release);
-  SHOAL_KILL_POINT("ring.push.done");
-  return result;
+  Attempt result = Attempt::full;
+  do {
+    if (result == Attempt::no_segment) extend(member);
+    const arena::LaneGuard lane(member);
+    // order: relaxed; as for the intent
+    lane->wake.store(handle_ | static_cast<uint64_t>(sync::HeldKind::ring_items), os::relaxed);
+    result = push_committing(member, *lane, block, units_for(bytes));
+    if (result == Attempt::ok) {
+      state_->items.notify_one();
+      if (items_board_ != nullptr) items_board_->ring_armed();
+    }
+    // COMMIT(ring.push.done): killed before: a reaper wakes the sleepers again; after: done.
+    // order: release, twice; keeps what came before it; read only after this process is dead
+    lane->intent.store(0, os::release);
+    lane->wake.store(0, os::release);
+    SHOAL_KILL_POINT("ring.push.done");
+  } while (result == Attempt::no_segment);
+  return result == Attempt::ok ? Push::ok : Push::full;
 }
 
 arena::Handle Ring::try_pop(arena::Member& member) {
@@ -258,12 +257,16 @@ arena::Handle Ring::try_pop(arena::Member& member) {
   sync::Holds& holds = sync::Holds::of(member);
   const int held = holds.publish_surely(handle_, sync::HeldKind::ring_space);
   arena::Handle block = 0;
-  for (;;) {
-    const uint64_t head = settled_head();
-    const uint64_t word = slot(head).load();
+  for (uint32_t attempts = 0; attempts < kMaxAttempts; ++attempts) {
+    RingSegment* segment = nullptr;
+    const uint64_t head = settled_head(&segment);
+    if (segment == nullptr) break;
+    const uint64_t word = slot(segment, head).load();
     const Unpacked found = unpack(word);
-    if (is_ahead(found.lap, head)) continue;
-    if (found.lap != lap_of(head) || !found.full) break;
+    if (is_later(found.lap, lap_of(head))) continue;
+    if (found.lap != lap_of(head)) break;
+    if (!found.full) continue;
+    help_tail(segment, head, found.block);  // it may have been pushed since the head was settled
     uint64_t expected = arena::owner_channel(id_, head);
     // COMMIT(ring.pop.owner): killed before: still in the ring; after: the dead had it in hand.
     if (!arena_->owner_word(found.block)
@@ -272,15 +275,16 @@ arena::Handle Ring::try_pop(arena::Member& member) {
     }
     SHOAL_KILL_POINT("ring.pop.owner");
     block = found.block;
-    empty_slot(head, word);
+    mark_taken(segment, head, word);
     break;
   }
   if (block != 0) {
     if (unit_limit_ != 0) {
       state_->space.notify_all();  // the one that is woken might be too large
-    } else {
+    } else if (item_limit_ != 0) {
       state_->space.notify_one();
     }
+    if (space_board_ != nullptr) space_board_->ring_armed();
   }
   holds.clear(held);
   return block;
@@ -288,47 +292,82 @@ arena::Handle Ring::try_pop(arena::Member& member) {
 
 bool Ring::seems_empty() const noexcept {
   const uint64_t head = state_->head.load();
-  const Unpacked found = unpack(slot(head).load());
-  return found.lap == lap_of(head) && !found.full;
+  const Place place = head_place(head);
+  if (place.segment == nullptr) return !place.stale;
+  return is_later(lap_of(head), unpack(slot(place.segment, head).load()).lap);
 }
 
 bool Ring::seems_to_fit(uint64_t bytes) const noexcept {
   bool known = false;
-  return fits(state_->tail.load(), units_for(bytes), &known) || !known;
+  const uint64_t tail = state_->tail.load();
+  const Place place = tail_place(tail);
+  return fits(place.segment, tail, units_for(bytes), &known) || !known;
 }
 
 uint64_t Ring::length() const noexcept {
-  for (;;) {
+  RingSegment* segment = nullptr;
+  for (uint32_t attempts = 0; attempts < kMaxAttempts; ++attempts) {
     settle_tail();
-    const uint64_t head = settled_head();
+    const uint64_t head = settled_head(&segment);
     const uint64_t tail = state_->tail.load();
     if (state_->head.load() == head) return tail > head ? tail - head : 0;
   }
+  return 0;
 }
 
 uint64_t Ring::bytes() const noexcept {
   if (unit_limit_ == 0) return 0;
-  for (;;) {
+  RingSegment* segment = nullptr;
+  for (uint32_t attempts = 0; attempts < kMaxAttempts; ++attempts) {
     settle_tail();
-    const uint64_t head = settled_head();
-    const Sum popped = sum_before(head);
-    const Sum pushed = sum_before(state_->tail.load());
-    if (!pushed.valid || !popped.valid || state_->head.load() != head) continue;
-    return ((pushed.units - popped.units) & kUnitMask) * 64;
+    const uint64_t head = settled_head(&segment);
+    const uint64_t tail = state_->tail.load();
+    if (tail == head) return 0;
+    const Place place = tail_place(tail);
+    // Where the next lap has no segment yet, the sum is the last one of this.
+    RingSegment* const last =
+        place.segment == nullptr ? segment_in(state_->tail_segment.load()) : place.segment;
+    if (segment == nullptr || last == nullptr || place.stale) continue;
+    const Sum popped = sum_before(segment, head);
+    uint64_t units = sum(last, tail - 1).load();
+    if (index_of(tail) == 0 && place.segment != nullptr) units = last->base.load();
+    const uint64_t lap = place.segment == nullptr ? lap_of(tail - 1) : lap_of(tail);
+    if (!is_sum_of(units, lap) || !popped.valid || state_->head.load() != head) continue;
+    return ((units - popped.units) & kUnitMask) * 64;
   }
+  return 0;
 }
 
+// The slot may have been marked, or its segment be in use for a later lap: then the block was
+// taken, and its owner is not what the intent says. While it is in the ring, head_segment stays at
+// its lap or before, and no segment from there on is reused.
 void Ring::reap_push(arena::Incarnation dead, arena::Handle block,
                      uint64_t owner_word) const noexcept {
   if (!arena::is_channel(owner_word) || arena::owner_channel_id(owner_word) != id_) return;
   const uint64_t position = arena::owner_channel_position(owner_word);
-  if (slot(position).load() == full_word(position, block)) return;  // it was published
-  // The slot may have been emptied since; then the block was taken and its owner is not this.
+  uint64_t link = state_->head_segment.load();
+  for (uint64_t steps = 0; steps < kMostSegments; ++steps) {
+    RingSegment* const segment = segment_in(link);
+    if (segment == nullptr || is_later(lap_in(link), lap_of(position))) break;
+    if (lap_in(link) == lap_of(position)) {
+      if (slot(segment, position).load() == full_word(position, block)) return;  // published
+      break;
+    }
+    const uint64_t next = segment->next.load();
+    if (lap_in(next) == lap_after(lap_in(link))) {
+      link = next;
+    } else if (const uint64_t now = state_->head_segment.load(); now != link) {
+      link = now;
+    } else {
+      break;
+    }
+  }
   arena_->owner_word(block).compare_exchange(owner_word, arena::owner_member(dead));
 }
 
 void Ring::check() const {
-  const uint64_t head = settled_head();
+  RingSegment* segment = nullptr;
+  const uint64_t head = settled_head(&segment);
   settle_tail();
   const uint64_t tail = state_->tail.load();
   const auto demand = [&](bool holds, const char* what, uint64_t position) {
@@ -336,14 +375,19 @@ void Ring::check() const {
     throw arena::CorruptArena(std::string("ring: ") + what + " at position " +
                               std::to_string(position));
   };
-  demand(tail >= head && tail - head <= item_limit_, "more items than the limit", tail);
+  demand(tail >= head && (item_limit_ == 0 || tail - head <= item_limit_), "more than the limit",
+         tail);
   for (uint64_t at = head; at < tail; ++at) {
-    const Unpacked found = unpack(slot(at).load());
+    demand(segment != nullptr, "no segment", at);
+    const Unpacked found = unpack(slot(segment, at).load());
     demand(found.full && found.lap == lap_of(at), "slot not full", at);
     demand(arena_->owner_word(found.block).load() == arena::owner_channel(id_, at), "owner", at);
+    if (index_of(at + 1) != 0) continue;
+    const uint64_t next = segment->next.load();
+    segment = lap_in(next) == lap_of(at + 1) ? segment_in(next) : nullptr;
   }
-  for (uint64_t at = tail; at < head + slots(); ++at) {
-    demand(slot(at).load() == empty_word(at), "slot not empty", at);
+  for (uint64_t at = tail; segment != nullptr && lap_of(at) == lap_of(tail); ++at) {
+    demand(is_later(lap_of(at), lap_in(slot(segment, at).load())), "slot not empty", at);
   }
 }
 

@@ -1,35 +1,46 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Ring: a bounded queue of blocks, from many members to many members, that no death can stop or
-// break. Any thread of any member may push and pop. Neither sleeps, allocates or throws (a ring
-// that another process has scribbled over loses blocks, but is never read out of bounds).
+// Ring: a queue of blocks, from many members to many members, bounded or not, that no death can
+// stop or break. Any thread of any member may push and pop. Neither sleeps; a push may allocate a
+// segment and throw MemoryExhausted. (A ring that another process has scribbled over loses blocks,
+// but is never read out of bounds.)
 //
-// RingState, then `slots` slot words, then (with a byte limit) as many sum words:
-//   slot word   63..35 lap   34 full   33..0 block handle / 64         EMPTY(p) FULL(p,b)
+// Positions count from 2048. Those of one lap (position / 2048) share a segment, a block with 2048
+// slot words; segments form a circle that grows when all of them are in use, and never shrinks:
+//   slot word   63..35 lap   34 full   33..0 block handle / 64         FULL(p,b) TAKEN(p)
 //   sum word    63..40 low bits of the lap   39..0 bytes / 64 pushed up to and with this position
-//   tail, head  64-bit positions; position p uses slot p % slots, in lap (p mod 2^40) / slots
-// At least 2048 slots, so that laps name positions for 2^40 operations: a process may be stopped
-// for hours and then find that its compare-exchange fails, as it must.
+//   link word   63..35 lap   33..0 segment handle / 64
+//   next        of a segment, a link word: the segment of that lap; if that is not the lap after
+//               mine, it is undecided, and the segment is the next one in the circle
+//   head_segment, tail_segment   link words: where head and tail are, or were one lap ago
+// Words of a slot only ever change to later laps, so a process that was stopped for hours finds
+// that its compare-exchange fails: laps name positions for 2^40 operations. A slot whose lap is
+// earlier than its segment's is empty.
 //
 // Truth is the owner word of each block and the slot word; tail and head are hints that trail
 // behind by at most one and that anybody moves on:
 // 1. slot[p] = FULL(p,b) is published only by the owner of b, after owner[b] = CHANNEL(id,p).
 // 2. b at p is still in the ring if and only if slot[p] = FULL(p,b) and owner[b] = CHANNEL(id,p).
-//    Taking it is the compare-exchange of owner[b] to MEMBER(me); the slot is emptied afterwards,
+//    Taking it is the compare-exchange of owner[b] to MEMBER(me); the slot is marked afterwards,
 //    by the taker or by anybody who finds that the owner word is not CHANNEL(id,p).
 // 3. tail <= p+1 for each position ever published, head <= p+1 for each position taken; nobody
 //    takes p before tail is p+1 and its sum word is set.
 // 4. Items: tail - head. Bytes: sum[tail-1] - sum[head-1]: exact, and nothing to repair.
+// 5. lap(head_segment) <= lap(tail_segment); nobody pushes or pops at p before tail_segment or
+//    head_segment has reached p's lap. Segments of laps before head_segment's are free for reuse.
+// 6. Which segment serves a lap is decided by one compare-exchange, of the previous lap's `next`.
 //
 // push of b:  P1 lane: wake = ring, intent_argument = CHANNEL(id,t), intent = b
-//             P2 owner[b] = CHANNEL(id,t)   P3 slot[t]: EMPTY(t) -> FULL(t,b)  [commit]
+//             P2 owner[b] = CHANNEL(id,t)   P3 slot[t]: an earlier lap -> FULL(t,b)  [commit]
 //             P4 sum, tail -> t+1           P5 wake, ring bells   P6 intent = 0, wake = 0
 // Killed before P3: the reaper sees intent b, owner[b] exactly as intent_argument says and slot[t]
 // not FULL(t,b), and frees b. The exact comparison matters: b may have been taken, and be on its
 // way into a ring again in the hands of somebody else. A push that loses P3 to another first takes
 // b back (owner[b] = MEMBER(me)).
 // pop at h:   slot[h] = FULL(h,b): help P4; owner[b]: CHANNEL(id,h) -> MEMBER(me)  [commit];
-//             slot[h] -> EMPTY(h + slots); head -> h+1
+//             slot[h] -> TAKEN(h); head -> h+1
+// extend (ring_segments.cpp), when tail has come to a lap without a segment: the next one in the
+// circle if it is free, else a new one, put in before it.
 //
 // Design: docs/design/channel.md
 #pragma once
@@ -45,18 +56,30 @@
 
 namespace shoal::channel {
 
-inline constexpr uint64_t kRingPushIntent = 9;  // lane intents: the kind of a push under way
+// Lane intents: the kinds of a push and of an extension under way.
+inline constexpr uint64_t kRingPushIntent = 9;
+inline constexpr uint64_t kRingSegmentIntent = 11;
+
+// Owner of all but the first, which lies behind the RingState: BLOCK(the block of the ring).
+struct RingSegment {
+  static constexpr uint32_t kSlotBits = 11;
+  static constexpr uint64_t kSlots = uint64_t{1} << kSlotBits;
+  os::Atomic<uint64_t> next;  // link word
+  os::Atomic<uint64_t> base;  // sum word: bytes / 64 pushed before this lap
+  uint64_t spare[6];          // the slot words follow, then, with a byte limit, the sum words
+};
+static_assert(sizeof(RingSegment) == 64);
 
 struct alignas(128) RingState {
   uint32_t magic;
-  uint32_t id;         // of owner words: 20 bits
-  uint32_t slot_bits;  // log2 of the number of slots
-  uint32_t padding;
-  uint64_t item_limit;  // 1 .. slots
+  uint32_t id;          // of owner words: 20 bits
+  uint64_t item_limit;  // 0 = none
   uint64_t unit_limit;  // bytes / 64; 0 = no limit, no sum words
   alignas(128) os::Atomic<uint64_t> tail;
+  os::Atomic<uint64_t> tail_segment;
   sync::EventCount items;  // "there may be items": notified by pushes
   alignas(128) os::Atomic<uint64_t> head;
+  os::Atomic<uint64_t> head_segment;
   sync::EventCount space;  // "there may be space": notified by pops
 };
 static_assert(sizeof(RingState) == 384 && offsetof(RingState, tail) == 128 &&
@@ -65,25 +88,25 @@ static_assert(sizeof(RingState) == 384 && offsetof(RingState, tail) == 128 &&
 class Ring {
  public:
   static constexpr uint32_t kMagic = 0x676e6972;  // "ring"
-  static constexpr uint32_t kMinSlotBits = 11;
-  static constexpr uint32_t kMaxSlotBits = 24;
 
   struct Limits {
-    uint64_t items = 1024;
-    uint64_t bytes = 0;  // 0 = no limit
+    uint64_t items = 1024;  // 0 = no limit
+    uint64_t bytes = 0;     // 0 = no limit
   };
-  // What a ring with these limits occupies. Limits are clipped to what a ring can have.
+  // What a ring with these limits occupies at first.
   static size_t bytes_for(const Limits& limits) noexcept;
-  static void create(void* at, uint32_t id, const Limits& limits) noexcept;
+  static void create(void* at, uint32_t id, const Limits& limits, arena::Handle handle) noexcept;
 
-  // `state` lies in a block of at least bytes_for() bytes; `handle` is what held words will name
-  // (64-byte aligned). Throws CorruptArena when the fields do not fit the block.
-  // Pushes ring the armed bells of `board`, if there is one.
-  Ring(arena::Arena& arena, RingState* state, arena::Handle handle, BellBoard* board = nullptr);
+  // `state`, whose handle create() was told, lies in the block `handle`, which is what held words
+  // and the owner words of segments name. Throws CorruptArena when the fields do not fit.
+  // Pushes ring the armed bells of `items`, pops those of `space`, if there are any.
+  Ring(arena::Arena& arena, RingState* state, arena::Handle handle, BellBoard* items = nullptr,
+       BellBoard* space = nullptr);
 
   enum class [[nodiscard]] Push { ok, full };
   // Moves the caller's block into the ring. `bytes` counts against the byte limit; a block that
-  // alone exceeds it is let in when the ring is empty. Full: the block stays the caller's.
+  // alone exceeds it is let in when the ring is empty. Full: the block stays the caller's; so it
+  // does when this throws MemoryExhausted.
   // The block's first 24 bytes: the third word is overwritten when there is a byte limit.
   Push try_push(arena::Member& member, arena::Handle block, uint64_t bytes);
   // The oldest block, now the caller's; 0 when the ring is empty.
@@ -94,17 +117,29 @@ class Ring {
   [[nodiscard]] bool seems_empty() const noexcept;
   // Would a block of so many bytes be let in now? For waiters: only a hint.
   [[nodiscard]] bool seems_to_fit(uint64_t bytes) const noexcept;
-  [[nodiscard]] uint64_t pushed() const noexcept { return state_->tail.load(); }
-  [[nodiscard]] uint64_t popped() const noexcept { return state_->head.load(); }
+  [[nodiscard]] uint64_t pushed() const noexcept { return state_->tail.load() - kFirst; }
+  // As pushed(), and exact when whoever pushed last is dead.
+  [[nodiscard]] uint64_t settled_pushed() const noexcept {
+    settle_tail();
+    return pushed();
+  }
+  [[nodiscard]] uint64_t popped() const noexcept { return state_->head.load() - kFirst; }
   [[nodiscard]] RingState& state() const noexcept { return *state_; }
   [[nodiscard]] arena::Handle handle() const noexcept { return handle_; }
+  [[nodiscard]] uint64_t segments() const noexcept;
 
   // Undoes a push that a dead member had not committed: the block becomes MEMBER(dead) again.
   void reap_push(arena::Incarnation dead, arena::Handle block, uint64_t owner_word) const noexcept;
+  // The same for a segment that is not in the circle.
+  void reap_segment(arena::Incarnation dead, arena::Handle segment) const noexcept;
+  // Frees all segments but the first. Only who has the ring to himself may call it.
+  void free_segments(arena::Member& member) noexcept;
   // Throws CorruptArena unless all invariants hold. For tests, while nobody pushes or pops.
   void check() const;
 
  private:
+  static constexpr uint64_t kFirst = RingSegment::kSlots;  // position of the first push
+
   struct Unpacked {
     uint64_t lap;
     bool full;
@@ -114,32 +149,50 @@ class Ring {
     uint64_t units;
     bool valid;
   };
+  // A position's segment. nullptr: there is none yet, or (stale) the position is old news.
+  struct Place {
+    RingSegment* segment;
+    bool stale;
+  };
+  enum class Attempt { ok, full, no_segment };
 
-  [[nodiscard]] uint64_t slots() const noexcept { return uint64_t{1} << bits_; }
-  [[nodiscard]] uint64_t lap_of(uint64_t position) const noexcept;
-  [[nodiscard]] uint64_t empty_word(uint64_t position) const noexcept;
-  [[nodiscard]] uint64_t full_word(uint64_t position, arena::Handle block) const noexcept;
+  static uint64_t full_word(uint64_t position, arena::Handle block) noexcept;
   static Unpacked unpack(uint64_t word) noexcept;
-  [[nodiscard]] os::Atomic<uint64_t>& slot(uint64_t position) const noexcept;
-  [[nodiscard]] os::Atomic<uint64_t>& sum(uint64_t position) const noexcept;
-  [[nodiscard]] bool is_ahead(uint64_t lap, uint64_t position) const noexcept;
+  static os::Atomic<uint64_t>& slot(RingSegment* segment, uint64_t position) noexcept;
+  static os::Atomic<uint64_t>& sum(RingSegment* segment, uint64_t position) noexcept;
 
-  [[nodiscard]] Sum sum_before(uint64_t position) const noexcept;
-  void publish_sum(uint64_t position, arena::Handle block) const noexcept;
-  void help_tail(uint64_t position, arena::Handle block) const noexcept;
-  void empty_slot(uint64_t position, uint64_t word) const noexcept;
-  uint64_t settled_head() const noexcept;
+  [[nodiscard]] size_t segment_bytes() const noexcept;
+  [[nodiscard]] RingSegment* segment_in(uint64_t link) const noexcept;
+  [[nodiscard]] RingSegment* first_segment() const noexcept;
+  [[nodiscard]] Place tail_place(uint64_t position) const noexcept;
+  [[nodiscard]] Place head_place(uint64_t position) const noexcept;
+  bool advance_tail(uint64_t link) const noexcept;
+  bool advance_head(uint64_t link) const noexcept;
+  void publish_base(RingSegment* before, RingSegment* segment, uint64_t lap) const noexcept;
+  [[nodiscard]] bool is_reusable(RingSegment* segment) const noexcept;
+  void extend(arena::Member& member);
+  [[nodiscard]] arena::Handle new_segment(arena::Member& member, uint64_t lap,
+                                          arena::Handle next) const;
+  bool link_segment(arena::Member& member, RingSegment* after, uint64_t link,
+                    arena::Handle fresh) const noexcept;
+  [[nodiscard]] bool is_in_circle(arena::Handle segment) const noexcept;
+
+  [[nodiscard]] Sum sum_before(RingSegment* segment, uint64_t position) const noexcept;
+  void publish_sum(RingSegment* segment, uint64_t position, arena::Handle block) const noexcept;
+  void help_tail(RingSegment* segment, uint64_t position, arena::Handle block) const noexcept;
+  void mark_taken(RingSegment* segment, uint64_t position, uint64_t word) const noexcept;
+  uint64_t settled_head(RingSegment** segment) const noexcept;
   void settle_tail() const noexcept;
-  bool fits(uint64_t tail, uint64_t units, bool* known) const noexcept;
-  Push push_committing(arena::Member& member, arena::Lane& lane, arena::Handle block,
-                       uint64_t units) noexcept;
+  bool fits(RingSegment* segment, uint64_t tail, uint64_t units, bool* known) const noexcept;
+  Attempt push_committing(arena::Member& member, arena::Lane& lane, arena::Handle block,
+                          uint64_t units) noexcept;
 
   arena::Arena* arena_;
   RingState* state_;
   arena::Handle handle_;
-  BellBoard* board_;
-  uint32_t bits_;  // fetched once and checked
-  uint32_t id_;
+  BellBoard* items_board_;
+  BellBoard* space_board_;
+  uint32_t id_;  // fetched once and checked
   uint64_t item_limit_;
   uint64_t unit_limit_;
 };

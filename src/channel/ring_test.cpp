@@ -21,7 +21,7 @@ class RingTest : public ::testing::Test {
  protected:
   Ring make(const Ring::Limits& limits) {
     const Handle block = me_->allocate(Ring::bytes_for(limits));
-    Ring::create(arena_->address(block), 77, limits);
+    Ring::create(arena_->address(block), 77, limits, block);
     return {*arena_, arena_->at<RingState>(block), block};
   }
   Handle message(uint64_t value, size_t size = 8) {
@@ -60,7 +60,7 @@ TEST_F(RingTest, GivesBackInOrderAndHoldsNoMoreThanItsLimit) {
 }
 
 TEST_F(RingTest, GoesRoundManyTimes) {
-  Ring ring = make({5000, 0});  // 8192 slots
+  Ring ring = make({5000, 0});
   uint64_t next = 0;
   uint64_t seen = 0;
   const Handle block = message(0);
@@ -77,6 +77,83 @@ TEST_F(RingTest, GoesRoundManyTimes) {
   ring.check();
   EXPECT_EQ(ring.pushed(), next);
   EXPECT_EQ(ring.popped(), next);
+  EXPECT_EQ(ring.segments(), 2U);
+}
+
+TEST_F(RingTest, GrowsWithoutALimitAndUsesItsSegmentsAgain) {
+  for (const uint64_t byte_limit : {uint64_t{0}, uint64_t{1} << 40}) {
+    Ring ring = make({0, byte_limit});
+    uint64_t next = 0;
+    uint64_t seen = 0;
+    const auto push = [&](uint64_t count) {
+      for (uint64_t i = 0; i < count; ++i) {
+        ASSERT_EQ(ring.try_push(*me_, message(next++), 64), Ring::Push::ok);
+      }
+    };
+    const auto pop = [&](uint64_t count) {
+      for (uint64_t i = 0; i < count; ++i) {
+        const Handle got = ring.try_pop(*me_);
+        ASSERT_EQ(value_of(got), seen++);
+        free_message(*me_, got);
+      }
+    };
+    push(20'000);
+    ring.check();
+    EXPECT_EQ(ring.length(), 20'000U);
+    EXPECT_EQ(ring.bytes(), byte_limit == 0 ? 0U : 64U * 20'000U);
+    EXPECT_EQ(ring.segments(), 10U);
+    for (int round = 0; round < 50; ++round) {
+      pop(1'777);
+      push(1'777);
+      EXPECT_EQ(ring.length(), 20'000U);
+      EXPECT_EQ(ring.bytes(), byte_limit == 0 ? 0U : 64U * 20'000U);
+    }
+    EXPECT_LE(ring.segments(), 12U);
+    ring.check();
+    pop(20'000);
+    EXPECT_EQ(ring.try_pop(*me_), 0U);
+    EXPECT_EQ(ring.bytes(), 0U);
+    ring.check();
+    ring.free_segments(*me_);
+  }
+}
+
+TEST_F(RingTest, BytesAreExactAtEachEndOfALap) {
+  Ring ring = make({0, uint64_t{1} << 30});
+  uint64_t in_ring = 0;
+  for (uint64_t i = 0; i < 3 * 2048 + 5; ++i) {
+    ASSERT_EQ(ring.try_push(*me_, message(i), 128), Ring::Push::ok);
+    in_ring += 128;
+    ASSERT_EQ(ring.bytes(), in_ring) << i;
+    if (i % 2048 >= 2040) {
+      free_message(*me_, ring.try_pop(*me_));
+      in_ring -= 128;
+      ASSERT_EQ(ring.bytes(), in_ring) << i;
+    }
+  }
+  while (in_ring > 0) {
+    free_message(*me_, ring.try_pop(*me_));
+    in_ring -= 128;
+    ASSERT_EQ(ring.bytes(), in_ring);
+  }
+}
+
+TEST_F(RingTest, APushThatFindsNoMemoryChangesNothing) {
+  const auto arena = Arena::create({uint64_t{1} << 28, uint64_t{24} << 20});
+  const auto me = Member::join(arena, MemberKind::root);
+  const Handle block = me->allocate(Ring::bytes_for({0, 0}));
+  Ring::create(arena->address(block), 77, {0, 0}, block);
+  Ring ring(*arena, arena->at<RingState>(block), block);
+  uint64_t pushed = 0;
+  EXPECT_THROW(
+      for (;; ++pushed) {
+        ASSERT_EQ(ring.try_push(*me, make_message(*me, {}, {}), 0), Ring::Push::ok);
+      },
+      arena::MemoryExhausted);
+  EXPECT_EQ(ring.length(), pushed);
+  ring.check();
+  while (const Handle got = ring.try_pop(*me)) free_message(*me, got);
+  ASSERT_EQ(ring.try_push(*me, make_message(*me, {}, {}), 0), Ring::Push::ok);
 }
 
 TEST_F(RingTest, KeepsToItsByteLimitButLetsOneLargeBlockIn) {
@@ -147,11 +224,12 @@ TEST_F(RingTest, ManyThreadsOfManyMembersLoseAndDoubleNothing) {
 
 TEST_F(RingTest, AScribbledSlotLosesBlocksButNeverLeavesTheArena) {
   Ring ring = make({100, 0});
-  auto* const slots = reinterpret_cast<os::Atomic<uint64_t>*>(&ring.state() + 1);
+  auto* const slots = reinterpret_cast<os::Atomic<uint64_t>*>(
+      reinterpret_cast<RingSegment*>(&ring.state() + 1) + 1);
   const uint64_t garbage[] = {~uint64_t{0}, uint64_t{1} << 34 | 12345, uint64_t{1} << 34,
                               uint64_t{7} << 35, uint64_t{1} << 34 | ((uint64_t{1} << 34) - 1)};
   for (const uint64_t word : garbage) {
-    slots[ring.state().head.load() % 2048].store(word);
+    slots[ring.state().head.load() % 2048].store(word);  // in the first lap
     for (int i = 0; i < 5; ++i) {
       const Handle made = message(1);
       if (ring.try_push(*me_, made, 0) == Ring::Push::full) free_message(*me_, made);
@@ -160,17 +238,17 @@ TEST_F(RingTest, AScribbledSlotLosesBlocksButNeverLeavesTheArena) {
       const Handle got = ring.try_pop(*me_);
       if (got != 0) free_message(*me_, got);
     }
-    Ring::create(&ring.state(), 77, {100, 0});
+    Ring::create(&ring.state(), 77, {100, 0}, ring.handle());
   }
 }
 
 TEST_F(RingTest, FieldsThatDoNotFitTheBlockThrow) {
   Ring ring = make({100, 0});
-  ring.state().slot_bits = 63;
+  ring.state().magic = 63;
   EXPECT_THROW(Ring(*arena_, &ring.state(), ring.handle()), arena::CorruptArena);
-  ring.state().slot_bits = 24;
-  ring.state().item_limit = 0;
-  EXPECT_THROW(Ring(*arena_, &ring.state(), ring.handle()), arena::CorruptArena);
+  ring.state().magic = Ring::kMagic;
+  auto* const outside = arena_->at<RingState>(arena_->reserve() - sizeof(RingState));
+  EXPECT_THROW(Ring(*arena_, outside, ring.handle()), std::exception);
 }
 
 }  // namespace

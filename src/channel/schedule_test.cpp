@@ -61,14 +61,28 @@ class ScheduleTest : public ::testing::TestWithParam<unsigned> {
     for (auto& thread : threads) thread.join();
   }
 
+  // Where in the lap the messages begin: somewhere in their course a segment's end comes.
+  static uint64_t place_in_lap(unsigned seed) { return seed * 97 % 1'200; }
+
+  void go_near_the_end_of_a_lap(Channel& channel, uint64_t left) {
+    while ((channel.ring().pushed() + left) % RingSegment::kSlots != 0) {
+      ASSERT_EQ(channel.send(*me_, make_message(*me_, {}, {})), Sent::ok);
+      Handle got = 0;
+      ASSERT_EQ(channel.receive(*me_, &got), Received::ok);
+      free_message(*me_, got);
+    }
+  }
+
   std::shared_ptr<Arena> arena_ = Arena::create({uint64_t{1} << 32, 0});
   std::unique_ptr<Member> me_ = Member::join(arena_, MemberKind::root);
 };
 
 TEST_P(ScheduleTest, EachMessageArrivesOnce) {
   constexpr uint64_t kEach = 400;
-  for (const Ring::Limits limits : {Ring::Limits{1, 0}, {3, 300}}) {
+  for (const Ring::Limits limits : {Ring::Limits{1, 0}, {3, 300}, {0, 0}, {0, uint64_t{1} << 20}}) {
     const auto channel = Channel::open(*me_, "c", Channel::Open::create, limits);
+    go_near_the_end_of_a_lap(*channel, place_in_lap(GetParam()));
+    SCOPED_TRACE(std::to_string(limits.items) + " items, " + std::to_string(limits.bytes));
     std::vector<os::Atomic<uint32_t>> seen(3 * kEach);
     in_threads(6, [&](Member& member, unsigned place) {
       for (uint64_t i = 0; i < kEach; ++i) {

@@ -2,9 +2,9 @@
 """The drop-in namespace: `import shoal.multiprocessing as multiprocessing`, no other change.
 
 It has every name of the standard library's package, its submodules too. What shoal has is shoal's:
-`Pool`, locks and their kin, also from every context that `get_context` gives. All else is the
-standard library's own object, so objects and processes of the two namespaces mix freely. No class
-of the standard modules is changed: that is `shoal.install()`.
+`Pool`, queues, locks and their kin, also from every context that `get_context` gives. All else is
+the standard library's own object, so objects and processes of the two namespaces mix freely. No
+class of the standard modules is changed: that is `shoal.install()`.
 
 Nothing of shoal's machinery is imported before the first object is made. Submodules come by
 `_alias`.
@@ -94,6 +94,18 @@ class _Factories:
     ) -> Any:
         """Returns a barrier object"""
         return _dropin("_sync", "Barrier")(parties, action, timeout, ctx=self)
+
+    def Queue(self, maxsize: int = 0) -> Any:
+        """Returns a queue object"""
+        return _dropin("_queues", "Queue")(maxsize, ctx=self)
+
+    def JoinableQueue(self, maxsize: int = 0) -> Any:
+        """Returns a queue object"""
+        return _dropin("_queues", "JoinableQueue")(maxsize, ctx=self)
+
+    def SimpleQueue(self) -> Any:
+        """Returns a queue object"""
+        return _dropin("_queues", "SimpleQueue")(ctx=self)
 
     def RawValue(self, typecode_or_type: Any, *args: Any) -> Any:
         """Returns a shared object"""

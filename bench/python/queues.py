@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What does it cost to get an object through a queue to another process?
+
+The drop-in's queues against the standard library's, both made by a fork context, with the same
+code; one producer process, and the consumer is the process that measures. Every object that arrives
+is counted or summed.
+
+Unfair would be: to time the start of the processes (the clock starts when the first object has
+arrived); to let one side's producer run ahead before the clock starts (the first object comes by
+the same queue); to give one side a batch interface that the other does not have (there is none
+here); to compare the book's primes with a slow serial program (it is the same check, in one
+process, without any queue).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from typing import Any
+
+from measure import SHOAL, STDLIB, Row, Sample, Scale, median_seconds
+from tasks import is_prime
+
+FIRST_PRIME = 100_000_000
+
+
+def _context(side: str) -> Any:
+    if side == STDLIB:
+        return multiprocessing.get_context("fork")
+    import shoal.multiprocessing
+
+    return shoal.multiprocessing.get_context("fork")
+
+
+def _produce(queue: Any, count: int, make: Callable[[int], Any]) -> None:
+    for number in range(count):
+        queue.put(make(number))
+
+
+def _stream(
+    side: str, count: int, make: Callable[[int], Any], weigh: Callable[[Any], int]
+) -> Sample:
+    context = _context(side)
+    queue = context.Queue()
+    producer = context.Process(target=_produce, args=(queue, count, make))
+    producer.start()
+    total = weigh(queue.get())
+    started = time.perf_counter()
+    for _ in range(count - 1):
+        total += weigh(queue.get())
+    seconds = time.perf_counter() - started
+    producer.join()
+    return Sample(seconds / (count - 1) * 1e6, total)
+
+
+def small_ints(side: str, scale: Scale) -> Sample:
+    return _stream(side, scale.pick(100_000, 1_000), int, int)
+
+
+def kilobytes(side: str, scale: Scale) -> Sample:
+    payload = b"x" * 1024
+    return _stream(side, scale.pick(50_000, 500), lambda _: payload, len)
+
+
+def megabytes(side: str, scale: Scale) -> Sample:
+    import numpy
+
+    array = numpy.arange(131_072, dtype=float)
+    return _stream(side, scale.pick(500, 10), lambda _: array, lambda got: int(got[-1]) + len(got))
+
+
+def _echo(requests: Any, answers: Any) -> None:
+    while (number := requests.get()) is not None:
+        answers.put(number + 1)
+
+
+def ping_pong(side: str, scale: Scale) -> Sample:
+    context = _context(side)
+    requests, answers = context.Queue(), context.Queue()
+    process = context.Process(target=_echo, args=(requests, answers))
+    process.start()
+    got = []
+
+    def ask() -> None:
+        requests.put(len(got))
+        got.append(answers.get())
+
+    for _ in range(50):
+        ask()
+    seconds = median_seconds(ask, scale.pick(5_000, 50))
+    requests.put(None)
+    process.join()
+    return Sample(seconds * 1e6, sum(got))
+
+
+def _find_primes(numbers: Any, primes: Any) -> None:
+    while (number := numbers.get()) is not None:
+        if is_prime(number):
+            primes.put(number)
+    primes.put(None)
+
+
+def primes_by_queues(side: str, scale: Scale) -> Sample:
+    """The book's: numbers in by one queue, primes out by another. stdlib: no queue, one process."""
+    candidates = range(FIRST_PRIME, FIRST_PRIME + scale.pick(200_000, 2_000))
+    started = time.perf_counter()
+    if side != SHOAL:
+        found = sum(is_prime(number) for number in candidates)
+        return Sample(time.perf_counter() - started, found)
+    context = _context(side)
+    numbers, primes = context.Queue(), context.Queue()
+    workers = [context.Process(target=_find_primes, args=(numbers, primes)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for number in candidates:
+        numbers.put(number)
+    for _ in workers:
+        numbers.put(None)
+    found, ended = 0, 0
+    while ended < len(workers):
+        if primes.get() is None:
+            ended += 1
+        else:
+            found += 1
+    for worker in workers:
+        worker.join()
+    return Sample(time.perf_counter() - started, found)
+
+
+ROWS = [
+    Row("queue-ints", "`Queue`, one producer, one consumer, small ints, per object", "us",
+        small_ints, target=8),
+    Row("queue-1kb", "the same, 1 KB of bytes", "us", kilobytes, target=5),
+    Row("queue-1mb", "the same, arrays of 1 MB", "us", megabytes, target=10),
+    Row("queue-ping-pong", "`Queue` ping-pong, round trip", "us", ping_pong, target=6),
+    Row("queue-primes", "primes through two Queues, 2 workers, against one process without", "s",
+        primes_by_queues, target=1, rounds=3),
+]  # fmt: skip

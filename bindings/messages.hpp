@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Python objects to and from messages of the arena, for channels and queues, and the exceptions of
+// the module `queue`. Every function needs the GIL; failures are Python errors.
+// Design: docs/design/codec.md
+#pragma once
+
+#ifndef PY_SSIZE_T_CLEAN
+#define PY_SSIZE_T_CLEAN
+#endif
+#include <Python.h>
+
+#include "arena/arena.hpp"
+
+namespace shoal::bindings {
+
+// The encoded object as a message of the member; 0 with an error set.
+arena::Handle encode_message(PyObject* object, arena::Member& member);
+
+// The object in the member's message, which is freed in any case. New reference.
+PyObject* decode_message(arena::Handle message, arena::Member& member);
+
+// Sets queue.Empty or queue.Full; nullptr.
+PyObject* raise_empty();
+PyObject* raise_full();
+
+}  // namespace shoal::bindings

@@ -1,0 +1,168 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`multiprocessing.queues` on shared memory.
+
+Each class is the C type first (its methods are the ones that are called), shoal's native class, and
+the stock class last, so that `isinstance` holds for all and no stock code runs. What the standard
+library pins down holds: `Queue.put` prints what cannot be pickled and goes on, closing is local,
+they pickle only for a child being spawned. There is no feeder thread, so `join_thread` has nothing
+to wait for: what was put is there. Private attributes that others look at are there; the two ends
+are views of the queue.
+Design: docs/design/queue.md
+"""
+
+from __future__ import annotations
+
+import multiprocessing.connection as stock_connection
+import multiprocessing.queues as stock_queues
+import os
+from typing import Any
+
+from shoal import _queues
+from shoal._dropin_sync import _Shared
+from shoal._native import core
+
+_stock: Any = stock_queues
+_GET_END, _PUT_END, _BOTH_ENDS = 1, 2, 3
+
+
+class _NoLock:
+    """In the place of a stock queue's lock: nobody needs to wait for anybody."""
+
+    def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+    __enter__ = acquire
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+class _End:
+    """A stock queue's `_reader` or `_writer`: as much of a Connection as others use of them."""
+
+    def __init__(self, queue: Any, end: int) -> None:
+        self._queue = queue
+        self._end = end
+        self.readable = end == _GET_END
+        self.writable = end == _PUT_END
+
+    @property
+    def closed(self) -> bool:
+        return bool(self._queue._closed & self._end)
+
+    def close(self) -> None:
+        self._queue._closed |= self._end
+
+    def fileno(self) -> int:
+        """Readable when there is something to get."""
+        self._check()
+        descriptor: int = self._queue.fileno() if self.readable else self._queue._space_fileno()
+        return descriptor
+
+    def poll(self, timeout: float | None = 0.0) -> bool:
+        self._check()
+        if timeout is None or timeout > 0:
+            stock_connection.wait([self], timeout)  # type: ignore[list-item]
+        return not core.Queue.empty(self._queue)
+
+    def recv(self) -> Any:
+        self._check()
+        return core.Queue.get(self._queue)
+
+    def send(self, obj: Any) -> None:
+        self._check()
+        core.Queue.put(self._queue, obj)
+
+    def _check(self) -> None:
+        if self.closed:
+            raise OSError("handle is closed")
+
+
+class _Ends(_Shared):
+    """What code that knows the stock queues looks for."""
+
+    _rlock = _wlock = _NoLock()
+    _closed: int
+
+    @property
+    def _reader(self) -> _End:
+        return _End(self, _GET_END)
+
+    @property
+    def _writer(self) -> _End:
+        return _End(self, _PUT_END)
+
+    def _poll(self, timeout: float | None = 0.0) -> bool:
+        return self._reader.poll(timeout)
+
+    __repr__ = object.__repr__
+
+
+class SimpleQueue(_Ends, _queues.SimpleQueue[Any], _stock.SimpleQueue):  # type: ignore[misc]
+    """`multiprocessing.SimpleQueue` on shared memory."""
+
+    def __new__(cls, *, ctx: Any = None) -> Any:
+        return core.Queue.__new__(cls)
+
+    def empty(self) -> bool:
+        if self._closed & _GET_END:
+            self._raise_closed()
+        return core.Queue.empty(self)
+
+    def _raise_closed(self) -> None:
+        raise OSError("handle is closed")
+
+
+class Queue(_Ends, _queues.Queue[Any], _stock.Queue):  # type: ignore[misc]
+    """`multiprocessing.Queue` on shared memory."""
+
+    _forgiving = True
+    _thread = _jointhread = _close = None
+    _joincancelled = _ignore_epipe = False
+    _buffer: tuple[Any, ...] = ()
+
+    def __new__(cls, maxsize: int = 0, *, ctx: Any = None) -> Any:
+        return core.Queue.__new__(cls, maxsize, 0, 0, True)
+
+    def __init__(self, maxsize: int = 0, *, ctx: Any = None) -> None:
+        super().__init__(ctx=ctx)
+        self._opid = os.getpid()
+
+    @property
+    def _maxsize(self) -> int:
+        return self.maxsize or 2**31 - 1
+
+    def empty(self) -> bool:
+        if self._closed == _BOTH_ENDS and self._used:
+            raise OSError("handle is closed")
+        return core.Queue.empty(self)
+
+    def join_thread(self) -> None:
+        """Nothing to wait for: what was put is in shared memory."""
+        assert self._closed, f"Queue {self!r} not closed"
+
+    def cancel_join_thread(self) -> None:
+        """Nothing to cancel: exit does not wait, and nothing is lost by that."""
+
+    def _raise_closed(self) -> None:
+        raise ValueError(f"Queue {self!r} is closed")
+
+    def _put_failed(self, error: Exception, obj: Any) -> None:
+        """`put` could not pickle the object."""
+        try:
+            raise error
+        except Exception as raised:
+            self._on_queue_feeder_error(raised, obj)
+
+    def _terminate_broken(self) -> None:
+        self.close()
+
+
+class JoinableQueue(Queue, _queues.JoinableQueue[Any], _stock.JoinableQueue):  # type: ignore[misc]
+    """`multiprocessing.JoinableQueue` on shared memory."""
+
+    def join(self) -> None:  # type: ignore[override]
+        self._join(None)

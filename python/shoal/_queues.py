@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Queues in shared memory: `shoal.Queue`, `shoal.JoinableQueue`, `shoal.SimpleQueue`.
+
+Thin classes over the C type `shoal._core.Queue`, whose methods are the ones that are called. They
+may be made at any time, passed to any process of the session (as arguments, through queues, as
+results), and are freed, with what is in them, by the last process that has them. No thread, no
+pipe, nothing that waits at exit.
+What they promise and what not: docs/design/queue.md
+"""
+
+from __future__ import annotations
+
+import queue
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from shoal import _hooks, _session
+from shoal._native import core
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from shoal._queue_asyncio import Waiters
+
+__all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
+
+T = TypeVar("T")
+
+
+class SimpleQueue(core.Queue, Generic[T]):
+    """A queue between processes and threads that is never full.
+
+    >>> import shoal
+    >>> queue = shoal.SimpleQueue()
+    >>> queue.put({"answer": 42})
+    >>> queue.qsize(), queue.get(), queue.empty()
+    (1, {'answer': 42}, True)
+    """
+
+    _forgiving = False  # the drop-in's put() prints what cannot be pickled
+
+    def __new__(cls) -> Self:
+        return core.Queue.__new__(cls)
+
+    def close(self) -> None:
+        """Put and get nothing more in this process. Others go on; what is in it stays."""
+        self._closed = 3
+
+    def _raise_closed(self) -> None:
+        raise ValueError(f"{self!r} is closed")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _session.reduce_shared(_queue_at, self, type(self))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        limit = f" of {self.maxsize}" if self.maxsize else ""
+        closed = ", closed here" if self._closed == 3 else ""
+        return f"<shoal.{type(self).__name__} with {self.qsize()}{limit}{closed}>"
+
+
+class Queue(SimpleQueue[T]):
+    """A queue between processes and threads, bounded by objects or bytes or not at all.
+
+    `put` encodes the object there and then: what cannot be pickled raises, later changes to it are
+    not seen, and what was put is there for the others whatever becomes of this process. `maxbytes`
+    counts memory as it is allocated; an object that alone is larger is let in when the queue is
+    empty. Where there is no limit, `put` never waits: MemoryError when the memory is used up.
+
+    >>> import shoal
+    >>> queue = shoal.Queue(maxsize=2)
+    >>> queue.put_many("abc", block=False)
+    2
+    >>> queue.full(), queue.get_many(10)
+    (True, ['a', 'b'])
+    >>> queue.get(timeout=0.01)
+    Traceback (most recent call last):
+    _queue.Empty
+    """
+
+    _waiters: tuple[Waiters, Waiters] | None = None  # for objects, for room
+
+    def __new__(cls, maxsize: int = 0, maxbytes: int = 0) -> Self:
+        return core.Queue.__new__(cls, maxsize, maxbytes)
+
+    def shutdown(self) -> None:
+        """Let no process put anything more. What is in it can be got, then `get` raises too.
+
+        >>> import shoal
+        >>> queue = shoal.Queue()
+        >>> queue.put(1)
+        >>> queue.shutdown()
+        >>> queue.get()
+        1
+        >>> queue.get()
+        Traceback (most recent call last):
+        shoal.errors.QueueShutDown: <shoal.Queue with 0> was shut down
+        """
+        self._shutdown()
+
+    async def aget(self) -> T:
+        """`get` for asyncio: the event loop goes on meanwhile. Cancelling it loses nothing.
+
+        >>> import asyncio, shoal
+        >>> async def pass_on():
+        ...     queue = shoal.Queue()
+        ...     await queue.aput("here")
+        ...     return await queue.aget()
+        >>> asyncio.run(pass_on())
+        'here'
+        """
+        while True:
+            try:
+                return self.get_nowait()  # type: ignore[no-any-return]
+            except queue.Empty:
+                await self._two_waiters()[0].wait(self.fileno())
+
+    async def aput(self, obj: T) -> None:
+        """`put` for asyncio: the event loop goes on while the queue is full."""
+        while True:
+            try:
+                return self.put_nowait(obj)
+            except queue.Full:
+                await self._two_waiters()[1].wait(self._space_fileno())
+
+    def _two_waiters(self) -> tuple[Waiters, Waiters]:
+        if self._waiters is None:
+            from shoal._queue_asyncio import Waiters
+
+            self._waiters = Waiters(), Waiters()
+        return self._waiters
+
+
+class JoinableQueue(Queue[T]):
+    """A queue that knows when all that was put into it has been dealt with.
+
+    >>> import shoal
+    >>> queue = shoal.JoinableQueue()
+    >>> queue.put("work")
+    >>> queue.join(timeout=0.01)
+    False
+    >>> queue.get(), queue.task_done(), queue.join()
+    ('work', None, True)
+    """
+
+    def task_done(self) -> None:
+        """Say that an object that was got has been dealt with. ValueError: more than were put."""
+        self._task_done()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait until `task_done` was called for all that was put; whether it was so in time."""
+        return self._join(timeout)
+
+
+def _queue_at(handle: int, cls: Any) -> Any:
+    return core.Queue.__new__(cls, handle=handle, forgiving=cls._forgiving)
+
+
+_hooks.connect_pickler()
+_session.carry_session()
