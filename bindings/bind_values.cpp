@@ -92,8 +92,9 @@ PyType_Spec block_spec = {"shoal._core.Block", sizeof(BlockObject), 0,
 // ---- ValueCell
 
 struct CellObject {
-  PyObject_HEAD PyObject* object;  // the ctypes object, whose memory is at `data`
-  PyObject* lock;                  // a Lock or RLock of this module
+  PyObject_HEAD
+  PyObject* object;  // the ctypes object, whose memory is at `data`
+  PyObject* lock;    // a Lock or RLock of this module
   void* data;
   char code;  // the ctypes type code when this file knows it, else 0: ctypes converts
 };

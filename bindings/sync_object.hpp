@@ -27,13 +27,14 @@ namespace shoal::bindings {
 enum class OnDeath : uint8_t { warn, raise };
 
 struct SyncObject {
-  PyObject_HEAD arena::Handle handle;  // 0: holds nothing (its constructor failed)
-  void* state;                         // the block here; stays mapped while it is held
-  unsigned long thread;                // Lock: the thread of this process that took it, 0: none
-  OnDeath on_death;                    // Lock, RLock
-  bool owner_died;                     // the last acquire took the lock from the dead
-  bool sent;                           // its handle was given away: see sync_get_handle
-  PyObject* lock;                      // Condition only
+  PyObject_HEAD
+  arena::Handle handle;  // 0: holds nothing (its constructor failed)
+  void* state;           // the block here; stays mapped while it is held
+  unsigned long thread;  // Lock: the thread of this process that took it, 0: none
+  OnDeath on_death;      // Lock, RLock
+  bool owner_died;       // the last acquire took the lock from the dead
+  bool sent;             // its handle was given away: see sync_get_handle
+  PyObject* lock;        // Condition only
 };
 
 inline SyncObject& sync_object(PyObject* self) { return *reinterpret_cast<SyncObject*>(self); }

@@ -24,7 +24,7 @@ enum class [[nodiscard]] ReceiveResult { ok, empty, closed, interrupted };
 
 struct ChannelLimits {
   std::uint64_t items = 1024;  // 0: no limit
-  std::uint64_t bytes = 0;  // 0: no limit
+  std::uint64_t bytes = 0;     // 0: no limit
 };
 
 class Channel {
