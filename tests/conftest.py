@@ -95,6 +95,32 @@ def shared_memory_files() -> set[str]:
 UID = os.getuid()
 
 
+def descends_from_this(pid: int) -> bool:
+    while pid > 1 and pid != os.getpid():
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        pid = int(stat.rpartition(")")[2].split()[1])
+    return pid == os.getpid()
+
+
+def is_of_others(name: str) -> bool:
+    """Whether a process has the file mapped that does not descend from this one: other programs of
+    this user may run on the machine. Told by inode: a semaphore is mapped under an earlier name.
+    """
+    try:
+        inode = str(os.stat(f"/dev/shm/{name}").st_ino)
+    except OSError:
+        return False
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            lines = Path(f"/proc/{pid}/maps").read_text(errors="replace").splitlines()
+            mapped = any("/dev/shm/" in line and line.split()[4] == inode for line in lines)
+            if mapped and not descends_from_this(int(pid)):
+                return True
+        except OSError:  # it has ended
+            continue
+    return False
+
+
 @dataclass
 class Possessions:
     processes: set[int]
@@ -120,7 +146,8 @@ class Possessions:
             for fd, target in self.descriptors.items()
             if fd not in before.descriptors
         ]
-        left += [f"/dev/shm/{name}" for name in self.files - before.files]
+        new_files = self.files - before.files
+        left += [f"/dev/shm/{name}" for name in new_files if not is_of_others(name)]
         left += [f"thread {t.name}" for t in self.threads - before.threads if t.is_alive()]
         return left
 

@@ -215,6 +215,7 @@ class Definitions:
         entry = Entry(self, new)
         data = entry.encode()
         index = len(self._log)
+        self._log.append(data)  # first: other threads find names as sent without taking the lock
         for key, value in entry.values.items():
             self._replace(key, value, entry.uses[key], index)
         for key in entry.left_out:
@@ -222,7 +223,6 @@ class Definitions:
         if all(_names.is_atom(value) for value in entry.values.values()):
             self._replaceable[index] = set(entry.values)
         self.generation += 1
-        self._log.append(data)
 
     def find_new(self, keys: Iterable[_names.Key]) -> dict[_names.Key, Any]:
         """The values to send for `keys` and what they use; notes what needs no sending."""
