@@ -10,14 +10,16 @@ namespace shoal::bindings {
 namespace {
 
 struct FastMethod {
-  PyObject_HEAD vectorcallfunc vectorcall;
+  PyObject_HEAD
+  vectorcallfunc vectorcall;
   PyObject* (*function)(PyObject*);
   PyTypeObject* owner;
   const char* name;
 };
 
 struct Bound {
-  PyObject_HEAD vectorcallfunc vectorcall;
+  PyObject_HEAD
+  vectorcallfunc vectorcall;
   PyObject* self;  // on the free list: the next one
   FastMethod* method;
 };
