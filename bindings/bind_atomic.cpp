@@ -217,23 +217,19 @@ PyObject* atomic_get_kind(PyObject* self, void*) {
   return PyUnicode_FromString(kKinds[state_of<AtomicState>(self).kind & 3]);
 }
 
-PyCFunction fast(PyObject* (*function)(PyObject*, PyObject* const*, Py_ssize_t)) {
-  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
-}
-
 PyMethodDef atomic_methods[] = {
     {"load", atomic_load, METH_NOARGS, "load()\n\nThe value."},
     {"store", atomic_store, METH_O, "store(value)"},
     {"exchange", atomic_exchange, METH_O, "exchange(value)\n\nReturns the value before."},
-    {"add", fast(&atomic_add), METH_FASTCALL, "add(n=1)\n\nReturns the value before."},
-    {"sub", fast(&atomic_sub), METH_FASTCALL, "sub(n=1)\n\nReturns the value before."},
+    {"add", method(atomic_add), METH_FASTCALL, "add(n=1)\n\nReturns the value before."},
+    {"sub", method(atomic_sub), METH_FASTCALL, "sub(n=1)\n\nReturns the value before."},
     {"max", atomic_max, METH_O,
      "max(value)\n\nThe larger one of both stays; returns the value before."},
     {"min", atomic_min, METH_O,
      "min(value)\n\nThe smaller one of both stays; returns the value before."},
     {"compare_exchange", atomic_compare_exchange, METH_VARARGS,
      "compare_exchange(expected, desired) -> bool\n\nStores `desired` if the value is `expected`."},
-    {"wait", fast_with_keywords(&atomic_wait), METH_FASTCALL | METH_KEYWORDS,
+    {"wait", method(atomic_wait), METH_FASTCALL | METH_KEYWORDS,
      "wait(seen, timeout=None) -> bool\n\nWaits until the value is another one than `seen`, or "
      "notify() is called; False: timed out."},
     {"notify", atomic_notify, METH_NOARGS, "notify()\n\nEnds all waits now."},

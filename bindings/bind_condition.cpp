@@ -133,12 +133,12 @@ PyObject* condition_exit(PyObject* self) {
 PyObject* condition_get_lock(PyObject* self, void*) { return Py_NewRef(sync_object(self).lock); }
 
 PyMethodDef condition_methods[] = {
-    {"wait", fast_with_keywords(&condition_wait), METH_FASTCALL | METH_KEYWORDS,
+    {"wait", method(condition_wait), METH_FASTCALL | METH_KEYWORDS,
      "wait(timeout=None) -> bool\n\nUnlocks, waits to be notified, locks again."},
-    {"notify", with_keywords(&condition_notify), METH_VARARGS | METH_KEYWORDS,
+    {"notify", method(condition_notify), METH_VARARGS | METH_KEYWORDS,
      "notify(n=1) -> int\n\nHow many were notified."},
     {"notify_all", condition_notify_all, METH_NOARGS, "notify_all() -> int"},
-    {"acquire", fast_with_keywords(&condition_acquire), METH_FASTCALL | METH_KEYWORDS,
+    {"acquire", method(condition_acquire), METH_FASTCALL | METH_KEYWORDS,
      "acquire(block=True, timeout=None) -> bool\n\nThe lock's."},
     {"release", condition_release, METH_NOARGS, "release()\n\nThe lock's."},
     {nullptr, nullptr, 0, nullptr}};

@@ -179,7 +179,7 @@ PyObject* lock_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
 }
 
 PyMethodDef lock_methods[] = {
-    {"acquire", fast_with_keywords(&lock_acquire_fast), METH_FASTCALL | METH_KEYWORDS,
+    {"acquire", method(lock_acquire_fast), METH_FASTCALL | METH_KEYWORDS,
      "acquire(block=True, timeout=None) -> bool\n\nLocks; False when it is not free in time."},
     {"release", lock_release_call, METH_NOARGS, "release()\n\nUnlocks."},
     {"locked", lock_locked, METH_NOARGS, "locked() -> bool\n\nDoes anybody have it now?"},

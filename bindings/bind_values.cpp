@@ -278,7 +278,7 @@ PyObject* cell_enter(PyObject* self) { return lock_enter_call(cell(self).lock, n
 PyObject* cell_exit(PyObject* self) { return lock_release_call(cell(self).lock, nullptr); }
 
 PyMethodDef cell_methods[] = {
-    {"acquire", fast_with_keywords(&cell_acquire), METH_FASTCALL | METH_KEYWORDS,
+    {"acquire", method(cell_acquire), METH_FASTCALL | METH_KEYWORDS,
      "acquire(block=True, timeout=None) -> bool\n\nThe lock's."},
     {"release", cell_release, METH_NOARGS, "release()\n\nThe lock's."},
     {"get_obj", cell_get_object, METH_NOARGS, "The ctypes object, to be used with the lock taken."},

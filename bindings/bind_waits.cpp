@@ -111,7 +111,7 @@ PyObject* semaphore_get_limit(PyObject* self, void*) {
 }
 
 PyMethodDef semaphore_methods[] = {
-    {"acquire", fast_with_keywords(&semaphore_acquire), METH_FASTCALL | METH_KEYWORDS,
+    {"acquire", method(semaphore_acquire), METH_FASTCALL | METH_KEYWORDS,
      "acquire(block=True, timeout=None) -> bool\n\nTakes a permit; False if none comes in time."},
     {"release", semaphore_release, METH_VARARGS, "release(n=1)\n\nGives n permits back."},
     {"get_value", semaphore_permits, METH_NOARGS, "get_value() -> int\n\nPermits free now."},
@@ -179,7 +179,7 @@ PyObject* event_is_set(PyObject* self, PyObject*) {
 }
 
 PyMethodDef event_methods[] = {
-    {"wait", fast_with_keywords(&event_wait), METH_FASTCALL | METH_KEYWORDS,
+    {"wait", method(event_wait), METH_FASTCALL | METH_KEYWORDS,
      "wait(timeout=None) -> bool\n\nWaits until it is set; False if it is not in time."},
     {"set", event_set, METH_NOARGS, "set()"},
     {"clear", event_clear, METH_NOARGS, "clear()"},

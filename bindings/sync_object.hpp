@@ -65,14 +65,6 @@ PyObject* with_member(Use&& use) {
   }
 }
 
-inline PyCFunction with_keywords(PyObject* (*function)(PyObject*, PyObject*, PyObject*)) {
-  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
-}
-using FastFunction = PyObject* (*)(PyObject*, PyObject* const*, Py_ssize_t, PyObject*);
-inline PyCFunction fast_with_keywords(FastFunction function) {
-  return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
-}
-
 // Takes the arguments of acquire(block=True, timeout=None) and wait(timeout=None) apart by hand:
 // the parser would cost more than the lock. False with an error set. Borrowed references.
 bool parse_fast(const char* function, const char* const* names, int most, PyObject* const* args,
@@ -94,10 +86,10 @@ bool add_type(PyObject* module, PyType_Spec& spec, PyTypeObject** type = nullptr
 // Lock and RLock, for conditions.
 bool is_lock(PyObject* object);
 bool lock_is_mine(PyObject* lock);  // false with or without an error set
-PyObject* lock_acquire_fast(PyObject* lock, PyObject* const* args, Py_ssize_t count,
-                            PyObject* names);
-PyObject* lock_release_call(PyObject* lock, PyObject*);
-PyObject* lock_enter_call(PyObject* lock, PyObject*);
+PyObject* lock_acquire_fast(PyObject* self, PyObject* const* args, Py_ssize_t count,
+                            PyObject* keywords);
+PyObject* lock_release_call(PyObject* self, PyObject*);
+PyObject* lock_enter_call(PyObject* self, PyObject*);
 // Unlocks it however often it is locked; 0 with an error set when it is not locked by this thread.
 uint32_t lock_release_all(PyObject* lock);
 // Waits until it is locked again, signals or not; false with the first signal handler's error set.

@@ -98,14 +98,13 @@ class Member {
   // Orderly exit: everything this member owns is given back now. No other thread may use the
   // member meanwhile: one that is inside an operation then is taken for dead.
   void leave() noexcept;
-  bool forked_child() const noexcept {
-    return forked_child_;
-  }  // this object was inherited through a fork
+  // This object was inherited through a fork.
+  bool forked_child() const noexcept { return forked_child_; }
   // In a forked child without membership: join as a new member. Throws NotAMember when the parent
   // died before the child became one, since what the child inherited may be used anew by then.
   void rejoin();
-  void abandon_for_test() noexcept;  // behave as if this process had been killed here; the object
-                                     // is unusable after
+  // Behaves as if this process had been killed here; the object is unusable after.
+  void abandon_for_test() noexcept;
 
   MemberSlot& shared() const noexcept { return arena_->slot(slot()); }
 

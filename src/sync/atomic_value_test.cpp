@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "sync/child_member_for_test.hpp"
+#include "testing/deadline.hpp"
 #include "testing/kill_point.hpp"
 
 namespace shoal::sync {
@@ -18,8 +19,8 @@ using arena::Arena;
 using arena::Member;
 using arena::MemberKind;
 using testing::Ending;
+using testing::in_ms;
 
-int64_t in_ms(int64_t ms) { return os::monotonic_ns() + ms * 1'000'000; }
 uint64_t bits(double value) { return std::bit_cast<uint64_t>(value); }
 
 class AtomicValueTest : public ::testing::Test {

@@ -10,6 +10,7 @@
 
 #include "sync/child_member_for_test.hpp"
 #include "sync/holds.hpp"
+#include "testing/deadline.hpp"
 #include "testing/kill_point.hpp"
 
 namespace shoal::sync {
@@ -19,8 +20,7 @@ using arena::Arena;
 using arena::Member;
 using arena::MemberKind;
 using testing::Ending;
-
-int64_t in_ms(int64_t ms) { return os::monotonic_ns() + ms * 1'000'000; }
+using testing::in_ms;
 
 // The whole of a wait, without an action: the index, or -1 when it is broken.
 int pass(Barrier barrier, Member& member, int64_t deadline_ns = kForever) {

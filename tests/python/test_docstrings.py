@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The examples in docstrings are run, each in the module that states them."""
+"""The examples in docstrings are run, each module's in an interpreter of its own."""
 
 from __future__ import annotations
-
-import doctest
-import importlib
 
 import pytest
 
@@ -12,7 +9,13 @@ MODULES = ("shoal._sync", "shoal._install")
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_the_examples_of_a_module_are_true(name: str) -> None:
-    result = doctest.testmod(importlib.import_module(name))
-    assert result.attempted > 0
-    assert result.failed == 0
+def test_the_examples_of_a_module_are_true(interpreter, name: str) -> None:
+    interpreter(
+        f"""
+        import doctest
+        import {name}
+
+        result = doctest.testmod({name})
+        assert result.attempted > 0 and result.failed == 0, result
+        """
+    ).check()
