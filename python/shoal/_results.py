@@ -134,9 +134,10 @@ class AsyncResult(_Waitable):
         """
         if self.ready():
             return False
-        if self._engine.client.cancel(self._ticket) == 2:
+        answer = self._engine.client.cancel(self._ticket)
+        if answer == 2:
             self._engine._agent.ring()
-        return True
+        return bool(answer)
 
 
 class MapResult(_Waitable):
