@@ -405,17 +405,17 @@ void queue_dealloc(PyObject* self) {
 }
 
 PyMethodDef queue_methods[] = {
-    {"put", fast_with_keywords(&queue_put), METH_FASTCALL | METH_KEYWORDS,
+    {"put", method(queue_put), METH_FASTCALL | METH_KEYWORDS,
      "put(obj, block=True, timeout=None)\n\nEncodes and puts an object; queue.Full when there is no"
      " room in time."},
-    {"get", fast_with_keywords(&queue_get), METH_FASTCALL | METH_KEYWORDS,
+    {"get", method(queue_get), METH_FASTCALL | METH_KEYWORDS,
      "get(block=True, timeout=None)\n\nThe oldest object; queue.Empty when there is none in time."},
     {"put_nowait", queue_put_nowait, METH_O, "put_nowait(obj)\n\nput(obj, block=False)"},
     {"get_nowait", queue_get_nowait, METH_NOARGS, "get_nowait()\n\nget(block=False)"},
-    {"put_many", with_keywords(&queue_put_many), METH_VARARGS | METH_KEYWORDS,
+    {"put_many", method(queue_put_many), METH_VARARGS | METH_KEYWORDS,
      "put_many(objects, block=True, timeout=None) -> int\n\nPuts each of the objects; stops at the"
      " first\nfor which there is no room in time. How many went in; queue.Full if none did."},
-    {"get_many", with_keywords(&queue_get_many), METH_VARARGS | METH_KEYWORDS,
+    {"get_many", method(queue_get_many), METH_VARARGS | METH_KEYWORDS,
      "get_many(limit, block=True, timeout=None) -> list\n\nWaits for one object as get() does, then"
      " takes\nwhat is there, at most `limit` in all. An object that cannot be decoded raises its"
      " error,\nwhich has those before it in `error.received`."},
@@ -423,7 +423,7 @@ PyMethodDef queue_methods[] = {
     {"empty", queue_empty, METH_NOARGS, "empty() -> bool"},
     {"full", queue_full, METH_NOARGS, "full() -> bool"},
     {"_task_done", queue_task_done, METH_NOARGS, nullptr},
-    {"_join", fast_with_keywords(&queue_join), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"_join", method(queue_join), METH_FASTCALL | METH_KEYWORDS, nullptr},
     {"fileno", queue_fileno, METH_NOARGS,
      "fileno() -> int\n\nA descriptor that is readable while there may be objects, for select and"
      " asyncio.\nAt each call it is made exact; later it may be readable although another process"
