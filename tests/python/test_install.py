@@ -396,20 +396,20 @@ def test_the_namespace_has_all_names_of_the_standard_librarys(interpreter, insta
         assert multiprocessing.__all__ == stock.__all__
         for name in dir(stock):
             assert hasattr(multiprocessing, name), name
-        assert multiprocessing.Queue == stock.Queue
+        assert multiprocessing.Manager == stock.Manager
         for name in ("multiprocessing.pool", "shoal._dropin", "shoal._pool"):
             assert name not in sys.modules, name
         if sys.argv[1] == "True":
             shoal.install()
 
-        import shoal.multiprocessing.queues
+        import shoal.multiprocessing.heap
         from shoal.multiprocessing import shared_memory
         from shoal.multiprocessing.dummy.connection import Pipe
         from shoal.multiprocessing.pool import RUN, Pool, ThreadPool
-        import multiprocessing.queues
+        import multiprocessing.heap
 
-        assert shoal.multiprocessing.queues is multiprocessing.queues
-        assert multiprocessing.queues.__spec__.name == "multiprocessing.queues"
+        assert shoal.multiprocessing.heap is multiprocessing.heap
+        assert multiprocessing.heap.__spec__.name == "multiprocessing.heap"
         assert issubclass(Pool, shoal.Pool) and issubclass(Pool, stock.pool.Pool)
         assert ThreadPool is stock.pool.ThreadPool
         try:
