@@ -12,6 +12,7 @@ held weakly, so an id that another function takes over is no danger.
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -55,7 +56,9 @@ class FunctionKeys:
         self._records: _names.IdentityMap[_Record] = _names.IdentityMap(
             lambda record: gone.append(record.key[1])
         )
-        self._next = 0
+        # next() is one step for all threads: two functions must never share a token, or one would be
+        # called for the other.
+        self._tokens = itertools.count()
 
     def dropped(self) -> list[int]:
         found = []
@@ -88,7 +91,7 @@ class FunctionKeys:
     def _add(self, function: Any) -> Key | None:
         definitions = self._definitions()
         assert definitions is not None
-        record = _Record(self._next)
+        record = _Record(next(self._tokens))
         if isinstance(function, BuiltinFunctionType):
             if not isinstance(function.__self__, (ModuleType, type(None))):
                 return None
@@ -97,7 +100,6 @@ class FunctionKeys:
                 return None
         elif type(function) not in _BUILT_IN:
             return None
-        self._next += 1
         if record.roots:
             definitions.require(record.roots)
             record.watch = definitions.watch(record.roots)

@@ -15,7 +15,11 @@ import pytest
 import shoal
 import tasks
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning"),
+    # the handler may meet a callback of the garbage collector, whose exceptions are only printed
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 ROUNDS = 60
 
 

@@ -291,6 +291,25 @@ def test_threads_send_functions_of_their_own(pool):
 # ---- Several threads wait for one thing ----------------------------------------------------------
 
 
+def test_functions_that_threads_send_for_the_first_time_are_not_mistaken(kind):
+    """Each thread has functions of its own, none of which the pool has seen."""
+
+    def make(number):
+        return lambda: number
+
+    for _ in range(10):
+        with make_pool(kind, 2) as pool:
+            start = threading.Barrier(THREADS)
+
+            def body(first, start=start, pool=pool):
+                mine = [make(first + i) for i in range(20)]
+                start.wait()
+                sent = [pool.apply_async(function) for function in mine]
+                assert [each.get() for each in sent] == [function() for function in mine]
+
+            run_in_threads([lambda first=i * 100: body(first) for i in range(THREADS)])
+
+
 def test_one_result_may_be_waited_for_by_many_threads(pool):
     for number in range(30):
         heard = []
