@@ -15,6 +15,7 @@ from __future__ import annotations
 import multiprocessing.connection as stock_connection
 import multiprocessing.queues as stock_queues
 import os
+import time
 from typing import Any
 
 from shoal import _queues
@@ -64,9 +65,13 @@ class _End:
 
     def poll(self, timeout: float | None = 0.0) -> bool:
         self._check()
-        if timeout is None or timeout > 0:
-            stock_connection.wait([self], timeout)  # type: ignore[list-item]
-        return not core.Queue.empty(self._queue)
+        end = None if timeout is None else time.monotonic() + timeout
+        while core.Queue.empty(self._queue):
+            left = None if end is None else end - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            stock_connection.wait([self], left)  # type: ignore[list-item]
+        return True
 
     def recv(self) -> Any:
         self._check()

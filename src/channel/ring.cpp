@@ -169,7 +169,7 @@ bool Ring::fits(RingSegment* segment, uint64_t tail, uint64_t units, bool* known
     return false;
   }
   if (unit_limit_ == 0 || tail == head) return true;
-  *known = segment != nullptr && head_segment != nullptr;
+  *known = head_segment != nullptr;
   if (!*known) return false;
   const Sum pushed = sum_before(segment, tail);
   const Sum popped = sum_before(head_segment, head);
@@ -297,11 +297,12 @@ bool Ring::seems_empty() const noexcept {
   return is_later(lap_of(head), unpack(slot(place.segment, head).load()).lap);
 }
 
-bool Ring::seems_to_fit(uint64_t bytes) const noexcept {
-  bool known = false;
-  const uint64_t tail = state_->tail.load();
-  const Place place = tail_place(tail);
-  return fits(place.segment, tail, units_for(bytes), &known) || !known;
+// Not by fits(): where the next lap has no segment yet, there is no place to ask for.
+bool Ring::seems_to_fit(uint64_t size) const noexcept {
+  if (item_limit_ == 0 && unit_limit_ == 0) return true;
+  const uint64_t items = length();
+  if (item_limit_ != 0 && items >= item_limit_) return false;
+  return unit_limit_ == 0 || items == 0 || bytes() / 64 + units_for(size) <= unit_limit_;
 }
 
 uint64_t Ring::length() const noexcept {

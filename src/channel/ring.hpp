@@ -115,8 +115,8 @@ class Ring {
   [[nodiscard]] uint64_t length() const noexcept;  // exact when nobody pushes or pops meanwhile
   [[nodiscard]] uint64_t bytes() const noexcept;   // 0 without a byte limit
   [[nodiscard]] bool seems_empty() const noexcept;
-  // Would a block of so many bytes be let in now? For waiters: only a hint.
-  [[nodiscard]] bool seems_to_fit(uint64_t bytes) const noexcept;
+  // Would a block of so many bytes be let in now? Exact when nobody pushes or pops meanwhile.
+  [[nodiscard]] bool seems_to_fit(uint64_t size) const noexcept;
   [[nodiscard]] uint64_t pushed() const noexcept { return state_->tail.load() - kFirst; }
   // As pushed(), and exact when whoever pushed last is dead.
   [[nodiscard]] uint64_t settled_pushed() const noexcept {

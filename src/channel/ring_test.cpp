@@ -125,6 +125,8 @@ TEST_F(RingTest, BytesAreExactAtEachEndOfALap) {
     ASSERT_EQ(ring.try_push(*me_, message(i), 128), Ring::Push::ok);
     in_ring += 128;
     ASSERT_EQ(ring.bytes(), in_ring) << i;
+    ASSERT_TRUE(ring.seems_to_fit((uint64_t{1} << 30) - in_ring)) << i;
+    ASSERT_FALSE(ring.seems_to_fit((uint64_t{1} << 30) - in_ring + 1)) << i;
     if (i % 2048 >= 2040) {
       free_message(*me_, ring.try_pop(*me_));
       in_ring -= 128;
