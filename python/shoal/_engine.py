@@ -274,7 +274,7 @@ class Engine:
         """
         if may_wait:
             job.hand_over()
-            threading.Thread(target=job.feed, name="shoal-feeder", daemon=True).start()
+            _start(threading.Thread(target=job.feed, name="shoal-feeder", daemon=True))
         else:
             job.fill()
         if not job.exhausted:
@@ -299,13 +299,18 @@ class Engine:
         with self._lock:  # also to look: it may just be leaving
             if self._collector is None and not self.forked:
                 self._stop_collector = False
-                self._collector = threading.Thread(
+                collector = threading.Thread(
                     target=_collect_for,
                     args=(weakref.ref(self),),
                     name="shoal-collector",
                     daemon=True,
                 )
-                self._collector.start()
+                self._collector = collector
+                try:
+                    _start(collector)
+                except BaseException:
+                    self._collector = None
+                    raise
 
     @property
     def collected_for(self) -> bool:
@@ -440,6 +445,18 @@ def _terminated() -> BaseException:
     from shoal.errors import PoolClosed
 
     return PoolClosed("the pool was terminated before this task had finished")
+
+
+def _start(thread: threading.Thread) -> None:
+    """Start it; from 3.12 on that is refused once the interpreter is about to exit."""
+    try:
+        thread.start()
+    except RuntimeError as error:
+        if "shutdown" not in str(error):
+            raise
+        from shoal.errors import PoolClosed
+
+        raise PoolClosed("the interpreter is exiting: this pool takes no more tasks") from error
 
 
 def _collect_for(reference: weakref.ref[Engine]) -> None:

@@ -56,8 +56,8 @@ class FunctionKeys:
         self._records: _names.IdentityMap[_Record] = _names.IdentityMap(
             lambda record: gone.append(record.key[1])
         )
-        # next() is one step for all threads: two functions must never share a token, or one would be
-        # called for the other.
+        # next() is one step for all threads: two functions must never share a token, or one would
+        # be called for the other.
         self._tokens = itertools.count()
 
     def dropped(self) -> list[int]:

@@ -25,7 +25,6 @@ from pool_kinds import SHOAL, WATCHDOG, end, make_executor, make_pool
 pytestmark = [WATCHDOG, pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")]
 
 THREADS = 6
-STARTS = ("zygote", "fork", "spawn")
 
 
 @pytest.fixture(params=SHOAL, scope="module")
@@ -52,11 +51,6 @@ def executor(kind):
 def own_executor():
     with shoal.Executor(2) as executor:
         yield executor
-
-
-@pytest.fixture(params=STARTS)
-def start(request):
-    return request.param
 
 
 def sealed(who, number, size=0):
@@ -743,66 +737,3 @@ def test_forks_in_one_thread_while_others_wait_harm_neither(kind):
                 use_map(pool, who, number, 3)
 
         run_in_threads([*(lambda who=who: waiter(who) for who in range(3)), forker])
-
-
-# ---- The interpreter's exit ----------------------------------------------------------------------
-
-EXIT_WAITS = {
-    "apply": "pool.apply(time.sleep, (1000,))",
-    "get": "pool.apply_async(time.sleep, (1000,), callback=print).get()",
-    "map": "pool.map(time.sleep, [1000] * 10, 1)",
-    "map_async": "pool.map_async(time.sleep, [1000] * 10).get()",
-    "imap": "list(pool.imap(time.sleep, [1000] * 10))",
-    "feeder": "list(pool.imap_unordered(time.sleep, iter([1000] * 10)))",
-    "input that waits": "list(pool.imap(abs, iter(never.wait, 1)))",
-    "busy": "[pool.map(abs, range(100)) for _ in iter(int, 1)]",
-}
-
-
-@pytest.mark.parametrize("what", EXIT_WAITS)
-def test_exit_with_threads_waiting_is_quick_and_quiet(interpreter, start, what):
-    """Daemon threads may be anywhere when the interpreter goes; they hear of it or are stopped."""
-    finished = interpreter(
-        f"""
-        import threading, time
-        import shoal
-
-        pool = shoal.Pool(2, start={start!r})
-        never = threading.Event()
-        begun = threading.Barrier(4)
-
-        def wait():
-            begun.wait()
-            try:
-                {EXIT_WAITS[what]}
-            except shoal.PoolClosed:
-                pass
-
-        for _ in range(3):
-            threading.Thread(target=wait, daemon=True).start()
-        begun.wait()
-        pool.apply(abs, (-1,)) if {what!r} in ("busy", "input that waits") else time.sleep(0.05)
-        """
-    )
-    assert (finished.returncode, finished.out, finished.err) == (0, "", "")
-
-
-def test_exit_completes_the_futures_that_threads_wait_for(interpreter, start):
-    finished = interpreter(
-        f"""
-        import sys, threading
-        import shoal
-
-        executor = shoal.Executor(2, start={start!r})
-        futures = [executor.submit(pow, 2, n) for n in range(200)]
-
-        def wait(who):
-            assert [future.result() for future in futures] == [2 ** n for n in range(200)]
-            sys.stdout.write("all ")
-
-        for who in range(3):
-            threading.Thread(target=wait, args=(who,)).start()
-        """
-    )
-    assert finished.check().split() == ["all"] * 3
-    assert finished.err == ""
