@@ -6,7 +6,7 @@ then shoal's own.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
+import concurrent.futures.process
 import gc
 import itertools
 import sys
