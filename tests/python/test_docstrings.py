@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-MODULES = ("shoal._sync", "shoal._install")
+MODULES = ("shoal._sync", "shoal._queues", "shoal._install")
 
 
 @pytest.mark.parametrize("name", MODULES)

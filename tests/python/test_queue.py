@@ -535,12 +535,3 @@ def test_the_ends_do_what_a_stock_pool_does_with_them() -> None:
     ends._writer.send(2)
     with pytest.raises(OSError, match="closed"):
         ends._reader.recv()
-
-
-def test_the_examples_in_the_docstrings_hold() -> None:
-    import doctest
-
-    from shoal import _queues
-
-    results = doctest.testmod(_queues, optionflags=doctest.IGNORE_EXCEPTION_DETAIL)
-    assert results.attempted > 20 and results.failed == 0
