@@ -303,8 +303,8 @@ void outcome_dealloc(Outcome* self) {
 }
 
 PyMethodDef outcome_methods[] = {
-    {"_deliver", reinterpret_cast<PyCFunction>(outcome_deliver), METH_VARARGS, "Told by the core."},
-    {"_launched", reinterpret_cast<PyCFunction>(outcome_launched), METH_O, "Told by the core."},
+    {"_deliver", method(outcome_deliver), METH_VARARGS, "Told by the core."},
+    {"_launched", method(outcome_launched), METH_O, "Told by the core."},
     {nullptr, nullptr, 0, nullptr}};
 PyType_Slot outcome_slots[] = {{Py_tp_dealloc, reinterpret_cast<void*>(outcome_dealloc)},
                                {Py_tp_methods, outcome_methods},
@@ -654,8 +654,7 @@ PyMethodDef client_methods[] = {
      "add_function(bytes): stores an encoded function; workers decode it once."},
     {"submit", method(client_submit), METH_FASTCALL,
      "submit(sink, function, callable, name, args, kwargs, timeout_ns, retries) -> ticket, which "
-     "is "
-     "sink._ticket then"},
+     "is sink._ticket then"},
     {"call", method(client_call), METH_FASTCALL,
      "call(function, callable, name, args, kwargs, timeout_ns, retries) -> result"},
     {"wait", method(client_wait), METH_FASTCALL, "wait(ticket, timeout) -> bool"},

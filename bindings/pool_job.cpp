@@ -154,14 +154,14 @@ bool fail_batch(Job* job, Gathered& batch, codec::MessageBuilder& message) {
   return fail_items(job, failed.first_index, failed.items);
 }
 
-// Submits what was gathered; an error becomes its items' outcome. False with an error set: see
-// fail_items. A worker that dies in the midst of a chunk leaves the items after the lost one to the
-// next, which decodes the chunk again: what the first has taken out of the message would be
-// missing.
+// A worker that dies in the midst of a chunk leaves the items after the lost one to the next, which
+// decodes the chunk again: what the first had taken out of the message would be missing.
 bool may_be_decoded_again(const Gathered& batch, const codec::MessageBuilder& message) {
   return batch.chunks && batch.items_per_unit > 1 && !message.attachments.empty();
 }
 
+// Submits what was gathered; an error becomes its items' outcome. False with an error set: see
+// fail_items.
 bool send(Job* job, Gathered& batch, codec::MessageBuilder& message) {
   if (batch.words.empty()) return true;
   Client* client = job->client;
@@ -225,7 +225,7 @@ PyObject* gather_chunk(Job* job, PyObject* first, uint32_t size, uint32_t* items
   ok = ok && PyList_Append(gathered, first) == 0;
   Py_DECREF(first);
   *items = 1;
-  while (ok && *items < size) {
+  while (ok && *items < size && job->iterator != nullptr) {  // null: cancelled
     PyObject* iterator = Py_NewRef(job->iterator);
     PyObject* item = PyIter_Next(iterator);
     Py_DECREF(iterator);
@@ -289,8 +289,16 @@ bool send_chunk(Job* job, Gathered& batch, codec::MessageBuilder& message, PyObj
     fine = fail_items(job, index, items);
   }
   Py_XDECREF(chunk);
-  if (broken != nullptr && job->iterator != nullptr) end_with(job, std::exchange(broken, nullptr));
-  Py_XDECREF(broken);
+  if (broken == nullptr) return fine;
+  if (fine && !PyErr_GivenExceptionMatches(broken, PyExc_Exception)) {
+    put_raised(broken);  // Ctrl-C: for the caller, at once, as pull() has it
+    return false;
+  }
+  if (fine && job->iterator != nullptr) {
+    end_with(job, broken);
+  } else {
+    Py_DECREF(broken);
+  }
   return fine;
 }
 
@@ -654,21 +662,21 @@ void job_dealloc(Job* job) {
 }
 
 PyMethodDef job_methods[] = {
-    {"wait", reinterpret_cast<PyCFunction>(job_wait), METH_O,
+    {"wait", method(job_wait), METH_O,
      "wait(timeout): feed the workers and collect until all outcomes are in; False on timeout."},
-    {"results", reinterpret_cast<PyCFunction>(job_results), METH_NOARGS,
+    {"results", method(job_results), METH_NOARGS,
      "The results in order; raises the error with the lowest index."},
-    {"next", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(job_next)), METH_FASTCALL,
+    {"next", method(job_next), METH_FASTCALL,
      "next(timeout, timeout_class): the next outcome."},
-    {"fill", reinterpret_cast<PyCFunction>(job_fill), METH_NOARGS,
+    {"fill", method(job_fill), METH_NOARGS,
      "Submit what the bounds allow now; True if anything was."},
-    {"hand_over", reinterpret_cast<PyCFunction>(job_hand_over), METH_NOARGS,
+    {"hand_over", method(job_hand_over), METH_NOARGS,
      "From now on only feed() reads the input."},
-    {"feed", reinterpret_cast<PyCFunction>(job_feed), METH_NOARGS,
+    {"feed", method(job_feed), METH_NOARGS,
      "Read the input and submit it until it ends: for a thread of its own."},
-    {"drain", reinterpret_cast<PyCFunction>(job_drain), METH_NOARGS,
+    {"drain", method(job_drain), METH_NOARGS,
      "The pool ends when all is done: read the input whole, or no further if it is bounded."},
-    {"cancel", reinterpret_cast<PyCFunction>(job_cancel), METH_NOARGS,
+    {"cancel", method(job_cancel), METH_NOARGS,
      "Withdraw what is queued and stop what runs."},
     {nullptr, nullptr, 0, nullptr}};
 

@@ -2,9 +2,10 @@
 """The engine of a pool: its client in shared memory, its agent, and its end. `Pool` and `Executor`
 are thin over it.
 
-There is no helper thread while somebody waits: the waiting thread collects. A *collector* thread
-exists only while callbacks or waiters from outside (`concurrent.futures.wait`, asyncio) must hear
-of results that nobody fetches; it is joined before every fork.
+The thread that waits collects; helper threads exist only where that is not enough. A *collector*,
+while callbacks or waiters from outside (`concurrent.futures.wait`, asyncio) must hear of results
+that nobody fetches; it is joined before every fork. A *feeder*, while the input of an `imap` that
+may wait is read; it cannot be joined, as it runs the user's iterator.
 
 State: running -> closed (no new tasks) -> ended (no process left), or terminated at any time. An
 engine belongs to the process that made it; in the child of a fork it only raises ForkedPool.
@@ -14,15 +15,14 @@ Design: docs/design/pool.md
 from __future__ import annotations
 
 import os
-import select
-import signal
 import sys
 import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from shoal import _agent, _hooks, _snapshot
+from shoal import _hooks
+from shoal._agent_process import AgentProcess
 from shoal._native import core
 
 if TYPE_CHECKING:
@@ -129,10 +129,10 @@ class Engine:
             lambda kind: _trouble(me, kind),
         )
         self._startup = None if initializer is None else (initializer, tuple(initargs))
-        self._agent = _AgentProcess()
+        self._agent = AgentProcess()
         try:
             with self._process_lock:
-                self._agent.start(self)
+                self._agent.start(self, running_collectors())
             _engines.add(self)
             _register_at_exit()
         except BaseException:  # Ctrl-C, most likely: leave no process behind
@@ -481,7 +481,7 @@ def _trouble(reference: weakref.ref[Engine], kind: str) -> None:
     if engine is None or engine.closed and engine._agent.ended:
         return
     if kind == "agent":
-        engine._agent.restart(engine)
+        engine._agent.restart(engine, running_collectors())
     elif engine.broken is None:
         engine.broken = engine._hooks.broken = _start_failure(engine)
         engine.client.end()
@@ -520,170 +520,15 @@ def _check_workers(workers: int | None) -> int:
 
 
 def _ready_to_start() -> None:
-    """A pool made while the main module's import holds the import lock would wait for itself."""
     if sys.is_finalizing():
         from shoal.errors import PoolClosed
 
         raise PoolClosed("can't make a pool at interpreter shutdown")
 
 
-class _AgentProcess:
-    """The client's view of its agent."""
-
-    def __init__(self) -> None:
-        self.pid = 0
-        self.pidfd = -1
-        self.bell = -1
-        self.template = ""
-        self.ended = False
-
-    def start(self, engine: Engine) -> None:
-        """Start it. A Ctrl-C waits until all is in place: fork handlers could not take it."""
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            self._start(engine)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-
-    def _start(self, engine: Engine) -> None:
-        refusal = None
-        if engine.start != "spawn":
-            refusal = _snapshot.refusal(_running_collectors())
-        # What was encoded for workers made from a snapshot names what only a snapshot has; threads
-        # that were started meanwhile are a smaller risk, as for the standard library's fork.
-        forced = self.pid != 0 or (engine.start == "fork" and getattr(engine, "force_fork", False))
-        forced = forced and not self.template.startswith("a clean")
-        if engine.start == "spawn":
-            self._start_clean(engine, "exec", "spawn: every worker is a fresh interpreter")
-        elif refusal is None or forced:
-            self._start_snapshot(engine)
-        else:
-            self._start_clean(engine, "fork", f"a clean template, because {refusal}")
-        self.pidfd = os.pidfd_open(self.pid)
-        engine.client.set_agent(self.pidfd)
-
-    def _settings(self, engine: Engine, method: str, context: dict[str, Any]) -> _agent.Settings:
-        self._close_bell()
-        read, self.bell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        return _agent.Settings(
-            engine.client.handle,
-            core.incarnation(),
-            os.getpid(),
-            read,
-            self.bell,
-            method,
-            engine.name,
-            core.session_fd(),
-            context,
-        )
-
-    def _start_snapshot(self, engine: Engine) -> None:
-        self.template = "a snapshot of this process"
-        _agent.import_for_workers()  # here, once, instead of in every agent and worker
-        if self.pid == 0:
-            engine.definitions.mark_snapshot()
-            engine.store_startup()
-        settings = self._settings(engine, "fork", {})
-        _flush()
-        import warnings
-
-        with warnings.catch_warnings():
-            # _snapshot.refusal() has looked at the threads
-            warnings.simplefilter("ignore", DeprecationWarning)
-            try:
-                pid = os.fork()
-            except OSError:
-                os.close(settings.bell_read)
-                raise
-            self.pid = pid
-        if self.pid == 0:
-            _agent.run_snapshot(settings)
-        os.close(settings.bell_read)
-
-    def _start_clean(self, engine: Engine, method: str, template: str) -> None:
-        from shoal import _context, _launch
-
-        self.template = template
-        if self.pid == 0:
-            engine.store_startup()
-        context = _context.capture(modules=method == "fork")
-        settings = self._settings(engine, method, context)
-        _flush()
-        fds = (settings.memory_fd, settings.bell_read, settings.bell_write)
-        try:
-            self.pid = _launch.spawn("shoal._agent", settings, fds, context)
-        finally:
-            os.close(settings.bell_read)
-
-    def ring(self) -> None:
-        try:
-            os.write(self.bell, b"!")
-        except OSError:
-            pass  # full: it has been rung; broken: it is gone, which the pidfd tells
-
-    def restart(self, engine: Engine) -> None:
-        """The agent was killed, and its workers with it."""
-        with engine._process_lock:
-            if self.ended or engine._ending or not self._has_died():
-                return  # by now another thread has started the next one
-            if not engine.client.bury():
-                return  # the workers are dying: who waits comes here again
-            self._wait()
-            dead = self.pidfd
-            # when this fails the dead one stays known, and who waits tries again
-            self.start(engine)
-            os.close(dead)
-
-    def _has_died(self) -> bool:
-        poll = select.poll()
-        poll.register(self.pidfd, select.POLLIN)
-        return bool(poll.poll(0))
-
-    def _wait(self) -> None:
-        try:
-            os.waitpid(self.pid, 0)
-        except ChildProcessError:
-            pass
-
-    def _reap(self) -> None:
-        if self.pidfd < 0:
-            return
-        self._wait()
-        pidfd, self.pidfd = self.pidfd, -1
-        os.close(pidfd)
-        self._close_bell()
-
-    def _close_bell(self) -> None:
-        bell, self.bell = self.bell, -1
-        if bell >= 0:
-            os.close(bell)
-
-    def kill(self) -> None:
-        """Give up while starting."""
-        if self.pid and not self.ended:
-            self.ended = True
-            os.kill(self.pid, signal.SIGKILL)
-            self._reap()
-
-    def wait_for_end(self, client: Any) -> None:
-        """The phase is set: the agent leaves when its workers have left."""
-        self.ring()
-        self._reap()
-        while not client.bury():
-            time.sleep(0.001)
-        self.ended = True
-
-
-def _running_collectors() -> int:
+def running_collectors() -> int:
+    """Threads of shoal's own that are stopped before a fork."""
     return sum(1 for engine in all_of(_engines) if engine._collector is not None)
-
-
-def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (AttributeError, ValueError, OSError):
-            pass
 
 
 # ---- Forks and the interpreter's exit ------------------------------------------------------------

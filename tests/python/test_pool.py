@@ -762,3 +762,16 @@ def test_a_base_exception_of_an_input_that_is_read_by_a_thread_reaches_the_calle
         with pytest.raises(SystemExit):
             next(iterator)
         assert list(iterator) == []
+
+
+@pytest.mark.parametrize("chunksize", [1, 3])
+def test_ctrl_c_in_a_sized_input_reaches_the_caller_and_the_pool_goes_on(chunksize):
+    class Interrupted(SaysItsLength):
+        def __iter__(self):
+            yield from ([i] for i in range(self.gives))
+            raise KeyboardInterrupt
+
+    with shoal.Pool(2) as pool:
+        with pytest.raises(KeyboardInterrupt):
+            pool.map(tasks.echo, Interrupted(8, 4), chunksize)
+        assert pool.map(tasks.echo, [[1], [2]], chunksize) == [[1], [2]]

@@ -199,7 +199,8 @@ def test_large_arrays_are_freed() -> None:
     before = core.arena_statistics()["in_use"]
     array = FORK.RawArray("B", 50 << 20)
     array[-1] = 1
-    assert core.arena_statistics()["in_use"] >= before + (50 << 20)
+    # what earlier tests left for others to free may go meanwhile
+    assert core.arena_statistics()["in_use"] >= before + (49 << 20)
     del array
     assert core.arena_statistics()["in_use"] <= before + (1 << 20)
     with pytest.raises(shoal.MemoryExhausted):
