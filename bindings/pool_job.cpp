@@ -666,18 +666,15 @@ PyMethodDef job_methods[] = {
      "wait(timeout): feed the workers and collect until all outcomes are in; False on timeout."},
     {"results", method(job_results), METH_NOARGS,
      "The results in order; raises the error with the lowest index."},
-    {"next", method(job_next), METH_FASTCALL,
-     "next(timeout, timeout_class): the next outcome."},
+    {"next", method(job_next), METH_FASTCALL, "next(timeout, timeout_class): the next outcome."},
     {"fill", method(job_fill), METH_NOARGS,
      "Submit what the bounds allow now; True if anything was."},
-    {"hand_over", method(job_hand_over), METH_NOARGS,
-     "From now on only feed() reads the input."},
+    {"hand_over", method(job_hand_over), METH_NOARGS, "From now on only feed() reads the input."},
     {"feed", method(job_feed), METH_NOARGS,
      "Read the input and submit it until it ends: for a thread of its own."},
     {"drain", method(job_drain), METH_NOARGS,
      "The pool ends when all is done: read the input whole, or no further if it is bounded."},
-    {"cancel", method(job_cancel), METH_NOARGS,
-     "Withdraw what is queued and stop what runs."},
+    {"cancel", method(job_cancel), METH_NOARGS, "Withdraw what is queued and stop what runs."},
     {nullptr, nullptr, 0, nullptr}};
 
 PyGetSetDef job_getset[] = {
