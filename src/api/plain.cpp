@@ -6,6 +6,7 @@
 
 #include "codec/reader.hpp"
 #include "codec/writer.hpp"
+#include "os/copy.hpp"
 
 namespace shoal::detail {
 
@@ -171,7 +172,7 @@ class Decoder {
     }
     Array copy(type, shape);
     if (copy.bytes().size() != item.data.size) throw Corrupt("message: array of another size");
-    std::memcpy(copy.bytes().data(), item.data.bytes, item.data.size);
+    os::copy(copy.bytes().data(), item.data.bytes, item.data.size);
     if (!item.array.first_fastest) return copy;
     std::byte* const elements = copy.bytes().data();
     auto owner = std::make_shared<Array>(std::move(copy));
@@ -185,7 +186,7 @@ class Decoder {
     }
     Array result(static_cast<ElementType>(item.array.element), {});
     if (result.bytes().size() != item.data.size) throw Corrupt("message: number of another size");
-    std::memcpy(result.bytes().data(), item.data.bytes, item.data.size);
+    os::copy(result.bytes().data(), item.data.bytes, item.data.size);
     return result;
   }
 

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "arena/arena.hpp"
+#include "os/copy.hpp"
 
 namespace shoal::codec {
 
@@ -13,7 +14,7 @@ std::size_t attach(MessageBuilder& out, const void* bytes, std::size_t size) {
   out.attachments.push_back(0);
   arena::Handle& handle = out.attachments.back();
   handle = out.member->allocate(size);
-  std::memcpy(out.member->arena().address(handle), bytes, size);
+  os::copy(out.member->arena().address(handle), bytes, size);
   return out.attachments.size() - 1;
 }
 

@@ -4,6 +4,7 @@
 #include "arena/arena.hpp"
 #include "codec/python/block.hpp"
 #include "codec/python/registrations.hpp"
+#include "os/copy.hpp"
 
 namespace shoal::codec::python {
 
@@ -259,7 +260,7 @@ bool Encoder::gather(const Pending& pending) {
 bool Encoder::copy_pending() {
   for (const Pending& pending : pending_) {
     if (pending.bytes != nullptr && pending.block == nullptr) {
-      std::memcpy(room_for(pending), pending.bytes, pending.size);
+      os::copy(room_for(pending), pending.bytes, pending.size);
     }
   }
   for (const Pending& pending : pending_) {
@@ -272,7 +273,7 @@ bool Encoder::copy_pending() {
     if (handle != 0) {
       out_.attachments[pending.place] = handle;
     } else {
-      std::memcpy(room_for(pending), pending.bytes, pending.size);
+      os::copy(room_for(pending), pending.bytes, pending.size);
     }
   }
   return true;

@@ -11,6 +11,7 @@
 #include "codec/python/codec.hpp"
 #include "codec/python/decode.hpp"
 #include "codec/writer.hpp"
+#include "os/copy.hpp"
 
 namespace shoal::codec::python {
 
@@ -43,7 +44,7 @@ class Views {
   void copy_to(std::byte* to) const noexcept {
     for (const Py_buffer& view : views_) {
       const auto size = static_cast<std::size_t>(view.len);
-      if (size != 0) std::memcpy(to, view.buf, size);
+      os::copy(to, view.buf, size);
       to += size;
     }
   }

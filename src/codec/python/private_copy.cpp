@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "codec/python/decode.hpp"
+#include "os/copy.hpp"
 #include "os/huge_pages.hpp"
 
 namespace shoal::codec::python {
@@ -17,7 +18,7 @@ constexpr std::size_t kHugeFrom = std::size_t{32} << 20;
 
 void fill(void* to, const std::byte* from, std::size_t size) noexcept {
   if (size >= kHugeFrom) os::prefer_huge_pages(to, size);
-  if (size != 0) std::memcpy(to, from, size);
+  os::copy(to, from, size);
 }
 
 // All bits that occur in the bytes, folded to eight bytes: eight bytes a step.
