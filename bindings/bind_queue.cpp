@@ -58,12 +58,6 @@ PyObject* raise_shut_down(PyObject* self) {
   return nullptr;
 }
 
-bool deadline_of(PyObject* block, PyObject* timeout, int64_t* deadline_ns) {
-  *deadline_ns = 0;
-  const int blocks = block == Py_True ? 1 : PyObject_IsTrue(block);
-  return blocks >= 0 && (blocks == 0 || deadline_from(timeout, deadline_ns));
-}
-
 // ---- putting
 
 // Sends the message, which is freed if it cannot be sent. closed, full: no error is set.
@@ -141,7 +135,7 @@ PyObject* queue_put(PyObject* self, PyObject* const* args, Py_ssize_t count, PyO
     return nullptr;
   }
   int64_t deadline_ns = 0;
-  if (!deadline_of(given[1], given[2], &deadline_ns)) return nullptr;
+  if (!deadline_from(given[1], given[2], &deadline_ns)) return nullptr;
   return put_until(self, given[0], deadline_ns);
 }
 
@@ -155,7 +149,7 @@ PyObject* queue_put_many(PyObject* self, PyObject* args, PyObject* keywords) {
   int64_t deadline_ns = 0;
   if (!PyArg_ParseTupleAndKeywords(args, keywords, "O|OO:put_many", const_cast<char**>(names),
                                    &objects, &block, &timeout) ||
-      !deadline_of(block, timeout, &deadline_ns)) {
+      !deadline_from(block, timeout, &deadline_ns)) {
     return nullptr;
   }
   PyObject* const iterator = PyObject_GetIter(objects);
@@ -214,13 +208,8 @@ PyObject* get_until(PyObject* self, int64_t deadline_ns) {
 }
 
 PyObject* queue_get(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
-  static const char* const names[] = {"block", "timeout"};
-  PyObject* given[2] = {Py_True, Py_None};
   int64_t deadline_ns = 0;
-  if (!parse_fast("get", names, 2, args, count, keywords, given) ||
-      !deadline_of(given[0], given[1], &deadline_ns)) {
-    return nullptr;
-  }
+  if (!parse_block("get", args, count, keywords, &deadline_ns)) return nullptr;
   return get_until(self, deadline_ns);
 }
 
@@ -245,7 +234,7 @@ PyObject* queue_get_many(PyObject* self, PyObject* args, PyObject* keywords) {
   int64_t deadline_ns = 0;
   if (!PyArg_ParseTupleAndKeywords(args, keywords, "n|OO:get_many", const_cast<char**>(names),
                                    &limit, &block, &timeout) ||
-      !deadline_of(block, timeout, &deadline_ns)) {
+      !deadline_from(block, timeout, &deadline_ns)) {
     return nullptr;
   }
   if (limit < 1) return PyErr_Format(PyExc_ValueError, "limit must be at least 1, not %zd", limit);

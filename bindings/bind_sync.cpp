@@ -227,12 +227,8 @@ bool lock_is_mine(PyObject* lock) {
 
 PyObject* lock_acquire_fast(PyObject* self, PyObject* const* args, Py_ssize_t count,
                             PyObject* keywords) {
-  static const char* const names[] = {"block", "timeout"};
-  PyObject* given[2] = {Py_True, Py_None};
-  if (!parse_fast("acquire", names, 2, args, count, keywords, given)) return nullptr;
-  const int block = PyObject_IsTrue(given[0]);
   int64_t deadline_ns = 0;
-  if (block < 0 || (block != 0 && !deadline_from(given[1], &deadline_ns))) return nullptr;
+  if (!parse_block("acquire", args, count, keywords, &deadline_ns)) return nullptr;
   const int acquired = acquire(self, deadline_ns);
   return acquired < 0 ? nullptr : PyBool_FromLong(acquired);
 }

@@ -5,6 +5,7 @@
 #include "sync_object.hpp"
 
 #include "sync/condition.hpp"
+#include "wait.hpp"
 
 namespace shoal::bindings {
 
@@ -126,6 +127,14 @@ bool parse_fast(const char* function, const char* const* names, int most, PyObje
     given[place] = args[count + i];
   }
   return true;
+}
+
+bool parse_block(const char* function, PyObject* const* args, Py_ssize_t count, PyObject* keywords,
+                 int64_t* deadline_ns) {
+  static const char* const names[] = {"block", "timeout"};
+  PyObject* given[2] = {Py_True, Py_None};
+  return parse_fast(function, names, 2, args, count, keywords, given) &&
+         deadline_from(given[0], given[1], deadline_ns);
 }
 
 }  // namespace shoal::bindings

@@ -69,6 +69,9 @@ PyObject* with_member(Use&& use) {
 // the parser would cost more than the lock. False with an error set. Borrowed references.
 bool parse_fast(const char* function, const char* const* names, int most, PyObject* const* args,
                 Py_ssize_t count, PyObject* keywords, PyObject** given);
+// (block=True, timeout=None), as a deadline.
+bool parse_block(const char* function, PyObject* const* args, Py_ssize_t count, PyObject* keywords,
+                 int64_t* deadline_ns);
 
 void sync_dealloc(PyObject* self);
 // The handle that names the state in other processes of the session. From now on this process holds

@@ -89,6 +89,13 @@ inline bool deadline_from(PyObject* timeout, int64_t* deadline_ns) {
   return true;
 }
 
+// The same for the arguments `block` and `timeout`: without `block` nothing is waited for.
+inline bool deadline_from(PyObject* block, PyObject* timeout, int64_t* deadline_ns) {
+  *deadline_ns = 0;
+  const int blocks = block == Py_True ? 1 : PyObject_IsTrue(block);
+  return blocks >= 0 && (blocks == 0 || deadline_from(timeout, deadline_ns));
+}
+
 // The arguments (timeout=None) of a waiting method; `format` ends in its name. False: error set.
 inline bool timeout_argument(PyObject* args, PyObject* keywords, const char* format,
                              int64_t* deadline_ns) {

@@ -55,7 +55,8 @@ def test_corpus_counts_every_file_whatever_is_in_it(tree: Path, on_shoal: bool) 
     output = run("corpus.py", "--processes", "2", str(tree), on_shoal=on_shoal)
     assert output.startswith("29 files of ")
     assert re.search(r"files parsed +22\n", output)
-    assert re.search(r"files bad encoding +2\n", output)
+    # from 3.14 on tokenize finds the encoding of a file with a NUL bad
+    assert re.search(rf"files bad encoding +{2 + (sys.version_info >= (3, 14))}\n", output)
     assert re.search(r"files unreadable +1\n", output)
     assert re.search(r"function +20   in +20 files", output)
 

@@ -13,6 +13,7 @@ import operator
 import pickle
 import queue
 import threading
+import time
 import warnings
 
 import pytest
@@ -681,6 +682,8 @@ def test_statistics_count_tasks_and_bytes(own_kind):
         pool.apply(tasks.echo, (b"x" * 100_000,))
         with pytest.raises(ZeroDivisionError):
             pool.apply(tasks.divide, (1, 0))
+        while len(pool.worker_pids()) < 2:
+            time.sleep(0.01)  # one may have done it all while the other began
         facts = pool.statistics()
     assert facts["workers"] == 2
     assert facts["tasks"] == 102

@@ -11,6 +11,7 @@ import mmap
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -244,6 +245,10 @@ def test_a_handle_names_the_same_object() -> None:
         core.Semaphore(0, 0, lock.handle)
 
 
+@pytest.mark.skipif(
+    sys.version_info[:2] == (3, 14),
+    reason="3.14 looks for signals between __enter__ and the body: threading.Lock is left held too",
+)
 def test_interrupts_at_random_never_leave_a_lock_held() -> None:
     lock = core.Lock()
     stop = threading.Event()
