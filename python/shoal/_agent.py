@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import sys
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -201,8 +200,8 @@ def _be_quiet() -> None:
 
 def run_snapshot(settings: Settings) -> NoReturn:
     """In the child of the client's fork."""
-    code = 1
-    try:
+
+    def live() -> int:
         import gc
 
         import_for_workers()
@@ -211,12 +210,9 @@ def run_snapshot(settings: Settings) -> NoReturn:
         _launch.ready()
         core.set_bond(settings.client)
         Agent(settings, lambda seat, rank: _fork_worker(settings, seat, rank)).run()
-        code = 0
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        core.leave_session()
-        os._exit(code)
+        return 0
+
+    _launch.run_to_the_end(live)
 
 
 def import_for_workers() -> None:
@@ -239,8 +235,7 @@ def run_clean(settings: Settings) -> NoReturn:
     """In a fresh interpreter."""
     from shoal import _context
 
-    code = 1
-    try:
+    def live() -> int:
         _be_quiet()
         _launch.ready()
         core.join_session(settings.memory_fd, settings.client)
@@ -260,12 +255,9 @@ def run_clean(settings: Settings) -> NoReturn:
             gc.collect()
             gc.freeze()
         Agent(settings, lambda seat, rank: starter(settings, seat, rank)).run()
-        code = 0
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        core.leave_session()
-        os._exit(code)
+        return 0
+
+    _launch.run_to_the_end(live)
 
 
 def _exec_worker(settings: Settings, seat: int, rank: int) -> int:

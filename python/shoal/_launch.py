@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starting a fresh interpreter that runs `main(arguments)` of one of shoal's modules.
+"""Starting a fresh interpreter that runs `main(arguments)` of one of shoal's modules; the end of
+shoal's own processes.
 
 The arguments travel pickled through a pipe, so that neither their size nor their content meets the
 command line.
@@ -11,7 +12,13 @@ import os
 import pickle
 import signal
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from shoal._native import core
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
 
 _BOOT = """
 import os, pickle, sys
@@ -67,3 +74,17 @@ def spawn(module: str, arguments: Any, fds: tuple[int, ...], context: dict[str, 
 def ready() -> None:
     """In the fresh interpreter: its handlers are in place, signals may come."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def run_to_the_end(body: Callable[[], int]) -> NoReturn:
+    """The whole life of an agent or worker: `body()` gives the exit code. What the interpreter does
+    at its end is not wanted: in a forked process it would be the user's program that ends.
+    """
+    code = 1
+    try:
+        code = body()
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        core.leave_session()
+        os._exit(code)

@@ -14,7 +14,7 @@ import sys
 from multiprocessing import process as stock_process
 from typing import TYPE_CHECKING, Any
 
-from shoal import _agent
+from shoal import _agent, _launch
 from shoal._native import core
 
 if TYPE_CHECKING:
@@ -46,23 +46,19 @@ class WorkerProcess(stock_process.BaseProcess):
 
 def run_forked(settings: _agent.Settings, seat: int, rank: int, agent_pid: int) -> NoReturn:
     """In the child of the agent's fork."""
-    code = 1
-    try:
+
+    def live() -> int:
         core.die_with_parent(agent_pid)
-        code = _bootstrap(settings, seat, rank)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        core.leave_session()
-        os._exit(code)
+        return _bootstrap(settings, seat, rank)
+
+    _launch.run_to_the_end(live)
 
 
 def main(arguments: tuple[Any, ...]) -> NoReturn:
     """In a fresh interpreter (start="spawn")."""
-    from shoal import _context, _launch
+    from shoal import _context
 
-    code = 1
-    try:
+    def live() -> int:
         settings, (seat, rank, agent_pid) = _agent.Settings(*arguments[0]), arguments[1:]
         core.die_with_parent(agent_pid)
         signal.signal(signal.SIGINT, _ignore)
@@ -71,12 +67,9 @@ def main(arguments: tuple[Any, ...]) -> NoReturn:
         os.set_inheritable(settings.bell_write, False)
         _context.make_main(settings.context)
         _context.apply(settings.context)
-        code = _bootstrap(settings, seat, rank)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        core.leave_session()
-        os._exit(code)
+        return _bootstrap(settings, seat, rank)
+
+    _launch.run_to_the_end(live)
 
 
 def _bootstrap(settings: _agent.Settings, seat: int, rank: int) -> int:
