@@ -18,7 +18,6 @@ docs/design/definitions.md
 from __future__ import annotations
 
 import sys
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Hashable, Iterable
@@ -27,7 +26,7 @@ from operator import is_
 from types import FunctionType, ModuleType
 from typing import Any, Final
 
-from shoal import _names, _pickling
+from shoal import _locks, _names, _pickling
 from shoal._applied import Applied
 from shoal._uses import shipped_key, uses_of
 
@@ -126,7 +125,7 @@ class Definitions:
         self.own_names: dict[int, tuple[Callable[[str], Any], str, _names.Key]] = {}
         self._watches: dict[_names.Key, Watch] = {}
         self._snapshot: Snapshot | None = None
-        self._lock = threading.RLock()
+        self._lock = _locks.RLock()
         self._replaceable: dict[int, set[_names.Key]] = {}  # entries of plain values only
         self._functions = FunctionKeys(self)
         self.generation = 0

@@ -19,7 +19,6 @@ import concurrent.futures.process as stock_futures
 import multiprocessing
 import multiprocessing.pool as stock_pool
 import pickle
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -27,7 +26,7 @@ from multiprocessing.context import BaseContext
 from types import ModuleType
 from typing import Any
 
-from shoal import _engine, _executor, _futures, _pool
+from shoal import _engine, _executor, _futures, _locks, _pool
 from shoal._dropin_engine import DropInEngine
 from shoal._stock_view import WorkerView, view_workers, wait_for_a_beginning
 from shoal.errors import InitializerFailed
@@ -160,7 +159,7 @@ class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
         self._max_tasks_per_child = max_tasks_per_child
         self._initializer = initializer
         self._initargs = initargs
-        self._starting = threading.Lock()
+        self._starting = _locks.Lock()
 
     def __getattr__(self, name: str) -> Any:
         """The engine starts when it is first needed. Only missing attributes come here."""

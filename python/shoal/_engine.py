@@ -21,7 +21,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from shoal import _hooks
+from shoal import _hooks, _locks
 from shoal._agent_process import AgentProcess
 from shoal._native import core
 
@@ -106,9 +106,9 @@ class Engine:
         self.closed = False
         self.forked = False
         self.broken: BaseException | None = None
-        self._lock = threading.RLock()  # held for moments
+        self._lock = _locks.RLock()  # held for moments
         # held while the agent starts or ends; nothing waits for the collector under _lock
-        self._process_lock = threading.RLock()
+        self._process_lock = _locks.RLock()
         self._ending = False
         self._stored: dict[Any, tuple[Any, str]] = {}  # functions kept in the pool, by token
         # jobs whose input is not used up and that nobody waits for yet
@@ -551,8 +551,8 @@ def _after_fork_in_child() -> None:
     _restart_after_fork.clear()
     for engine in all_of(_engines):
         engine.forked = engine._hooks.forked = True
-        engine._lock = threading.RLock()
-        engine._process_lock = threading.RLock()
+        engine._lock = _locks.RLock()
+        engine._process_lock = _locks.RLock()
         engine._collector = None
         engine._agent.ended = True
         engine.client.forget()

@@ -18,6 +18,8 @@ import time
 from concurrent.futures import CancelledError, _base
 from typing import TYPE_CHECKING, Any
 
+from shoal import _locks
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -26,12 +28,12 @@ if TYPE_CHECKING:
 _PENDING, _FINISHED = _base.PENDING, _base.FINISHED
 _CANCELLED = _base.CANCELLED_AND_NOTIFIED
 _SLICE = 0.1  # seconds until who waits for the collector looks whether it is still there
-_making = threading.Lock()
+_making = _locks.Lock()
 
 
 def _after_fork_in_child() -> None:
     global _making
-    _making = threading.Lock()  # a thread that is not here may have held it
+    _making = _locks.Lock()  # a thread that is not here may have held it
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -9,6 +9,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from shoal import _locks
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -155,7 +157,7 @@ class MapResult(_Waitable):
         self._state = _PENDING
         self._value = None
         self._job: Any = None
-        self._finishing = threading.Lock()
+        self._finishing = _locks.Lock()
 
     def _finished(self) -> None:
         """All outcomes are in: called by whoever collected the last one, again if a signal handler
