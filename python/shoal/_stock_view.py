@@ -75,7 +75,9 @@ def view_workers(engine: Engine, prefix: str) -> list[WorkerView]:
     """The workers of a pool, waiting a while for those being started; busy ones come first."""
     deadline = time.monotonic() + _PATIENCE
     pids = engine.worker_pids()
-    while len(pids) < engine.workers and time.monotonic() < deadline and not engine._agent.ended:
+    while time.monotonic() < deadline and not engine._agent.ended:
+        if len(pids) >= engine.client.wanted or engine.broken is not None:
+            break
         time.sleep(0.001)
         pids = engine.worker_pids()
     if not engine._agent.ended:
