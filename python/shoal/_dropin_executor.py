@@ -224,7 +224,10 @@ class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
 
     def _submit(self, *arguments: Any) -> _futures.Future:
         future = super()._submit(*arguments)
-        self._engine.start_workers_for(1)
+        engine = self._engine
+        # The standard library finds out what cannot be pickled when the worker is there already.
+        unsent = engine.client.wanted if future._ticket == 0 else 0
+        engine.start_workers_for(unsent + 1)
         return future
 
     def _map(self, *arguments: Any) -> Iterator[Any]:
