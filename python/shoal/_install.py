@@ -228,9 +228,17 @@ def enter_child(active: bool, carried: tuple[Any, Any] | None) -> None:
         _session.carry_session()
 
 
+def warm_fork_server(module: ModuleType) -> None:
+    """Let the standard library's fork server start with what its children need."""
+    from shoal import _fork_server
+
+    _fork_server.patch(module)
+
+
 def _patches() -> dict[str, Patch]:
     found: dict[str, Patch] = {swap.module: _patch_classes for swap in _swaps.SWAPS}
     found["multiprocessing.spawn"] = patch_spawn
+    found["multiprocessing.forkserver"] = warm_fork_server
     return found
 
 
