@@ -2,47 +2,34 @@
 """What does it cost to start a process that does nothing, and to wait for its end?
 
 `Process(target=nothing)`, `start()` and `join()` of each start method: the standard library's, and
-the same under `shoal.multiprocessing`. The fork server is started before the clock is.
-
-Unfair would be: a main module of one side that imports more than the other's (children of spawn and
-forkserver run it again): both sides run this file's, which has both; shoal's own modules are imported
-on shoal's side only, as a program would.
+the same under `shoal.multiprocessing`, in a program of its own (`empty_process.py`): children of
+spawn and forkserver run the main module again, and this benchmark's would be most of it. The first
+starts are not counted: they start the fork server.
 """
 
 from __future__ import annotations
 
-import multiprocessing
+import json
+import os
+import statistics
+import subprocess
+import sys
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
-from measure import SHOAL, Row, Sample, Scale, median_seconds
+from measure import Row, Sample, Scale
 
-
-def _nothing() -> None:
-    pass
-
-
-def _context(side: str, method: str) -> Any:
-    if side == SHOAL:
-        import shoal.multiprocessing
-
-        return shoal.multiprocessing.get_context(method)
-    return multiprocessing.get_context(method)
+_PROGRAM = Path(__file__).with_name("empty_process.py")
+_UNCOUNTED = 3
 
 
 def _start_and_join(method: str) -> Callable[[str, Scale], Sample]:
     def measure(side: str, scale: Scale) -> Sample:
-        context = _context(side, method)
-        codes = set()
-
-        def once() -> None:
-            process = context.Process(target=_nothing)
-            process.start()
-            process.join()
-            codes.add(process.exitcode)
-
-        seconds = median_seconds(once, scale.pick(30, 2), warm_up=scale.pick(3, 1))
-        return Sample(seconds * 1e3, sorted(codes))
+        times = str(scale.pick(40, 2) + _UNCOUNTED)
+        command = [sys.executable, str(_PROGRAM), side, method, times]
+        environment = {name: v for name, v in os.environ.items() if name != "SHOAL_RUN"}
+        done = subprocess.run(command, capture_output=True, check=True, env=environment)
+        return Sample(statistics.median(json.loads(done.stdout)[_UNCOUNTED:]) * 1e3, method)
 
     return measure
 

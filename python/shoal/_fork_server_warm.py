@@ -8,6 +8,7 @@ sooner. Makes no thread, opens no descriptor.
 from __future__ import annotations
 
 import gc
+import importlib
 import importlib.machinery
 import importlib.util
 import linecache  # noqa: F401
@@ -55,6 +56,15 @@ def _keep_code(file: str | None) -> None:
     runpy._get_code_from_file = get_code_from_file  # type: ignore[attr-defined]
 
 
+def _import_all(names: str) -> None:
+    for name in filter(None, names.split(",")):
+        try:
+            importlib.import_module(name)
+        except Exception:  # made by the parent, or not for this process
+            continue
+
+
+_import_all(os.environ.pop("SHOAL_MODULES", ""))
 _keep_code(os.environ.pop("SHOAL_MAIN", None))
 gc.collect()
 gc.freeze()  # collections in the children leave alone what they share
