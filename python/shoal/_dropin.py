@@ -24,7 +24,7 @@ from typing import Any
 
 from shoal import _pool
 from shoal._dropin_engine import DropInEngine
-from shoal._stock_view import WorkerView, view_workers
+from shoal._stock_view import WorkerView, view_workers, wait_for_initializers
 
 PREFIXES = {"fork": "Fork", "spawn": "Spawn", "forkserver": "ForkServer"}
 
@@ -83,6 +83,14 @@ class DropInPool(_pool.Pool, _StockPool):  # type: ignore[misc]
     @_state.setter
     def _state(self, value: str) -> None:
         self._forced_state = value
+
+    def join(self) -> None:
+        engine = self._engine
+        if self._initializer is not None and engine.closed and not engine.forked:
+            wait_for_initializers(engine)  # the standard library's workers run them in any case
+        super().join()
+
+    join.__doc__ = _pool.Pool.join.__doc__
 
     def _repopulate_pool(self) -> None:
         """Workers are replaced without being asked."""

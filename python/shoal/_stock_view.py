@@ -86,6 +86,15 @@ def view_workers(engine: Engine, prefix: str) -> list[WorkerView]:
     return [WorkerView(pid, f"{prefix}-{number}") for number, pid in enumerate(pids, 1)]
 
 
+def wait_for_initializers(engine: Engine) -> None:
+    """Until each worker has started, with its initializer run, or the pool has given up."""
+    deadline = time.monotonic() + _PATIENCE
+    while engine.broken is None and not engine._agent.ended and time.monotonic() < deadline:
+        if sum(seat["ready"] for seat in engine.client.seats()) >= engine.client.wanted:
+            return
+        engine.client.collect(0.001)
+
+
 def wait_for_a_beginning(engine: Engine) -> None:
     """Until a worker has begun a task, or nothing is open: the first tasks are not withdrawn."""
     deadline = time.monotonic() + _PATIENCE
