@@ -85,12 +85,11 @@ class DropInPool(_pool.Pool, _StockPool):  # type: ignore[misc]
         self._forced_state = value
 
     def join(self) -> None:
+        """Wait for all tasks, all initializers and all workers to end."""
         engine = self._engine
         if self._initializer is not None and engine.closed and not engine.forked:
             wait_for_initializers(engine)  # the standard library's workers run them in any case
         super().join()
-
-    join.__doc__ = _pool.Pool.join.__doc__
 
     def _repopulate_pool(self) -> None:
         """Workers are replaced without being asked."""
