@@ -445,8 +445,8 @@ PyObject* client_wanted(Client* self, void*) {
 PyObject* client_want(Client* self, PyObject* argument) {
   const unsigned long wanted = PyLong_AsUnsignedLong(argument);
   if (PyErr_Occurred() || !open_or_raise(self)) return nullptr;
-  self->pool->state().target.store(static_cast<uint32_t>(std::min<unsigned long>(
-      wanted, self->workers)));
+  self->pool->state().target.store(
+      static_cast<uint32_t>(std::min<unsigned long>(wanted, self->workers)));
   Py_RETURN_NONE;
 }
 

@@ -116,8 +116,8 @@ bool is_beyond_list(const Job* job) {
   return job->order == JobOrder::list && job->pulled >= job->list_size;
 }
 
-// May a batch end here? Not in the midst of a chunk of an input that may fail: then the error stands
-// at the chunk's begin, and none of its items run, as in the standard library.
+// May a batch end here? Not in the midst of a chunk of an input that may fail: then the error
+// stands at the chunk's begin, and none of its items run, as in the standard library.
 bool at_boundary(const Job* job) { return !job->holds_chunks || job->pulled % job->chunk == 0; }
 
 // The input has failed within a chunk: those of its items that are still here are not sent.

@@ -156,7 +156,7 @@ def test_a10_a_failing_initializer_is_one_clear_error(interpreter) -> None:
 
 
 def test_b1_a_broken_executor_says_who_died_of_what_and_heals_if_asked(interpreter) -> None:
-    """"A process in the process pool was terminated abruptly": which, why, while it ran what?"""
+    """ "A process in the process pool was terminated abruptly": which, why, while it ran what?"""
     program = """
         import multiprocessing, os
         import shoal
