@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What stands in for `concurrent.futures.ProcessPoolExecutor`: its signature, its promises.
 
-Made by `shoal.install()`, `shoal run` and `shoal.multiprocessing`, never named by users: shoal's own
+Made by `shoal.install()` and `shoal run`, never named by users: shoal's own
 class first, the stock class second. The standard library's word holds: workers start with the first
 task (under spawn and forkserver as many as there are tasks), a running future cannot be cancelled,
 and a worker's death breaks the executor, whether it had a task or not: every open future and every
@@ -10,8 +10,8 @@ later `submit` gets BrokenProcessPool, which says who died, of what, and while i
 What cannot be unpickled, in a worker or here, is BrokenProcessPool for its own future only: the
 standard library gives up the whole executor for it, and no suite asks for that.
 
-*Healing*: with SHOAL_HEAL=1 in the environment (`shoal run --heal`) a death fails only the task that
-was lost, with WorkerDied, as it does with `shoal.Executor`; a fresh worker takes over.
+*Healing*: with SHOAL_HEAL=1 in the environment (`shoal run --heal`) a death fails only the task
+that was lost, with WorkerDied, as it does with `shoal.Executor`; a fresh worker takes over.
 Design: docs/design/drop_in.md
 """
 
@@ -54,14 +54,21 @@ class ExecutorHooks(_hooks.ClientHooks):
     broken_by: Callable[[BaseException], object] | None = None
     _told: BaseException | None = None  # the death of which the lost task was told
 
-    def worker_died(self, *arguments: Any) -> BaseException:
-        self._told = super().worker_died(*arguments)
+    def worker_died(
+        self,
+        pid: int,
+        status: int,
+        peak: int,
+        memory_limit: bool,
+        what: _hooks.What | None = None,
+    ) -> BaseException:
+        self._told = super().worker_died(pid, status, peak, memory_limit, what)
         return self._told
 
-    def worker_ended(self, *arguments: Any) -> None:
+    def worker_ended(self, pid: int, status: int, peak: int, memory_limit: bool) -> None:
         error, self._told = self._told, None
         if self.broken_by is not None:
-            self.broken_by(error or super().worker_died(*arguments, None))
+            self.broken_by(error or super().worker_died(pid, status, peak, memory_limit))
 
     def _after_death(self) -> str:
         if self.broken_by is None:

@@ -28,8 +28,8 @@ _OTHER_PACKAGES = {
     "distributed": "Dask distributed",
 }
 
-# What the standard library has beside the classes of the table: (module, name, label, why). A row is
-# not shown once the table names it, nor while the program has not imported its module.
+# What the standard library has beside the classes of the table: (module, name, label, why). A row
+# is not shown once the table names it, nor while the program has not imported its module.
 _FAMILIES = (
     ("multiprocessing.process", "BaseProcess", "Process", "the standard library's own processes"),
     ("multiprocessing.connection", "Pipe", "Pipe", "the standard library's own"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The standard library's fork server, started warm: what its children would import is there already.
+"""The standard library's fork server, started warm: what its children would import is there.
 
 Most of the time that a child of a plain fork server needs goes into imports (pkgutil and typing,
 for `runpy`, and what the main module asks for) and into compiling the main module, anew in each
@@ -9,7 +9,7 @@ main module, and freezes the garbage collector's generations. The user's list, a
 else the class does (one server per program, started again when it was killed, its children's exit
 statuses), stay as they are.
 
-A fork server that cannot import shoal (its folder is on `sys.path` of the parent only) leaves it out.
+A fork server that cannot import shoal (its folder is on `sys.path` of the parent only) starts cold.
 Design: docs/design/drop_in.md
 """
 
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import os
 import sys
-from types import ModuleType
 from typing import Any
 
 WARM = "shoal._fork_server_warm"
@@ -27,7 +26,7 @@ MAIN, MODULES = "SHOAL_MAIN", "SHOAL_MODULES"
 _NOT_QUIET = ("antigravity", "this", "idlelib", "tkinter", "readline", "site", "sitecustomize")
 
 
-def patch(module: ModuleType) -> None:
+def patch(module: Any) -> None:
     """`module` is `multiprocessing.forkserver`. Calling it again changes nothing."""
     stock: Any = module.ForkServer.ensure_running
     if getattr(stock, "_shoal_warm", False):

@@ -36,7 +36,7 @@ class ClientHooks:
         self.forked = False  # this process is a child of the pool's
 
     def worker_died(
-        self, pid: int, status: int, peak: int, memory_limit: bool, what: What | None
+        self, pid: int, status: int, peak: int, memory_limit: bool, what: What | None = None
     ) -> BaseException:
         from shoal.errors import WorkerDied
 
@@ -68,7 +68,7 @@ class ClientHooks:
         return ". The pool goes on with a fresh worker; retries= runs such tasks again"
 
     def worker_ended(self, pid: int, status: int, peak: int, memory_limit: bool) -> None:
-        """A worker died unforeseen; what it ran has been told by `worker_died`, if it ran a task."""
+        """A worker died unforeseen; `worker_died` was told of its task before, if it ran one."""
 
     def timed_out(self, seconds: float, what: What) -> BaseException:
         from shoal.errors import TaskTimeout

@@ -3,8 +3,8 @@
 lines. The letters in the names are the rows of the list of pains; queues, pipes and shared memory
 blocks have files of their own.
 
-The programs are written for the standard library: they import `shoal.multiprocessing` in the place of
-`multiprocessing`, and where they need `concurrent.futures`, `shoal.install()` stands first.
+The programs are written for the standard library: they import `shoal.multiprocessing` in the place
+of `multiprocessing`, and where they need `concurrent.futures`, `shoal.install()` stands first.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def test_a2_the_lock_of_a_dead_owner_goes_to_the_next_who_is_told(interpreter) -
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_a7_workers_that_are_recycled_do_all_tasks(interpreter, method: str) -> None:
-    """With `max_tasks_per_child` the executor stopped when its first workers had had their share."""
+    """With `max_tasks_per_child` an executor stopped when its first workers had had their share."""
     interpreter(
         """
         import multiprocessing, os, sys
@@ -85,7 +85,7 @@ def test_a7_workers_that_are_recycled_do_all_tasks(interpreter, method: str) -> 
 
 
 def test_a8_an_exception_that_cannot_be_rebuilt_is_an_error_of_its_task(interpreter) -> None:
-    """An exception whose constructor wants other arguments hung the pool, and broke the executor."""
+    """An exception whose constructor wants other arguments hung the pool, broke the executor."""
     interpreter("""
         import multiprocessing
         import shoal
@@ -101,7 +101,8 @@ def test_a8_an_exception_that_cannot_be_rebuilt_is_an_error_of_its_task(interpre
 
         context = multiprocessing.get_context("fork")
         with context.Pool(2) as pool, ProcessPoolExecutor(2, context) as executor:
-            for attempt in (lambda: pool.apply(fail, (1,)), lambda: executor.submit(fail, 1).result()):
+            submit = executor.submit
+            for attempt in (lambda: pool.apply(fail, (1,)), lambda: submit(fail, 1).result()):
                 try:
                     attempt()
                     raise SystemExit("no error")
