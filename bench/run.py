@@ -27,7 +27,9 @@ from rivals import peers
 from shoal.cli.screen import print_table, show_progress
 
 FOLDER = Path(__file__).resolve().parent
-MODULES = ("dispatch", "transfer", "sync", "queues", "start", "programs", "verify", "shown")
+MODULES = (
+    "dispatch", "transfer", "sync", "queues", "processes", "start", "programs", "verify", "shown",
+)  # fmt: skip
 MARK = "shoal-bench-sample:"
 
 

@@ -16,6 +16,10 @@
 
 #include "arena/arena.hpp"
 
+namespace shoal::codec {
+struct MessageBuilder;
+}
+
 namespace shoal::bindings {
 
 // The member that this process is. Creates the session, or joins it, at the first call (never at
@@ -44,6 +48,9 @@ PyCFunction method(F* function) noexcept {
 // True when this thread is Python's main thread: it alone runs signal handlers, so it alone waits
 // in slices.
 bool is_main_thread();
+
+// Encodes a result or an argument; pickling looks at `hooks` meanwhile (shoal._hooks.dumps).
+bool encode_with(PyObject* hooks, PyObject* value, codec::MessageBuilder& out);
 
 // One per file; each adds its types and functions to the module, or returns false with an error
 // set.

@@ -431,6 +431,25 @@ bool is_busy(const Client* self) {
 
 PyObject* client_busy(Client* self, void*) { return PyBool_FromLong(is_busy(self)); }
 
+PyObject* client_open_calls(Client* self, void*) {
+  const uint32_t in_flight = self->pool == nullptr ? 0 : self->pool->in_flight();
+  return PyLong_FromSize_t(in_flight + self->pending->size());
+}
+
+PyObject* client_wanted(Client* self, void*) {
+  if (!open_or_raise(self)) return nullptr;
+  return PyLong_FromUnsignedLong(self->pool->state().target.load());
+}
+
+// want(workers): how many the agent is to keep; it looks when it is rung.
+PyObject* client_want(Client* self, PyObject* argument) {
+  const unsigned long wanted = PyLong_AsUnsignedLong(argument);
+  if (PyErr_Occurred() || !open_or_raise(self)) return nullptr;
+  self->pool->state().target.store(
+      static_cast<uint32_t>(std::min<unsigned long>(wanted, self->workers)));
+  Py_RETURN_NONE;
+}
+
 PyObject* client_handle(Client* self, void*) {
   return self->pool == nullptr ? PyLong_FromLong(0)
                                : PyLong_FromUnsignedLongLong(self->pool->handle());
@@ -664,6 +683,8 @@ PyMethodDef client_methods[] = {
      "cancel(ticket): 0 too late, 1 withdrawn, 2 asked its worker to stop."},
     {"cancel_all", method(client_cancel_all), METH_NOARGS, "Withdraw what has not begun."},
     {"state", method(client_state), METH_O, "state(ticket): pending, running or finished."},
+    {"want", method(client_want), METH_O,
+     "want(workers): how many are to be there; the agent looks when it is rung."},
     {"set_phase", method(client_set_phase), METH_O, "0 running, 1 draining, 2 stopping"},
     {"set_startup", method(client_set_startup), METH_O,
      "set_startup(bytes): what workers need to start."},
@@ -686,6 +707,9 @@ PyMethodDef client_methods[] = {
 PyGetSetDef client_getset[] = {
     {"handle", reinterpret_cast<getter>(client_handle), nullptr, "The pool's state.", nullptr},
     {"busy", reinterpret_cast<getter>(client_busy), nullptr, "Outcomes are to come.", nullptr},
+    {"open_calls", reinterpret_cast<getter>(client_open_calls), nullptr,
+     "Calls and batches of maps whose outcomes are not all read.", nullptr},
+    {"wanted", reinterpret_cast<getter>(client_wanted), nullptr, "Workers wanted now.", nullptr},
     {"pending", reinterpret_cast<getter>(client_pending), nullptr, "Calls without a slot.",
      nullptr},
     {"failed_starts", reinterpret_cast<getter>(client_failed_starts), nullptr,

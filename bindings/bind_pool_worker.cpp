@@ -151,7 +151,7 @@ uint64_t result_word(Worker* self, PyObject* result) {
   MessageBuilder& out = *self->builder;
   out.clear();
   out.move_arrays = true;
-  bool ok = codec::python::encode(result, out);
+  bool ok = encode_with(self->hooks, result, out);
   if (ok) {
     try {
       word = self->seat->write_record(out.bytes.data(), out.bytes.size(), out.attachments.data(),

@@ -149,6 +149,7 @@ struct Job {
   JobOrder order;
   uint32_t flags;  // pool::BatchFlags
   uint32_t chunk;
+  bool holds_chunks;  // a chunk is sent whole: the input may fail within it
   uint32_t retries;
   int64_t timeout_ns;
   int64_t total;       // items, -1 = unknown

@@ -313,6 +313,14 @@ void read_deaths(Client* client) {
     flight_at(client, lost.slot).owed -= 1;
     read_flight(client, lost.slot);
   }
+  for (const ClientPool::Death& death : client->pool->take_unforeseen()) {
+    tell_with(client, client->hooks, [&] {
+      return PyObject_CallMethod(client->hooks, "worker_ended", "IIKN", death.pid, death.status,
+                                 static_cast<unsigned long long>(death.peak_memory),
+                                 PyBool_FromLong(death.memory_limit));
+    });
+    if (client->ended) return;
+  }
 }
 
 void sample_costs(Client* client) {
@@ -406,12 +414,15 @@ bool store_definitions(Client* client, uint32_t* count) {
   return true;
 }
 
-bool encode_for(Client* client, PyObject* value, codec::MessageBuilder& out) {
-  PyObject* outer = encoding_hooks;
-  encoding_hooks = client->hooks;
+bool encode_with(PyObject* hooks, PyObject* value, codec::MessageBuilder& out) {
+  PyObject* outer = std::exchange(encoding_hooks, hooks);
   const bool ok = codec::python::encode(value, out);
   encoding_hooks = outer;
   return ok;
+}
+
+bool encode_for(Client* client, PyObject* value, codec::MessageBuilder& out) {
+  return encode_with(client->hooks, value, out);
 }
 
 PyObject* current_encoding_hooks() {

@@ -51,6 +51,12 @@ bool is_atom(PyObject* o, int depth = 0) {
   return true;
 }
 
+// Any iterator may, but for those of plain sequences.
+bool may_fail(PyObject* iterator) {
+  PyTypeObject* type = Py_TYPE(iterator);
+  return type != &PyListIter_Type && type != &PyTupleIter_Type && type != &PyRangeIter_Type;
+}
+
 uint64_t left(const Job* job) {
   return job->total < 0 ? UINT64_MAX : static_cast<uint64_t>(job->total) - job->pulled;
 }
@@ -110,9 +116,21 @@ bool is_beyond_list(const Job* job) {
   return job->order == JobOrder::list && job->pulled >= job->list_size;
 }
 
+// May a batch end here? Not in the midst of a chunk of an input that may fail: then the error
+// stands at the chunk's begin, and none of its items run, as in the standard library.
+bool at_boundary(const Job* job) { return !job->holds_chunks || job->pulled % job->chunk == 0; }
+
+// The input has failed within a chunk: those of its items that are still here are not sent.
+void drop_begun_chunk(Job* job, Gathered& batch) {
+  const auto dropped = std::min<uint64_t>(job->pulled % job->chunk, batch.words.size());
+  batch.words.resize(batch.words.size() - dropped);
+  batch.items -= static_cast<uint32_t>(dropped);
+  job->pulled -= dropped;
+}
+
 // Next item (new reference), or nullptr: exhausted, or failed, which is then the outcome of the
 // item's place; or, with an error set, interrupted: that goes to the caller at once.
-PyObject* pull(Job* job) {
+PyObject* pull(Job* job, Gathered& batch) {
   PyObject* iterator = Py_NewRef(job->iterator);
   PyObject* item = PyIter_Next(iterator);
   Py_DECREF(iterator);
@@ -126,6 +144,7 @@ PyObject* pull(Job* job) {
   }
   Py_XDECREF(item);
   if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_Exception)) {
+    if (job->holds_chunks) drop_begun_chunk(job, batch);
     end_with(job, take_raised());
   } else {
     end_items(job);
@@ -280,6 +299,13 @@ bool send_chunk(Job* job, Gathered& batch, codec::MessageBuilder& message, PyObj
   uint32_t items = 0;
   PyObject* broken = nullptr;
   PyObject* chunk = gather_chunk(job, first, size, &items, &broken);
+  if (broken != nullptr && job->holds_chunks && job->iterator != nullptr &&
+      PyErr_GivenExceptionMatches(broken, PyExc_Exception)) {
+    Py_XDECREF(chunk);
+    job->pulled -= items;
+    end_with(job, broken);
+    return true;
+  }
   batch.chunks = true;
   batch.items_per_unit = items;
   bool fine = true;
@@ -315,8 +341,8 @@ namespace {
 // pull(), during which others may send what is gathered so far.
 PyObject* pull_while_sendable(Job* job, Gathered& batch, codec::MessageBuilder& message) {
   Sendable sendable{&batch, &message};
-  if (job->fed) job->sendable = &sendable;
-  PyObject* item = pull(job);
+  if (job->fed && at_boundary(job)) job->sendable = &sendable;
+  PyObject* item = pull(job, batch);
   job->sendable = nullptr;
   return item;
 }
@@ -337,8 +363,10 @@ bool fill_one(Job* job, codec::MessageBuilder& message) {
   const bool whole_chunks =
       job->chunk > 1 &&
       (job->function == nullptr || job->client->pool->state().units_per_worker.load() != 0);
-  while (batch.words.size() < wanted && message.bytes.size() < kBatchBytes &&
-         message.attachments.empty() && may_pull(job)) {
+  const auto is_full = [&] {
+    return batch.words.size() >= wanted || message.bytes.size() >= kBatchBytes;
+  };
+  while (message.attachments.empty() && may_pull(job) && !(is_full() && at_boundary(job))) {
     PyObject* item = pull_while_sendable(job, batch, message);
     if (item == nullptr) break;
     const uint64_t place = (job->pulled - 1) % job->chunk;
@@ -346,7 +374,7 @@ bool fill_one(Job* job, codec::MessageBuilder& message) {
       return send_chunk(job, batch, message, item, job->chunk - static_cast<uint32_t>(place));
     }
     if (!add_single(job, batch, message, item)) return false;
-    if (os::ticks() - begin > patience) break;
+    if (os::ticks() - begin > patience && at_boundary(job)) break;
   }
   const double taken = os::ns_per_tick() * static_cast<double>(os::ticks() - begin);
   job->pull_ns = 0.5 * (job->pull_ns + taken / std::max<double>(1.0, batch.items));
@@ -622,6 +650,7 @@ PyObject* job_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
   job->order = static_cast<JobOrder>(order);
   job->flags = flags;
   job->chunk = chunk == 0 ? 1 : chunk;
+  job->holds_chunks = job->chunk > 1 && job->order != JobOrder::list && may_fail(iterator);
   job->retries = retries;
   job->timeout_ns = timeout_ns;
   job->total = total;

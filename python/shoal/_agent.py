@@ -45,6 +45,7 @@ class Settings(NamedTuple):
     name: str  # prefix of the workers' process names
     memory_fd: int  # the session's memory, for exec'd processes
     context: dict[str, Any]  # see _context.py
+    results_by_name: bool  # see Engine
 
 
 class _Worker(NamedTuple):

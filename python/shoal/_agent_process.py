@@ -72,6 +72,7 @@ class AgentProcess:
             engine.name,
             core.session_fd(),
             context,
+            engine.results_by_name,
         )
 
     def _start_snapshot(self, engine: Engine) -> None:

@@ -30,7 +30,6 @@ from typing import Any
 from shoal import _definitions, _engine, _names, _pickling
 
 _context_module: Any = multiprocessing.context
-_STARTS = {"fork": "fork", "spawn": "spawn", "forkserver": "zygote"}
 _PIDFD_GETFD = 438  # the number of the system call, the same on all architectures
 
 _tokens = itertools.count()
@@ -39,6 +38,8 @@ _inherited: dict[int, tuple[Callable[..., object], tuple[Any, ...]]] = {}
 
 class DropInEngine(_engine.Engine):
     """An engine with the start method, and the initializer's rights, of a context."""
+
+    results_by_name = True
 
     def __init__(
         self,
@@ -60,7 +61,7 @@ class DropInEngine(_engine.Engine):
             from multiprocessing import spawn
 
             spawn._check_not_importing_main()  # type: ignore[attr-defined]
-        start = _STARTS[method]
+        start = _engine.START_OF_METHOD[method]
         super().__init__(workers, initializer, initargs, tasks_per_worker, start, name)
 
     def store_startup(self) -> None:
@@ -83,6 +84,18 @@ class DropInEngine(_engine.Engine):
             super().store_startup()
         finally:
             _context_module.set_spawning_popen(None)
+
+
+def log_failure(initializer: Callable[..., object], *initargs: Any) -> None:
+    """Call it; what it raises is logged here, in the worker, as the standard library does it."""
+    try:
+        initializer(*initargs)
+    except BaseException:
+        import logging
+
+        text = "Exception in initializer:"
+        logging.getLogger("concurrent.futures").critical(text, exc_info=True)
+        raise
 
 
 class _ForkSnapshot(_definitions.Snapshot):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 START_METHODS = ("zygote", "fork", "spawn")
+START_OF_METHOD = {"fork": "fork", "spawn": "spawn", "forkserver": "zygote"}  # of multiprocessing
 GRACE = 2.0  # seconds between interrupting a task and killing its worker
 BYTES_IN_FLIGHT = 64 * 1024 * 1024
 RUNNING, DRAINING, STOPPING = 0, 1, 2  # core's Phase
@@ -79,6 +80,10 @@ class Engine:
     process.
     """
 
+    _hooks_class = _hooks.ClientHooks
+    _first_workers: int | None = None  # how many start at once; None: all
+    results_by_name = False  # what the standard library cannot pickle is no result
+
     def __init__(
         self,
         workers: int | None,
@@ -118,7 +123,7 @@ class Engine:
         from shoal._definitions import Definitions
 
         self.definitions = Definitions()
-        self._hooks = _hooks.ClientHooks(self.definitions)
+        self._hooks = self._hooks_class(self.definitions)
         me = weakref.ref(self)
         self.client = core.Client(
             self.workers,
@@ -128,6 +133,8 @@ class Engine:
             self.definitions._log,
             lambda kind: _trouble(me, kind),
         )
+        if self._first_workers is not None:
+            self.client.want(self._first_workers)
         self._startup = None if initializer is None else (initializer, tuple(initargs))
         self._agent = AgentProcess()
         try:
@@ -481,6 +488,8 @@ def _trouble(reference: weakref.ref[Engine], kind: str) -> None:
     if engine is None or engine.closed and engine._agent.ended:
         return
     if kind == "agent":
+        if engine.broken is not None:
+            return
         engine._agent.restart(engine, running_collectors())
     elif engine.broken is None:
         engine.broken = engine._hooks.broken = _start_failure(engine)

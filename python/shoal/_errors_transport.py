@@ -43,9 +43,9 @@ def encode_exception(error: BaseException) -> Fields:
     )
 
 
-def decode_exception(fields: Fields) -> BaseException:
-    """The exception to raise in the parent."""
-    module, qualname, text, trace, pickled, reason, notes, _chain_of_it = fields
+def decode_exception(fields: tuple[Any, ...]) -> BaseException:
+    """The exception to raise in the parent; `fields` may have more behind those that are read."""
+    module, qualname, text, trace, pickled, reason, notes, *_ = fields
     error: Any = None
     if pickled is not None:
         try:

@@ -28,8 +28,10 @@ class Executor(_base.Executor):
     Parameters
     ----------
     max_workers: number of workers; None: the CPUs that affinity and cgroup quota grant.
-    start: "zygote" (default), "fork" or "spawn", as for `shoal.Pool`.
+    mp_context: a context of `multiprocessing`, whose start method is taken: "fork" and "spawn" as
+    named, the zygote for "forkserver".
     initializer, initargs: called in each worker before its first task.
+    start: "zygote" (default), "fork" or "spawn", as for `shoal.Pool`; instead of a context.
     max_tasks_per_child: a worker is replaced after that many tasks.
 
     A worker's death fails only the task that it ran (`WorkerDied`); the executor goes on with a
@@ -47,14 +49,16 @@ class Executor(_base.Executor):
     def __init__(
         self,
         max_workers: int | None = None,
-        *,
-        start: str = "zygote",
+        mp_context: Any = None,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
+        *,
+        start: str | None = None,
         max_tasks_per_child: int | None = None,
     ) -> None:
         if max_workers is not None and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
+        start = _start_of(mp_context, start)
         self._engine = _engine.Engine(
             max_workers, initializer, initargs, max_tasks_per_child, start, self._name
         )
@@ -259,6 +263,20 @@ class Options:
         )
 
 
+def _start_of(context: Any, start: str | None) -> str:
+    """How workers start: as told, or as a context of `multiprocessing` names it."""
+    if context is None:
+        return start or "zygote"
+    if start is not None:
+        raise ValueError(f"give mp_context or start, not both: {context!r} and {start!r}")
+    method = context.get_start_method()
+    found = _engine.START_OF_METHOD.get(method)
+    if found is None:
+        known = ", ".join(_engine.START_OF_METHOD)
+        raise ValueError(f"shoal can't start workers by {method!r}; its methods are {known}")
+    return found
+
+
 def _results(engine: _engine.Engine, job: Any, end: float | None) -> Iterator[Any]:
     try:
         if end is None:
@@ -281,6 +299,7 @@ def _finish(engine: _engine.Engine) -> None:
 
 
 _exit_registered = False
+_exiting = False
 
 
 def _register_exit() -> None:
@@ -291,6 +310,13 @@ def _register_exit() -> None:
         threading._register_atexit(_shutdown_all)  # type: ignore[attr-defined]
 
 
+def exiting() -> bool:
+    """Has the interpreter begun to exit, so that no task can be sent any more?"""
+    return _exiting
+
+
 def _shutdown_all() -> None:
+    global _exiting
+    _exiting = True
     for executor in _engine.all_of(_open):
         executor.shutdown()

@@ -13,6 +13,8 @@ import os
 import sys
 from collections import Counter
 
+from shoal import _swaps
+
 # Packages with process pools of their own, which no change to the standard library reaches.
 _OTHER_PACKAGES = {
     "billiard": "billiard (Celery's fork of multiprocessing)",
@@ -25,6 +27,20 @@ _OTHER_PACKAGES = {
     "ray": "Ray",
     "distributed": "Dask distributed",
 }
+
+# What the standard library has beside the classes of the table: (module, name, label, why). A row
+# is not shown once the table names it, nor while the program has not imported its module.
+_FAMILIES = (
+    ("multiprocessing.process", "BaseProcess", "Process", "the standard library's own processes"),
+    ("multiprocessing.connection", "Pipe", "Pipe", "the standard library's own"),
+    ("multiprocessing.connection", "Listener", "Listener, Client", "they may lead out of here"),
+    ("multiprocessing.managers", "SyncManager", "Manager", "the standard library's server process"),
+    ("multiprocessing.shared_memory", "SharedMemory", "SharedMemory", "the standard library's own"),
+    ("multiprocessing.shared_memory", "ShareableList", "ShareableList", "stands on SharedMemory"),
+    ("multiprocessing.dummy", "Pool", "multiprocessing.dummy", "threads, no processes"),
+)
+_HEALS = "a worker's death fails its task only (--heal)"
+_BREAKS = "a worker's death breaks its executor, as in the standard library; not with --heal"
 
 _events: Counter[tuple[str, str, str]] = Counter()
 _registered_pid = 0
@@ -51,6 +67,23 @@ def record(verdict: str, what: str, why: str) -> None:
         Finalize(None, _report, exitpriority=-100)
 
 
+def _is_served(package: str) -> bool:
+    """Does the table have something for a module of this package?"""
+    modules = [module for module, _ in getattr(_swaps, "ADAPTERS", ())]
+    return any(f"{module}.".startswith(f"{package}.") for module in modules)
+
+
+def _left_alone() -> list[tuple[str, str]]:
+    """(label, why) of what this program may use and the table does not swap."""
+    swapped = {(swap.module, swap.name) for swap in _swaps.SWAPS}
+    swapped |= {(module, name) for module, name, _ in _swaps.FUNCTIONS}
+    return [
+        (label, why)
+        for module, name, label, why in _FAMILIES
+        if module in sys.modules and (module, name) not in swapped
+    ]
+
+
 def _report() -> None:
     is_root = os.environ.get("SHOAL_EXPLAIN") == str(os.getpid())
     if not is_root and not _events:
@@ -61,8 +94,9 @@ def _report() -> None:
     if not _events:
         lines.append("  nothing to swap: the program made nothing that shoal has")
     for package, label in _OTHER_PACKAGES.items():
-        if package in sys.modules:
+        if package in sys.modules and not _is_served(package):
             lines.append(f"  left     {label}: a package with its own processes")
-    if is_root and "multiprocessing" in sys.modules:
-        lines.append("  left     Process, Pipe, Manager: the standard library's own")
+    lines += [f"  left     {label}: {why}" for label, why in _left_alone()] if is_root else []
+    if any("ProcessPoolExecutor" in what for _, what, _ in _events):
+        lines.append("  " + (_HEALS if os.environ.get("SHOAL_HEAL") == "1" else _BREAKS))
     sys.stderr.write("\n".join(lines) + "\n")

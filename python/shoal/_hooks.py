@@ -31,17 +31,18 @@ class ClientHooks:
 
     def __init__(self, definitions: Definitions) -> None:
         self.definitions = definitions
+        self.by_name = False  # see dumps()
         self.broken: BaseException | None = None  # why the pool gave up
         self.forked = False  # this process is a child of the pool's
 
     def worker_died(
-        self, pid: int, status: int, peak: int, memory_limit: bool, what: What
+        self, pid: int, status: int, peak: int, memory_limit: bool, what: What | None = None
     ) -> BaseException:
         from shoal.errors import WorkerDied
 
-        task, arguments = _call(what)
+        task, arguments = (None, "") if what is None else _call(what)
         number, code = _cause(status)
-        call = f"{task or 'a task'}({arguments})"
+        call = "no task" if what is None else f"{task or 'a task'}({arguments})"
         message = f"worker {pid} {_describe_exit(number, code)} while it ran {call}"
         if peak:
             message += f"; its peak memory was {_bytes(peak)}"
@@ -52,9 +53,8 @@ class ClientHooks:
             )
         elif number == signal.SIGKILL:
             message += "; kill -9 or the kernel's out-of-memory killer does this"
-        message += ". The pool goes on with a fresh worker; retries= runs such tasks again"
         return WorkerDied(
-            message,
+            message + self._after_death(),
             pid=pid,
             signal=number,
             exitcode=code,
@@ -63,6 +63,12 @@ class ClientHooks:
             task=task,
             arguments=arguments,
         )
+
+    def _after_death(self) -> str:
+        return ". The pool goes on with a fresh worker; retries= runs such tasks again"
+
+    def worker_ended(self, pid: int, status: int, peak: int, memory_limit: bool) -> None:
+        """A worker died unforeseen; `worker_died` was told of its task before, if it ran one."""
 
     def timed_out(self, seconds: float, what: What) -> BaseException:
         from shoal.errors import TaskTimeout
@@ -136,8 +142,11 @@ def _bytes(count: int) -> str:
 class WorkerHooks:
     """The worker's: functions and definitions as they come, errors as they go."""
 
-    def __init__(self, applied: Applied) -> None:
+    definitions = None
+
+    def __init__(self, applied: Applied, by_name: bool = False) -> None:
         self.applied = applied
+        self.by_name = by_name  # see dumps()
 
     def decode_function(self, payload: bytes) -> Callable[..., Any]:
         from shoal._definitions import decode_function
@@ -153,7 +162,7 @@ class WorkerHooks:
 
         if during == "encode":
             error = _encoding_error(error)
-        return encode_exception(error)
+        return *encode_exception(error), during
 
 
 def _encoding_error(error: BaseException) -> BaseException:
@@ -170,13 +179,18 @@ def _encoding_error(error: BaseException) -> BaseException:
 
 
 def dumps(obj: Any) -> tuple[bytes, Any]:
-    """The codec's way of pickling: with the definitions of the pool for which it encodes."""
+    """The codec's way of pickling: with the definitions of the pool for which it encodes.
+
+    `hooks.by_name`: what the standard library cannot pickle is an error (results of the drop-in).
+    """
     hooks = core.encoding_hooks()
-    _pickling._current.definitions = None if hooks is None else hooks.definitions
+    current = _pickling._current
+    if hooks is not None:
+        current.definitions, current.by_name = hooks.definitions, hooks.by_name
     try:
         return _pickling.dumps(obj)
     finally:
-        _pickling._current.definitions = None
+        current.definitions, current.by_name = None, False
 
 
 def connect_pickler() -> None:

@@ -228,9 +228,17 @@ def enter_child(active: bool, carried: tuple[Any, Any] | None) -> None:
         _session.carry_session()
 
 
+def warm_fork_server(module: ModuleType) -> None:
+    """Let the standard library's fork server start with what its children need."""
+    from shoal import _fork_server
+
+    _fork_server.patch(module)
+
+
 def _patches() -> dict[str, Patch]:
     found: dict[str, Patch] = {swap.module: _patch_classes for swap in _swaps.SWAPS}
     found["multiprocessing.spawn"] = patch_spawn
+    found["multiprocessing.forkserver"] = warm_fork_server
     return found
 
 
@@ -251,13 +259,23 @@ class _Watcher:
 
     def __init__(self, patches: dict[str, Patch]) -> None:
         self._patches = patches
+        self._asking: set[str] = set()  # names for which others are asked just now
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         patch = self._patches.get(name)
-        if patch is None:
+        if patch is None or name in self._asking:  # another watcher asks, in its turn
             return None
+        self._asking.add(name)
+        try:
+            return self._wrapped(patch, name, path, target)
+        finally:
+            self._asking.discard(name)
+
+    def _wrapped(
+        self, patch: Patch, name: str, path: Sequence[str] | None, target: ModuleType | None
+    ) -> ModuleSpec | None:
         for finder in sys.meta_path:
             if finder is not self and hasattr(finder, "find_spec"):
                 spec = finder.find_spec(name, path, target)

@@ -42,6 +42,7 @@ Handler = Callable[["Pickler", Any], Any]
 
 class _Current(threading.local):
     definitions: Definitions | None = None
+    by_name = False
 
 
 _current = _Current()
@@ -65,6 +66,7 @@ class Pickler(pickle.Pickler):
         self.definitions: Definitions | None = None
         self.needs: set[_names.Key] = set()  # names that the other side must have
         self.graph: Graph | None = None  # what travels by value; made when first needed
+        self.by_name = False  # nothing travels by value
         self.generous = False  # reduce also locks, modules, properties...: inside definitions
         self.in_round = False  # this is a log entry: only names of earlier entries are there
 
@@ -81,6 +83,8 @@ class Pickler(pickle.Pickler):
         return NotImplemented if handler is _no_handler else handler(self, obj)
 
     def by_value(self, obj: Any) -> Any:
+        if self.by_name:
+            return NotImplemented  # and pickle says what it lacks
         if self.graph is None:
             from shoal._graph import Graph
 
@@ -107,6 +111,7 @@ def dumps(obj: Any) -> tuple[bytes, list[pickle.PickleBuffer] | None]:
     except IndexError:
         pickler = Pickler()
     pickler.definitions = definitions = _current.definitions
+    pickler.by_name = _current.by_name
     pickler.dump(obj)  # on an exception the pickler is dropped with its half-filled memo
     chunks, buffers = pickler.chunks, None
     if pickler.graph is not None:

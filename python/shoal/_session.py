@@ -127,6 +127,9 @@ def carry_session() -> None:
 
 def _patch_fork_server(module: Any) -> None:
     """Let the fork server learn our session when it starts."""
+    from shoal import _fork_server
+
+    _fork_server.patch(module)
     stock = module.ForkServer.ensure_running
 
     def ensure_running(self: Any) -> None:

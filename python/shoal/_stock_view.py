@@ -75,13 +75,24 @@ def view_workers(engine: Engine, prefix: str) -> list[WorkerView]:
     """The workers of a pool, waiting a while for those being started; busy ones come first."""
     deadline = time.monotonic() + _PATIENCE
     pids = engine.worker_pids()
-    while len(pids) < engine.workers and time.monotonic() < deadline and not engine._agent.ended:
+    while time.monotonic() < deadline and not engine._agent.ended:
+        if len(pids) >= engine.client.wanted or engine.broken is not None:
+            break
         time.sleep(0.001)
         pids = engine.worker_pids()
     if not engine._agent.ended:
         busy = {seat["pid"] for seat in engine.client.seats() if seat["running"]}
         pids.sort(key=lambda pid: pid not in busy)
     return [WorkerView(pid, f"{prefix}-{number}") for number, pid in enumerate(pids, 1)]
+
+
+def wait_for_initializers(engine: Engine) -> None:
+    """Until each worker has started, with its initializer run, or the pool has given up."""
+    deadline = time.monotonic() + _PATIENCE
+    while engine.broken is None and not engine._agent.ended and time.monotonic() < deadline:
+        if sum(seat["ready"] for seat in engine.client.seats()) >= engine.client.wanted:
+            return
+        engine.client.collect(0.001)
 
 
 def wait_for_a_beginning(engine: Engine) -> None:

@@ -63,7 +63,7 @@ SWAPS = (
     Swap(
         "concurrent.futures.process",
         "ProcessPoolExecutor",
-        "shoal._dropin:DropInExecutor",
+        "shoal._dropin_executor:DropInExecutor",
         "mp_context",
         1,
     ),

@@ -89,7 +89,7 @@ def serve(settings: _agent.Settings, seat: int) -> None:
     from shoal._definitions import Applied
 
     signal.signal(signal.SIGINT, _ignore)
-    hooks = _hooks.WorkerHooks(Applied(snapshot=not settings.context))
+    hooks = _hooks.WorkerHooks(Applied(snapshot=not settings.context), settings.results_by_name)
     worker = core.Worker(settings.pool, seat, settings.bell_write, hooks, TaskInterrupted)
 
     def stop(number: int, frame: object) -> None:

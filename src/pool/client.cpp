@@ -316,6 +316,7 @@ void ClientPool::resolve_seat(Seat& seat, const LostItem& lost) {
     death.stopped = static_cast<StopReason>(seat.stop_reason.load());
   }
   resolve_pending(seat);
+  bool is_unforeseen = death.kind == ExitKind::unknown;
   if (worker != 0) {
     for (uint32_t slot = 0; slot < kBatchSlots; ++slot) {
       const Batch& batch = in_flight_[slot].batch;
@@ -323,13 +324,14 @@ void ClientPool::resolve_seat(Seat& seat, const LostItem& lost) {
       for (uint32_t unit = 0; unit < batch.units; ++unit) {
         const Unit seen = Unit::of(batch.unit_words()[unit].load());
         if (seen.state == UnitState::claimed && seen.worker == worker) {
-          resolve_unit(slot, unit, death, lost);
+          is_unforeseen &= resolve_unit(slot, unit, death, lost);
         }
       }
       // The worker may have died between a DONE and its dirty bit.
       mark_dirty(slot);
     }
   }
+  if (is_unforeseen) unforeseen_.push_back(death);
   seat.entered.store(0);
   seat.serial.store(0);
   seat.stop_serial.store(0);
@@ -367,13 +369,13 @@ void ClientPool::resolve_pending(Seat& seat) {
   member_.free_child(pending, flight->handle);
 }
 
-void ClientPool::resolve_unit(uint32_t slot, uint32_t index, const Death& death,
+bool ClientPool::resolve_unit(uint32_t slot, uint32_t index, const Death& death,
                               const LostItem& lost) {
   const Batch& batch = in_flight_[slot].batch;
   Unit unit = Unit::of(batch.unit_words()[index].load());
   const uint32_t items = batch.item_count(index);
   const uint32_t item = unit.progress;
-  if (item >= items) return;  // scribbled over: the last item's publication is DONE
+  if (item >= items) return true;  // scribbled over: the last item's publication is DONE
   unit.worker = 0;
   unit.state = UnitState::queued;
   const bool may_retry = death.stopped == StopReason::none && unit.attempt < batch.retries &&
@@ -395,7 +397,9 @@ void ClientPool::resolve_unit(uint32_t slot, uint32_t index, const Death& death,
   // COMMIT(pool.resolve.unit): killed before or after: the pool dies with its client.
   batch.unit_words()[index].store(unit.word());
   SHOAL_KILL_POINT("pool.resolve.unit");
-  if (unit.progress > item && death.stopped == StopReason::none) lost(slot, index, item, death);
+  const bool is_lost = unit.progress > item && death.stopped == StopReason::none;
+  if (is_lost) lost(slot, index, item, death);
+  return is_lost;
 }
 
 bool ClientPool::bury_workers_of_dead_agent() {

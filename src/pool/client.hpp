@@ -11,6 +11,7 @@
 #pragma once
 
 #include <functional>
+#include <utility>
 #include <vector>
 
 #include "pool/batch.hpp"
@@ -73,6 +74,7 @@ class ClientPool {
     return in_flight_[slot].handle;
   }
   [[nodiscard]] bool anything_in_flight() const noexcept { return in_flight_count_ != 0; }
+  [[nodiscard]] uint32_t in_flight() const noexcept { return in_flight_count_; }
   // Makes take_dirty() hand out the slot: its outcomes changed here, not in a worker.
   void mark_dirty(uint32_t slot) noexcept;
   // The batch's outcomes have been read: frees it as soon as no worker may touch it.
@@ -98,6 +100,9 @@ class ClientPool {
   // there was a death to resolve.
   using LostItem = std::function<void(uint32_t slot, uint32_t unit, uint32_t item, const Death&)>;
   bool resolve_deaths(const LostItem& lost);
+  // Workers found dead since the last call, but for those that left by plan, whose initializer
+  // failed, whose unit was to be stopped, or whose unit runs again.
+  std::vector<Death> take_unforeseen() noexcept { return std::exchange(unforeseen_, {}); }
   [[nodiscard]] bool has_deaths() const noexcept;
   // The agent died: its workers die with it. Marks seats whose process is gone DEAD; true when none
   // is left alive.
@@ -137,7 +142,8 @@ class ClientPool {
   void free_attachments(ResultBlock& block, Handle handle) noexcept;
   void resolve_seat(Seat& seat, const LostItem& lost);
   void resolve_pending(Seat& seat);
-  void resolve_unit(uint32_t slot, uint32_t index, const Death& death, const LostItem& lost);
+  // True when its item is lost.
+  bool resolve_unit(uint32_t slot, uint32_t index, const Death& death, const LostItem& lost);
 
   arena::Member& member_;
   Handle handle_ = 0;
@@ -154,6 +160,7 @@ class ClientPool {
   uint32_t seen_deaths_ = 0;
   bool push_again_ = false;
   Handle last_definition_ = 0;
+  std::vector<Death> unforeseen_;
 };
 
 }  // namespace shoal::pool

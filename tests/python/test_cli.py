@@ -126,7 +126,36 @@ def test_run_gives_the_program_shoals_pool_and_explain_says_so(program) -> None:
     assert done.stdout == "5050\n"
     assert "(the program)" in done.stderr
     assert "swapped      1 x multiprocessing.pool.Pool" in done.stderr
-    assert "left     Process, Pipe" in done.stderr
+    assert "left     Process: " in done.stderr
+
+
+def test_run_heals_an_executor_and_says_so(program) -> None:
+    """The option is an environment variable, so children have it too."""
+    path = program("""
+        import os
+        from concurrent.futures import ProcessPoolExecutor
+        from concurrent.futures.process import BrokenProcessPool
+
+        def die(number):
+            os._exit(3)
+
+        if __name__ == "__main__":
+            with ProcessPoolExecutor(2) as executor:
+                try:
+                    executor.submit(die, 1).result()
+                except BrokenProcessPool as error:
+                    print(type(error).__name__)
+                try:
+                    print(executor.submit(abs, -2).result())
+                except BrokenProcessPool:
+                    print("broken")
+    """)
+    healed = shoal("run", "--heal", "--explain", path)
+    assert healed.stdout == "WorkerDied\n2\n", healed.stderr
+    assert "fails its task only (--heal)" in healed.stderr
+    broken = shoal("run", "--explain", path)
+    assert broken.stdout == "WorkerDied\nbroken\n", broken.stderr
+    assert "breaks its executor" in broken.stderr
 
 
 def test_explain_names_what_was_left_and_why(program) -> None:

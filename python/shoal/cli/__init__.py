@@ -17,6 +17,7 @@ Run a program as it is:
   shoal run prog.py [args...]        with shoal's Pool and ProcessPoolExecutor in the places
   shoal run -m module [args...]      of the standard library's, in its children too
   shoal run --explain prog.py        and say at the end what was swapped and what was left
+  shoal run --heal prog.py           a worker's death fails its task only, not the whole executor
 
 Measure what that gains:
   shoal compare prog.py [args...]    both ways, interleaved, several rounds: the outputs must
@@ -60,14 +61,20 @@ def _make_parser() -> _Parser:
 
     run = commands.add_parser(
         "run",
-        usage="shoal run [--explain] prog.py [args...]\n"
-        "       shoal run [--explain] -m module [args...]",
+        usage="shoal run [--explain] [--heal] prog.py [args...]\n"
+        "       shoal run [--explain] [--heal] -m module [args...]",
         description="Run a program with shoal's Pool and ProcessPoolExecutor in the places of the"
         " standard library's. The program, its exit status and its signals are its own: the"
         " command replaces itself by `python prog.py`.",
     )
     run.add_argument(
         "--explain", action="store_true", help="at exit, say on stderr what was swapped and left"
+    )
+    run.add_argument(
+        "--heal",
+        action="store_true",
+        help="when a worker of a ProcessPoolExecutor dies, only the task that it ran fails, with"
+        " WorkerDied; without this the executor breaks, as the standard library's does",
     )
     _add_program(run)
 
@@ -126,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.command == "run":
         from shoal.cli import run
 
-        return run.main(command, explain=options.explain)
+        return run.main(command, explain=options.explain, heal=options.heal)
 
     from shoal.cli import compare
 

@@ -29,16 +29,19 @@ def interpreter_flags() -> list[str]:
     return flags[:-1] if flags[-1:] in (["-m"], ["-c"]) else flags
 
 
-def environment(explain: bool = False) -> dict[str, str]:
-    """The environment of a program that is to run on shoal."""
+def environment(explain: bool = False, heal: bool = False) -> dict[str, str]:
+    """The environment of a program that is to run on shoal; its children inherit it."""
     chosen = {**os.environ, "SHOAL_RUN": "1"}
     chosen.pop("SHOAL_EXPLAIN", None)
+    chosen.pop("SHOAL_HEAL", None)
+    if heal:
+        chosen["SHOAL_HEAL"] = "1"
     if explain:
         chosen["SHOAL_EXPLAIN"] = str(os.getpid())
     return chosen
 
 
-def main(command: Sequence[str], explain: bool) -> int:
+def main(command: Sequence[str], explain: bool, heal: bool = False) -> int:
     """Become the program. Returns only when that is impossible."""
     if find_start_up_file() is None:
         sys.stderr.write(
@@ -50,4 +53,4 @@ def main(command: Sequence[str], explain: bool) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     arguments = [sys.executable, *interpreter_flags(), *command]
-    os.execve(sys.executable, arguments, environment(explain))
+    os.execve(sys.executable, arguments, environment(explain, heal))

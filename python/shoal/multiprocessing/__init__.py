@@ -4,7 +4,8 @@
 It has every name of the standard library's package, its submodules too. What shoal has is shoal's:
 `Pool`, queues, locks and their kin, also from every context that `get_context` gives. All else is
 the standard library's own object, so objects and processes of the two namespaces mix freely. No
-class of the standard modules is changed: that is `shoal.install()`.
+class of the standard modules is changed, but that the fork server starts warm: more is
+`shoal.install()`.
 
 Nothing of shoal's machinery is imported before the first object is made. Submodules come by
 `_alias`.
@@ -25,6 +26,7 @@ from multiprocessing import *  # noqa: F403
 from multiprocessing import context as _stock_context
 from typing import TYPE_CHECKING, Any
 
+from shoal import _install
 from shoal.multiprocessing import _alias
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = list(_stock.__all__)
 
 _alias.serve(__name__)
+_install.patch_now_or_later("multiprocessing.forkserver", _install.warm_fork_server)
 
 
 def _dropin(module: str, name: str) -> Any:

@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What stands in for `concurrent.futures.ProcessPoolExecutor`: its signature, its promises.
+
+Made by `shoal.install()` and `shoal run`, never named by users: shoal's own
+class first, the stock class second. The standard library's word holds: workers start with the first
+task (under spawn and forkserver as many as there are tasks), a running future cannot be cancelled,
+and a worker's death breaks the executor, whether it had a task or not: every open future and every
+later `submit` gets BrokenProcessPool, which says who died, of what, and while it ran what.
+
+What cannot be unpickled, in a worker or here, is BrokenProcessPool for its own future only: the
+standard library gives up the whole executor for it, and no suite asks for that.
+
+*Healing*: with SHOAL_HEAL=1 in the environment (`shoal run --heal`) a death fails only the task
+that was lost, with WorkerDied, as it does with `shoal.Executor`; a fresh worker takes over.
+Design: docs/design/drop_in.md
+"""
+
+from __future__ import annotations
+
+import builtins
+import concurrent.futures.process as stock_futures
+import multiprocessing
+import multiprocessing.pool as stock_pool
+import os
+import pickle
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from multiprocessing.context import BaseContext
+from typing import Any
+
+from shoal import _dropin, _engine, _executor, _futures, _hooks, _locks
+from shoal._dropin_engine import DropInEngine, log_failure
+from shoal._stock_view import WorkerView, view_workers, wait_for_a_beginning
+from shoal.errors import InitializerFailed
+
+# Its signature differs from ours in details that type checkers mind and callers do not.
+_StockExecutor: Any = stock_futures.ProcessPoolExecutor
+_states: Any = stock_pool
+_futures_module: Any = stock_futures
+_STOPPING = 2  # core's Phase
+_CLOSED = "cannot schedule new futures after shutdown"
+
+
+def heals() -> bool:
+    """Does a worker's death fail only its task, in executors made from now on?"""
+    return os.environ.get("SHOAL_HEAL") == "1"
+
+
+class ExecutorHooks(_hooks.ClientHooks):
+    """Errors as the stock executor words them; a death is told to `broken_by`, if that is set."""
+
+    broken_by: Callable[[BaseException], object] | None = None
+    _told: BaseException | None = None  # the death of which the lost task was told
+
+    def worker_died(
+        self,
+        pid: int,
+        status: int,
+        peak: int,
+        memory_limit: bool,
+        what: _hooks.What | None = None,
+    ) -> BaseException:
+        self._told = super().worker_died(pid, status, peak, memory_limit, what)
+        return self._told
+
+    def worker_ended(self, pid: int, status: int, peak: int, memory_limit: bool) -> None:
+        error, self._told = self._told, None
+        if self.broken_by is not None:
+            self.broken_by(error or super().worker_died(pid, status, peak, memory_limit))
+
+    def _after_death(self) -> str:
+        if self.broken_by is None:
+            return super()._after_death()
+        return ". The executor is broken by it; 'shoal run --heal' fails only the lost task"
+
+    def undecodable(self, error: BaseException) -> BaseException:
+        return _not_rebuilt("the task's result could not be rebuilt in this process", error)
+
+    def decode_error(self, encoded: tuple[Any, ...]) -> BaseException:
+        error = super().decode_error(encoded)
+        if encoded[-1] != "decode":
+            return error
+        return _not_rebuilt("the task could not be rebuilt in its worker", error)
+
+
+def _not_rebuilt(what: str, error: BaseException) -> BaseException:
+    text = f"{what}: {type(error).__name__}: {error}. Only this task is lost"
+    broken = stock_futures.BrokenProcessPool(text)
+    broken.__cause__ = error
+    return broken
+
+
+class ExecutorEngine(DropInEngine):
+    """The engine of one executor: breaks as a whole, and starts workers as they are needed."""
+
+    _hooks: ExecutorHooks
+    _hooks_class = ExecutorHooks
+
+    def __init__(
+        self,
+        context: BaseContext,
+        workers: int,
+        initializer: Callable[..., object] | None,
+        initargs: tuple[Any, ...],
+        tasks_per_worker: int | None,
+        name: str,
+    ) -> None:
+        # The standard library's fork starts all at once as well: later the caller has threads.
+        self._first_workers = workers if context.get_start_method() == "fork" else 0
+        if initializer is not None:
+            initializer, initargs = log_failure, (initializer, *initargs)
+        super().__init__(context, workers, initializer, initargs, tasks_per_worker, name)
+        if not heals():
+            me = weakref.ref(self)
+
+            def broken_by(error: BaseException) -> None:
+                engine = me()
+                if engine is not None:
+                    engine.break_by(error)
+
+            self._hooks.broken_by = broken_by
+
+    def start_workers_for(self, tasks: int) -> None:
+        """There are `tasks` more: a worker for each that is open, as far as there may be any."""
+        client = self.client
+        if client.wanted >= self.workers or self.broken is not None:
+            return
+        client.collect(0)  # what has ended needs no worker
+        wanted = min(self.workers, max(client.open_calls, tasks))
+        if wanted > client.wanted:
+            client.want(wanted)
+            self._agent.ring()
+
+    def break_by(self, error: BaseException) -> None:
+        """A worker has died: nothing that is open has a result, and nothing new is taken."""
+        if self.broken is not None and type(self.broken) is not InitializerFailed:
+            return
+        self.broken = self._hooks.broken = _broken(error)
+        self.client.end()
+        self.client.abandon(lambda: _broken(error))
+        self.client.set_phase(_STOPPING)
+        self._agent.ring()
+
+    def finish(self) -> None:
+        if self.broken is not None:
+            self.terminate()
+        else:
+            super().finish()
+
+
+def _broken(error: BaseException) -> BaseException:
+    broken = stock_futures.BrokenProcessPool(str(error))
+    broken.__cause__ = error
+    return broken
+
+
+class DropInFuture(_futures.Future):
+    """Its running task cannot be cancelled."""
+
+    def _stops_running(self) -> bool:
+        return False
+
+    def _deliver(self, ok: bool, value: Any) -> None:
+        super()._deliver(ok, value if ok else _as_stock_error(value))
+
+
+class _EndView:
+    """What the stock executor's manager thread and queue are waited for: the end of its workers."""
+
+    def __init__(self, engine: _engine.Engine) -> None:
+        self._engine = engine
+
+    def join(self, timeout: float | None = None) -> None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while not self._engine._agent.ended and (deadline is None or time.monotonic() < deadline):
+            time.sleep(0.001)
+
+    join_thread = join
+
+
+class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
+    """`concurrent.futures.ProcessPoolExecutor` on shoal.
+
+    Workers start with the first task, so under fork they see what the program has made until then.
+    """
+
+    _future_class = DropInFuture
+    _engine: ExecutorEngine
+    _shut_down_unused = False
+
+    def __init__(
+        self,
+        max_workers: int | None = None,
+        mp_context: _dropin.Context = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: tuple[Any, ...] = (),
+        *,
+        max_tasks_per_child: int | None = None,
+    ) -> None:
+        if mp_context is None and max_tasks_per_child is not None:
+            mp_context = multiprocessing.get_context("spawn")
+        self._mp_context = _dropin.concrete_context(mp_context)
+        _check_arguments(self._mp_context, max_workers, initializer, max_tasks_per_child)
+        self._max_workers = _engine.cpu_count() if max_workers is None else max_workers
+        self._max_tasks_per_child = max_tasks_per_child
+        self._initializer = initializer
+        self._initargs = initargs
+        self._starting = _locks.Lock()
+        _executor._register_exit()
+
+    def __getattr__(self, name: str) -> Any:
+        """The engine starts when it is first needed. Only missing attributes come here."""
+        if name != "_engine" or "_starting" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        with self._starting:
+            if "_engine" not in self.__dict__:
+                if self._shut_down_unused or _executor.exiting():
+                    raise RuntimeError(_closed_text())
+                self.__dict__["_engine"] = ExecutorEngine(
+                    self._mp_context,
+                    self._max_workers,
+                    self._initializer,
+                    tuple(self._initargs),
+                    self._max_tasks_per_child,
+                    _dropin.PREFIXES[self._mp_context.get_start_method()],
+                )
+                _executor._open.add(self)
+        return self.__dict__["_engine"]
+
+    def _submit(self, *arguments: Any) -> _futures.Future:
+        future = super()._submit(*arguments)
+        engine = self._engine
+        # The standard library finds out what cannot be pickled when the worker is there already.
+        unsent = engine.client.wanted if future._ticket == 0 else 0
+        engine.start_workers_for(unsent + 1)
+        return future
+
+    def _map(self, *arguments: Any) -> Iterator[Any]:
+        results = _with_stock_errors(super()._map(*arguments))
+        _, iterables, _, chunksize, *_ = arguments
+        self._engine.start_workers_for(_chunks(iterables, chunksize))
+        return results
+
+    def _check_open(self) -> None:
+        engine = self._engine
+        if engine.closed and not engine.forked and engine.broken is None:
+            raise RuntimeError(_closed_text())
+        if engine.broken is not None and not engine.forked:
+            raise _broken(engine.broken)
+        engine.check_open()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        with self._starting:
+            self._shut_down_unused = True
+            started = "_engine" in self.__dict__
+        if started:
+            if cancel_futures:
+                wait_for_a_beginning(self._engine)
+            super().shutdown(wait, cancel_futures=cancel_futures)
+
+    shutdown.__doc__ = _executor.Executor.shutdown.__doc__
+
+    def __del__(self) -> None:
+        if "_engine" in self.__dict__:
+            super().__del__()
+
+    @property
+    def _processes(self) -> dict[int, WorkerView] | None:
+        if "_engine" not in self.__dict__:
+            return None if self._shut_down_unused else {}
+        if self._engine._agent.ended:
+            return None
+        return {worker.pid: worker for worker in view_workers(self._engine, "Process")}
+
+    @property
+    def _executor_manager_thread(self) -> _EndView | None:
+        engine = self.__dict__.get("_engine")
+        return None if engine is None or self._shut_down_unused else _EndView(engine)
+
+    @property
+    def _call_queue(self) -> _EndView | None:
+        return self._executor_manager_thread
+
+    @property
+    def _broken(self) -> bool | str:
+        engine = self.__dict__.get("_engine")
+        return False if engine is None or engine.broken is None else str(engine.broken)
+
+
+def _closed_text() -> str:
+    return _CLOSED if not _executor.exiting() else _CLOSED.replace("after", "after interpreter")
+
+
+def _chunks(iterables: tuple[Any, ...], chunksize: int) -> int:
+    """How many tasks a map is in the standard library; many for an input of unknown length."""
+    if not iterables or not all(hasattr(iterable, "__len__") for iterable in iterables):
+        return 1 << 30
+    return -(-min(map(len, iterables)) // chunksize)
+
+
+def _with_stock_errors(results: Iterator[Any]) -> Iterator[Any]:
+    """The results. Does not hold the executor: it may be dropped before they are fetched."""
+    try:
+        yield from results
+    except Exception as error:
+        stock_error = _as_stock_error(error)
+        if stock_error is error:
+            raise
+        raise stock_error from stock_error.__cause__
+
+
+def _as_stock_error(error: BaseException) -> BaseException:
+    """A task's error as the stock executor gives it: of its type, with its type of cause."""
+    cause: Any = error.__cause__
+    if type(error) is InitializerFailed:
+        error, cause = _broken(error), error
+    elif type(error) is _states.MaybeEncodingError:
+        error = _unpicklable(str(getattr(error, "exc", "")))
+    if type(cause) is _states.RemoteTraceback:
+        cause = _futures_module._RemoteTraceback(cause.tb)
+    error.__cause__ = cause
+    return error
+
+
+def _unpicklable(description: str) -> BaseException:
+    """The error of a result that cannot be pickled, from its repr: the object stayed there."""
+    name, _, rest = description.partition("(")
+    kind = getattr(builtins, name, None)
+    text = rest.removesuffix(")")
+    if text[:1] in ("'", '"'):
+        text = text[1:-1]
+    if isinstance(kind, type) and issubclass(kind, (TypeError, AttributeError, SystemExit)):
+        return kind(text)
+    return pickle.PicklingError(text)
+
+
+def _check_arguments(
+    context: BaseContext,
+    max_workers: int | None,
+    initializer: Callable[..., object] | None,
+    max_tasks_per_child: int | None,
+) -> None:
+    """The checks of the stock constructor, with its texts."""
+    if max_workers is not None and max_workers <= 0:
+        raise ValueError("max_workers must be greater than 0")
+    if initializer is not None and not callable(initializer):
+        raise TypeError("initializer must be a callable")
+    if max_tasks_per_child is None:
+        return
+    if not isinstance(max_tasks_per_child, int):
+        raise TypeError("max_tasks_per_child must be an integer")
+    if max_tasks_per_child <= 0:
+        raise ValueError("max_tasks_per_child must be >= 1")
+    if context.get_start_method() == "fork":
+        raise ValueError(
+            "max_tasks_per_child is incompatible with the 'fork' multiprocessing start method;"
+            " supply a different mp_context."
+        )

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ProcessPoolExecutor pins down and `shoal.Executor` does otherwise: breaking, starting."""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+import pytest
+import shoal
+
+# The watchdog of each test is a thread.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+METHODS = ["fork", "spawn", "forkserver"]
+
+
+@pytest.fixture(autouse=True)
+def installed() -> Iterator[None]:
+    shoal.install()
+    yield
+    shoal.uninstall()
+
+
+def refuse() -> None:
+    raise pickle.UnpicklingError("not here")
+
+
+class Unloadable:
+    def __reduce__(self) -> object:
+        return refuse, ()
+
+
+def make_unloadable(number: int) -> Unloadable:
+    return Unloadable()
+
+
+def executor_of(method: str, workers: int = 2, **options: object) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context(method)
+    return ProcessPoolExecutor(workers, context, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_cannot_be_rebuilt_breaks_its_own_future_only(method: str) -> None:
+    with executor_of(method) as executor:
+        for future in (executor.submit(id, Unloadable()), executor.submit(make_unloadable, 1)):
+            with pytest.raises(BrokenProcessPool, match="could not be rebuilt.*not here") as caught:
+                future.result()
+            assert type(caught.value.__cause__) is pickle.UnpicklingError
+        assert executor.submit(abs, -1).result() == 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_death_of_an_idle_worker_breaks_the_executor(method: str) -> None:
+    with executor_of(method, 1) as executor:
+        executor.submit(abs, -1).result()
+        (worker,) = executor._processes.values()
+        worker.kill()
+        worker.join()
+        future = None
+        with pytest.raises(BrokenProcessPool, match="SIGKILL"):
+            while True:  # until the agent has recorded it
+                future = executor.submit(abs, -1)
+                future.result()
+        with pytest.raises(BrokenProcessPool, match="SIGKILL"):
+            executor.submit(abs, -1)
+
+
+def test_a_death_stops_what_the_other_workers_run() -> None:
+    began = time.monotonic()
+    with executor_of("fork") as executor:
+        long = executor.submit(time.sleep, 600)
+        lost = executor.submit(signal.raise_signal, signal.SIGKILL)
+        with pytest.raises(shoal.WorkerDied, match="raise_signal"):
+            lost.result()
+        with pytest.raises(BrokenProcessPool, match="raise_signal") as caught:
+            long.result()
+        assert isinstance(caught.value.__cause__, shoal.WorkerDied)
+    assert time.monotonic() - began < 300
+
+
+def test_workers_start_as_tasks_need_them() -> None:
+    with executor_of("forkserver", 4) as executor:
+        for number in range(5):
+            assert executor.submit(abs, -number).result() == number
+        assert len(executor._processes) == 1
+        assert list(executor.map(abs, range(3))) == [0, 1, 2]
+        assert len(executor._processes) == 3
+
+
+def test_a_lambda_is_no_result_and_a_task_all_the_same() -> None:
+    with executor_of("fork", 1) as executor:
+        assert executor.submit(lambda: 5).result() == 5
+        with pytest.raises((pickle.PicklingError, AttributeError, TypeError)):
+            executor.submit(lambda: lambda: 5).result()
+
+
+def test_nothing_is_scheduled_after_the_end(interpreter) -> None:
+    done = interpreter("""
+        import atexit
+        import shoal
+        shoal.install()
+
+        @atexit.register
+        def late():
+            try:
+                executor.submit(abs, -1)
+            except RuntimeError as error:
+                print(type(error).__name__, error)
+
+        from concurrent.futures import ProcessPoolExecutor
+
+        executor = ProcessPoolExecutor(1)
+    """)
+    text = "RuntimeError cannot schedule new futures after interpreter shutdown\n"
+    assert done.check() == text
+
+
+def test_an_input_that_fails_within_a_chunk_takes_the_chunk_with_it() -> None:
+    def numbers() -> Iterator[int]:
+        yield from range(7)
+        raise ValueError("the seventh")
+
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        for chunksize, whole in ((1, 7), (2, 6), (4, 4)):
+            results = pool.imap(abs, numbers(), chunksize)
+            assert [next(results) for _ in range(whole)] == list(range(whole))
+            with pytest.raises(ValueError, match="the seventh"):
+                next(results)
+
+
+def test_the_native_executor_takes_a_context() -> None:
+    with shoal.Executor(1, multiprocessing.get_context("spawn")) as executor:
+        assert executor.statistics()["start"] == "spawn"
+    with pytest.raises(ValueError, match="not both"):
+        shoal.Executor(1, multiprocessing.get_context("spawn"), start="fork")
