@@ -5,7 +5,13 @@ from __future__ import annotations
 
 import pytest
 
-MODULES = ("shoal._sync", "shoal._queues", "shoal._install")
+MODULES = (
+    "shoal._sync",
+    "shoal._queues",
+    "shoal._install",
+    "shoal._shared_memory",
+    "shoal._shareable_list",
+)
 
 
 @pytest.mark.parametrize("name", MODULES)
