@@ -230,10 +230,18 @@ def enter_child(active: bool, carried: tuple[Any, Any] | None, lineage: list[str
         _session.carry_session()
 
 
+def _adapt(home: str) -> Patch:
+    def patch(module: ModuleType) -> None:
+        _swaps.load(home)(module)
+
+    return patch
+
+
 def _patches() -> dict[str, Patch]:
     found: dict[str, Patch] = {swap.module: _patch_classes for swap in _swaps.SWAPS}
     found.update((module, _patch_classes) for module, _, _ in _swaps.FUNCTIONS)
     found["multiprocessing.spawn"] = patch_spawn
+    found.update((module, _adapt(home)) for module, home in _swaps.ADAPTERS)
     return found
 
 

@@ -83,6 +83,13 @@ SWAPS = (
     Swap(_MEMORY, "ShareableList", "shoal._dropin_shared_memory:ShareableList"),
 )
 
+# Modules of other packages, and what is called with them once they are imported: (module, home).
+ADAPTERS = (
+    ("joblib.parallel", "shoal.adapters.joblib:serve"),
+    ("joblib.externals.loky.reusable_executor", "shoal.adapters._loky:serve"),
+    ("loky.reusable_executor", "shoal.adapters._loky:serve"),
+)
+
 # Functions of stock modules that other functions there call by name: (module, name, home).
 FUNCTIONS = (
     (_VALUES, "_new_value", "shoal._dropin_values:new_value"),
