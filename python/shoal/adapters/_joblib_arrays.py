@@ -146,11 +146,12 @@ class Sharing:
 
 def _backing(array: Any) -> Any:
     """The numpy.memmap whose file the array looks into, or None."""
+    if array.base is None:
+        return None
+    from joblib._memmapping_reducer import _get_backing_memmap
+
+    found = _get_backing_memmap(array)
     numpy = sys.modules["numpy"]
-    base = array
-    while isinstance(base, numpy.ndarray):
-        if isinstance(base, numpy.memmap) and base.filename is not None:
-            # mode "c": what this process wrote is in no file.
-            return base if base.mode != "c" and os.path.exists(base.filename) else None
-        base = base.base
-    return None
+    if not isinstance(found, numpy.memmap) or found.filename is None or found.mode == "c":
+        return None  # in mode "c" what this process wrote is in no file
+    return found if os.path.exists(found.filename) else None

@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any
 
 import joblib
 from joblib import _parallel_backends as stock
-from joblib import parallel as stock_parallel
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from shoal.adapters import _joblib_workers as workers
@@ -177,7 +176,7 @@ _FACTS = ("pid", "signal", "exitcode", "peak_memory", "memory_limit_hit", "task"
 
 def run_batch(items: list[Any], nested: Any, n_jobs: int | None) -> list[Any]:
     """In a worker: the calls of a batch, one after the other."""
-    stock_parallel.BACKENDS.setdefault(NAME, ShoalBackend)  # calls may ask for it in their turn
+    joblib.parallel.BACKENDS.setdefault(NAME, ShoalBackend)  # calls may ask for it in their turn
     if isinstance(nested, int):
         nested = stock.ThreadingBackend(nesting_level=nested)
     if nested is None:
@@ -189,18 +188,21 @@ def run_batch(items: list[Any], nested: Any, n_jobs: int | None) -> list[Any]:
 # ---- Under `shoal run` ---------------------------------------------------------------------------
 
 
+class ShoalLokyBackend(ShoalBackend):
+    """What joblib knows as "loky" under shoal; loky's own once `shoal.uninstall()` was called."""
+
+    def __new__(cls, **options: Any) -> Any:
+        from shoal import _install
+
+        is_left = not _install.is_installed()
+        _install._record("left" if is_left else "swapped", stock.LokyBackend, "")
+        return stock.LokyBackend(**options) if is_left else object.__new__(cls)
+
+
 def serve(module: ModuleType) -> None:
     """`joblib.parallel` was imported: its "loky" is shoal while shoal is installed."""
-    from shoal import _install
-
     if module.BACKENDS.get("loky") is not stock.LokyBackend:
         return  # done already, or there are no processes here
-
-    def backend(**options: Any) -> Any:
-        is_left = not _install.is_installed() or os.environ.get(_VARIABLE) == "loky"
-        made = (stock.LokyBackend if is_left else ShoalBackend)(**options)
-        _install._record("left" if is_left else "swapped", stock.LokyBackend, "")
-        return made
-
     module.BACKENDS.setdefault(NAME, ShoalBackend)
-    module.BACKENDS["loky"] = backend
+    if os.environ.get(_VARIABLE) != "loky":
+        module.BACKENDS["loky"] = ShoalLokyBackend
