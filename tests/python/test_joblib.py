@@ -263,6 +263,38 @@ def test_lambdas_and_closures_travel(program) -> None:
     """)
 
 
+def test_what_cannot_be_sent_is_a_pickling_error(program) -> None:
+    program("""
+        import pickle, threading
+        try:
+            Parallel(2, "shoal")(delayed(square)(threading.Lock()) for _ in range(3))
+        except pickle.PicklingError as error:
+            assert "the task to send" in str(error) and "lock" in str(error.__cause__)
+        assert Parallel(2, "shoal")(delayed(square)(i) for i in [3]) == [9]
+    """)
+
+
+def test_an_inner_function_of_a_module_sees_its_globals_as_they_are_now(program) -> None:
+    program("""
+        open("other.py", "w").write("state = 1\\ndef make(): return lambda: state\\n")
+        import other
+
+        for other.state in (1, 2, 3):
+            assert Parallel(2, "shoal")(delayed(other.make())() for _ in range(2)) == [other.state] * 2
+    """)
+
+
+def test_a_short_call_does_not_wait_for_joblibs_clock(program) -> None:
+    """joblib looks for results every 10 ms; a call of shoal's is told."""
+    program("""
+        naps = []
+        nap, joblib.parallel.time.sleep = time.sleep, naps.append
+        for _ in range(20):
+            Parallel(2, "shoal")(delayed(square)(i) for i in range(4))
+        assert len(naps) < 20, naps
+    """)
+
+
 def test_ctrl_c_ends_the_call_once_and_the_program_goes_on(interpreter) -> None:
     process = interpreter.start(HEAD + """
 def slow(_):

@@ -23,7 +23,12 @@ Design: docs/design/adapters.md
 from __future__ import annotations
 
 import os
+import pickle
+import threading
+import time
 import warnings
+from concurrent.futures import Future
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 import joblib
@@ -32,7 +37,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from shoal.adapters import _joblib_workers as workers
 from shoal.adapters._joblib_arrays import Sharing
-from shoal.errors import WorkerDied
+from shoal.errors import ShoalError, WorkerDied
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +45,8 @@ if TYPE_CHECKING:
 
 NAME = "shoal"
 _VARIABLE = "SHOAL_JOBLIB"
+_PENDING = "Pending"  # joblib's word
+_PATIENCE = 0.05  # seconds until joblib looks at its time limits
 _OPTIONS = {"context", "verbose", "temp_folder", "initializer", "initargs"}
 
 
@@ -69,6 +76,7 @@ class ShoalBackend(stock.LokyBackend):  # type: ignore[misc]
         self._workers: Any = None
         self._sharing: Any = None
         self._open: set[Any] = set()  # futures of this call
+        self._progress = threading.Event()  # a batch has ended
 
     def configure(
         self,
@@ -127,21 +135,48 @@ class ShoalBackend(stock.LokyBackend):  # type: ignore[misc]
     def submit(self, func: Any, callback: Callable[[Any], object] | None = None) -> Any:
         """Send a batch of calls."""
         nested, n_jobs = getattr(func, "_backend", None), getattr(func, "_n_jobs", None)
-        items, kept = self._sharing.wrap(func.items)
+        items, kept = self._sharing.wrap(by_value(func.items))
         if type(nested) is stock.ThreadingBackend and nested.inner_max_num_threads is None:
             nested = nested.nesting_level  # cheaper than the object
         future = self._workers.executor.submit(run_batch, items, nested, n_jobs)
-        futures = self._open
+        if not future._ticket:
+            future = _not_sent(future)
+        futures, progress = self._open, self._progress
         futures.add(future)
+        if callback is not None:
+            self._have_waiting(callback)
 
         def ended(future: Any) -> None:
             futures.discard(future)
             kept.clear()
             if callback is not None:
                 callback(future)
+                vars(callback).pop("get_status", None)  # a reference cycle
+            progress.set()
 
         future.add_done_callback(ended)
         return future
+
+    def _have_waiting(self, tracker: Any) -> None:
+        """joblib asks a batch for its status, and sleeps 10 ms if it has not ended: let the
+        question wait for an answer.
+        """
+        stock_status = getattr(tracker, "get_status", None)
+        if stock_status is None:
+            return
+        progress, parallel = self._progress, self.parallel
+
+        def get_status(timeout: float | None) -> Any:
+            end = time.monotonic() + _PATIENCE
+            while True:
+                progress.clear()
+                status = stock_status(timeout)
+                left = end - time.monotonic()
+                if tracker.status != _PENDING or left <= 0 or parallel._aborting:
+                    return status
+                progress.wait(left)
+
+        tracker.get_status = get_status
 
     def retrieve_result_callback(self, future: Any) -> Any:
         """The results of a batch, or what it raised."""
@@ -172,6 +207,51 @@ def _as_joblib_knows_it(error: WorkerDied) -> BatchDied:
 
 
 _FACTS = ("pid", "signal", "exitcode", "peak_memory", "memory_limit_hit", "task", "arguments")
+
+
+def _not_sent(future: Any) -> Any:
+    """The future of a batch that could not be encoded, with what joblib raises then."""
+    cause = future.exception()
+    if isinstance(cause, ShoalError):
+        return future
+    error = pickle.PicklingError(f"Could not pickle the task to send to the workers: {cause!r}")
+    error.__cause__ = cause
+    made: Future[Any] = Future()
+    made.set_exception(error)
+    return made
+
+
+class ByValue:
+    """Unpickles as the function, with the globals that it uses as they were when it was sent."""
+
+    def __init__(self, function: FunctionType) -> None:
+        self._function = function
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        import cloudpickle
+
+        return cloudpickle.loads, (cloudpickle.dumps(self._function),)
+
+
+def by_value(items: list[Any]) -> list[Any]:
+    """The calls; functions that a module made inside a function go by value, as joblib sends them.
+
+    Elsewhere shoal rebuilds them with the worker's module around them, which may have been
+    imported, or forked, before the sender's globals changed.
+    """
+    made: dict[int, ByValue] = {}
+    return [
+        (made.setdefault(id(item[0]), ByValue(item[0])), *item[1:]) if _is_inner(item[0]) else item
+        for item in items
+    ]
+
+
+def _is_inner(function: Any) -> bool:
+    return (
+        type(function) is FunctionType
+        and "<" in function.__qualname__
+        and function.__module__ not in ("__main__", "__mp_main__")
+    )
 
 
 def run_batch(items: list[Any], nested: Any, n_jobs: int | None) -> list[Any]:
