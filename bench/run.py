@@ -28,7 +28,14 @@ from shoal.cli.screen import print_table, show_progress
 
 FOLDER = Path(__file__).resolve().parent
 MODULES = (
-    "dispatch", "transfer", "sync", "queues", "start", "joblib_calls", "programs", "shown",
+    "dispatch",
+    "transfer",
+    "sync",
+    "queues",
+    "start",
+    "joblib_calls",
+    "programs",
+    "shown",
 )
 MARK = "shoal-bench-sample:"
 

@@ -11,11 +11,14 @@ MODULES = (
     "shoal._install",
     "shoal._shared_memory",
     "shoal._shareable_list",
+    "shoal.adapters.joblib",
 )
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_of_a_module_are_true(interpreter, name: str) -> None:
+    if name.endswith(".joblib"):
+        pytest.importorskip("joblib")
     interpreter(
         f"""
         import doctest

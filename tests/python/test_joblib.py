@@ -45,7 +45,8 @@ def program(interpreter):
 def test_a_call_gives_the_results_in_order(program) -> None:
     program("""
         with parallel_config(backend="shoal", n_jobs=2):
-            assert Parallel()(delayed(square)(i) for i in range(1000)) == [i * i for i in range(1000)]
+            results = Parallel()(delayed(square)(i) for i in range(1000))
+            assert results == [i * i for i in range(1000)]
             assert Parallel()([]) == []
         call = Parallel(n_jobs=2, backend=ShoalBackend())
         assert call(delayed(pow)(i, 2) for i in [1, 2]) == [1, 4]
@@ -79,7 +80,8 @@ def test_short_tasks_are_batched(program) -> None:
 
 @pytest.mark.parametrize("kind", ["generator", "generator_unordered"])
 def test_results_as_they_come(program, kind: str) -> None:
-    program(f"""
+    program(
+        f"""
         results = Parallel(n_jobs=2, backend="shoal", return_as={kind!r})(
             delayed(square)(i) for i in range(20))
         assert next(results) in [i * i for i in range(20)]
@@ -90,24 +92,30 @@ def test_results_as_they_come(program, kind: str) -> None:
         next(results)
         del results
         assert Parallel(n_jobs=2, backend="shoal")(delayed(square)(i) for i in [3]) == [9]
-    """, env={"PYTHONWARNINGS": "ignore"})  # joblib's, about the tasks that are withdrawn
+    """,
+        env={"PYTHONWARNINGS": "ignore"},
+    )  # joblib's, about the tasks that are withdrawn
 
 
 def test_an_unordered_generator_gives_the_first_first(program) -> None:
-    program("""
+    program(
+        """
         results = Parallel(2, "shoal", return_as="generator_unordered", batch_size=1)(
             delayed(late)(i) for i in range(2))
         assert list(results) == [1, 0]
-    """, """
+    """,
+        """
         def late(number):
             if number == 0:
                 time.sleep(1)
             return number
-    """)
+    """,
+    )
 
 
 def test_what_a_task_raises_ends_the_call_with_the_workers_traceback(program) -> None:
-    out = program("""
+    out = program(
+        """
         import traceback
         begun = time.monotonic()
         try:
@@ -117,12 +125,14 @@ def test_what_a_task_raises_ends_the_call_with_the_workers_traceback(program) ->
             traceback.print_exc(file=sys.stdout)
         assert time.monotonic() - begun < 60  # the others were to sleep for ten minutes each
         assert Parallel(n_jobs=2, backend="shoal")(delayed(square)(i) for i in [3]) == [9]
-    """, """
+    """,
+        """
         def fail(number):
             if number == 2:
                 time.sleep(600)
             return 1 / number
-    """)
+    """,
+    )
     assert "return 1 / number" in out
 
 
@@ -155,12 +165,14 @@ def test_a_killed_worker_ends_its_call_and_not_the_next(program) -> None:
 
 
 def test_calls_in_workers(program) -> None:
-    out = program("""
+    out = program(
+        """
         with parallel_config(backend="shoal", n_jobs=2):
             print(Parallel()(delayed(inner)(None) for _ in range(1)))
             print(Parallel()(delayed(inner)("shoal") for _ in range(1)))
             print(Parallel()(delayed(inner)("sequential") for _ in range(1)))
-    """, """
+    """,
+        """
         def where(_):
             time.sleep(0.01)
             return os.getpid()
@@ -170,7 +182,8 @@ def test_calls_in_workers(program) -> None:
                 delayed(where)(i) for i in range(30)))
             active = joblib.parallel.get_active_backend()[0]
             return type(active).__name__, os.getpid() in pids, len(pids)
-    """)
+    """,
+    )
     assert out.splitlines() == [
         "[('ThreadingBackend', True, 1)]",
         "[('ThreadingBackend', False, 2)]",
@@ -179,7 +192,8 @@ def test_calls_in_workers(program) -> None:
 
 
 def test_workers_are_kept_for_the_next_call_that_asks_for_the_same(program) -> None:
-    program("""
+    program(
+        """
         def pids(n_jobs, **options):
             with parallel_config(backend="shoal", n_jobs=n_jobs, **options):
                 return set(Parallel(batch_size=1)(delayed(where)(i) for i in range(40)))
@@ -190,27 +204,32 @@ def test_workers_are_kept_for_the_next_call_that_asks_for_the_same(program) -> N
         assert len(other) == 3 and not other & first
         assert not pids(3, idle_worker_timeout=1e-6) & other  # idle for longer
         with Parallel(n_jobs=2, backend="shoal") as call:
-            assert set(call(delayed(where)(i) for i in range(9))) == set(
-                call(delayed(where)(i) for i in range(9)))
-    """, """
+            used = [pid for _ in range(3) for pid in call(delayed(where)(i) for i in range(9))]
+            assert len(set(used)) <= 2
+    """,
+        """
         def where(_):
             time.sleep(0.005)
             return os.getpid()
-    """)
+    """,
+    )
 
 
 def test_an_initializer_runs_in_each_worker(program) -> None:
-    program("""
+    program(
+        """
         with parallel_config(backend="shoal", n_jobs=2, initializer=begin, initargs=(5,)):
             assert Parallel()(delayed(look)(i) for i in range(4)) == [5] * 4
-    """, """
+    """,
+        """
         def begin(value):
             global given
             given = value
 
         def look(_):
             return given
-    """)
+    """,
+    )
 
 
 def test_wrong_options_are_refused(program) -> None:
@@ -242,18 +261,21 @@ def test_the_number_of_workers(program) -> None:
 
 def test_threads_of_libraries_are_limited(program) -> None:
     pytest.importorskip("threadpoolctl")
-    program("""
+    program(
+        """
         import numpy  # before the workers are forked
         for limit in (1, 3):
             with parallel_config(backend="shoal", n_jobs=2, inner_max_num_threads=limit):
                 for threads, variable in Parallel()(delayed(look)(i) for i in range(2)):
                     assert variable == str(limit) and set(threads) <= {limit}, threads
-    """, """
+    """,
+        """
         def look(_):
             import numpy, threadpoolctl
             threads = [one["num_threads"] for one in threadpoolctl.threadpool_info()]
             return threads, os.environ["OMP_NUM_THREADS"]
-    """)
+    """,
+    )
 
 
 def test_lambdas_and_closures_travel(program) -> None:
@@ -280,7 +302,8 @@ def test_an_inner_function_of_a_module_sees_its_globals_as_they_are_now(program)
         import other
 
         for other.state in (1, 2, 3):
-            assert Parallel(2, "shoal")(delayed(other.make())() for _ in range(2)) == [other.state] * 2
+            results = Parallel(2, "shoal")(delayed(other.make())() for _ in range(2))
+            assert results == [other.state] * 2
     """)
 
 
@@ -296,7 +319,9 @@ def test_a_short_call_does_not_wait_for_joblibs_clock(program) -> None:
 
 
 def test_ctrl_c_ends_the_call_once_and_the_program_goes_on(interpreter) -> None:
-    process = interpreter.start(HEAD + """
+    process = interpreter.start(
+        HEAD
+        + """
 def slow(_):
     print("begun", flush=True)
     time.sleep(600)
@@ -306,7 +331,8 @@ if __name__ == "__main__":
         Parallel(n_jobs=2, backend="shoal", batch_size=1)(delayed(slow)(i) for i in range(9))
     except KeyboardInterrupt:
         print(Parallel(2, "shoal")(delayed(square)(i) for i in [3]))
-""")
+"""
+    )
     import signal
 
     assert process.stdout.readline() == "begun\n"
@@ -329,41 +355,50 @@ ARRAYS = """
 
 def test_large_arrays_are_the_tasks_own_as_small_ones_are(program) -> None:
     pytest.importorskip("numpy")
-    program("""
+    program(
+        """
         for size in (10, 300_000):
             for array in (numpy.ones(size), numpy.ones((size, 2), "f4", order="F"),
                           numpy.ones((2, size))[:, ::2]):
-                results = Parallel(2, "shoal")(delayed(change)(array, value=array) for _ in range(6))
+                call = Parallel(2, "shoal")
+                results = call(delayed(change)(array, value=array) for _ in range(6))
                 layout = array.shape, str(array.dtype), array.flags.f_contiguous
                 assert results == [(2.0, "ndarray", True, layout)] * 6, results
                 assert array.flat[0] == 1
         time.sleep(0.1)  # the last batch's end
         assert "shoal-array" not in " ".join(
             os.readlink(f.path) for f in os.scandir("/proc/self/fd") if os.path.lexists(f.path))
-    """, ARRAYS)
+    """,
+        ARRAYS,
+    )
 
 
 def test_many_tasks_share_one_copy_of_an_array(program) -> None:
     pytest.importorskip("numpy")
-    program("""
+    program(
+        """
         array = numpy.ones(1_000_000)
         places = Parallel(2, "shoal", batch_size=1)(delayed(inode)(array) for _ in range(10))
         assert len(set(places)) == 1, places
         array[0] = 7  # the next call sees what is in it then
         assert Parallel(2, "shoal")(delayed(change)(array) for _ in range(2))[0][0] == 8
-    """, ARRAYS + """
+    """,
+        ARRAYS
+        + """
     def inode(array):
         at = array.__array_interface__["data"][0]
         for line in open("/proc/self/maps"):
             low, high = (int(part, 16) for part in line.split()[0].split("-"))
             if low <= at < high:
                 return line.split()[4]
-""")
+""",
+    )
 
 
 def test_shared_writing_is_asked_for(program) -> None:
     pytest.importorskip("numpy")
-    program("""
+    program(
+        """
         array = numpy.zeros(300_000)
         call = Parallel(2, "shoal", mmap_mode="r+", batch_size=1, pre_dispatch="all")
         assert sorted(r[0] for r in call(delayed(change)(array) for _ in range(4)))[-1] > 1
@@ -372,21 +407,26 @@ def test_shared_writing_is_asked_for(program) -> None:
         assert [r[0] for r in call(delayed(change)(array) for _ in range(4))] == [1] * 4
         call = Parallel(2, "shoal", max_nbytes="1K", mmap_mode="r+")
         call(delayed(change)(numpy.zeros(1000)) for _ in range(4))
-    """, ARRAYS)
+    """,
+        ARRAYS,
+    )
 
 
 def test_arrays_that_map_a_users_file_stay_so(program) -> None:
     pytest.importorskip("numpy")
-    program("""
+    program(
+        """
         mapped = numpy.memmap("file", "f8", "w+", shape=100)
         Parallel(2, "shoal")(delayed(put)(mapped[10:20], i) for i in range(10))
         assert list(mapped[10:20]) == list(range(10)) and mapped[0] == 0
-    """, """
+    """,
+        """
         import numpy
 
         def put(array, number):
             array[number] = number
-    """)
+    """,
+    )
 
 
 # ---- Under install() and `shoal run` -------------------------------------------------------------
@@ -460,7 +500,8 @@ def test_threads_of_joblib_stay_threads(program) -> None:
 
 
 def test_the_reusable_executor_is_given_again_until_something_else_is_asked_for(program) -> None:
-    program("""
+    program(
+        """
         import shoal
         shoal.install()
         from joblib.externals.loky import get_reusable_executor
@@ -489,14 +530,16 @@ def test_the_reusable_executor_is_given_again_until_something_else_is_asked_for(
             get_reusable_executor(max_workers=0)
         except ValueError:
             print("refused")
-    """, """
+    """,
+        """
         def begin():
             global state
             state = "begun"
 
         def look():
             return state, os.environ["SHOAL_TEST"]
-    """)
+    """,
+    )
 
 
 @pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="needs scikit-learn")
@@ -516,7 +559,8 @@ if __name__ == "__main__":
     X, y = make_classification(4000, 40, n_informative=8, n_classes=3, random_state=0)
     found = []
     for n_jobs in (1, 2):
-        search = GridSearchCV(LogisticRegression(max_iter=50), {"C": [0.1, 1.0]}, n_jobs=n_jobs, cv=3)
+        model, grid = LogisticRegression(max_iter=50), {"C": [0.1, 1.0]}
+        search = GridSearchCV(model, grid, n_jobs=n_jobs, cv=3)
         trees = ExtraTreesClassifier(8, random_state=0)
         with joblib.parallel_config(n_jobs=n_jobs):
             scores = cross_val_score(trees, X, y, cv=3)
@@ -528,6 +572,8 @@ if __name__ == "__main__":
     print(json.dumps(found[1]), type(joblib.Parallel(n_jobs=2)._backend).__name__)
 """
     quiet = {"PYTHONWARNINGS": "ignore"}
-    mine, stock = (shoal_run(tmp_path, text, **quiet, **env) for env in ({}, {"SHOAL_JOBLIB": "loky"}))
+    mine, stock = (
+        shoal_run(tmp_path, text, **quiet, **env) for env in ({}, {"SHOAL_JOBLIB": "loky"})
+    )
     assert mine.rpartition(" ")[0] == stock.rpartition(" ")[0]
     assert mine.endswith("ShoalLokyBackend\n") and stock.endswith("LokyBackend\n")

@@ -5,9 +5,9 @@ Only arguments themselves are looked at, not what lies inside them; those travel
 The memory is a file without a name, kept open by the sender until the tasks that were sent it are
 done; a worker opens it by its place in /proc. A killed process leaves nothing.
 
-What a task gets is an ordinary array. mmap_mode "r" (joblib's default), "c" and None of them: it is a
-private view, writing to it costs a copy of the pages and is seen by nobody else. "r+" and "w+":
-tasks of the call see each other's writes. Arrays that map a file of the user's travel as its name,
+What a task gets is an ordinary array. With mmap_mode "r" (joblib's default) and "c" it is a private
+view: writing to it costs a copy of the pages and is seen by nobody else. With "r+" and "w+" tasks
+of the call see each other's writes. Arrays that map a file of the user's travel as its name,
 as joblib does it.
 Design: docs/design/adapters.md
 """
@@ -40,7 +40,8 @@ class SharedArray:
         self._order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
         core.reserve_file(self._fd, array.nbytes)
         memory = core.FileMapping(self._fd, array.nbytes)
-        copy = numpy.ndarray(array.shape, array.dtype, buffer=memory, order=self._order)
+        make: Any = numpy.ndarray
+        copy = make(array.shape, array.dtype, buffer=memory, order=self._order)
         copy[...] = array
 
     def __del__(self) -> None:
@@ -61,7 +62,9 @@ def open_array(
     import numpy
 
     pid, number, inode = place
-    fd = os.open(f"/proc/{pid}/fd/{number}", (os.O_RDWR if is_shared else os.O_RDONLY) | os.O_CLOEXEC)
+    fd = os.open(
+        f"/proc/{pid}/fd/{number}", (os.O_RDWR if is_shared else os.O_RDONLY) | os.O_CLOEXEC
+    )
     try:
         if os.fstat(fd).st_ino != inode:
             raise RuntimeError("the memory of a task's array is gone: its sender has closed it")

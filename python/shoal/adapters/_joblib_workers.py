@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Executors that parallel calls take and give back, and what is done in a worker before its first task.
+"""Executors that parallel calls take and give back, and what their workers do first.
 
 An executor is kept for the next call that asks for the same. Asking for something else ends those
-that nobody uses; so do `timeout` idle seconds, at the next call: until then idle workers cost memory
-that they share, and no time.
+that nobody uses; so do `timeout` idle seconds, at the next call: until then idle workers cost
+memory that they share, and no time.
 
 Module state: `_kept`, written under `_lock`; `_depth`, set in a worker.
 Design: docs/design/adapters.md
@@ -62,8 +62,8 @@ def acquire(n_jobs: int, preparation: Preparation, timeout: float | None) -> Sha
     """An executor like that, to be given back by `release`."""
     if _depth >= MAX_DEPTH:
         raise RuntimeError(
-            f"parallel calls in workers of workers, {_depth} levels deep: the limit is {MAX_DEPTH}. "
-            "Use n_jobs=1 inside"
+            f"parallel calls in workers of workers, {_depth} levels deep: the limit is "
+            f"{MAX_DEPTH}. Use n_jobs=1 inside"
         )
     with _lock:
         _drop_unusable(timeout)

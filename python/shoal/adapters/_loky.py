@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`loky.get_reusable_executor`, served by shoal while it is installed: loky's own, and joblib's copy.
+"""`loky.get_reusable_executor` on shoal while that is installed: loky's, and joblib's copy.
 
-The executor is a `shoal.Executor`: a worker's death fails its task, with `WorkerDied`, and the executor
-goes on, where loky's is broken.
+The executor is a `shoal.Executor`: a worker's death fails its task, with `WorkerDied`, and the
+executor goes on, where loky's is broken.
 
-Module state: `_current`, the executor that is given again, and what it was asked for with; `_next_id`.
+Module state: `_current`, the executor that is given again and what it was asked for with, and
+`_next_id`; both written under `_lock`.
 Design: docs/design/adapters.md
 """
 
@@ -29,7 +30,9 @@ _next_id = 0
 class ReusableExecutor(Executor):
     """What `get_reusable_executor` gives: a `shoal.Executor` with what loky's have besides."""
 
-    def __init__(self, max_workers: int, executor_id: int, preparation: workers.Preparation) -> None:
+    def __init__(
+        self, max_workers: int, executor_id: int, preparation: workers.Preparation
+    ) -> None:
         super().__init__(
             max_workers,
             initializer=workers.prepare,

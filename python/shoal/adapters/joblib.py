@@ -11,8 +11,8 @@ set SHOAL_JOBLIB=loky in the environment to leave it to joblib.
 
 It takes what the loky backend takes. Different from it:
 
-1. A batch whose worker died fails with `WorkerDied`, which is loky's TerminatedWorkerError as well; the
-   workers of other calls go on.
+1. A batch whose worker died fails with `WorkerDied`, which is loky's TerminatedWorkerError as
+   well; the workers of other calls go on.
 2. Large arrays are memory-mapped, so many tasks share one copy, and may be written to: what a task
    writes is its own. With mmap_mode "r+" or "w+" it is seen by all tasks.
 3. A parallel call in a worker may use processes again, by name.
@@ -90,9 +90,7 @@ class ShoalBackend(stock.LokyBackend):  # type: ignore[misc]
         """Have an executor with so many workers; returns their number."""
         n_jobs = self.effective_n_jobs(n_jobs)
         if n_jobs == 1:
-            raise stock.FallbackToBackend(
-                stock.SequentialBackend(nesting_level=self.nesting_level)
-            )
+            raise stock.FallbackToBackend(stock.SequentialBackend(nesting_level=self.nesting_level))
         options = {**self.backend_kwargs, **options}
         if "timeout" in options:
             raise ValueError(
@@ -134,7 +132,8 @@ class ShoalBackend(stock.LokyBackend):  # type: ignore[misc]
 
     def submit(self, func: Any, callback: Callable[[Any], object] | None = None) -> Any:
         """Send a batch of calls."""
-        nested, n_jobs = getattr(func, "_backend", None), getattr(func, "_n_jobs", None)
+        nested: Any = getattr(func, "_backend", None)
+        n_jobs = getattr(func, "_n_jobs", None)
         items, kept = self._sharing.wrap(by_value(func.items))
         if type(nested) is stock.ThreadingBackend and nested.inner_max_num_threads is None:
             nested = nested.nesting_level  # cheaper than the object
