@@ -38,10 +38,13 @@ _self: tuple[int, str] = (0, "")
 
 
 def _start_time(pid: int) -> str | None:
-    """In clock ticks after the machine's start; None: there is no such process."""
+    """In clock ticks after the machine's start; None: there is no such process, or it has ended
+    and its parent has not asked for its status (an orphan's may never).
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[19].decode()
+            fields = file.read().rpartition(b")")[2].split()
+        return None if fields[0] in (b"Z", b"X") else fields[19].decode()
     except (OSError, IndexError):
         return None
 

@@ -9,6 +9,7 @@ import pickle
 import resource
 import subprocess
 import sys
+import time
 from multiprocessing import shared_memory as stock
 from pathlib import Path
 
@@ -312,6 +313,44 @@ def test_a_process_is_known_by_its_start_too() -> None:
     pid, _, start = _leftovers.myself().partition(".")
     assert _leftovers.is_alive(f"{pid}.{start}")
     assert not _leftovers.is_alive(f"{pid}.{int(start) + 1}")
+
+
+def test_a_process_that_ended_is_dead_before_it_is_waited_for(wait_until) -> None:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    try:
+        identity = _leftovers._identity(pid)
+        wait_until(lambda: not _leftovers.is_alive(identity))
+    finally:
+        os.waitpid(pid, 0)
+
+
+@pytest.mark.slow
+def test_a_maker_killed_at_any_instant_leaves_what_is_removed(
+    interpreter, record, wait_until
+) -> None:
+    def nothing_left() -> bool:
+        _leftovers.remove_all()
+        return not list(SHM.glob("shoal_kill*")) and not list(SHM.glob(".shoal-owners*"))
+
+    text = """
+        import shoal
+
+        print("begun", flush=True)
+        while True:
+            blocks = [shoal.SharedMemory(f"shoal_kill_{i}", create=True, size=5000)
+                      for i in range(5)]
+            for block in blocks:
+                block.unlink()
+    """
+    for number in range(10):
+        maker = interpreter.start(program(record, text))
+        assert maker.stdout.readline() == "begun\n"
+        time.sleep(number * 0.003)  # any instant
+        interpreter.kill_group(maker)
+        maker.communicate()
+        wait_until(nothing_left)  # its tracker may take a moment to die
 
 
 def test_no_warning_when_another_program_removes_the_block(interpreter) -> None:
