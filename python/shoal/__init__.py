@@ -55,6 +55,8 @@ _HOMES = {
     "RLock": "shoal._sync",
     "RemoteError": "shoal.errors",
     "Semaphore": "shoal._sync",
+    "ShareableList": "shoal._shareable_list",
+    "SharedMemory": "shoal._shared_memory",
     "ShoalError": "shoal.errors",
     "SimpleQueue": "shoal._queues",
     "TaskTimeout": "shoal.errors",
@@ -89,6 +91,8 @@ __all__ = [
     "RLock",
     "RemoteError",
     "Semaphore",
+    "ShareableList",
+    "SharedMemory",
     "ShoalError",
     "SimpleQueue",
     "TaskTimeout",
@@ -108,6 +112,8 @@ if TYPE_CHECKING:
     from shoal._pool import Pool
     from shoal._queues import JoinableQueue, Queue, SimpleQueue
     from shoal._results import AsyncResult
+    from shoal._shareable_list import ShareableList
+    from shoal._shared_memory import SharedMemory
     from shoal._sync import (
         Atomic,
         Barrier,

@@ -19,8 +19,6 @@ from shoal import _swaps
 _OTHER_PACKAGES = {
     "billiard": "billiard (Celery's fork of multiprocessing)",
     "multiprocess": "multiprocess (pathos)",
-    "loky": "loky",
-    "joblib.externals.loky": "joblib's loky backend",
     "torch.multiprocessing": "torch.multiprocessing",
     "pebble": "pebble",
     "mpire": "mpire",
@@ -93,6 +91,8 @@ def _report() -> None:
         lines.append(f"  {verdict:<8} {count:>5} x {what}{': ' + why if why else ''}")
     if not _events:
         lines.append("  nothing to swap: the program made nothing that shoal has")
+    if "joblib" in sys.modules and os.environ.get("SHOAL_JOBLIB") == "loky":
+        lines.append("  left     joblib and loky: SHOAL_JOBLIB=loky")
     for package, label in _OTHER_PACKAGES.items():
         if package in sys.modules and not _is_served(package):
             lines.append(f"  left     {label}: a package with its own processes")

@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import sys
 
-from shoal import _swaps
+from shoal import _leftovers, _swaps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ except ImportError:
         from shoal import _install
     finally:
         sys.path.remove({folder!r})
-_install.enter_child({active}, carried)
+_install.enter_child({active}, carried, lineage)
 """
 
 
@@ -75,6 +75,7 @@ def install() -> None:
     """
     global _active
     _active = True
+    _leftovers.remove_once()
     _replace_finders([_watcher])
     for name, patch in _PATCHES.items():
         module = sys.modules.get(name)
@@ -205,7 +206,7 @@ class _InChild:
 
         folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         code = _CHILD.format(folder=folder, active=_active)
-        return exec, (code, {"carried": _what_to_join()})
+        return exec, (code, {"carried": _what_to_join(), "lineage": _leftovers.lineage()})
 
 
 def _what_to_join() -> Any:
@@ -217,8 +218,9 @@ def _what_to_join() -> Any:
     return None if popen is None else session.carrier_for(popen).contents()
 
 
-def enter_child(active: bool, carried: tuple[Any, Any] | None) -> None:
-    """In a child that started afresh: the parent's swap, and its session."""
+def enter_child(active: bool, carried: tuple[Any, Any] | None, lineage: list[str]) -> None:
+    """In a child that started afresh: the parent's swap, its session, whom it comes from."""
+    _leftovers.come_from(lineage)
     if active:
         install()
     if carried is not None:
@@ -235,10 +237,19 @@ def warm_fork_server(module: ModuleType) -> None:
     _fork_server.patch(module)
 
 
+def _adapt(home: str) -> Patch:
+    def patch(module: ModuleType) -> None:
+        _swaps.load(home)(module)
+
+    return patch
+
+
 def _patches() -> dict[str, Patch]:
     found: dict[str, Patch] = {swap.module: _patch_classes for swap in _swaps.SWAPS}
+    found.update((module, _patch_classes) for module, _, _ in _swaps.FUNCTIONS)
     found["multiprocessing.spawn"] = patch_spawn
     found["multiprocessing.forkserver"] = warm_fork_server
+    found.update((module, _adapt(home)) for module, home in _swaps.ADAPTERS)
     return found
 
 

@@ -20,10 +20,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
+from shoal import _leftovers
+
 _BOOT = """
 import os, pickle, sys
 with os.fdopen({fd}, "rb") as pipe:
     sys.path[:0] = [p for p in pickle.load(pipe) if p not in sys.path]
+    from shoal import _leftovers
+    _leftovers.come_from(pickle.load(pipe))
     module, arguments = pickle.load(pipe)
 __import__("importlib").import_module(module).main(arguments)
 """
@@ -65,6 +69,7 @@ def spawn(module: str, arguments: Any, fds: tuple[int, ...], context: dict[str, 
     with os.fdopen(write, "wb") as pipe:
         try:
             pickle.dump(_own_folder(), pipe)
+            pickle.dump(_leftovers.lineage(), pipe)
             pickle.dump((module, arguments), pipe)
         except BrokenPipeError:
             pass  # it died already; its pidfd says so

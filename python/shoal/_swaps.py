@@ -57,6 +57,7 @@ def load(home: str) -> Any:
 _SYNC = "multiprocessing.synchronize"
 _QUEUES = "multiprocessing.queues"
 _VALUES = "multiprocessing.sharedctypes"
+_MEMORY = "multiprocessing.shared_memory"
 
 SWAPS = (
     Swap("multiprocessing.pool", "Pool", "shoal._dropin:DropInPool", "context", 4),
@@ -78,7 +79,19 @@ SWAPS = (
     Swap(_QUEUES, "JoinableQueue", "shoal._dropin_queues:JoinableQueue"),
     Swap(_QUEUES, "SimpleQueue", "shoal._dropin_queues:SimpleQueue"),
     Swap(_VALUES, "Synchronized", "shoal._dropin_values:Synchronized", "ctx", 2),
+    Swap(_MEMORY, "SharedMemory", "shoal._dropin_shared_memory:SharedMemory"),
+    Swap(_MEMORY, "ShareableList", "shoal._dropin_shared_memory:ShareableList"),
+)
+
+# Modules of other packages, and what is called with them once they are imported: (module, home).
+ADAPTERS = (
+    ("joblib.parallel", "shoal.adapters.joblib:serve"),
+    ("joblib.externals.loky.reusable_executor", "shoal.adapters._loky:serve"),
+    ("loky.reusable_executor", "shoal.adapters._loky:serve"),
 )
 
 # Functions of stock modules that other functions there call by name: (module, name, home).
-FUNCTIONS = ((_VALUES, "_new_value", "shoal._dropin_values:new_value"),)
+FUNCTIONS = (
+    (_VALUES, "_new_value", "shoal._dropin_values:new_value"),
+    ("multiprocessing.resource_tracker", "unregister", "shoal._tracking:unregister"),
+)

@@ -5,11 +5,20 @@ from __future__ import annotations
 
 import pytest
 
-MODULES = ("shoal._sync", "shoal._queues", "shoal._install")
+MODULES = (
+    "shoal._sync",
+    "shoal._queues",
+    "shoal._install",
+    "shoal._shared_memory",
+    "shoal._shareable_list",
+    "shoal.adapters.joblib",
+)
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_of_a_module_are_true(interpreter, name: str) -> None:
+    if name.endswith(".joblib"):
+        pytest.importorskip("joblib")
     interpreter(
         f"""
         import doctest

@@ -440,3 +440,18 @@ def test_shutdown_withdraws_what_has_not_begun_and_finishes_what_has(program) ->
             assert 0 < len(finished) < 20
             assert all(future.result() is None for future in finished)
     """)
+
+
+def test_a_submodule_is_shoals_whichever_was_imported_first(interpreter) -> None:
+    interpreter("""
+        import multiprocessing.queues, multiprocessing.shared_memory, multiprocessing.util
+        from shoal.multiprocessing import queues, shared_memory, util
+
+        assert queues.__name__ == "shoal.multiprocessing.queues", queues
+        assert shared_memory.__name__ == "shoal.multiprocessing.shared_memory", shared_memory
+        assert util is multiprocessing.util
+
+        import shoal.multiprocessing
+        import sys
+        assert shoal.multiprocessing.sys is sys
+    """).check()

@@ -24,6 +24,7 @@ import multiprocessing as _stock
 from collections.abc import Callable, Iterable
 from multiprocessing import *  # noqa: F403
 from multiprocessing import context as _stock_context
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from shoal import _install
@@ -177,7 +178,9 @@ del _name
 
 def __getattr__(name: str) -> Any:
     if not name.startswith("__"):
-        return getattr(_stock, name)
+        found = getattr(_stock, name)
+        # A submodule of ours, though only the stock one has been imported yet.
+        return _alias.own(__name__, name) if isinstance(found, ModuleType) else found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

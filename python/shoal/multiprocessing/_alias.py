@@ -53,3 +53,11 @@ class _AliasLoader:
 def serve(package: str) -> None:
     """Answer imports of submodules of `package`, after every other finder."""
     sys.meta_path.append(_AliasFinder(package))
+
+
+def own(package: str, name: str) -> ModuleType:
+    """The package's submodule of that name; of a module that is none (`sys`), the stock one's."""
+    if f"{_STOCK}.{name}" in sys.modules:
+        return importlib.import_module(f"{package}.{name}")
+    found: ModuleType = getattr(sys.modules[_STOCK], name)
+    return found

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Executors that parallel calls take and give back, and what their workers do first.
+
+An executor is kept for the next call that asks for the same. Asking for something else ends those
+that nobody uses; so do `timeout` idle seconds, at the next call: until then idle workers cost
+memory that they share, and no time.
+
+Module state: `_kept`, written under `_lock`; `_depth`, set in a worker.
+Design: docs/design/adapters.md
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from shoal._executor import Executor
+
+MAX_DEPTH = 10  # workers of workers; loky's limit
+_BLAS = (
+    "openblas_set_num_threads",
+    "openblas_set_num_threads64_",
+    "scipy_openblas_set_num_threads",
+    "scipy_openblas_set_num_threads64_",
+)
+
+_lock = threading.RLock()
+_kept: list[Shared] = []
+_depth = 0
+
+
+@dataclass
+class Preparation:
+    """What a worker does first: environment, thread limits, the user's initializer."""
+
+    environment: dict[str, str]
+    initializer: Callable[..., object] | None = None
+    initargs: tuple[Any, ...] = ()
+
+
+@dataclass
+class Shared:
+    """An executor and how many calls use it."""
+
+    n_jobs: int
+    preparation: Preparation
+    executor: Executor
+    users: int = 1
+    idle_since: float = field(default_factory=time.monotonic)
+
+    def is_usable(self) -> bool:
+        engine = self.executor._engine
+        return not (engine.closed or engine.forked or engine.broken is not None)
+
+
+def acquire(n_jobs: int, preparation: Preparation, timeout: float | None) -> Shared:
+    """An executor like that, to be given back by `release`."""
+    if _depth >= MAX_DEPTH:
+        raise RuntimeError(
+            f"parallel calls in workers of workers, {_depth} levels deep: the limit is "
+            f"{MAX_DEPTH}. Use n_jobs=1 inside"
+        )
+    with _lock:
+        _drop_unusable(timeout)
+        for shared in _kept:
+            if shared.n_jobs == n_jobs and _same(shared.preparation, preparation):
+                shared.users += 1
+                return shared
+        for shared in [shared for shared in _kept if shared.users == 0]:
+            _kept.remove(shared)
+            shared.executor.shutdown()
+        executor = Executor(
+            n_jobs,
+            initializer=prepare,
+            initargs=(_depth + 1, preparation),
+        )
+        shared = Shared(n_jobs, preparation, executor)
+        _kept.append(shared)
+        return shared
+
+
+def release(shared: Shared) -> None:
+    with _lock:
+        shared.users -= 1
+        shared.idle_since = time.monotonic()
+
+
+def _same(one: Preparation, other: Preparation) -> bool:
+    try:
+        return bool(one == other)
+    except Exception:  # arguments that compare as arrays do
+        return False
+
+
+def _drop_unusable(timeout: float | None) -> None:
+    now = time.monotonic()
+    for shared in list(_kept):
+        is_old = timeout is not None and now - shared.idle_since > timeout
+        if not shared.is_usable():
+            _kept.remove(shared)
+        elif shared.users == 0 and is_old:
+            _kept.remove(shared)
+            shared.executor.shutdown()
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.RLock()
+    _kept.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+# ---- In a worker ---------------------------------------------------------------------------------
+
+
+def is_worker() -> bool:
+    """Whether this process is a worker of shoal's."""
+    import multiprocessing.process
+
+    from shoal._worker import WorkerProcess
+
+    return isinstance(multiprocessing.process.current_process(), WorkerProcess)
+
+
+def prepare(depth: int, preparation: Preparation) -> None:
+    """The initializer of such an executor's workers."""
+    global _depth
+    _depth = depth
+    os.environ.update(preparation.environment)
+    threads = preparation.environment.get("OMP_NUM_THREADS", "")
+    if threads.isdecimal():
+        limit_threads(int(threads))
+    if preparation.initializer is not None:
+        preparation.initializer(*preparation.initargs)
+
+
+def limit_threads(count: int) -> None:
+    """Have the numerical libraries that are loaded use so many threads; those that are loaded later
+    find it in the environment.
+    """
+    try:
+        import threadpoolctl
+    except ImportError:
+        _limit_blas(count)
+    else:
+        threadpoolctl.threadpool_limits(count)
+
+
+def _limit_blas(count: int) -> None:
+    from shoal import _snapshot
+
+    for path in _snapshot._libraries():
+        if "openblas" not in os.path.basename(path):
+            continue
+        try:
+            library = ctypes.CDLL(path, mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
+        except OSError:
+            continue
+        for name in _BLAS:
+            function = getattr(library, name, None)
+            if function is not None:
+                function(ctypes.c_int(count))
+                break

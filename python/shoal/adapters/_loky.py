@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`loky.get_reusable_executor` on shoal while that is installed: loky's, and joblib's copy.
+
+The executor is a `shoal.Executor`: a worker's death fails its task, with `WorkerDied`, and the
+executor goes on, where loky's is broken.
+
+Module state: `_current`, the executor that is given again and what it was asked for with, and
+`_next_id`; both written under `_lock`.
+Design: docs/design/adapters.md
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+
+from shoal._engine import cpu_count
+from shoal._executor import Executor
+from shoal.adapters import _joblib_workers as workers
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+_lock = threading.RLock()
+_current: tuple[ReusableExecutor, dict[str, Any]] | None = None
+_next_id = 0
+
+
+class ReusableExecutor(Executor):
+    """What `get_reusable_executor` gives: a `shoal.Executor` with what loky's have besides."""
+
+    def __init__(
+        self, max_workers: int, executor_id: int, preparation: workers.Preparation
+    ) -> None:
+        super().__init__(
+            max_workers,
+            initializer=workers.prepare,
+            initargs=(workers._depth + 1, preparation),
+        )
+        self._max_workers = max_workers
+        self.executor_id = executor_id
+
+    def shutdown(
+        self, wait: bool = True, kill_workers: bool = False, *, cancel_futures: bool = False
+    ) -> None:
+        """Take no more tasks. `kill_workers`: stop those that run."""
+        if kill_workers:
+            self.kill_workers()
+        else:
+            super().shutdown(wait, cancel_futures=cancel_futures)
+
+    def is_usable(self) -> bool:
+        engine = self._engine
+        return not (engine.closed or engine.forked or engine.broken is not None)
+
+
+def get_reusable_executor(
+    max_workers: int | None = None,
+    context: Any = None,
+    timeout: float | None = 10,
+    kill_workers: bool = False,
+    reuse: bool | str = "auto",
+    job_reducers: Any = None,
+    result_reducers: Any = None,
+    initializer: Any = None,
+    initargs: tuple[Any, ...] = (),
+    env: dict[str, str] | None = None,
+) -> ReusableExecutor:
+    """The executor of the last call if it was asked for with the same arguments, else a new one.
+
+    Idle workers are not ended after `timeout` seconds: they cost no processor time.
+    """
+    global _current, _next_id
+    with _lock:
+        before = _current if _current is not None and _current[0].is_usable() else None
+        if max_workers is None:
+            max_workers = before[0]._max_workers if reuse is True and before else cpu_count()
+        elif max_workers <= 0:
+            raise ValueError(f"max_workers must be greater than 0, got {max_workers}.")
+        asked = {"initializer": initializer, "initargs": initargs, "env": env}
+        if before is not None:
+            executor, was_asked = before
+            same = was_asked == asked if reuse == "auto" else bool(reuse)
+            if same and executor._max_workers == max_workers:
+                return executor
+            if same:
+                asked = was_asked
+            executor.shutdown(kill_workers=kill_workers)
+        preparation = workers.Preparation(
+            dict(asked["env"] or {}), asked["initializer"], asked["initargs"]
+        )
+        made = ReusableExecutor(max_workers, _next_id, preparation)
+        _next_id += 1
+        _current = made, asked
+        return made
+
+
+def serve(module: ModuleType) -> None:
+    """`loky.reusable_executor` was imported."""
+    import functools
+    import sys
+
+    from shoal import _install
+
+    stock: Any = module.get_reusable_executor
+    if hasattr(stock, "_shoal"):
+        return
+
+    @functools.wraps(stock)
+    def function(*args: Any, **kwargs: Any) -> Any:
+        context = kwargs.get("context", args[1] if len(args) > 1 else None)
+        reducers = kwargs.get("job_reducers") or kwargs.get("result_reducers")
+        is_left = not _install.is_installed() or context is not None or reducers
+        if is_left or os.environ.get("SHOAL_JOBLIB") == "loky":
+            return stock(*args, **kwargs)
+        _install._record("swapped", module._ReusablePoolExecutor, "")
+        return get_reusable_executor(*args, **kwargs)
+
+    function._shoal = True  # type: ignore[attr-defined]
+    module.get_reusable_executor = function  # type: ignore[attr-defined]
+    package: Any = sys.modules.get(module.__name__.rpartition(".")[0])
+    if getattr(package, "get_reusable_executor", None) is stock:
+        package.get_reusable_executor = function
