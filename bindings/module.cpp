@@ -10,6 +10,10 @@
 #define SHOAL_MODULE_NAME _core
 #endif
 
+namespace shoal::bindings {
+bool bind_pipe(PyObject* module);
+}
+
 NB_MODULE(SHOAL_MODULE_NAME, module) {
   using namespace shoal::bindings;
   module.doc() = "The C++ core of shoal. Private: use the shoal package.";
@@ -17,6 +21,6 @@ NB_MODULE(SHOAL_MODULE_NAME, module) {
   shoal::codec::python::set_exception_translation(set_python_error);
   const bool bound = bind_process(raw) && bind_pool_client(raw) && bind_pool_worker(raw) &&
                      bind_pool_agent(raw) && bind_channel(raw) && bind_sync(raw) &&
-                     bind_queue(raw) && bind_codec_for_test(raw) && bind_testing(raw);
+                     bind_queue(raw) && bind_pipe(raw) && bind_codec_for_test(raw) && bind_testing(raw);
   if (!bound) throw nanobind::python_error();
 }

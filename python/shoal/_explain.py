@@ -64,5 +64,5 @@ def _report() -> None:
         if package in sys.modules:
             lines.append(f"  left     {label}: a package with its own processes")
     if is_root and "multiprocessing" in sys.modules:
-        lines.append("  left     Process, Pipe, Manager: the standard library's own")
+        lines.append("  left     Process, Manager, Listener and Client: the standard library's own")
     sys.stderr.write("\n".join(lines) + "\n")

@@ -81,4 +81,7 @@ SWAPS = (
 )
 
 # Functions of stock modules that other functions there call by name: (module, name, home).
-FUNCTIONS = ((_VALUES, "_new_value", "shoal._dropin_values:new_value"),)
+FUNCTIONS = (
+    (_VALUES, "_new_value", "shoal._dropin_values:new_value"),
+    ("multiprocessing.connection", "Pipe", "shoal._dropin_pipes:Pipe"),
+)
