@@ -13,13 +13,14 @@ import signal
 import socket
 import threading
 import time
-from multiprocessing import reduction
+from multiprocessing import reduction, resource_sharer
 from multiprocessing.connection import Client, Connection, Listener, wait
 from typing import Any
 
 import pytest
 import shoal
 import shoal.multiprocessing as smp
+import shoal.multiprocessing.connection as smp_connection
 from shoal._native import core
 
 METHODS = ("fork", "spawn", "forkserver")
@@ -32,11 +33,6 @@ LARGE = [b"x" * 5_000, "y" * 300_000, list(range(10_000)), bytearray(2_000_000)]
 @pytest.fixture(params=FACES)
 def make_pipe(request: pytest.FixtureRequest) -> Any:
     return FACES[request.param]
-
-
-def parked(connection: Any) -> int:
-    """Blocks in use in the session."""
-    return int(core.statistics()["blocks"]) if hasattr(core, "statistics") else 0
 
 
 class Unpicklable:
@@ -60,8 +56,8 @@ class Point:
 
 
 def echo(connection: Any) -> None:
-    """A child: sends back all it gets, until None."""
-    while (obj := connection.recv()) is not None:
+    """A child: sends back all it gets, until "stop"."""
+    while (obj := connection.recv()) != "stop":
         connection.send(obj)
     connection.close()
 
@@ -442,7 +438,7 @@ def test_a_process_answers(make_pipe: Any, method: str) -> None:
     for obj in [*SMALL, *LARGE]:
         one.send(obj)
         assert one.recv() == obj
-    one.send(None)
+    one.send("stop")
     with pytest.raises(EOFError):
         one.recv()
     process.join()
@@ -470,7 +466,7 @@ def test_a_connection_goes_through_a_connection(make_pipe: Any, method: str) -> 
     with pytest.raises(EOFError):
         near.recv()
     process.join()
-    reduction.resource_sharer.stop()
+    resource_sharer.stop()
 
 
 def send_number(connection: Any, number: int) -> None:
@@ -501,7 +497,7 @@ def test_a_connection_goes_through_a_queue(make_pipe: Any) -> None:
     process.start()
     assert one.recv() == "hello"
     process.join()
-    reduction.resource_sharer.stop()
+    resource_sharer.stop()
 
 
 def test_a_descriptor_goes_through_a_connection(make_pipe: Any) -> None:
@@ -599,7 +595,8 @@ def test_listeners_and_clients_are_the_standard_librarys() -> None:
 def test_the_drop_in_is_a_stock_connection() -> None:
     one, other = smp.Pipe()
     assert isinstance(one, Connection)
-    assert smp.connection.Pipe is not multiprocessing.connection.Pipe
+    assert smp_connection.Pipe()[0].__class__ is type(one)
+    assert smp_connection.wait is wait
     shoal.install()
     try:
         for make in (
@@ -624,7 +621,7 @@ def test_blocks_on_their_way_go_with_the_pipe(make_pipe: Any) -> None:
         import gc
 
         gc.collect()
-        return int(core.arena_info()["used"])
+        return int(core.arena_statistics()["in_use"])
 
     one, other = make_pipe()
     one.send(bytearray(100))
