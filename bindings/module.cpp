@@ -10,10 +10,6 @@
 #define SHOAL_MODULE_NAME _core
 #endif
 
-namespace shoal::bindings {
-bool bind_pipe(PyObject* module);
-}
-
 NB_MODULE(SHOAL_MODULE_NAME, module) {
   using namespace shoal::bindings;
   module.doc() = "The C++ core of shoal. Private: use the shoal package.";

@@ -292,6 +292,7 @@ Piped Pipe::read_frame(PipeWay& way, Frame& frame) {
     if (frame.size > uint64_t{1} << 46 || (frame.header_size == 4 && frame.size >> 31 != 0)) {
       throw os::OsError("read", EBADMSG, "a pipe: bytes that are no message");
     }
+    // COMMIT(pipe.receive.header): killed before: settle() finds the end; after: it is noted.
     way.header_end.store(way.taken.load() + frame.header_size + frame.size);
     SHOAL_KILL_POINT("pipe.receive.header");
     if (frame.size > sizeof frame.small) {

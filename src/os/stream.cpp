@@ -78,7 +78,7 @@ Moved stream_write(int fd, bool socket, const void* head, size_t head_size, cons
     wrote = socket ? socket_write(fd, parts) : pipe_write(fd, parts);
   } while (wrote < 0 && errno == EINTR);
   if (wrote >= 0) return Moved::done;
-  if (errno == EAGAIN || errno == EWOULDBLOCK) return Moved::would_block;
+  if (errno == EAGAIN) return Moved::would_block;
   if (errno == EPIPE || errno == ECONNRESET) return Moved::ended;
   throw OsError("write", errno, "a pipe");
 }
@@ -91,7 +91,7 @@ Moved stream_read(int fd, bool socket, void* to, size_t size, size_t* got) {
   *got = count > 0 ? static_cast<size_t>(count) : 0;
   if (count > 0) return Moved::done;
   if (count == 0) return Moved::ended;
-  if (errno == EAGAIN || errno == EWOULDBLOCK) return Moved::would_block;
+  if (errno == EAGAIN) return Moved::would_block;
   throw OsError("read", errno, "a pipe");
 }
 
