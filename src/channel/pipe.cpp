@@ -67,110 +67,127 @@ Pipe::Pipe(arena::Arena& arena, arena::Handle handle, uint32_t end, int fd)
 
 // ---- locks
 
-Pipe::Entered Pipe::enter(arena::Member& member, PipeWay& way, sync::MutexState& lock,
-                          int64_t deadline_ns) {
-  sync::Mutex mutex(*arena_, lock);
-  for (;;) {
-    const sync::Locked locked =
-        deadline_ns == 0 ? mutex.try_lock(member) : mutex.lock(member, deadline_ns);
-    if (locked == sync::Locked::interrupted) return Entered::interrupted;
-    if (!sync::is_locked(locked)) return Entered::busy;
-    // COMMIT(pipe.enter.unsettled): killed before: the next one is told of a death; after: settled
-    // by whoever comes.
-    if (locked == sync::Locked::owner_died) way.unsettled.store(1);
-    SHOAL_KILL_POINT("pipe.enter.unsettled");
-    if (way.unsettled.load() == 0) [[likely]]
-      return Entered::ok;
-    leave(member, lock);
-    const Entered settled = settle(member, way, deadline_ns);
-    if (settled != Entered::ok) return settled;
-  }
+namespace {
+
+uint64_t end_of(const PipeWay& way, uint64_t frame) noexcept {
+  return way.ends[frame % PipeWay::kRemembered].load();
 }
 
-void Pipe::leave(arena::Member& member, sync::MutexState& lock) {
-  sync::Mutex(*arena_, lock).unlock(member);
+// Where the last frame ended, of `frames`.
+uint64_t written_by(const PipeWay& way, uint64_t frames) noexcept {
+  return frames == 0 ? 0 : end_of(way, frames - 1);
 }
 
-Pipe::Entered Pipe::settle(arena::Member& member, PipeWay& way, int64_t deadline_ns) {
-  // Nobody waits with one of them in hand, so a moment's patience is enough even for a look.
+}  // namespace
+
+Pipe::Entered Pipe::lock(arena::Member& member, sync::MutexState& state, int64_t deadline_ns,
+                         bool* owner_died) {
+  sync::Mutex mutex(*arena_, state);
+  const sync::Locked locked =
+      deadline_ns == 0 ? mutex.try_lock(member) : mutex.lock(member, deadline_ns);
+  *owner_died = locked == sync::Locked::owner_died;
+  if (locked == sync::Locked::interrupted) return Entered::interrupted;
+  return sync::is_locked(locked) ? Entered::ok : Entered::busy;
+}
+
+Pipe::Entered Pipe::enter_writing(arena::Member& member, PipeWay& way, int64_t deadline_ns) {
+  bool owner_died = false;
+  const Entered entered = lock(member, way.writing, deadline_ns, &owner_died);
+  if (entered == Entered::ok && owner_died) [[unlikely]]
+    count_doubtful(way);
+  return entered;
+}
+
+// A writer died: what it was writing is counted as written, and remembered as doubtful.
+void Pipe::count_doubtful(PipeWay& way) noexcept {
+  const uint64_t frames = way.frames.load();
+  const uint64_t size = end_of(way, frames) - written_by(way, frames);
+  if (size == 0 || size > os::kFrameBytes) return;
+  // COMMIT(pipe.doubt.size): killed before: done again; after: done again, with the same size.
+  way.doubtful.store(size);
+  SHOAL_KILL_POINT("pipe.doubt.size");
+  // COMMIT(pipe.doubt.frames): killed before: done again; after: counted.
+  way.frames.store(frames + 1);
+  SHOAL_KILL_POINT("pipe.doubt.frames");
+}
+
+Pipe::Entered Pipe::enter_reading(arena::Member& member, PipeWay& way, int64_t deadline_ns) {
+  bool owner_died = false;
+  const Entered entered = lock(member, way.reading, deadline_ns, &owner_died);
+  if (entered != Entered::ok) return entered;
+  // COMMIT(pipe.enter.unsettled): killed before: the next one is told of a death; after: settled
+  // by whoever comes.
+  if (owner_died) way.unsettled.store(1);
+  SHOAL_KILL_POINT("pipe.enter.unsettled");
+  if (way.unsettled.load() == 0) [[likely]]
+    return Entered::ok;
+  // Writers never wait with their lock, so a moment's patience is enough even for a look.
   const int64_t until_ns = deadline_ns == 0 ? os::monotonic_ns() + 1'000'000 : deadline_ns;
-  sync::Mutex reading(*arena_, way.reading);
-  sync::Mutex writing(*arena_, way.writing);
-  const auto state_of = [](sync::Locked locked) {
-    return locked == sync::Locked::interrupted ? Entered::interrupted : Entered::busy;
-  };
-  const sync::Locked first = reading.lock(member, until_ns);
-  if (!sync::is_locked(first)) return state_of(first);
-  const sync::Locked second = writing.lock(member, until_ns);
-  if (sync::is_locked(second)) {
-    if (way.unsettled.load() != 0) settle_locked(way);
+  const Entered quiet = enter_writing(member, way, until_ns);
+  if (quiet == Entered::ok) {
+    settle(way);
     // COMMIT(pipe.settle.done): killed before: done again by the next; after: settled.
     way.unsettled.store(0);
     SHOAL_KILL_POINT("pipe.settle.done");
-    writing.unlock(member);
+    leave(member, way.writing);
+  } else {
+    leave(member, way.reading);
   }
-  reading.unlock(member);
-  return sync::is_locked(second) ? Entered::ok : state_of(second);
+  return quiet;
 }
 
-// Invariant 3, for every way in which a reader and a writer can have died at once. Sums wrap.
-void Pipe::settle_locked(PipeWay& way) noexcept {
-  const uint64_t queued = os::stream_queued(fd_);
+void Pipe::leave(arena::Member& member, sync::MutexState& state) {
+  sync::Mutex(*arena_, state).unlock(member);
+}
+
+// A reader died, and nobody reads or writes now. Positions count modulo 2^64.
+void Pipe::settle(PipeWay& way) noexcept {
   const uint64_t frames = way.frames.load();
-  const uint64_t taken = way.taken.load();
-  const uint64_t before = frames == 0 ? 0 : way.ends[(frames - 1) % PipeWay::kRemembered].load();
-  const uint64_t next = way.ends[frames % PipeWay::kRemembered].load();
-  const bool begun = next > before && next - before <= os::kFrameBytes;
-  for (int with_next = 0; with_next <= (begun ? 1 : 0); ++with_next) {
-    const uint64_t written = with_next != 0 ? next : before;
-    const uint64_t read = written - queued;
-    uint64_t end = way.header_end.load();
-    if (end <= taken) {
-      // The header was not noted: the frame's end is the first one after `taken`.
-      const uint64_t known = std::min(frames + static_cast<uint64_t>(with_next),
-                                      uint64_t{PipeWay::kRemembered});
-      for (uint64_t i = 1; i <= known; ++i) {
-        const uint64_t candidate =
-            way.ends[(frames + static_cast<uint64_t>(with_next) - i) % PipeWay::kRemembered].load();
-        if (candidate <= taken) break;
-        end = candidate;
+  const uint64_t read = written_by(way, frames) - os::stream_queued(fd_);
+  for (const uint64_t unwritten : {uint64_t{0}, way.doubtful.load()}) {
+    // Had the doubtful frame not been written, the sums would be off by it ever since.
+    const uint64_t taken = way.taken.load() + unwritten;
+    uint64_t end = way.header_end.load() + unwritten;
+    if (end <= taken) {  // the header was not noted: the first frame that ends after `taken`
+      for (uint64_t i = 1; i <= std::min(frames, uint64_t{PipeWay::kRemembered}); ++i) {
+        if (end_of(way, frames - i) <= taken) break;
+        end = end_of(way, frames - i);
       }
     }
-    const bool whole = read == taken || (end > taken && read == end);
-    const bool header_only = end > taken && read == taken + 4 && end - read <= os::kFrameBytes;
-    if (!whole && !header_only) continue;
-    // COMMIT(pipe.settle.frames): killed before: done again; after: as if the writer had lived.
-    if (with_next != 0) way.frames.store(frames + 1);
-    SHOAL_KILL_POINT("pipe.settle.frames");
-    if (!whole) {
-      // What the dead had in hand: the rest of its frame.
-      std::byte rest[os::kFrameBytes];
-      size_t got = 0;
-      try {
-        while (got < end - read) {
-          size_t now = 0;
-          const os::Moved moved =
-              os::stream_read(fd_, both_ways(), rest, end - read - got, &now);
-          if (moved != os::Moved::done) break;
-          got += now;
-        }
-      } catch (const os::OsError&) {
-        return;
-      }
-    }
+    const bool nothing = read == taken;
+    const bool whole = end > taken && read == end;
+    const bool header = end > taken && read == taken + 4 && end - read <= os::kFrameBytes;
+    if (!nothing && !whole && !header) continue;
+    if (header && !whole) skip(end - read);
     // COMMIT(pipe.settle.taken): killed before: done again, with the rest gone; after: at a frame.
-    way.taken.store(read == taken ? taken : end);
+    way.taken.store(nothing ? taken : end);
+    way.doubtful.store(0);
     SHOAL_KILL_POINT("pipe.settle.taken");
     return;
   }
-  way.taken.store(before - queued);  // a stranger reads or writes too
+  way.taken.store(read);  // strangers have read or written too
+  way.doubtful.store(0);
+}
+
+// The rest of the frame that the dead had in hand.
+void Pipe::skip(uint64_t bytes) noexcept {
+  std::byte rest[os::kFrameBytes];
+  try {
+    while (bytes > 0) {
+      size_t got = 0;
+      if (os::stream_read(fd_, both_ways(), rest, bytes, &got) != os::Moved::done) return;
+      bytes -= got;
+    }
+  } catch (const os::OsError&) {
+    return;  // the caller's own read is about to say it
+  }
 }
 
 // ---- frames
 
 Piped Pipe::send(arena::Member& member, std::span<const std::byte> payload, int64_t deadline_ns) {
   for (;;) {
-    const Entered entered = enter(member, *out_, out_->writing, deadline_ns);
+    const Entered entered = enter_writing(member, *out_, deadline_ns);
     if (entered != Entered::ok) {
       return entered == Entered::interrupted ? Piped::interrupted : Piped::again;
     }
@@ -197,14 +214,14 @@ Piped Pipe::send(arena::Member& member, std::span<const std::byte> payload, int6
 
 Piped Pipe::write_frame(PipeWay& way, std::span<const std::byte> payload) {
   const uint64_t frames = way.frames.load();
-  const uint64_t before = frames == 0 ? 0 : way.ends[(frames - 1) % PipeWay::kRemembered].load();
+  const uint64_t before = written_by(way, frames);
   const auto size = static_cast<uint32_t>(payload.size());
   const uint8_t head[4] = {static_cast<uint8_t>(size >> 24), static_cast<uint8_t>(size >> 16),
                            static_cast<uint8_t>(size >> 8), static_cast<uint8_t>(size)};
   way.ends[frames % PipeWay::kRemembered].store(before + sizeof head + size);
   const os::Moved moved =
       os::stream_write(fd_, both_ways(), head, sizeof head, payload.data(), payload.size());
-  // COMMIT(pipe.send.frame): killed before: nothing, or written and counted by settle(); after: so.
+  // COMMIT(pipe.send.frame): killed before: perhaps written, counted as doubtful; after: counted.
   if (moved == os::Moved::done) way.frames.store(frames + 1);
   SHOAL_KILL_POINT("pipe.send.frame");
   if (moved == os::Moved::done) way.sent.fetch_add(1);
@@ -216,7 +233,7 @@ Piped Pipe::receive(arena::Member& member, Frame& frame, int64_t deadline_ns) {
   for (;;) {
     const uint32_t sent = in_->sent.load();
     if (!frame.inside) {
-      const Entered entered = enter(member, *in_, in_->reading, deadline_ns);
+      const Entered entered = enter_reading(member, *in_, deadline_ns);
       if (entered != Entered::ok) {
         return entered == Entered::interrupted ? Piped::interrupted : Piped::again;
       }
@@ -347,7 +364,9 @@ int Pipe::park(arena::Member& member, arena::Handle message) noexcept {
 }
 
 bool Pipe::unpark(arena::Member& member, arena::Handle message, uint32_t slot) noexcept {
+  // COMMIT(pipe.unpark.owner): killed before: freed with the pipe; after: a block of the dead.
   if (!member.take_from_block(message, handle_)) return false;
+  SHOAL_KILL_POINT("pipe.unpark.owner");
   uint64_t expected = message;
   out_->parked[slot].compare_exchange(expected, 0);
   return true;

@@ -21,11 +21,12 @@
 // 4. A block named by a frame has the owner BLOCK(state) and its handle in a `parked` word until
 //    it is taken. It is freed by who takes it, or with the state by the last process that has it.
 //
-// Deaths. The writing lock passes to the next with "owner died": the frame was written or not, and
-// the reading lock: nothing, the header, or all of the frame was read. settle() takes both locks,
-// so that nothing moves, and finds out by counting what the kernel has: queued = written - taken.
-// Strangers who read or write the descriptor themselves shift that sum; then settle() takes the
-// stream to be at a frame's beginning.
+// Deaths. Who gets the writing lock from a dead writer counts the frame that this was writing as
+// written, and notes its size as doubtful. Who gets the reading lock from a dead reader takes the
+// writing lock too, so that nothing moves, and finds out what was read (nothing, the header, all)
+// by counting what the kernel has: queued = written - taken. Only readers can ask the kernel.
+// Strangers who read or write the descriptor themselves shift that sum; then the stream is taken
+// to be at a frame's beginning.
 // Design: docs/design/pipe.md
 #pragma once
 
@@ -48,11 +49,12 @@ struct PipeWay {
   sync::MutexState reading;
   sync::MutexState writing;
   os::Atomic<uint32_t> sent;        // changes with each frame: readers that spin look at it
-  os::Atomic<uint32_t> unsettled;   // a death left it so; both locks are needed to clear it
+  os::Atomic<uint32_t> unsettled;   // a reader died in it; both locks are needed to clear it
   os::Atomic<uint64_t> frames;      // written by who has the writing lock
   os::Atomic<uint64_t> taken;       // by who has the reading lock, with header_end
   os::Atomic<uint64_t> header_end;  // beyond `taken`: where the frame being read will end
-  uint64_t spare[12];
+  os::Atomic<uint64_t> doubtful;  // size of a frame that was counted and perhaps not written
+  uint64_t spare[11];
   os::Atomic<uint64_t> ends[kRemembered];
   os::Atomic<uint64_t> parked[kParked];  // handles of blocks on their way, 0: unused
 };
@@ -130,12 +132,15 @@ class Pipe {
   [[nodiscard]] int descriptor() const noexcept { return fd_; }
 
  private:
-  // Returns true with the lock held and the way settled.
   enum class Entered { ok, busy, interrupted };
-  Entered enter(arena::Member& member, PipeWay& way, sync::MutexState& lock, int64_t deadline_ns);
-  void leave(arena::Member& member, sync::MutexState& lock);
-  Entered settle(arena::Member& member, PipeWay& way, int64_t deadline_ns);
-  void settle_locked(PipeWay& way) noexcept;
+  Entered lock(arena::Member& member, sync::MutexState& state, int64_t deadline_ns,
+               bool* owner_died);
+  Entered enter_writing(arena::Member& member, PipeWay& way, int64_t deadline_ns);
+  Entered enter_reading(arena::Member& member, PipeWay& way, int64_t deadline_ns);
+  void leave(arena::Member& member, sync::MutexState& state);
+  static void count_doubtful(PipeWay& way) noexcept;
+  void settle(PipeWay& way) noexcept;
+  void skip(uint64_t bytes) noexcept;
   Piped write_frame(PipeWay& way, std::span<const std::byte> payload);
   Piped read_frame(PipeWay& way, Frame& frame);
   Piped read_up_to(Frame& frame, std::byte* to, uint64_t offset, uint64_t end);

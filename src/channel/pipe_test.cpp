@@ -34,7 +34,10 @@ using testing::in_ms;
 // A pipe whose two ends are used from one Member or from several.
 class PipeTest : public ::testing::TestWithParam<bool> {
  protected:
-  PipeTest() { open(); }
+  PipeTest() {
+    signal(SIGPIPE, SIG_IGN);  // as in Python: a pipe has no flag for it
+    open();
+  }
   ~PipeTest() override { close(); }
 
   void open() {
@@ -279,40 +282,65 @@ TEST_P(PipeTest, WhenAReaderAndAWriterDieAtOnce) {
 }
 
 TEST_P(PipeTest, WhileADeathIsBeingSettled) {
-  for (const char* first : {"pipe.receive.header", "pipe.receive.frame", "pipe.send.frame"}) {
-    for (const char* point : {"pipe.enter.unsettled", "pipe.settle.frames", "pipe.settle.taken",
-                              "pipe.settle.done"}) {
+  for (const char* first : {"pipe.receive.header", "pipe.receive.frame"}) {
+    for (const char* point : {"pipe.enter.unsettled", "pipe.settle.taken", "pipe.settle.done"}) {
       SCOPED_TRACE(std::string(first) + " " + point);
       for (uint64_t i = 1; i <= 3; ++i) ASSERT_EQ(send(*me_, i, i * 500), Piped::ok);
-      ChildMember victim(arena_, [&](Member& member) {
-        testing::arm_kill_point(first, 1);
-        if (std::string(first) != "pipe.send.frame") receive(member, in_ms(10'000));
-        static_cast<void>(send(member, 4));
-      });
-      EXPECT_EQ(victim.wait(), Ending::killed);
-      arena::reap_all_dead(*arena_, *me_);
-      ChildMember settler(arena_, [&](Member& member) {
-        testing::arm_kill_point(point, 1);
-        receive(member, in_ms(10'000));
-        static_cast<void>(send(member, 5, 8, in_ms(10'000)));
-      });
-      EXPECT_EQ(settler.wait(), Ending::killed);
-      arena::reap_all_dead(*arena_, *me_);
+      for (const char* armed : {first, point}) {
+        ChildMember victim(arena_, [&](Member& member) {
+          testing::arm_kill_point(armed, 1);
+          receive(member, in_ms(10'000));
+        });
+        EXPECT_EQ(victim.wait(), Ending::killed);
+        arena::reap_all_dead(*arena_, *me_);
+      }
       expect_sound_rest(drain());
       expect_works();
     }
   }
 }
 
+// Killed inside the system call's neighbourhood, a writer leaves a frame that may be written or not:
+// here it is not, since the pipe is full.
+TEST_P(PipeTest, WhileADoubtfulFrameIsCounted) {
+  for (const char* point : {"pipe.doubt.size", "pipe.doubt.frames"}) {
+    SCOPED_TRACE(point);
+    uint64_t sent = 0;
+    while (send(*me_, sent + 1, Pipe::kMostInFrame) == Piped::ok) ++sent;
+    for (const char* armed : {"pipe.send.frame", point}) {
+      ChildMember victim(arena_, [&](Member& member) {
+        testing::arm_kill_point(armed, 1);
+        static_cast<void>(send(member, 4'000, Pipe::kMostInFrame - 100));
+      });
+      EXPECT_EQ(victim.wait(), Ending::killed);
+      arena::reap_all_dead(*arena_, *me_);
+    }
+    ChildMember reader(arena_, [&](Member& member) {
+      testing::arm_kill_point("pipe.receive.header", 1);
+      receive(member, in_ms(10'000));
+    });
+    EXPECT_EQ(reader.wait(), Ending::killed);
+    arena::reap_all_dead(*arena_, *me_);
+    const std::vector<uint64_t> rest = drain();
+    EXPECT_EQ(rest.size(), sent - 1);
+    EXPECT_EQ(rest.front(), 2U);
+    EXPECT_EQ(rest.back(), sent);
+    expect_works();
+  }
+}
+
 TEST_P(PipeTest, WithMessagesOnTheirWay) {
-  for (const char* point : {"pipe.park.slot", "pipe.park.owner", "pipe.send.frame",
-                            "pipe.receive.frame", "pipe.take.owner", "pipe.take.slot"}) {
+  for (const char* point :
+       {"pipe.park.slot", "pipe.park.owner", "pipe.unpark.owner", "pipe.send.frame",
+        "pipe.receive.frame", "pipe.take.owner", "pipe.take.slot"}) {
     SCOPED_TRACE(point);
     ChildMember victim(arena_, [&](Member& member) {
       testing::arm_kill_point(point, 1);
       const Handle attached = member.allocate(100'000);
       const Handle made = make_message(member, {}, std::span(&attached, 1));
+      const bool gives_up = std::string(point) == "pipe.unpark.owner";
       const int slot = writer_->park(member, made);
+      if (gives_up) writer_->unpark(member, made, static_cast<uint32_t>(slot));
       static_cast<void>(send(member, made));
       const Handle got = receive(member, in_ms(10'000));
       if (reader_->take(member, got, static_cast<uint32_t>(slot))) free_message(member, got);
@@ -382,9 +410,9 @@ TEST_P(PipeTest, AtEveryInstruction) {
 
 TEST_P(PipeTest, NoKillPointIsForgotten) {
   const std::string known =
-      " pipe.enter.unsettled pipe.settle.done pipe.settle.frames pipe.settle.taken pipe.send.frame"
-      " pipe.receive.header pipe.receive.frame pipe.park.slot pipe.park.owner pipe.take.owner"
-      " pipe.take.slot ";
+      " pipe.enter.unsettled pipe.settle.done pipe.settle.taken pipe.send.frame pipe.doubt.size"
+      " pipe.doubt.frames pipe.receive.header pipe.receive.frame pipe.park.slot pipe.park.owner pipe.take.owner"
+      " pipe.take.slot pipe.unpark.owner ";
   for (const std::string& name : testing::kill_point_names()) {
     if (!name.starts_with("pipe.")) continue;
     EXPECT_NE(known.find(" " + name + " "), std::string::npos) << name << " is not tested";
