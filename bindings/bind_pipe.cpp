@@ -19,7 +19,7 @@
 #include "messages.hpp"
 #include "os/error.hpp"
 #include "os/stream.hpp"
-#include "raised.hpp"
+#include "small_pickle.hpp"
 #include "sync_object.hpp"
 #include "wait.hpp"
 
@@ -361,6 +361,13 @@ PyObject* bytes_of_frame(const Frame& frame) {
                                    static_cast<Py_ssize_t>(frame.size));
 }
 
+PyObject* object_of_frame(const Frame& frame) {
+  PyObject* const object =
+      read_small_pickle({frame.data(), static_cast<size_t>(frame.size)});
+  if (object != nullptr || PyErr_Occurred() != nullptr) return object;
+  return load_pickle(bytes_of_frame(frame));
+}
+
 PyObject* connection_recv(PyObject* self, PyObject*) {
   if (!may_read(self)) return nullptr;
   arena::Member* const member = current_member();
@@ -370,7 +377,7 @@ PyObject* connection_recv(PyObject* self, PyObject*) {
   {
     const Use use(self);
     if (!receive(self, *member, frame)) return nullptr;
-    if (!read_note(pipe_of(self), frame, &note)) return load_pickle(bytes_of_frame(frame));
+    if (!read_note(pipe_of(self), frame, &note)) return object_of_frame(frame);
     if (!take(self, *member, note)) return nullptr;
   }
   return object_of_message(*member, note.message, note.kind);

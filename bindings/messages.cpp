@@ -10,6 +10,7 @@
 #include "channel/message.hpp"
 #include "codec/format.hpp"
 #include "codec/python/codec.hpp"
+#include "small_pickle.hpp"
 
 namespace shoal::bindings {
 
@@ -108,6 +109,8 @@ bool copy_pickle(const codec::MessageBuilder& builder, std::span<std::byte> room
 }  // namespace
 
 bool pack(PyObject* object, arena::Member& member, std::span<std::byte> room, Packed* packed) {
+  packed->size = write_small_pickle(object, room);
+  if (packed->size != 0) return true;
   if (is_small_and_plain(object, room.size())) {
     PyObject* const pickle = plain_pickle(object);
     if (pickle == nullptr) return false;

@@ -224,15 +224,14 @@ Piped Pipe::write_frame(PipeWay& way, std::span<const std::byte> payload) {
   // COMMIT(pipe.send.frame): killed before: perhaps written, counted as doubtful; after: counted.
   if (moved == os::Moved::done) way.frames.store(frames + 1);
   SHOAL_KILL_POINT("pipe.send.frame");
-  if (moved == os::Moved::done) way.sent.fetch_add(1);
   if (moved == os::Moved::would_block) return Piped::again;
   return moved == os::Moved::done ? Piped::ok : Piped::ended;
 }
 
 Piped Pipe::receive(arena::Member& member, Frame& frame, int64_t deadline_ns) {
   for (;;) {
-    const uint32_t sent = in_->sent.load();
     if (!frame.inside) {
+      if (deadline_ns != 0) spin();
       const Entered entered = enter_reading(member, *in_, deadline_ns);
       if (entered != Entered::ok) {
         return entered == Entered::interrupted ? Piped::interrupted : Piped::again;
@@ -249,7 +248,6 @@ Piped Pipe::receive(arena::Member& member, Frame& frame, int64_t deadline_ns) {
     if (result != Piped::again) frame.inside = false;
     if (!frame.inside) leave(member, in_->reading);
     if (result != Piped::again || deadline_ns == 0) return result;
-    if (!frame.inside && sync::spin_until([&] { return in_->sent.load() != sent; })) continue;
     switch (os::stream_wait(fd_, false, deadline_ns)) {
       case os::Readiness::ready:
         break;
@@ -325,11 +323,18 @@ Piped Pipe::read_frame(PipeWay& way, Frame& frame) {
   return Piped::ok;
 }
 
+// Looks at the kernel's count, which costs less than to pass a changed word between processors
+// beside it; rarely, since a look is a system call, and the partner may be waiting for this very
+// processor. (An end is seen by who sleeps.)
+bool Pipe::spin() noexcept {
+  constexpr uint32_t kEvery = 8;
+  uint32_t looks = 0;
+  return sync::spin_until(
+      [&] { return looks++ % kEvery == 0 && os::stream_queued(fd_) != 0; });
+}
+
 Piped Pipe::poll(int64_t deadline_ns) {
-  if (deadline_ns != 0 && os::stream_wait(fd_, false, 0) != os::Readiness::ready) {
-    const uint32_t sent = in_->sent.load();
-    if (sync::spin_until([&] { return in_->sent.load() != sent; })) return poll(0);
-  }
+  if (deadline_ns != 0 && spin()) return Piped::ok;
   switch (os::stream_wait(fd_, false, deadline_ns)) {
     case os::Readiness::ready:
       return Piped::ok;

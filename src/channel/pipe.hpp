@@ -48,7 +48,7 @@ struct PipeWay {
   static constexpr uint64_t kParked = 256;
   sync::MutexState reading;
   sync::MutexState writing;
-  os::Atomic<uint32_t> sent;        // changes with each frame: readers that spin look at it
+  uint32_t padding;
   os::Atomic<uint32_t> unsettled;   // a reader died in it; both locks are needed to clear it
   os::Atomic<uint64_t> frames;      // written by who has the writing lock
   os::Atomic<uint64_t> taken;       // by who has the reading lock, with header_end
@@ -141,6 +141,7 @@ class Pipe {
   static void count_doubtful(PipeWay& way) noexcept;
   void settle(PipeWay& way) noexcept;
   void skip(uint64_t bytes) noexcept;
+  bool spin() noexcept;
   Piped write_frame(PipeWay& way, std::span<const std::byte> payload);
   Piped read_frame(PipeWay& way, Frame& frame);
   Piped read_up_to(Frame& frame, std::byte* to, uint64_t offset, uint64_t end);
