@@ -126,7 +126,7 @@ def test_run_gives_the_program_shoals_pool_and_explain_says_so(program) -> None:
     assert done.stdout == "5050\n"
     assert "(the program)" in done.stderr
     assert "swapped      1 x multiprocessing.pool.Pool" in done.stderr
-    assert "left     Process, Pipe" in done.stderr
+    assert "left     Process, Manager" in done.stderr
 
 
 def test_explain_names_what_was_left_and_why(program) -> None:
