@@ -27,7 +27,7 @@ from rivals import peers
 from shoal.cli.screen import print_table, show_progress
 
 FOLDER = Path(__file__).resolve().parent
-MODULES = ("dispatch", "transfer", "sync", "queues", "start", "programs", "shown")
+MODULES = ("dispatch", "transfer", "sync", "queues", "pipes", "start", "programs", "shown")
 MARK = "shoal-bench-sample:"
 
 

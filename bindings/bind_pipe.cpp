@@ -84,7 +84,9 @@ struct Note {
 };
 static_assert(sizeof(Note) == 56);
 constexpr std::string_view kMark = "shoal:1\n";
-constexpr std::string_view kNoteBefore = "\x80\x04" "cshoal._pipes\n_arrived\nC\x38";
+constexpr std::string_view kNoteBefore =
+    "\x80\x04"
+    "cshoal._pipes\n_arrived\nC\x38";
 constexpr std::string_view kNoteAfter = "\x85R.";
 constexpr size_t kNoteBytes = kNoteBefore.size() + sizeof(Note) + kNoteAfter.size();
 
@@ -194,8 +196,14 @@ bool send_message(PyObject* self, arena::Member& member, arena::Handle message, 
     return false;
   }
   const arena::Arena& arena = member.arena();
-  Note note{{}, pipe.token(), arena.fd_device(), arena.fd_inode(), pipe.handle(), message,
-            static_cast<uint32_t>(slot), kind};
+  Note note{{},
+            pipe.token(),
+            arena.fd_device(),
+            arena.fd_inode(),
+            pipe.handle(),
+            message,
+            static_cast<uint32_t>(slot),
+            kind};
   std::memcpy(note.mark, kMark.data(), kMark.size());
   std::byte payload[kNoteBytes];
   write_note(note, payload);
@@ -216,9 +224,8 @@ PyObject* connection_send(PyObject* self, PyObject* object) {
     if (packed.message != 0) channel::free_message(*member, packed.message);
     return raise_os_error("handle is closed");
   }
-  const bool sent = packed.message == 0
-                        ? send_frame(self, *member, std::span(room, packed.size))
-                        : send_message(self, *member, packed.message, Kind::object);
+  const bool sent = packed.message == 0 ? send_frame(self, *member, std::span(room, packed.size))
+                                        : send_message(self, *member, packed.message, Kind::object);
   if (!sent) return nullptr;
   Py_RETURN_NONE;
 }
@@ -362,8 +369,7 @@ PyObject* bytes_of_frame(const Frame& frame) {
 }
 
 PyObject* object_of_frame(const Frame& frame) {
-  PyObject* const object =
-      read_small_pickle({frame.data(), static_cast<size_t>(frame.size)});
+  PyObject* const object = read_small_pickle({frame.data(), static_cast<size_t>(frame.size)});
   if (object != nullptr || PyErr_Occurred() != nullptr) return object;
   return load_pickle(bytes_of_frame(frame));
 }

@@ -74,7 +74,9 @@ bool is_small_and_plain(PyObject* object, size_t most) {
 
 // The pickle inside an encoding that is one without buffers: copied, if it fits.
 bool copy_pickle(const codec::MessageBuilder& builder, std::span<std::byte> room, Packed* packed) {
-  constexpr std::string_view kBefore = "\x80\x04" "cshoal._pickling\nloads\nB";
+  constexpr std::string_view kBefore =
+      "\x80\x04"
+      "cshoal._pickling\nloads\nB";
   constexpr std::string_view kAfter = "\x85R.";
   codec::Cursor in(builder.bytes.data(), builder.bytes.size());
   std::uint8_t tag = 0;

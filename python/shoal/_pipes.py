@@ -77,8 +77,8 @@ def Pipe(duplex: bool = True) -> tuple[Connection, Connection]:
 
     What is sent belongs to the receiver. An object that cannot be pickled raises in `send`; lambdas
     and closures can be sent. `recv` raises EOFError when all copies of the other end are closed or
-    their processes have ended, `send` raises BrokenPipeError. Costs a pair of descriptors, and 4 KiB
-    of shared memory for each direction.
+    their processes have ended, `send` raises BrokenPipeError. Costs a pair of descriptors, and 4.3
+    KiB of shared memory for each direction.
 
     >>> import shoal
     >>> one, other = shoal.Pipe()
@@ -112,7 +112,8 @@ def _reduce(connection: Any) -> tuple[Any, ...]:
     if popen is None:
         return _connect, (core.session_identity(), connection._state_kept, descriptor, *rest)
     # The parent may close its copy before the child has its own.
-    _session.keep_for(popen, core.Connection.__new__(core.Connection, connection._state, 0, -1, 1, 1))
+    keeper = core.Connection.__new__(core.Connection, connection._state, 0, -1, False, False)
+    _session.keep_for(popen, keeper)
     return _connect, (_session.carrier_for(popen), connection._state, descriptor, *rest)
 
 

@@ -50,8 +50,8 @@ void Pipe::create_state(arena::Arena& arena, arena::Handle handle, bool both_way
 Pipe::Pipe(arena::Arena& arena, arena::Handle handle, uint32_t end, int fd)
     : arena_(&arena), handle_(handle), state_(nullptr), in_(nullptr), out_(nullptr), fd_(fd) {
   register_reap_hooks();
-  auto* const state = arena.contains(handle, state_size(false)) ? arena.at<PipeState>(handle)
-                                                                : nullptr;
+  auto* const state =
+      arena.contains(handle, state_size(false)) ? arena.at<PipeState>(handle) : nullptr;
   if (handle % alignof(PipeState) != 0 || state == nullptr || state->magic != kMagic || end > 1 ||
       state->ways - 1 > 1 || !arena.contains(handle, state_size(state->ways == 2))) {
     throw arena::CorruptArena("no pipe at offset " + std::to_string(handle));
@@ -329,8 +329,7 @@ Piped Pipe::read_frame(PipeWay& way, Frame& frame) {
 bool Pipe::spin() noexcept {
   constexpr uint32_t kEvery = 8;
   uint32_t looks = 0;
-  return sync::spin_until(
-      [&] { return looks++ % kEvery == 0 && os::stream_queued(fd_) != 0; });
+  return sync::spin_until([&] { return looks++ % kEvery == 0 && os::stream_queued(fd_) != 0; });
 }
 
 Piped Pipe::poll(int64_t deadline_ns) {

@@ -53,7 +53,7 @@ struct PipeWay {
   os::Atomic<uint64_t> frames;      // written by who has the writing lock
   os::Atomic<uint64_t> taken;       // by who has the reading lock, with header_end
   os::Atomic<uint64_t> header_end;  // beyond `taken`: where the frame being read will end
-  os::Atomic<uint64_t> doubtful;  // size of a frame that was counted and perhaps not written
+  os::Atomic<uint64_t> doubtful;    // size of a frame that was counted and perhaps not written
   uint64_t spare[11];
   os::Atomic<uint64_t> ends[kRemembered];
   os::Atomic<uint64_t> parked[kParked];  // handles of blocks on their way, 0: unused

@@ -86,7 +86,8 @@ class PipeTest : public ::testing::TestWithParam<bool> {
     std::vector<uint64_t> found;
     for (;;) {
       Piped how = Piped::again;
-      const uint64_t value = receive(*me_, in_ms(os::stream_queued(fds_[0]) != 0 ? 10'000 : 20), &how);
+      const uint64_t value =
+          receive(*me_, in_ms(os::stream_queued(fds_[0]) != 0 ? 10'000 : 20), &how);
       if (how != Piped::ok) return found;
       found.push_back(value);
     }
@@ -121,9 +122,8 @@ TEST_P(PipeTest, AFullPipeTakesMoreWhenItWasRead) {
   while (send(*me_, sent + 1, Pipe::kMostInFrame) == Piped::ok) ++sent;
   EXPECT_GT(sent, 10U);
   EXPECT_EQ(send(*me_, 7, 8, in_ms(20)), Piped::again);
-  std::thread late([&] {
-    EXPECT_EQ(send(*me_, sent + 1, Pipe::kMostInFrame, in_ms(20'000)), Piped::ok);
-  });
+  std::thread late(
+      [&] { EXPECT_EQ(send(*me_, sent + 1, Pipe::kMostInFrame, in_ms(20'000)), Piped::ok); });
   for (uint64_t i = 1; i <= sent + 1; ++i) EXPECT_EQ(receive(*me_, in_ms(20'000)), i);
   late.join();
 }
@@ -179,7 +179,8 @@ TEST_P(PipeTest, AStrangersFrameMayComeInParts) {
     std::string all(reinterpret_cast<const char*>(&size), 4);
     all += big;
     for (size_t at = 0; at < all.size();) {
-      at += static_cast<size_t>(write(fds_[1], all.data() + at, std::min<size_t>(all.size() - at, 7777)));
+      at += static_cast<size_t>(
+          write(fds_[1], all.data() + at, std::min<size_t>(all.size() - at, 7777)));
     }
   });
   Frame frame;
@@ -300,8 +301,8 @@ TEST_P(PipeTest, WhileADeathIsBeingSettled) {
   }
 }
 
-// Killed inside the system call's neighbourhood, a writer leaves a frame that may be written or not:
-// here it is not, since the pipe is full.
+// Killed inside the system call's neighbourhood, a writer leaves a frame that may be written or
+// not: here it is not, since the pipe is full.
 TEST_P(PipeTest, WhileADoubtfulFrameIsCounted) {
   for (const char* point : {"pipe.doubt.size", "pipe.doubt.frames"}) {
     SCOPED_TRACE(point);
@@ -411,7 +412,8 @@ TEST_P(PipeTest, AtEveryInstruction) {
 TEST_P(PipeTest, NoKillPointIsForgotten) {
   const std::string known =
       " pipe.enter.unsettled pipe.settle.done pipe.settle.taken pipe.send.frame pipe.doubt.size"
-      " pipe.doubt.frames pipe.receive.header pipe.receive.frame pipe.park.slot pipe.park.owner pipe.take.owner"
+      " pipe.doubt.frames pipe.receive.header pipe.receive.frame pipe.park.slot pipe.park.owner "
+      "pipe.take.owner"
       " pipe.take.slot pipe.unpark.owner ";
   for (const std::string& name : testing::kill_point_names()) {
     if (!name.starts_with("pipe.")) continue;

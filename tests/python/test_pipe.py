@@ -26,7 +26,18 @@ from shoal._native import core
 METHODS = ("fork", "spawn", "forkserver")
 FACES = {"native": shoal.Pipe, "drop-in": smp.Pipe}
 FORK = smp.get_context("fork")
-SMALL = [None, True, 7, -(10**30), 2.5, "text", "\u20ac\U0001f41f", b"bytes", (1, [2, {"k": {3}}]), len]
+SMALL = [
+    None,
+    True,
+    7,
+    -(10**30),
+    2.5,
+    "text",
+    "\u20ac\U0001f41f",
+    b"bytes",
+    (1, [2, {"k": {3}}]),
+    len,
+]
 LARGE = [b"x" * 5_000, "y" * 300_000, list(range(10_000)), bytearray(2_000_000)]
 
 

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import multiprocessing.connection as _stock
+from multiprocessing.connection import Client, Connection, Listener, wait
 from typing import Any
 
 from shoal._dropin_pipes import Pipe
 
-__all__ = ["Client", "Listener", "Pipe", "wait"]
+__all__ = ["Client", "Connection", "Listener", "Pipe", "wait"]
 
 
 def __getattr__(name: str) -> Any:
