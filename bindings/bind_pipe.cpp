@@ -357,7 +357,7 @@ PyObject* call_python(const char* name, PyObject* argument) {
   if (argument == nullptr) return nullptr;
   PyObject* const module = PyImport_ImportModule("shoal._pipes");
   PyObject* const result =
-      module == nullptr ? nullptr : PyObject_CallMethod(module, name, "O", argument);
+      module == nullptr ? nullptr : PyObject_CallMethod(module, name, "(O)", argument);
   Py_XDECREF(module);
   Py_DECREF(argument);
   return result;

@@ -196,7 +196,7 @@ def test_a_message_that_is_too_long_ends_reading(make_pipe: Any, size: int) -> N
     assert reader.closed
 
 
-@pytest.mark.parametrize("obj", [[1, 2], "z" * 100_000, Point(5)])
+@pytest.mark.parametrize("obj", [[1, 2], "z" * 100_000, ("t", b"z" * 5_000), Point(5)])
 def test_objects_and_bytes_are_the_same_messages(make_pipe: Any, obj: Any) -> None:
     one, other = make_pipe()
     one.send_bytes(pickle.dumps(obj))
