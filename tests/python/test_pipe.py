@@ -11,6 +11,9 @@ import pickle
 import select
 import signal
 import socket
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from multiprocessing import reduction, resource_sharer
@@ -540,6 +543,35 @@ def test_stock_code_can_read_a_copy_of_the_descriptor(make_pipe: Any, obj: Any) 
         assert stock.recv() == obj
     one.send("and we go on")
     assert other.recv() == "and we go on"
+
+
+def test_a_program_that_inherits_the_descriptor_can_read_what_is_small(
+    make_pipe: Any, interpreter: Any
+) -> None:
+    one, other = make_pipe()
+    program = """
+        import sys
+        from multiprocessing.connection import Connection
+
+        connection = Connection(int(sys.argv[1]))
+        print(connection.recv(), connection.recv())
+        try:
+            connection.recv()
+        except RuntimeError as error:
+            print("can't be had here" in str(error))
+        connection.send("x" * 100_000)
+    """
+    os.set_inheritable(other.fileno(), True)
+    for obj in (1, ("small", [2]), "z" * 100_000):
+        one.send(obj)
+    path = interpreter.folder / "stranger.py"
+    path.write_text(textwrap.dedent(program))
+    command = [sys.executable, str(path), str(other.fileno())]
+    process = subprocess.Popen(
+        command, pass_fds=[other.fileno()], stdout=subprocess.PIPE, text=True
+    )
+    assert len(one.recv()) == 100_000
+    assert process.communicate()[0] == "1 ('small', [2])\nTrue\n"
 
 
 @pytest.mark.parametrize("size", [0, 10, 4_000, 20_000, 1_000_000])
