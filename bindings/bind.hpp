@@ -60,6 +60,7 @@ bool bind_pool_worker(PyObject* module);
 bool bind_pool_agent(PyObject* module);
 bool bind_channel(PyObject* module);
 bool bind_queue(PyObject* module);
+bool bind_pipe(PyObject* module);
 bool bind_sync(PyObject* module);
 bool bind_file_mapping(PyObject* module);
 bool bind_codec_for_test(PyObject* module);

@@ -36,6 +36,7 @@ _HOMES = {
     "Barrier": "shoal._sync",
     "BoundedSemaphore": "shoal._sync",
     "Condition": "shoal._sync",
+    "Connection": "shoal._pipes",
     "CorruptArena": "shoal.errors",
     "Event": "shoal._sync",
     "Executor": "shoal._executor",
@@ -48,6 +49,7 @@ _HOMES = {
     "MemoryExhausted": "shoal.errors",
     "OwnerDied": "shoal.errors",
     "OwnerDiedWarning": "shoal.errors",
+    "Pipe": "shoal._pipes",
     "Pool": "shoal._pool",
     "PoolClosed": "shoal.errors",
     "Queue": "shoal._queues",
@@ -72,6 +74,7 @@ __all__ = [
     "Barrier",
     "BoundedSemaphore",
     "Condition",
+    "Connection",
     "CorruptArena",
     "Event",
     "Executor",
@@ -84,6 +87,7 @@ __all__ = [
     "MemoryExhausted",
     "OwnerDied",
     "OwnerDiedWarning",
+    "Pipe",
     "Pool",
     "PoolClosed",
     "Queue",
@@ -109,6 +113,7 @@ if TYPE_CHECKING:
     from shoal._executor import Executor
     from shoal._futures import Future
     from shoal._install import install, uninstall
+    from shoal._pipes import Connection, Pipe
     from shoal._pool import Pool
     from shoal._queues import JoinableQueue, Queue, SimpleQueue
     from shoal._results import AsyncResult

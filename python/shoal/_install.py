@@ -27,6 +27,7 @@ Design: docs/design/drop_in.md
 
 from __future__ import annotations
 
+import functools
 import sys
 
 from shoal import _leftovers, _swaps
@@ -126,11 +127,15 @@ def _patch_function(module: ModuleType, name: str, home: str) -> None:
     if stock is None or hasattr(stock, "_shoal"):
         return
 
+    @functools.wraps(stock)
     def function(*args: Any, **kwargs: Any) -> Any:
-        return (_swaps.load(home) if _active else stock)(*args, **kwargs)
+        if not _active:
+            return stock(*args, **kwargs)
+        if not name.startswith("_"):
+            _record("swapped", stock, "")
+        return _swaps.load(home)(*args, **kwargs)
 
     function._shoal = True  # type: ignore[attr-defined]
-    function.__wrapped__ = stock  # type: ignore[attr-defined]
     setattr(module, name, function)
 
 
@@ -316,7 +321,7 @@ class _PatchingLoader:
         self._patch(module)
 
 
-def _record(verdict: str, cls: type, why: str) -> None:
+def _record(verdict: str, cls: Any, why: str) -> None:
     explain = sys.modules.get("shoal._explain")
     if explain is not None:
         explain.record(verdict, f"{cls.__module__}.{cls.__qualname__}", why)

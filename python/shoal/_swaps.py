@@ -94,4 +94,5 @@ ADAPTERS = (
 FUNCTIONS = (
     (_VALUES, "_new_value", "shoal._dropin_values:new_value"),
     ("multiprocessing.resource_tracker", "unregister", "shoal._tracking:unregister"),
+    ("multiprocessing.connection", "Pipe", "shoal._dropin_pipes:Pipe"),
 )

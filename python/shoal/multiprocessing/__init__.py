@@ -111,6 +111,11 @@ class _Factories:
         """Returns a queue object"""
         return _dropin("_queues", "SimpleQueue")(ctx=self)
 
+    def Pipe(self, duplex: bool = True) -> tuple[Any, Any]:
+        """Returns two connection object connected by a pipe"""
+        ends: tuple[Any, Any] = _dropin("_pipes", "Pipe")(duplex)
+        return ends
+
     def RawValue(self, typecode_or_type: Any, *args: Any) -> Any:
         """Returns a shared object"""
         return _dropin("_values", "RawValue")(typecode_or_type, *args)

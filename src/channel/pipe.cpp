@@ -1,0 +1,409 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "channel/pipe.hpp"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <new>
+#include <string>
+
+#include "channel/channel.hpp"
+#include "channel/message.hpp"
+#include "os/datagram.hpp"
+#include "os/error.hpp"
+#include "sync/wait.hpp"
+#include "testing/kill_point.hpp"
+
+namespace shoal::channel {
+
+namespace {
+
+uint64_t big_endian(const std::byte* bytes, int count) noexcept {
+  uint64_t value = 0;
+  for (int i = 0; i < count; ++i) value = value << 8 | static_cast<uint64_t>(bytes[i]);
+  return value;
+}
+
+PipeWay* way_of(PipeState* state, uint32_t index) noexcept {
+  return reinterpret_cast<PipeWay*>(state + 1) + index;
+}
+
+}  // namespace
+
+size_t Pipe::state_size(bool both_ways) noexcept {
+  return sizeof(PipeState) + (both_ways ? 2 : 1) * sizeof(PipeWay);
+}
+
+void Pipe::create_state(arena::Arena& arena, arena::Handle handle, bool both_ways) noexcept {
+  auto* const state = new (arena.address(handle)) PipeState{};
+  state->ways = both_ways ? 2 : 1;
+  state->token = os::random_bits();
+  for (uint32_t i = 0; i < state->ways; ++i) {
+    PipeWay* const way = new (way_of(state, i)) PipeWay{};
+    for (sync::MutexState* lock : {&way->reading, &way->writing}) {
+      lock->magic = sync::Mutex::kMagic;
+    }
+  }
+  state->magic = kMagic;
+}
+
+Pipe::Pipe(arena::Arena& arena, arena::Handle handle, uint32_t end, int fd)
+    : arena_(&arena), handle_(handle), state_(nullptr), in_(nullptr), out_(nullptr), fd_(fd) {
+  register_reap_hooks();
+  auto* const state =
+      arena.contains(handle, state_size(false)) ? arena.at<PipeState>(handle) : nullptr;
+  if (handle % alignof(PipeState) != 0 || state == nullptr || state->magic != kMagic || end > 1 ||
+      state->ways - 1 > 1 || !arena.contains(handle, state_size(state->ways == 2))) {
+    throw arena::CorruptArena("no pipe at offset " + std::to_string(handle));
+  }
+  state_ = state;
+  if (state->ways == 2) {
+    out_ = way_of(state, end);
+    in_ = way_of(state, 1 - end);
+  } else {
+    (end == 0 ? in_ : out_) = way_of(state, 0);
+  }
+}
+
+// ---- locks
+
+namespace {
+
+uint64_t end_of(const PipeWay& way, uint64_t frame) noexcept {
+  return way.ends[frame % PipeWay::kRemembered].load();
+}
+
+// Where the last frame ended, of `frames`.
+uint64_t written_by(const PipeWay& way, uint64_t frames) noexcept {
+  return frames == 0 ? 0 : end_of(way, frames - 1);
+}
+
+}  // namespace
+
+Pipe::Entered Pipe::lock(arena::Member& member, sync::MutexState& state, int64_t deadline_ns,
+                         bool* owner_died) {
+  sync::Mutex mutex(*arena_, state);
+  const sync::Locked locked =
+      deadline_ns == 0 ? mutex.try_lock(member) : mutex.lock(member, deadline_ns);
+  *owner_died = locked == sync::Locked::owner_died;
+  if (locked == sync::Locked::interrupted) return Entered::interrupted;
+  return sync::is_locked(locked) ? Entered::ok : Entered::busy;
+}
+
+Pipe::Entered Pipe::enter_writing(arena::Member& member, PipeWay& way, int64_t deadline_ns) {
+  bool owner_died = false;
+  const Entered entered = lock(member, way.writing, deadline_ns, &owner_died);
+  if (entered == Entered::ok && owner_died) [[unlikely]]
+    count_doubtful(way);
+  return entered;
+}
+
+// A writer died: what it was writing is counted as written, and remembered as doubtful.
+void Pipe::count_doubtful(PipeWay& way) noexcept {
+  const uint64_t frames = way.frames.load();
+  const uint64_t size = end_of(way, frames) - written_by(way, frames);
+  if (size == 0 || size > os::kFrameBytes) return;
+  // COMMIT(pipe.doubt.size): killed before: done again; after: done again, with the same size.
+  way.doubtful.store(size);
+  SHOAL_KILL_POINT("pipe.doubt.size");
+  // COMMIT(pipe.doubt.frames): killed before: done again; after: counted.
+  way.frames.store(frames + 1);
+  SHOAL_KILL_POINT("pipe.doubt.frames");
+}
+
+Pipe::Entered Pipe::enter_reading(arena::Member& member, PipeWay& way, int64_t deadline_ns) {
+  bool owner_died = false;
+  const Entered entered = lock(member, way.reading, deadline_ns, &owner_died);
+  if (entered != Entered::ok) return entered;
+  // COMMIT(pipe.enter.unsettled): killed before: the next one is told of a death; after: settled
+  // by whoever comes.
+  if (owner_died) way.unsettled.store(1);
+  SHOAL_KILL_POINT("pipe.enter.unsettled");
+  if (way.unsettled.load() == 0) [[likely]]
+    return Entered::ok;
+  // Writers never wait with their lock, so a moment's patience is enough even for a look.
+  const int64_t until_ns = deadline_ns == 0 ? os::monotonic_ns() + 1'000'000 : deadline_ns;
+  const Entered quiet = enter_writing(member, way, until_ns);
+  if (quiet == Entered::ok) {
+    settle(way);
+    // COMMIT(pipe.settle.done): killed before: done again by the next; after: settled.
+    way.unsettled.store(0);
+    SHOAL_KILL_POINT("pipe.settle.done");
+    leave(member, way.writing);
+  } else {
+    leave(member, way.reading);
+  }
+  return quiet;
+}
+
+void Pipe::leave(arena::Member& member, sync::MutexState& state) {
+  sync::Mutex(*arena_, state).unlock(member);
+}
+
+// A reader died, and nobody reads or writes now. Positions count modulo 2^64.
+void Pipe::settle(PipeWay& way) noexcept {
+  const uint64_t frames = way.frames.load();
+  const uint64_t read = written_by(way, frames) - os::stream_queued(fd_);
+  for (const uint64_t unwritten : {uint64_t{0}, way.doubtful.load()}) {
+    // Had the doubtful frame not been written, the sums would be off by it ever since.
+    const uint64_t taken = way.taken.load() + unwritten;
+    uint64_t end = way.header_end.load() + unwritten;
+    if (end <= taken) {  // the header was not noted: the first frame that ends after `taken`
+      for (uint64_t i = 1; i <= std::min(frames, uint64_t{PipeWay::kRemembered}); ++i) {
+        if (end_of(way, frames - i) <= taken) break;
+        end = end_of(way, frames - i);
+      }
+    }
+    const bool nothing = read == taken;
+    const bool whole = end > taken && read == end;
+    const bool header = end > taken && read == taken + 4 && end - read <= os::kFrameBytes;
+    if (!nothing && !whole && !header) continue;
+    if (header && !whole) skip(end - read);
+    // COMMIT(pipe.settle.taken): killed before: done again, with the rest gone; after: at a frame.
+    way.taken.store(nothing ? taken : end);
+    way.doubtful.store(0);
+    SHOAL_KILL_POINT("pipe.settle.taken");
+    return;
+  }
+  way.taken.store(read);  // strangers have read or written too
+  way.doubtful.store(0);
+}
+
+// The rest of the frame that the dead had in hand.
+void Pipe::skip(uint64_t bytes) noexcept {
+  std::byte rest[os::kFrameBytes];
+  try {
+    while (bytes > 0) {
+      size_t got = 0;
+      if (os::stream_read(fd_, both_ways(), rest, bytes, &got) != os::Moved::done) return;
+      bytes -= got;
+    }
+  } catch (const os::OsError&) {
+    return;  // the caller's own read is about to say it
+  }
+}
+
+// ---- frames
+
+Piped Pipe::send(arena::Member& member, std::span<const std::byte> payload, int64_t deadline_ns) {
+  for (;;) {
+    const Entered entered = enter_writing(member, *out_, deadline_ns);
+    if (entered != Entered::ok) {
+      return entered == Entered::interrupted ? Piped::interrupted : Piped::again;
+    }
+    Piped result = Piped::again;
+    try {
+      result = write_frame(*out_, payload);
+    } catch (const os::OsError&) {
+      leave(member, out_->writing);
+      throw;
+    }
+    leave(member, out_->writing);
+    if (result == Piped::ended) free_parked(member, handle_, *out_);
+    if (result != Piped::again || deadline_ns == 0) return result;
+    switch (os::stream_wait(fd_, true, deadline_ns)) {
+      case os::Readiness::ready:
+        break;
+      case os::Readiness::timed_out:
+        return Piped::again;
+      case os::Readiness::interrupted:
+        return Piped::interrupted;
+    }
+  }
+}
+
+Piped Pipe::write_frame(PipeWay& way, std::span<const std::byte> payload) {
+  const uint64_t frames = way.frames.load();
+  const uint64_t before = written_by(way, frames);
+  const auto size = static_cast<uint32_t>(payload.size());
+  const uint8_t head[4] = {static_cast<uint8_t>(size >> 24), static_cast<uint8_t>(size >> 16),
+                           static_cast<uint8_t>(size >> 8), static_cast<uint8_t>(size)};
+  way.ends[frames % PipeWay::kRemembered].store(before + sizeof head + size);
+  const os::Moved moved =
+      os::stream_write(fd_, both_ways(), head, sizeof head, payload.data(), payload.size());
+  // COMMIT(pipe.send.frame): killed before: perhaps written, counted as doubtful; after: counted.
+  if (moved == os::Moved::done) way.frames.store(frames + 1);
+  SHOAL_KILL_POINT("pipe.send.frame");
+  if (moved == os::Moved::would_block) return Piped::again;
+  return moved == os::Moved::done ? Piped::ok : Piped::ended;
+}
+
+Piped Pipe::receive(arena::Member& member, Frame& frame, int64_t deadline_ns) {
+  for (;;) {
+    if (!frame.inside) {
+      if (deadline_ns != 0) spin();
+      const Entered entered = enter_reading(member, *in_, deadline_ns);
+      if (entered != Entered::ok) {
+        return entered == Entered::interrupted ? Piped::interrupted : Piped::again;
+      }
+    }
+    Piped result = Piped::again;
+    try {
+      result = read_frame(*in_, frame);
+    } catch (const std::exception&) {
+      frame.inside = false;
+      leave(member, in_->reading);
+      throw;
+    }
+    if (result != Piped::again) frame.inside = false;
+    if (!frame.inside) leave(member, in_->reading);
+    if (result != Piped::again || deadline_ns == 0) return result;
+    switch (os::stream_wait(fd_, false, deadline_ns)) {
+      case os::Readiness::ready:
+        break;
+      case os::Readiness::timed_out:
+        return Piped::again;
+      case os::Readiness::interrupted:
+        return Piped::interrupted;
+    }
+  }
+}
+
+void Pipe::abandon(arena::Member& member, Frame& frame) noexcept {
+  if (!frame.inside) return;
+  frame.inside = false;
+  try {
+    leave(member, in_->reading);
+  } catch (const std::exception&) {
+    return;  // no member any more, so the lock is not ours
+  }
+}
+
+// Reads what lies between `offset` and `end` of the frame, as far as it is there.
+Piped Pipe::read_up_to(Frame& frame, std::byte* to, uint64_t offset, uint64_t end) {
+  while (frame.got < end) {
+    size_t now = 0;
+    switch (os::stream_read(fd_, both_ways(), to + (frame.got - offset),
+                            static_cast<size_t>(end - frame.got), &now)) {
+      case os::Moved::done:
+        frame.got += now;
+        frame.inside = true;
+        break;
+      case os::Moved::would_block:
+        return Piped::again;
+      case os::Moved::ended:
+        return frame.got == 0 ? Piped::ended : Piped::cut;
+    }
+  }
+  return Piped::ok;
+}
+
+Piped Pipe::read_frame(PipeWay& way, Frame& frame) {
+  if (!frame.inside) {
+    frame.got = 0;
+    frame.header_size = 4;
+    frame.large.reset();
+  }
+  if (frame.got < frame.header_size) {
+    Piped header = read_up_to(frame, frame.header, 0, frame.header_size);
+    if (header != Piped::ok) return header;
+    frame.size = big_endian(frame.header, 4);
+    if (frame.size == 0xFFFFFFFF && frame.header_size == 4) {
+      frame.header_size = sizeof frame.header;
+      header = read_up_to(frame, frame.header, 0, frame.header_size);
+      if (header != Piped::ok) return header;
+    }
+    if (frame.header_size != 4) frame.size = big_endian(frame.header + 4, 8);
+    if (frame.size > uint64_t{1} << 46 || (frame.header_size == 4 && frame.size >> 31 != 0)) {
+      throw os::OsError("read", EBADMSG, "a pipe: bytes that are no message");
+    }
+    // COMMIT(pipe.receive.header): killed before: settle() finds the end; after: it is noted.
+    way.header_end.store(way.taken.load() + frame.header_size + frame.size);
+    SHOAL_KILL_POINT("pipe.receive.header");
+    if (frame.size > sizeof frame.small) {
+      frame.large.reset(new std::byte[static_cast<size_t>(frame.size)]);
+    }
+  }
+  std::byte* const to = frame.large ? frame.large.get() : frame.small;
+  const Piped body = read_up_to(frame, to, frame.header_size, frame.header_size + frame.size);
+  if (body != Piped::ok) return body;
+  // COMMIT(pipe.receive.frame): killed before: read and counted by settle(); after: so.
+  way.taken.store(way.taken.load() + frame.header_size + frame.size);
+  SHOAL_KILL_POINT("pipe.receive.frame");
+  return Piped::ok;
+}
+
+// Looks at the kernel's count, which costs less than to pass a changed word between processors
+// beside it; rarely, since a look is a system call, and the partner may be waiting for this very
+// processor. (An end is seen by who sleeps.)
+bool Pipe::spin() noexcept {
+  constexpr uint32_t kEvery = 8;
+  uint32_t looks = 0;
+  return sync::spin_until([&] { return looks++ % kEvery == 0 && os::stream_queued(fd_) != 0; });
+}
+
+Piped Pipe::poll(int64_t deadline_ns) {
+  if (deadline_ns != 0 && spin()) return Piped::ok;
+  switch (os::stream_wait(fd_, false, deadline_ns)) {
+    case os::Readiness::ready:
+      return Piped::ok;
+    case os::Readiness::timed_out:
+      return Piped::again;
+    case os::Readiness::interrupted:
+      break;
+  }
+  return Piped::interrupted;
+}
+
+// ---- blocks
+
+int Pipe::park(arena::Member& member, arena::Handle message) noexcept {
+  const uint64_t owner = arena::owner_block(handle_);
+  for (int round = 0; round < 2; ++round) {
+    for (uint64_t i = 0; i < PipeWay::kParked; ++i) {
+      uint64_t found = out_->parked[i].load();
+      // In the second round also what the dead left there. A block that is just being parked looks
+      // the same; without its word it is only freed later, by who reaps.
+      if (found != 0 && (round == 0 || arena_->owner_word(found).load() == owner)) continue;
+      // COMMIT(pipe.park.slot): killed before: a block of the dead; after: so, and a stale word.
+      if (!out_->parked[i].compare_exchange(found, message)) continue;
+      SHOAL_KILL_POINT("pipe.park.slot");
+      // COMMIT(pipe.park.owner): killed before: a block of the dead; after: freed with the pipe.
+      member.give_to_block(message, handle_);
+      SHOAL_KILL_POINT("pipe.park.owner");
+      return static_cast<int>(i);
+    }
+  }
+  return -1;
+}
+
+bool Pipe::unpark(arena::Member& member, arena::Handle message, uint32_t slot) noexcept {
+  // COMMIT(pipe.unpark.owner): killed before: freed with the pipe; after: a block of the dead.
+  if (!member.take_from_block(message, handle_)) return false;
+  SHOAL_KILL_POINT("pipe.unpark.owner");
+  uint64_t expected = message;
+  out_->parked[slot].compare_exchange(expected, 0);
+  return true;
+}
+
+bool Pipe::take(arena::Member& member, arena::Handle message, uint32_t slot) noexcept {
+  // COMMIT(pipe.take.owner): killed before: freed with the pipe; after: a block of the dead.
+  if (!member.take_from_block(message, handle_)) return false;
+  SHOAL_KILL_POINT("pipe.take.owner");
+  uint64_t expected = message;
+  // COMMIT(pipe.take.slot): killed before: a stale word, used again when none is free; after: free.
+  in_->parked[slot % PipeWay::kParked].compare_exchange(expected, 0);
+  SHOAL_KILL_POINT("pipe.take.slot");
+  return true;
+}
+
+bool Pipe::take_from(arena::Member& member, arena::Handle state, arena::Handle message) noexcept {
+  return member.take_from_block(message, state);
+}
+
+void Pipe::free_parked(arena::Member& member, arena::Handle state, PipeWay& way) noexcept {
+  for (os::Atomic<uint64_t>& word : way.parked) {
+    const arena::Handle message = word.exchange(0);
+    if (message != 0 && member.take_from_block(message, state)) free_message(member, message);
+  }
+}
+
+void Pipe::let_go(arena::Member& member, arena::Handle handle) noexcept {
+  if (!member.drop_shared(handle)) return;
+  auto* const state = member.arena().at<PipeState>(handle);
+  const uint32_t ways = std::min(state->ways, uint32_t{2});
+  for (uint32_t i = 0; i < ways; ++i) free_parked(member, handle, *way_of(state, i));
+  member.free(handle);
+}
+
+}  // namespace shoal::channel

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Pipe: one end of a pair of connections. Bytes of a descriptor carry frames, as the standard
+// library's connections write them; what is too large for a frame lies in a block of the arena
+// that a frame names. Any thread of any member that has the descriptor. send() and receive()
+// sleep, with a deadline of 0 they never do; nothing allocates but for a frame that somebody else
+// wrote.
+//
+// Why both: the kernel knows when the last copy of an end is gone, whoever closed it or died, and
+// makes the descriptor readable exactly while there is a frame. The arena knows no size limit and
+// copies nothing.
+//
+// Frame:  size:32 big endian, then so many bytes  |  -1:32, size:64, then so many bytes
+// Invariants:
+// 1. A frame of ours is at most os::kFrameBytes and is written by one call, as a whole or not at
+//    all. So who holds the `reading` lock and has read a header finds the rest there.
+// 2. Nobody holds a lock while it waits for the descriptor, but who is inside a frame that a
+//    stranger has written in parts.
+// 3. ends[n % kRemembered] is where frame n ended, counted in bytes since the beginning; `frames`
+//    of them were written; `taken` is where the last frame that was read ended.
+// 4. A block named by a frame has the owner BLOCK(state) and its handle in a `parked` word until
+//    it is taken. It is freed by who takes it, or with the state by the last process that has it.
+//
+// Deaths. Who gets the writing lock from a dead writer counts the frame that this was writing as
+// written, and notes its size as doubtful. Who gets the reading lock from a dead reader takes the
+// writing lock too, so that nothing moves, and finds out what was read (nothing, the header, all)
+// by counting what the kernel has: queued = written - taken. Only readers can ask the kernel.
+// Strangers who read or write the descriptor themselves shift that sum; then the stream is taken
+// to be at a frame's beginning.
+// Design: docs/design/pipe.md
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "arena/arena.hpp"
+#include "os/atomic.hpp"
+#include "os/stream.hpp"
+#include "sync/mutex.hpp"
+
+namespace shoal::channel {
+
+// One direction.
+struct PipeWay {
+  static constexpr uint64_t kRemembered = 256;
+  static constexpr uint64_t kParked = 256;
+  sync::MutexState reading;
+  sync::MutexState writing;
+  uint32_t padding;
+  os::Atomic<uint32_t> unsettled;   // a reader died in it; both locks are needed to clear it
+  os::Atomic<uint64_t> frames;      // written by who has the writing lock
+  os::Atomic<uint64_t> taken;       // by who has the reading lock, with header_end
+  os::Atomic<uint64_t> header_end;  // beyond `taken`: where the frame being read will end
+  os::Atomic<uint64_t> doubtful;    // size of a frame that was counted and perhaps not written
+  uint64_t spare[11];
+  os::Atomic<uint64_t> ends[kRemembered];
+  os::Atomic<uint64_t> parked[kParked];  // handles of blocks on their way, 0: unused
+};
+static_assert(sizeof(PipeWay) == 256 + 8 * (PipeWay::kRemembered + PipeWay::kParked));
+
+struct alignas(64) PipeState {
+  uint32_t magic;
+  uint32_t ways;
+  uint64_t token;  // random: only who has the state can name blocks of it
+  uint64_t spare[6];
+  // so many PipeWay follow
+};
+static_assert(sizeof(PipeState) == 64 && alignof(PipeWay) == 64);
+
+enum class [[nodiscard]] Piped {
+  ok,
+  again,        // no frame, or no room, until the deadline
+  interrupted,  // a signal came; nothing was read or written
+  ended,        // nobody writes, or nobody reads, any more
+  cut,          // the other side ended inside a frame
+};
+
+// A frame being received. One that is not complete holds the reading lock.
+struct Frame {
+  uint64_t size = 0;
+  std::byte small[os::kFrameBytes];
+  std::unique_ptr<std::byte[]> large;  // a stranger's
+  [[nodiscard]] const std::byte* data() const noexcept { return large ? large.get() : small; }
+
+  // While it is being read:
+  bool inside = false;
+  uint64_t got = 0;  // of header and payload
+  uint32_t header_size = 4;
+  std::byte header[12];
+};
+
+class Pipe {
+ public:
+  static constexpr uint32_t kMagic = 0x65706970;  // "pipe"
+  static constexpr size_t kMostInFrame = os::kFrameBytes - 4;
+
+  static size_t state_size(bool both_ways) noexcept;
+  static void create_state(arena::Arena& arena, arena::Handle handle, bool both_ways) noexcept;
+
+  // The end of a state that the member holds; of a one-way pipe, 0 reads and 1 writes. Throws
+  // CorruptArena.
+  Pipe(arena::Arena& arena, arena::Handle handle, uint32_t end, int fd);
+
+  // Writes one frame of at most kMostInFrame bytes. Throws OsError.
+  Piped send(arena::Member& member, std::span<const std::byte> payload, int64_t deadline_ns);
+  // Reads one frame. Throws OsError, bad_alloc. When it was `again` or `interrupted` inside a
+  // frame, call it again with the same one, or abandon().
+  Piped receive(arena::Member& member, Frame& frame, int64_t deadline_ns);
+  void abandon(arena::Member& member, Frame& frame) noexcept;
+  // Whether receive() would find something: ok or again.
+  Piped poll(int64_t deadline_ns);
+
+  // A message of the member's becomes the pipe's, until take() of the other end; 0 <= the slot,
+  // which the other end must be told, or -1: as many as can be are on their way.
+  int park(arena::Member& member, arena::Handle message) noexcept;
+  // One that was parked here and not announced is the member's again.
+  bool unpark(arena::Member& member, arena::Handle message, uint32_t slot) noexcept;
+  // One that was parked at the other end is the member's; false: it is not there (any more).
+  [[nodiscard]] bool take(arena::Member& member, arena::Handle message, uint32_t slot) noexcept;
+  // The same for who has not the state itself.
+  [[nodiscard]] static bool take_from(arena::Member& member, arena::Handle state,
+                                      arena::Handle message) noexcept;
+
+  // Lets go of the state; frees it, with all that is on its way, if the member was the last.
+  static void let_go(arena::Member& member, arena::Handle handle) noexcept;
+
+  [[nodiscard]] uint64_t token() const noexcept { return state_->token; }
+  [[nodiscard]] arena::Handle handle() const noexcept { return handle_; }
+  [[nodiscard]] bool both_ways() const noexcept { return state_->ways == 2; }
+  [[nodiscard]] int descriptor() const noexcept { return fd_; }
+
+ private:
+  enum class Entered { ok, busy, interrupted };
+  Entered lock(arena::Member& member, sync::MutexState& state, int64_t deadline_ns,
+               bool* owner_died);
+  Entered enter_writing(arena::Member& member, PipeWay& way, int64_t deadline_ns);
+  Entered enter_reading(arena::Member& member, PipeWay& way, int64_t deadline_ns);
+  void leave(arena::Member& member, sync::MutexState& state);
+  static void count_doubtful(PipeWay& way) noexcept;
+  void settle(PipeWay& way) noexcept;
+  void skip(uint64_t bytes) noexcept;
+  bool spin() noexcept;
+  Piped write_frame(PipeWay& way, std::span<const std::byte> payload);
+  Piped read_frame(PipeWay& way, Frame& frame);
+  Piped read_up_to(Frame& frame, std::byte* to, uint64_t offset, uint64_t end);
+  static void free_parked(arena::Member& member, arena::Handle state, PipeWay& way) noexcept;
+
+  arena::Arena* arena_;
+  arena::Handle handle_;
+  PipeState* state_;
+  PipeWay* in_;   // nullptr: this end does not read
+  PipeWay* out_;  // nullptr: this end does not write
+  int fd_;
+};
+
+}  // namespace shoal::channel

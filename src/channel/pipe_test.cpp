@@ -1,0 +1,425 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Pipes: frames in order and whole, many readers and writers, strangers' frames, and members that
+// are killed at each kill point and after each instruction, alone and a reader with a writer.
+#include "channel/pipe.hpp"
+
+#include <arpa/inet.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "channel/message.hpp"
+#include "sync/child_member_for_test.hpp"
+#include "testing/deadline.hpp"
+#include "testing/kill_point.hpp"
+#include "testing/single_step.hpp"
+
+namespace shoal::channel {
+namespace {
+
+using arena::Arena;
+using arena::Handle;
+using arena::Member;
+using arena::MemberKind;
+using sync::ChildMember;
+using testing::Ending;
+using testing::in_ms;
+
+// A pipe whose two ends are used from one Member or from several.
+class PipeTest : public ::testing::TestWithParam<bool> {
+ protected:
+  PipeTest() {
+    signal(SIGPIPE, SIG_IGN);  // as in Python: a pipe has no flag for it
+    open();
+  }
+  ~PipeTest() override { close(); }
+
+  void open() {
+    state_ = me_->allocate(Pipe::state_size(both_ways()));
+    Pipe::create_state(*arena_, state_, both_ways());
+    me_->share(state_);
+    os::stream_open(both_ways(), &fds_[0], &fds_[1]);
+    reader_ = std::make_unique<Pipe>(*arena_, state_, 0, fds_[0]);
+    writer_ = std::make_unique<Pipe>(*arena_, state_, 1, fds_[1]);
+  }
+
+  void close() {
+    for (int& fd : fds_) {
+      if (fd >= 0) os::stream_close(fd);
+      fd = -1;
+    }
+    if (state_ != 0) Pipe::let_go(*me_, state_);
+    state_ = 0;
+  }
+
+  [[nodiscard]] static bool both_ways() { return GetParam(); }
+
+  Piped send(Member& member, uint64_t value, size_t size = 8, int64_t deadline_ns = 0) {
+    std::vector<std::byte> payload(std::max(size, sizeof value));
+    std::memcpy(payload.data(), &value, sizeof value);
+    return writer_->send(member, payload, deadline_ns);
+  }
+
+  // The value in the next frame, or 0.
+  uint64_t receive(Member& member, int64_t deadline_ns = 0, Piped* how = nullptr) {
+    Frame frame;
+    const Piped result = reader_->receive(member, frame, deadline_ns);
+    if (how != nullptr) *how = result;
+    uint64_t value = 0;
+    if (result != Piped::ok) return 0;
+    EXPECT_GE(frame.size, sizeof value);
+    std::memcpy(&value, frame.data(), sizeof value);
+    for (uint64_t i = sizeof value; i < frame.size; ++i) {
+      EXPECT_EQ(frame.data()[i], std::byte{0});
+    }
+    return value;
+  }
+
+  // All that is in it, in order.
+  std::vector<uint64_t> drain() {
+    std::vector<uint64_t> found;
+    for (;;) {
+      Piped how = Piped::again;
+      const uint64_t value =
+          receive(*me_, in_ms(os::stream_queued(fds_[0]) != 0 ? 10'000 : 20), &how);
+      if (how != Piped::ok) return found;
+      found.push_back(value);
+    }
+  }
+
+  void expect_works() {
+    EXPECT_EQ(send(*me_, 1'000'000, 100, in_ms(10'000)), Piped::ok);
+    EXPECT_EQ(receive(*me_, in_ms(10'000)), 1'000'000U);
+    EXPECT_EQ(os::stream_queued(fds_[0]), 0U);
+  }
+
+  std::shared_ptr<Arena> arena_ = Arena::create({uint64_t{1} << 32, 0});
+  std::unique_ptr<Member> me_ = Member::join(arena_, MemberKind::root);
+  Handle state_ = 0;
+  int fds_[2] = {-1, -1};
+  std::unique_ptr<Pipe> reader_;
+  std::unique_ptr<Pipe> writer_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Ways, PipeTest, ::testing::Values(false, true),
+                         [](const auto& made) { return made.param ? "Both" : "One"; });
+
+TEST_P(PipeTest, FramesComeWholeAndInOrder) {
+  EXPECT_EQ(receive(*me_), 0U);
+  for (uint64_t i = 1; i <= 30; ++i) EXPECT_EQ(send(*me_, i, i * 40), Piped::ok);
+  for (uint64_t i = 1; i <= 30; ++i) EXPECT_EQ(receive(*me_), i);
+  EXPECT_EQ(receive(*me_), 0U);
+}
+
+TEST_P(PipeTest, AFullPipeTakesMoreWhenItWasRead) {
+  uint64_t sent = 0;
+  while (send(*me_, sent + 1, Pipe::kMostInFrame) == Piped::ok) ++sent;
+  EXPECT_GT(sent, 10U);
+  EXPECT_EQ(send(*me_, 7, 8, in_ms(20)), Piped::again);
+  std::thread late(
+      [&] { EXPECT_EQ(send(*me_, sent + 1, Pipe::kMostInFrame, in_ms(20'000)), Piped::ok); });
+  for (uint64_t i = 1; i <= sent + 1; ++i) EXPECT_EQ(receive(*me_, in_ms(20'000)), i);
+  late.join();
+}
+
+TEST_P(PipeTest, TheLastCopyGoneIsTheEnd) {
+  EXPECT_EQ(send(*me_, 5), Piped::ok);
+  os::stream_close(fds_[1]);
+  fds_[1] = -1;
+  EXPECT_EQ(receive(*me_), 5U);
+  Piped how = Piped::again;
+  receive(*me_, in_ms(10'000), &how);
+  EXPECT_EQ(how, Piped::ended);
+}
+
+TEST_P(PipeTest, WithoutReadersWhatIsOnItsWayIsFreed) {
+  const Handle message = make_message(*me_, {}, {});
+  EXPECT_GE(writer_->park(*me_, message), 0);
+  os::stream_close(fds_[0]);
+  fds_[0] = -1;
+  EXPECT_EQ(arena_->statistics().blocks(), 2U);
+  EXPECT_EQ(send(*me_, 1), Piped::ended);
+  EXPECT_EQ(arena_->statistics().blocks(), 1U);
+}
+
+TEST_P(PipeTest, ParkedMessagesAreTakenOnce) {
+  std::vector<std::pair<Handle, uint32_t>> parked;
+  for (;;) {
+    const Handle message = make_message(*me_, {}, {});
+    const int slot = writer_->park(*me_, message);
+    if (slot < 0) {
+      free_message(*me_, message);
+      break;
+    }
+    parked.emplace_back(message, slot);
+  }
+  EXPECT_EQ(parked.size(), PipeWay::kParked);
+  for (const auto& [message, slot] : parked) {
+    EXPECT_TRUE(reader_->take(*me_, message, slot));
+    EXPECT_FALSE(reader_->take(*me_, message, slot));
+    free_message(*me_, message);
+  }
+  const Handle message = make_message(*me_, {}, {});
+  const int slot = writer_->park(*me_, message);
+  EXPECT_TRUE(writer_->unpark(*me_, message, static_cast<uint32_t>(slot)));
+  free_message(*me_, message);
+  EXPECT_EQ(arena_->statistics().blocks(), 1U);
+}
+
+TEST_P(PipeTest, AStrangersFrameMayComeInParts) {
+  const std::string big(100'000, 'z');
+  const uint32_t size = htonl(static_cast<uint32_t>(big.size()));
+  std::thread stranger([&] {
+    std::string all(reinterpret_cast<const char*>(&size), 4);
+    all += big;
+    for (size_t at = 0; at < all.size();) {
+      at += static_cast<size_t>(
+          write(fds_[1], all.data() + at, std::min<size_t>(all.size() - at, 7777)));
+    }
+  });
+  Frame frame;
+  EXPECT_EQ(reader_->receive(*me_, frame, in_ms(20'000)), Piped::ok);
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(frame.data()), frame.size), big);
+  stranger.join();
+  expect_works();
+}
+
+TEST_P(PipeTest, ManyReadAndWriteAndNothingIsLost) {
+  constexpr uint64_t kEach = 3'000;
+  const Handle counts = me_->allocate(kEach * 3 * 4);
+  auto* const seen = reinterpret_cast<os::Atomic<uint32_t>*>(arena_->address(counts));
+  std::memset(static_cast<void*>(seen), 0, kEach * 3 * 4);
+  std::vector<std::unique_ptr<ChildMember>> children;
+  for (uint64_t w = 0; w < 3; ++w) {
+    children.push_back(std::make_unique<ChildMember>(arena_, [&, w](Member& member) {
+      for (uint64_t i = 0; i < kEach; ++i) {
+        if (send(member, w * kEach + i + 1, 8 + i % 500, in_ms(60'000)) != Piped::ok) _exit(3);
+      }
+    }));
+    children.push_back(std::make_unique<ChildMember>(arena_, [&](Member& member) {
+      for (uint64_t i = 0; i < kEach; ++i) {
+        const uint64_t value = receive(member, in_ms(60'000));
+        if (value == 0) _exit(4);
+        seen[value - 1].fetch_add(1);
+      }
+    }));
+  }
+  for (const auto& child : children) EXPECT_EQ(child->wait(), Ending::finished);
+  for (uint64_t i = 0; i < kEach * 3; ++i) EXPECT_EQ(seen[i].load(), 1U);
+  me_->free(counts);
+}
+
+TEST_P(PipeTest, AStoppedReaderStopsNobody) {
+  ChildMember sleeper(arena_, [&](Member& member) { receive(member, in_ms(60'000)); });
+  usleep(50'000);
+  sleeper.stop();
+  for (uint64_t i = 1; i <= 50; ++i) {
+    EXPECT_EQ(send(*me_, i), Piped::ok);
+    EXPECT_EQ(receive(*me_, in_ms(10'000)), i);
+  }
+  sleeper.resume();
+  EXPECT_EQ(send(*me_, 99), Piped::ok);
+  EXPECT_EQ(sleeper.wait(), Ending::finished);
+}
+
+// ---- deaths
+
+// The frames 1, 2, 3 were sent; the victim receives one and sends 4 and 5. Afterwards there is a
+// sound rest: no more lost than the one in hand, none twice.
+void expect_sound_rest(const std::vector<uint64_t>& rest) {
+  uint64_t previous = 0;
+  for (const uint64_t value : rest) {
+    EXPECT_GT(value, previous);
+    EXPECT_LE(value, 5U);
+    previous = value;
+  }
+  ASSERT_GE(rest.size(), 2U);
+  EXPECT_LE(rest.front(), 2U);
+}
+
+TEST_P(PipeTest, AtEachKillPoint) {
+  for (const char* point : {"pipe.send.frame", "pipe.receive.header", "pipe.receive.frame"}) {
+    SCOPED_TRACE(point);
+    for (int round = 0; round < 3; ++round) {
+      for (uint64_t i = 1; i <= 3; ++i) ASSERT_EQ(send(*me_, i, i * 500), Piped::ok);
+      ChildMember victim(arena_, [&](Member& member) {
+        testing::arm_kill_point(point, 1);
+        receive(member, in_ms(10'000));
+        static_cast<void>(send(member, 4));
+        static_cast<void>(send(member, 5));
+      });
+      EXPECT_EQ(victim.wait(), Ending::killed);
+      arena::reap_all_dead(*arena_, *me_);
+      expect_sound_rest(drain());
+      expect_works();
+    }
+  }
+}
+
+TEST_P(PipeTest, WhenAReaderAndAWriterDieAtOnce) {
+  for (const char* reading : {"pipe.receive.header", "pipe.receive.frame"}) {
+    for (uint64_t i = 1; i <= 3; ++i) ASSERT_EQ(send(*me_, i, i * 500), Piped::ok);
+    ChildMember reader(arena_, [&](Member& member) {
+      testing::arm_kill_point(reading, 1);
+      receive(member, in_ms(10'000));
+    });
+    ChildMember writer(arena_, [&](Member& member) {
+      testing::arm_kill_point("pipe.send.frame", 1);
+      static_cast<void>(send(member, 4, 800));
+    });
+    EXPECT_EQ(reader.wait(), Ending::killed);
+    EXPECT_EQ(writer.wait(), Ending::killed);
+    arena::reap_all_dead(*arena_, *me_);
+    const std::vector<uint64_t> rest = drain();
+    EXPECT_EQ(rest, (std::vector<uint64_t>{2, 3, 4}));
+    expect_works();
+  }
+}
+
+TEST_P(PipeTest, WhileADeathIsBeingSettled) {
+  for (const char* first : {"pipe.receive.header", "pipe.receive.frame"}) {
+    for (const char* point : {"pipe.enter.unsettled", "pipe.settle.taken", "pipe.settle.done"}) {
+      SCOPED_TRACE(std::string(first) + " " + point);
+      for (uint64_t i = 1; i <= 3; ++i) ASSERT_EQ(send(*me_, i, i * 500), Piped::ok);
+      for (const char* armed : {first, point}) {
+        ChildMember victim(arena_, [&](Member& member) {
+          testing::arm_kill_point(armed, 1);
+          receive(member, in_ms(10'000));
+        });
+        EXPECT_EQ(victim.wait(), Ending::killed);
+        arena::reap_all_dead(*arena_, *me_);
+      }
+      expect_sound_rest(drain());
+      expect_works();
+    }
+  }
+}
+
+// Killed inside the system call's neighbourhood, a writer leaves a frame that may be written or
+// not: here it is not, since the pipe is full.
+TEST_P(PipeTest, WhileADoubtfulFrameIsCounted) {
+  for (const char* point : {"pipe.doubt.size", "pipe.doubt.frames"}) {
+    SCOPED_TRACE(point);
+    uint64_t sent = 0;
+    while (send(*me_, sent + 1, Pipe::kMostInFrame) == Piped::ok) ++sent;
+    for (const char* armed : {"pipe.send.frame", point}) {
+      ChildMember victim(arena_, [&](Member& member) {
+        testing::arm_kill_point(armed, 1);
+        static_cast<void>(send(member, 4'000, Pipe::kMostInFrame - 100));
+      });
+      EXPECT_EQ(victim.wait(), Ending::killed);
+      arena::reap_all_dead(*arena_, *me_);
+    }
+    ChildMember reader(arena_, [&](Member& member) {
+      testing::arm_kill_point("pipe.receive.header", 1);
+      receive(member, in_ms(10'000));
+    });
+    EXPECT_EQ(reader.wait(), Ending::killed);
+    arena::reap_all_dead(*arena_, *me_);
+    const std::vector<uint64_t> rest = drain();
+    EXPECT_EQ(rest.size(), sent - 1);
+    EXPECT_EQ(rest.front(), 2U);
+    EXPECT_EQ(rest.back(), sent);
+    expect_works();
+  }
+}
+
+TEST_P(PipeTest, WithMessagesOnTheirWay) {
+  for (const char* point :
+       {"pipe.park.slot", "pipe.park.owner", "pipe.unpark.owner", "pipe.send.frame",
+        "pipe.receive.frame", "pipe.take.owner", "pipe.take.slot"}) {
+    SCOPED_TRACE(point);
+    ChildMember victim(arena_, [&](Member& member) {
+      testing::arm_kill_point(point, 1);
+      const Handle attached = member.allocate(100'000);
+      const Handle made = make_message(member, {}, std::span(&attached, 1));
+      const bool gives_up = std::string(point) == "pipe.unpark.owner";
+      const int slot = writer_->park(member, made);
+      if (gives_up) writer_->unpark(member, made, static_cast<uint32_t>(slot));
+      static_cast<void>(send(member, made));
+      const Handle got = receive(member, in_ms(10'000));
+      if (reader_->take(member, got, static_cast<uint32_t>(slot))) free_message(member, got);
+    });
+    EXPECT_EQ(victim.wait(), Ending::killed);
+    arena::reap_all_dead(*arena_, *me_);
+    drain();
+    expect_works();
+    close();
+    arena::reap_all_dead(*arena_, *me_);
+    // (attachments of a message that nobody took are freed by the next reap)
+    ChildMember nobody(arena_, [](Member&) { raise(SIGKILL); });
+    EXPECT_EQ(nobody.wait(), Ending::killed);
+    arena::reap_all_dead(*arena_, *me_);
+    EXPECT_EQ(arena_->statistics().blocks(), 0U);
+    open();
+  }
+}
+
+TEST_P(PipeTest, TheLastHoldersDeathFreesAll) {
+  ChildMember victim(arena_, [&](Member& member) {
+    const Handle state = member.allocate(Pipe::state_size(both_ways()));
+    Pipe::create_state(*arena_, state, both_ways());
+    member.share(state);
+    Pipe pipe(*arena_, state, 1, fds_[1]);
+    for (int i = 0; i < 5; ++i) {
+      const Handle attached = member.allocate(100'000);
+      static_cast<void>(pipe.park(member, make_message(member, {}, std::span(&attached, 1))));
+    }
+    raise(SIGKILL);
+  });
+  EXPECT_EQ(victim.wait(), Ending::killed);
+  arena::reap_all_dead(*arena_, *me_);
+  EXPECT_EQ(arena_->statistics().blocks(), 1U);
+}
+
+TEST_P(PipeTest, AtEveryInstruction) {
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+  GTEST_SKIP() << "instructions are the sanitizer's";
+#endif
+  std::unique_ptr<Member> member;
+  testing::StepResult last;
+  Frame frame;
+  const std::byte payload[40] = {std::byte{4}};
+  const uint64_t deaths = testing::kill_at_every_instruction(
+      [&] {
+        member = Member::join(arena_, MemberKind::process);
+        sync::Holds::of(*member);
+        for (uint64_t i = 1; i <= 3; ++i) {
+          if (send(*member, i, i * 500) != Piped::ok) _exit(3);
+        }
+      },
+      [&] {
+        static_cast<void>(reader_->receive(*member, frame, 0));
+        static_cast<void>(writer_->send(*member, payload, 0));
+      },
+      [&](uint64_t) {
+        arena::reap_all_dead(*arena_, *me_);
+        expect_sound_rest(drain());
+        expect_works();
+      },
+      &last);
+  if (last.outcome == testing::StepOutcome::unavailable) GTEST_SKIP() << "no ptrace here";
+  EXPECT_EQ(last.outcome, testing::StepOutcome::completed) << last.status;
+  EXPECT_GT(deaths, 20U);
+}
+
+TEST_P(PipeTest, NoKillPointIsForgotten) {
+  const std::string known =
+      " pipe.enter.unsettled pipe.settle.done pipe.settle.taken pipe.send.frame pipe.doubt.size"
+      " pipe.doubt.frames pipe.receive.header pipe.receive.frame pipe.park.slot pipe.park.owner "
+      "pipe.take.owner"
+      " pipe.take.slot pipe.unpark.owner ";
+  for (const std::string& name : testing::kill_point_names()) {
+    if (!name.starts_with("pipe.")) continue;
+    EXPECT_NE(known.find(" " + name + " "), std::string::npos) << name << " is not tested";
+  }
+}
+
+}  // namespace
+}  // namespace shoal::channel
