@@ -30,11 +30,8 @@ _OTHER_PACKAGES = {
 # is not shown once the table names it, nor while the program has not imported its module.
 _FAMILIES = (
     ("multiprocessing.process", "BaseProcess", "Process", "the standard library's own processes"),
-    ("multiprocessing.connection", "Pipe", "Pipe", "the standard library's own"),
     ("multiprocessing.connection", "Listener", "Listener, Client", "they may lead out of here"),
     ("multiprocessing.managers", "SyncManager", "Manager", "the standard library's server process"),
-    ("multiprocessing.shared_memory", "SharedMemory", "SharedMemory", "the standard library's own"),
-    ("multiprocessing.shared_memory", "ShareableList", "ShareableList", "stands on SharedMemory"),
     ("multiprocessing.dummy", "Pool", "multiprocessing.dummy", "threads, no processes"),
 )
 _HEALS = "a worker's death fails its task only (--heal)"
