@@ -48,8 +48,8 @@ def run(make: Callable[[bool], Any], duplex: bool, steps: list[Any], dup: Any) -
         try:
             results.append(one_step(ends, step, dup))
         except ConnectionResetError:
-            # A socket that is closed with unread bytes; of a message that was too long, a stock pipe
-            # leaves the body there.
+            # A socket closed with unread bytes: of a message that was too long a stock pipe leaves
+            # the body there.
             results.append((EOFError, ""))
         except Exception as error:
             results.append((type(error), told_by(error)))
