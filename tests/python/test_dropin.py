@@ -6,12 +6,11 @@ Programs run with SHOAL_RUN=1, so they are what a user's program is under `shoal
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 
 import pytest
 
-START_METHODS = multiprocessing.get_all_start_methods()
+START_METHODS = ["fork", "spawn", "forkserver"]  # (joblib adds its own to those of multiprocessing)
 
 
 @pytest.fixture
@@ -230,7 +229,8 @@ def test_workers_can_be_looked_at_as_before(program) -> None:
                 for worker in workers:
                     worker.join()
                     assert not worker.is_alive()
-            with ProcessPoolExecutor(2) as executor:
+            fork = multiprocessing.get_context("fork")  # the others start workers as needed
+            with ProcessPoolExecutor(2, mp_context=fork) as executor:
                 pid = executor.submit(os.getpid).result()
                 assert pid in executor._processes and len(executor._processes) == 2
                 assert executor._max_workers == 2

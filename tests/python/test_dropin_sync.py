@@ -22,7 +22,7 @@ import shoal.multiprocessing as mp
 from shoal._native import core
 from shoal.errors import OwnerDied, OwnerDiedWarning
 
-START_METHODS = multiprocessing.get_all_start_methods()
+START_METHODS = ["fork", "spawn", "forkserver"]  # (joblib adds its own to those of multiprocessing)
 FORK: Any = mp.get_context("fork")
 # multiprocessing.Lock() and so on, by name, with what it needs.
 KINDS = {

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 HEAD = """
@@ -77,6 +79,7 @@ if __name__ == "__main__":
     assert out == "True\nTrue\n"
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="there the server itself imports it, once")
 def test_a_main_file_that_changes_is_run_as_it_is_then(interpreter) -> None:
     """As it is with the standard library, which reads it for each child."""
     out = interpreter(

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
 import resource
@@ -21,7 +20,7 @@ from shoal import _leftovers, _shared_memory
 from shoal.multiprocessing import shared_memory as dropin
 
 SHM = Path(_leftovers.FOLDER)
-START_METHODS = multiprocessing.get_all_start_methods()
+START_METHODS = ["fork", "spawn", "forkserver"]  # (joblib adds its own to those of multiprocessing)
 KINDS = (shoal.SharedMemory, dropin.SharedMemory)
 
 
