@@ -17,48 +17,82 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
+
+from shoal import _locks
+
+Variables = Callable[[], dict[str, str]]
 
 WARM = "shoal._fork_server_warm"
 # For the fork server only, while it starts: the main module's file, and modules that this process
 # has. Those of other packages are left to the children: their import may start threads.
 MAIN, MODULES = "SHOAL_MAIN", "SHOAL_MODULES"
+_told: list[Variables] = []
+_starting = _locks.RLock()
 _NOT_QUIET = ("antigravity", "this", "idlelib", "tkinter", "readline", "site", "sitecustomize")
+
+
+def tell(variables: Variables) -> None:
+    """Have each fork server that starts find what `variables()` gives in its environment."""
+    _told.append(variables)
 
 
 def patch(module: Any) -> None:
     """`module` is `multiprocessing.forkserver`. Calling it again changes nothing."""
     stock: Any = module.ForkServer.ensure_running
-    if getattr(stock, "_shoal_warm", False):
+    if hasattr(stock, "_shoal"):
         return
 
     def ensure_running(self: Any) -> None:
-        preload, self._preload_modules = self._preload_modules, [*self._preload_modules, WARM]
-        main = _main_file()
-        if main is not None:
-            os.environ[MAIN] = main
-        os.environ[MODULES] = ",".join(_quiet_modules())
-        try:
+        if _runs(self._forkserver_pid):
             stock(self)
-        finally:
-            self._preload_modules = preload
-            os.environ.pop(MAIN, None)
-            os.environ.pop(MODULES, None)
+            return
+        with _starting:  # the environment and the list are put back by who changed them
+            preload, environment = self._preload_modules, {}
+            for variables in _told:
+                environment.update(variables())
+            self._preload_modules = [*preload, WARM]
+            os.environ.update(environment)
+            try:
+                stock(self)
+            finally:
+                self._preload_modules = preload
+                for name in environment:
+                    os.environ.pop(name, None)
 
-    ensure_running._shoal_warm = True  # type: ignore[attr-defined]
+    ensure_running._shoal = True  # type: ignore[attr-defined]
     ensure_running.__wrapped__ = stock  # type: ignore[attr-defined]
     ensure_running.__doc__ = stock.__doc__
     module.ForkServer.ensure_running = ensure_running
     module.ensure_running = module._forkserver.ensure_running
 
 
-def _main_file() -> str | None:
-    """The file that children run as `__mp_main__`, if the main module is one."""
+def _runs(pid: int | None) -> bool:
+    try:
+        return pid is not None and not os.waitid(
+            os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT
+        )
+    except ChildProcessError:
+        return False  # started by a process that this one was forked from: the stock code decides
+
+
+def _after_fork_in_child() -> None:
+    global _starting
+    _starting = _locks.RLock()  # a thread that is not here may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _warmth() -> dict[str, str]:
+    """The main module's file, if children run one as `__mp_main__`, and what to import."""
+    found = {MODULES: ",".join(_quiet_modules())}
     main = sys.modules.get("__main__")
-    if getattr(main, "__spec__", None) is not None:
-        return None  # run by -m: imported by name
     file = getattr(main, "__file__", None)
-    return os.path.abspath(file) if isinstance(file, str) else None
+    if isinstance(file, str) and getattr(main, "__spec__", None) is None:  # by -m: by its name
+        found[MAIN] = os.path.abspath(file)
+    return found
 
 
 def _quiet_modules() -> list[str]:
@@ -72,3 +106,6 @@ def _quiet_modules() -> list[str]:
         if name in ("shoal.multiprocessing", "shoal._native")
         or ((top := name.partition(".")[0]) in standard and top not in _NOT_QUIET)
     ]
+
+
+tell(_warmth)

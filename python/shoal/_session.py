@@ -119,32 +119,19 @@ def carry_session() -> None:
     _carrying = True
     import multiprocessing.spawn as spawn
 
-    from shoal import _install
+    from shoal import _fork_server, _install
 
     _install.patch_spawn(spawn)
-    _install.patch_now_or_later("multiprocessing.forkserver", _patch_fork_server)
+    _fork_server.tell(_announcement)
+    _install.patch_now_or_later("multiprocessing.forkserver", _install.warm_fork_server)
 
 
-def _patch_fork_server(module: Any) -> None:
-    """Let the fork server learn our session when it starts."""
-    from shoal import _fork_server
-
-    _fork_server.patch(module)
-    stock = module.ForkServer.ensure_running
-
-    def ensure_running(self: Any) -> None:
-        identity = core.session_identity()
-        if self._forkserver_pid is None and identity is not None:
-            place = f"{os.getpid()}:{core.session_fd()}"
-            os.environ[_ANNOUNCED] = f"{place}:{identity[0]}:{identity[1]}"
-        try:
-            stock(self)
-        finally:
-            os.environ.pop(_ANNOUNCED, None)
-
-    ensure_running.__wrapped__ = stock  # type: ignore[attr-defined]
-    module.ForkServer.ensure_running = ensure_running
-    module.ensure_running = module._forkserver.ensure_running
+def _announcement() -> dict[str, str]:
+    """Our session, for a fork server that starts."""
+    identity = core.session_identity()
+    if identity is None:
+        return {}
+    return {_ANNOUNCED: f"{os.getpid()}:{core.session_fd()}:{identity[0]}:{identity[1]}"}
 
 
 def _join_announced() -> None:
