@@ -166,8 +166,12 @@ class Engine:
 
     # ---- Tasks -----------------------------------------------------------------------------------
 
+    @property
+    def takes_tasks(self) -> bool:
+        return not (self.closed or self.forked or self.broken is not None)
+
     def check_open(self) -> None:
-        if self.closed or self.broken is not None or self.forked:
+        if not self.takes_tasks:
             self._raise_closed()
 
     def check_usable(self) -> None:

@@ -12,9 +12,9 @@ Design: docs/design/adapters.md
 from __future__ import annotations
 
 import os
-import threading
 from typing import TYPE_CHECKING, Any
 
+from shoal import _locks
 from shoal._engine import cpu_count
 from shoal._executor import Executor
 from shoal.adapters import _joblib_workers as workers
@@ -22,7 +22,7 @@ from shoal.adapters import _joblib_workers as workers
 if TYPE_CHECKING:
     from types import ModuleType
 
-_lock = threading.RLock()
+_lock = _locks.RLock()
 _current: tuple[ReusableExecutor, dict[str, Any]] | None = None
 _next_id = 0
 
@@ -50,10 +50,6 @@ class ReusableExecutor(Executor):
         else:
             super().shutdown(wait, cancel_futures=cancel_futures)
 
-    def is_usable(self) -> bool:
-        engine = self._engine
-        return not (engine.closed or engine.forked or engine.broken is not None)
-
 
 def get_reusable_executor(
     max_workers: int | None = None,
@@ -73,7 +69,7 @@ def get_reusable_executor(
     """
     global _current, _next_id
     with _lock:
-        before = _current if _current is not None and _current[0].is_usable() else None
+        before = _current if _current is not None and _current[0]._engine.takes_tasks else None
         if max_workers is None:
             max_workers = before[0]._max_workers if reuse is True and before else cpu_count()
         elif max_workers <= 0:
@@ -94,6 +90,14 @@ def get_reusable_executor(
         _next_id += 1
         _current = made, asked
         return made
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = _locks.RLock()  # a thread that is not here may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def serve(module: ModuleType) -> None:
