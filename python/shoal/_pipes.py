@@ -10,20 +10,16 @@ What they promise and what not: docs/design/pipe.md
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from shoal import _hooks, _pickling, _session
+from shoal._closing import Closing
 from shoal._native import core
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from typing_extensions import Self
 
 __all__ = ["Connection", "Pipe"]
 
 
-class Connection(core.Connection):
+class Connection(core.Connection, Closing):
     """One end of a pipe. Made by `shoal.Pipe`, and by receiving one from another process."""
 
     def recv_bytes_into(self, buf: Any, offset: int = 0) -> int:
@@ -54,17 +50,6 @@ class Connection(core.Connection):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reduce(self)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         which = "closed" if self.closed else f"descriptor {self.fileno()}"

@@ -14,11 +14,10 @@ import queue
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from shoal import _hooks, _session
+from shoal._closing import Closing
 from shoal._native import core
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from typing_extensions import Self
 
     from shoal._queue_asyncio import Waiters
@@ -28,7 +27,7 @@ __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 T = TypeVar("T")
 
 
-class SimpleQueue(core.Queue, Generic[T]):
+class SimpleQueue(core.Queue, Closing, Generic[T]):
     """A queue between processes and threads that is never full.
 
     >>> import shoal
@@ -52,17 +51,6 @@ class SimpleQueue(core.Queue, Generic[T]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _session.reduce_shared(_queue_at, self, type(self))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         limit = f" of {self.maxsize}" if self.maxsize else ""

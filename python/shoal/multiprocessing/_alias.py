@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -61,3 +61,14 @@ def own(package: str, name: str) -> ModuleType:
         return importlib.import_module(f"{package}.{name}")
     found: ModuleType = getattr(sys.modules[_STOCK], name)
     return found
+
+
+def rest_of(stock: ModuleType) -> Callable[[str], Any]:
+    """A module's `__getattr__`: what it does not have itself is `stock`'s."""
+
+    def __getattr__(name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(f"module {stock.__name__!r} of shoal has no attribute {name!r}")
+        return getattr(stock, name)
+
+    return __getattr__

@@ -5,14 +5,10 @@ from __future__ import annotations
 
 import multiprocessing.connection as _stock
 from multiprocessing.connection import Client, Connection, Listener, wait
-from typing import Any
 
 from shoal._dropin_pipes import Pipe
+from shoal.multiprocessing import _alias
 
 __all__ = ["Client", "Connection", "Listener", "Pipe", "wait"]
 
-
-def __getattr__(name: str) -> Any:
-    if not name.startswith("__"):
-        return getattr(_stock, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = _alias.rest_of(_stock)

@@ -5,14 +5,10 @@ from __future__ import annotations
 
 import multiprocessing.pool as _stock
 from multiprocessing.pool import ThreadPool
-from typing import Any
 
 from shoal._dropin import DropInPool as Pool
+from shoal.multiprocessing import _alias
 
 __all__ = ["Pool", "ThreadPool"]
 
-
-def __getattr__(name: str) -> Any:
-    if not name.startswith("__"):
-        return getattr(_stock, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = _alias.rest_of(_stock)

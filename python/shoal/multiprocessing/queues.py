@@ -4,14 +4,10 @@
 from __future__ import annotations
 
 import multiprocessing.queues as _stock
-from typing import Any
 
 from shoal._dropin_queues import JoinableQueue, Queue, SimpleQueue
+from shoal.multiprocessing import _alias
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 
-
-def __getattr__(name: str) -> Any:
-    if not name.startswith("__"):
-        return getattr(_stock, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = _alias.rest_of(_stock)

@@ -4,14 +4,10 @@
 from __future__ import annotations
 
 import multiprocessing.synchronize as _stock
-from typing import Any
 
 from shoal._dropin_sync import Barrier, BoundedSemaphore, Condition, Event, Lock, RLock, Semaphore
+from shoal.multiprocessing import _alias
 
 __all__ = ["Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "RLock", "Semaphore"]
 
-
-def __getattr__(name: str) -> Any:
-    if not name.startswith("__"):
-        return getattr(_stock, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = _alias.rest_of(_stock)
