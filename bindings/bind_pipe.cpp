@@ -19,6 +19,7 @@
 #include "messages.hpp"
 #include "os/error.hpp"
 #include "os/stream.hpp"
+#include "pipe_pickle.hpp"
 #include "small_pickle.hpp"
 #include "sync_object.hpp"
 #include "wait.hpp"
@@ -120,20 +121,18 @@ bool is_open(PyObject* self) {
   return false;
 }
 
-bool may_read(PyObject* self) {
+bool may(PyObject* self, bool way, const char* refusal) {
   if (!is_open(self)) return false;
-  if (connection(self).readable) [[likely]]
+  if (way) [[likely]]
     return true;
-  raise_os_error("connection is write-only");
+  raise_os_error(refusal);
   return false;
 }
-
+bool may_read(PyObject* self) {
+  return may(self, connection(self).readable, "connection is write-only");
+}
 bool may_write(PyObject* self) {
-  if (!is_open(self)) return false;
-  if (connection(self).writable) [[likely]]
-    return true;
-  raise_os_error("connection is read-only");
-  return false;
+  return may(self, connection(self).writable, "connection is read-only");
 }
 
 // ---- sending
@@ -331,20 +330,6 @@ PyObject* bytes_of_message(arena::Member& member, arena::Handle message) {
   }
   channel::free_message(member, message);
   return bytes;
-}
-
-// pickle.loads; steals the reference.
-PyObject* load_pickle(PyObject* bytes) {
-  static PyObject* loads = nullptr;
-  if (loads == nullptr) {
-    PyObject* const module = PyImport_ImportModule("_pickle");
-    loads = module == nullptr ? nullptr : PyObject_GetAttrString(module, "loads");
-    Py_XDECREF(module);
-  }
-  PyObject* const object =
-      loads == nullptr || bytes == nullptr ? nullptr : PyObject_CallOneArg(loads, bytes);
-  Py_XDECREF(bytes);
-  return object;
 }
 
 PyObject* object_of_message(arena::Member& member, arena::Handle message, Kind kind) {

@@ -10,27 +10,23 @@
 #endif
 #include <Python.h>
 
-#include <cstddef>
-#include <span>
+#include <memory>
 
 #include "arena/arena.hpp"
+#include "codec/writer.hpp"
 
 namespace shoal::bindings {
+
+// This thread's builder. While it is in use the next one is another: encoding may run code that
+// encodes.
+std::unique_ptr<codec::MessageBuilder> take_builder(arena::Member& member);
+void return_builder(std::unique_ptr<codec::MessageBuilder> builder);
 
 // The encoded object as a message of the member; 0 with an error set.
 arena::Handle encode_message(PyObject* object, arena::Member& member);
 
 // The object in the member's message, which is freed in any case. New reference.
 PyObject* decode_message(arena::Handle message, arena::Member& member);
-
-// An object as it goes through a pipe: `size` bytes of a pickle that any reader understands, in
-// the room given, or a message of the member where that is too small or large data is in it.
-struct Packed {
-  size_t size = 0;
-  arena::Handle message = 0;
-};
-// False with an error set.
-bool pack(PyObject* object, arena::Member& member, std::span<std::byte> room, Packed* packed);
 
 // Sets queue.Empty or queue.Full; nullptr.
 PyObject* raise_empty();

@@ -201,14 +201,8 @@ Piped Pipe::send(arena::Member& member, std::span<const std::byte> payload, int6
     leave(member, out_->writing);
     if (result == Piped::ended) free_parked(member, handle_, *out_);
     if (result != Piped::again || deadline_ns == 0) return result;
-    switch (os::stream_wait(fd_, true, deadline_ns)) {
-      case os::Readiness::ready:
-        break;
-      case os::Readiness::timed_out:
-        return Piped::again;
-      case os::Readiness::interrupted:
-        return Piped::interrupted;
-    }
+    const Piped ready = wait(true, deadline_ns);
+    if (ready != Piped::ok) return ready;
   }
 }
 
@@ -248,14 +242,8 @@ Piped Pipe::receive(arena::Member& member, Frame& frame, int64_t deadline_ns) {
     if (result != Piped::again) frame.inside = false;
     if (!frame.inside) leave(member, in_->reading);
     if (result != Piped::again || deadline_ns == 0) return result;
-    switch (os::stream_wait(fd_, false, deadline_ns)) {
-      case os::Readiness::ready:
-        break;
-      case os::Readiness::timed_out:
-        return Piped::again;
-      case os::Readiness::interrupted:
-        return Piped::interrupted;
-    }
+    const Piped ready = wait(false, deadline_ns);
+    if (ready != Piped::ok) return ready;
   }
 }
 
@@ -334,7 +322,11 @@ bool Pipe::spin() noexcept {
 
 Piped Pipe::poll(int64_t deadline_ns) {
   if (deadline_ns != 0 && spin()) return Piped::ok;
-  switch (os::stream_wait(fd_, false, deadline_ns)) {
+  return wait(false, deadline_ns);
+}
+
+Piped Pipe::wait(bool to_write, int64_t deadline_ns) {
+  switch (os::stream_wait(fd_, to_write, deadline_ns)) {
     case os::Readiness::ready:
       return Piped::ok;
     case os::Readiness::timed_out:

@@ -142,6 +142,7 @@ class Pipe {
   void settle(PipeWay& way) noexcept;
   void skip(uint64_t bytes) noexcept;
   bool spin() noexcept;
+  Piped wait(bool to_write, int64_t deadline_ns);
   Piped write_frame(PipeWay& way, std::span<const std::byte> payload);
   Piped read_frame(PipeWay& way, Frame& frame);
   Piped read_up_to(Frame& frame, std::byte* to, uint64_t offset, uint64_t end);

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Objects as they go through a pipe: as a pickle that any reader understands, or as a message of
+// the arena. Every function needs the GIL; failures are Python errors.
+// Design: docs/design/pipe.md
+#pragma once
+
+#ifndef PY_SSIZE_T_CLEAN
+#define PY_SSIZE_T_CLEAN
+#endif
+#include <Python.h>
+
+#include <cstddef>
+#include <span>
+
+#include "arena/arena.hpp"
+
+namespace shoal::bindings {
+
+// `size` bytes of a pickle in the room given, or a message of the member where that is too small or
+// large data is in it.
+struct Packed {
+  size_t size = 0;
+  arena::Handle message = 0;
+};
+// False with an error set.
+bool pack(PyObject* object, arena::Member& member, std::span<std::byte> room, Packed* packed);
+
+// pickle.loads(bytes); steals the reference. New reference.
+PyObject* load_pickle(PyObject* bytes);
+
+}  // namespace shoal::bindings
