@@ -97,6 +97,15 @@ def open_executor(side: str, processes: int = WORKERS) -> Iterator[Any]:
             yield executor
 
 
+def fork_context(side: str) -> Any:
+    """The fork context of the standard library, or of shoal's drop-in namespace."""
+    if side == STDLIB:
+        return multiprocessing.get_context("fork")
+    import shoal.multiprocessing
+
+    return shoal.multiprocessing.get_context("fork")
+
+
 def median_seconds(call: Callable[[], object], repeats: int, warm_up: int = 1) -> float:
     """Median time of a call after a few that are not counted."""
     return statistics.median(_seconds_of_each(call, repeats, warm_up))

@@ -14,44 +14,24 @@ process, without any queue).
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Callable
 from typing import Any
 
-from measure import SHOAL, STDLIB, Row, Sample, Scale, median_seconds
+from exchange import megabyte_arrays, one_way
+from exchange import ping_pong as measure_answers
+from measure import SHOAL, Row, Sample, Scale, fork_context
 from tasks import is_prime
 
 FIRST_PRIME = 100_000_000
 
 
-def _context(side: str) -> Any:
-    if side == STDLIB:
-        return multiprocessing.get_context("fork")
-    import shoal.multiprocessing
-
-    return shoal.multiprocessing.get_context("fork")
-
-
-def _produce(queue: Any, count: int, make: Callable[[int], Any]) -> None:
-    for number in range(count):
-        queue.put(make(number))
-
-
 def _stream(
     side: str, count: int, make: Callable[[int], Any], weigh: Callable[[Any], int]
 ) -> Sample:
-    context = _context(side)
+    context = fork_context(side)
     queue = context.Queue()
-    producer = context.Process(target=_produce, args=(queue, count, make))
-    producer.start()
-    total = weigh(queue.get())
-    started = time.perf_counter()
-    for _ in range(count - 1):
-        total += weigh(queue.get())
-    seconds = time.perf_counter() - started
-    producer.join()
-    return Sample(seconds / (count - 1) * 1e6, total)
+    return one_way(context, queue.put, queue.get, count, make, weigh)
 
 
 def small_ints(side: str, scale: Scale) -> Sample:
@@ -64,34 +44,13 @@ def kilobytes(side: str, scale: Scale) -> Sample:
 
 
 def megabytes(side: str, scale: Scale) -> Sample:
-    import numpy
-
-    array = numpy.arange(131_072, dtype=float)
-    return _stream(side, scale.pick(500, 10), lambda _: array, lambda got: int(got[-1]) + len(got))
-
-
-def _echo(requests: Any, answers: Any) -> None:
-    while (number := requests.get()) is not None:
-        answers.put(number + 1)
+    return _stream(side, scale.pick(500, 10), *megabyte_arrays())
 
 
 def ping_pong(side: str, scale: Scale) -> Sample:
-    context = _context(side)
-    requests, answers = context.Queue(), context.Queue()
-    process = context.Process(target=_echo, args=(requests, answers))
-    process.start()
-    got = []
-
-    def ask() -> None:
-        requests.put(len(got))
-        got.append(answers.get())
-
-    for _ in range(50):
-        ask()
-    seconds = median_seconds(ask, scale.pick(5_000, 50))
-    requests.put(None)
-    process.join()
-    return Sample(seconds * 1e6, sum(got))
+    context = fork_context(side)
+    to, back = context.Queue(), context.Queue()
+    return measure_answers(context, (to.put, back.get), (back.put, to.get), scale)
 
 
 def _find_primes(numbers: Any, primes: Any) -> None:
@@ -108,7 +67,7 @@ def primes_by_queues(side: str, scale: Scale) -> Sample:
     if side != SHOAL:
         found = sum(is_prime(number) for number in candidates)
         return Sample(time.perf_counter() - started, found)
-    context = _context(side)
+    context = fork_context(side)
     numbers, primes = context.Queue(), context.Queue()
     workers = [context.Process(target=_find_primes, args=(numbers, primes)) for _ in range(2)]
     for worker in workers:

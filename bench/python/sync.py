@@ -12,20 +12,10 @@ in use elsewhere. The row with two processes is the exception: there both sides 
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Callable
-from typing import Any
 
-from measure import SHOAL, Row, Sample, Scale
-
-
-def _context(side: str) -> Any:
-    if side == SHOAL:
-        import shoal.multiprocessing
-
-        return shoal.multiprocessing.get_context("fork")
-    return multiprocessing.get_context("fork")
+from measure import SHOAL, Row, Sample, Scale, fork_context
 
 
 def _best(loop: Callable[[range], None], scale: Scale) -> float:
@@ -40,7 +30,7 @@ def _best(loop: Callable[[range], None], scale: Scale) -> float:
 
 
 def with_lock(side: str, scale: Scale) -> Sample:
-    lock = _context(side).Lock()
+    lock = fork_context(side).Lock()
 
     def loop(turns: range) -> None:
         for _ in turns:
@@ -51,7 +41,7 @@ def with_lock(side: str, scale: Scale) -> Sample:
 
 
 def value_read(side: str, scale: Scale) -> Sample:
-    value = _context(side).Value("i", 7)
+    value = fork_context(side).Value("i", 7)
 
     def loop(turns: range) -> None:
         for _ in turns:
@@ -61,7 +51,7 @@ def value_read(side: str, scale: Scale) -> Sample:
 
 
 def value_write(side: str, scale: Scale) -> Sample:
-    value = _context(side).Value("i", 7)
+    value = fork_context(side).Value("i", 7)
 
     def loop(turns: range) -> None:
         for _ in turns:
@@ -71,7 +61,7 @@ def value_write(side: str, scale: Scale) -> Sample:
 
 
 def locked_increment(side: str, scale: Scale) -> Sample:
-    value = _context(side).Value("q", 0)
+    value = fork_context(side).Value("q", 0)
 
     def loop(turns: range) -> None:
         for _ in turns:
@@ -109,7 +99,7 @@ def look_at_flag(side: str, scale: Scale) -> Sample:
                     break
 
         return Sample(_best(loop, scale), False)
-    value = _context(side).RawValue("i", 0)
+    value = fork_context(side).RawValue("i", 0)
 
     def stock_loop(turns: range) -> None:
         for _ in turns:
@@ -121,7 +111,7 @@ def look_at_flag(side: str, scale: Scale) -> Sample:
 
 def contended(side: str, scale: Scale) -> Sample:
     """Two processes that take the same lock all the time; per turn of both together."""
-    context = _context(side)
+    context = fork_context(side)
     turns = scale.pick(100_000, 500)
     lock, total, ready = context.Lock(), context.RawValue("q", 0), context.Barrier(3)
 
