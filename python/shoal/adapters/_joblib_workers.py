@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import ctypes
 import os
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from shoal import _locks
 from shoal._executor import Executor
 
 MAX_DEPTH = 10  # workers of workers; loky's limit
@@ -29,7 +29,7 @@ _BLAS = (
     "scipy_openblas_set_num_threads64_",
 )
 
-_lock = threading.RLock()
+_lock = _locks.RLock()
 _kept: list[Shared] = []
 _depth = 0
 
@@ -52,10 +52,6 @@ class Shared:
     executor: Executor
     users: int = 1
     idle_since: float = field(default_factory=time.monotonic)
-
-    def is_usable(self) -> bool:
-        engine = self.executor._engine
-        return not (engine.closed or engine.forked or engine.broken is not None)
 
 
 def acquire(n_jobs: int, preparation: Preparation, timeout: float | None) -> Shared:
@@ -101,7 +97,7 @@ def _drop_unusable(timeout: float | None) -> None:
     now = time.monotonic()
     for shared in list(_kept):
         is_old = timeout is not None and now - shared.idle_since > timeout
-        if not shared.is_usable():
+        if not shared.executor._engine.takes_tasks:
             _kept.remove(shared)
         elif shared.users == 0 and is_old:
             _kept.remove(shared)
@@ -110,7 +106,7 @@ def _drop_unusable(timeout: float | None) -> None:
 
 def _after_fork_in_child() -> None:
     global _lock
-    _lock = threading.RLock()
+    _lock = _locks.RLock()
     _kept.clear()
 
 

@@ -35,6 +35,7 @@ import joblib
 from joblib import _parallel_backends as stock
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+from shoal._engine import function_name
 from shoal.adapters import _joblib_workers as workers
 from shoal.adapters._joblib_arrays import Sharing
 from shoal.errors import ShoalError, WorkerDied
@@ -138,6 +139,7 @@ class ShoalBackend(stock.LokyBackend):  # type: ignore[misc]
         if type(nested) is stock.ThreadingBackend and nested.inner_max_num_threads is None:
             nested = nested.nesting_level  # cheaper than the object
         future = self._workers.executor.submit(run_batch, items, nested, n_jobs)
+        future.calls = _describe(func.items)  # for who is told of a death
         if not future._ticket:
             future = _not_sent(future)
         futures, progress = self._open, self._progress
@@ -182,7 +184,7 @@ class ShoalBackend(stock.LokyBackend):  # type: ignore[misc]
         try:
             return future.result()
         except WorkerDied as error:
-            raise _as_joblib_knows_it(error) from error
+            raise _as_joblib_knows_it(error, future.calls) from None
 
     def terminate(self) -> None:
         """The call is over. The workers stay for the next one."""
@@ -201,11 +203,22 @@ class ShoalBackend(stock.LokyBackend):  # type: ignore[misc]
             self._workers = None
 
 
-def _as_joblib_knows_it(error: WorkerDied) -> BatchDied:
-    return BatchDied(str(error), **{key: getattr(error, key) for key in _FACTS})
+def _describe(items: list[Any]) -> tuple[str, int]:
+    """The function of a batch's first call, and how many calls it has."""
+    return function_name(items[0][0]), len(items)
 
 
-_FACTS = ("pid", "signal", "exitcode", "peak_memory", "memory_limit_hit", "task", "arguments")
+def _as_joblib_knows_it(error: WorkerDied, calls: tuple[str, int]) -> BatchDied:
+    """The same death, told of the user's function and not of the one that runs batches."""
+    task, count = calls
+    arguments = f"one of {count} calls of a batch" if count > 1 else "..."
+    told = str(error).replace(f"{error.task}({error.arguments})", f"{task}({arguments})")
+    told = told.partition(". The pool goes on")[0]
+    facts = {key: getattr(error, key) for key in _FACTS}
+    return BatchDied(told, **facts, task=task, arguments=arguments)
+
+
+_FACTS = ("pid", "signal", "exitcode", "peak_memory", "memory_limit_hit")
 
 
 def _not_sent(future: Any) -> Any:
