@@ -64,7 +64,7 @@ def record(verdict: str, what: str, why: str) -> None:
 
 def _is_served(package: str) -> bool:
     """Does the table have something for a module of this package?"""
-    modules = [module for module, _ in getattr(_swaps, "ADAPTERS", ())]
+    modules = [module for module, _ in _swaps.ADAPTERS]
     return any(f"{module}.".startswith(f"{package}.") for module in modules)
 
 

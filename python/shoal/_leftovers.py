@@ -15,7 +15,7 @@ does so when it starts. So a block outlives a child that made it for others.
 The record is an extended attribute (Linux 6.6 and later has them on /dev/shm); before, a symbolic
 link beside the file whose target is the text: made at once, as a whole.
 
-XDesign: docs/design/shared_memory.md
+Design: docs/design/shared_memory.md
 """
 
 from __future__ import annotations

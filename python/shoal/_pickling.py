@@ -84,7 +84,7 @@ class Pickler(pickle.Pickler):
 
     def by_value(self, obj: Any) -> Any:
         if self.by_name:
-            return NotImplemented  # and pickle says what it lacks
+            return NotImplemented  # so that pickle raises what it raises for the standard library
         if self.graph is None:
             from shoal._graph import Graph
 

@@ -14,8 +14,8 @@ _HELP = """\
 shoal: Python's process pools on one shared memory.
 
 Run a program as it is:
-  shoal run prog.py [args...]        with shoal's Pool and ProcessPoolExecutor in the places
-  shoal run -m module [args...]      of the standard library's, in its children too
+  shoal run prog.py [args...]        with shoal's pools, executors, locks, queues, pipes and shared
+  shoal run -m module [args...]      memory in the places of the standard library's, in children too
   shoal run --explain prog.py        and say at the end what was swapped and what was left
   shoal run --heal prog.py           a worker's death fails its task only, not the whole executor
 
@@ -63,9 +63,9 @@ def _make_parser() -> _Parser:
         "run",
         usage="shoal run [--explain] [--heal] prog.py [args...]\n"
         "       shoal run [--explain] [--heal] -m module [args...]",
-        description="Run a program with shoal's Pool and ProcessPoolExecutor in the places of the"
-        " standard library's. The program, its exit status and its signals are its own: the"
-        " command replaces itself by `python prog.py`.",
+        description="Run a program with shoal's pools, executors, locks, queues, pipes and shared"
+        " memory in the places of the standard library's. The program, its exit status and its"
+        " signals are its own: the command replaces itself by `python prog.py`.",
     )
     run.add_argument(
         "--explain", action="store_true", help="at exit, say on stderr what was swapped and left"
