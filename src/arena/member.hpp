@@ -83,6 +83,12 @@ class Member {
   // True: this was the last holder of all, and the block is MEMBER(me), to be freed by the caller.
   [[nodiscard]] bool drop_shared(Handle b) noexcept;
   size_t shared_held() const noexcept;  // how many different ones this process holds
+  // References from other blocks, which outlive the process that made them. Needs: this process
+  // holds b. False: it is not shared. What a death between counting and storing leaves is one
+  // reference too many, never one too few.
+  bool store_shared(Handle b) noexcept;
+  // Takes one such reference back. True: as for drop_shared().
+  [[nodiscard]] bool unstore_shared(Handle b) noexcept;
 
   // A free lane of this member; use LaneGuard. Waits (yielding) while 16 operations of this member
   // are running.
@@ -209,5 +215,8 @@ void register_reap_hook(uint64_t intent_kind, ReapHook hook) noexcept;
 // last: the hook looks whether the block holds a state of its kind.
 using EndHook = void (*)(Arena& arena, Member& reaper, Handle block);
 void register_end_hook(EndHook hook) noexcept;
+// Ends and frees a block that is MEMBER(me): runs the end hooks for it, and then for the blocks that
+// they end in turn (one after the other, so that chains of any length are safe).
+void end_block(Member& member, Handle block) noexcept;
 
 }  // namespace shoal::arena

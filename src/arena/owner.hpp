@@ -11,8 +11,10 @@
 //   named    layers above                     layers above
 //   dying    incarnation:30                   that member, which is freeing it (its reaper when it
 //                                             died)
-//   shared   pinned:1 | holding slots:59      each holder its own bit; who clears the last one owns
-//                                             the block (one compare-exchange)
+//   shared   pinned:1 | stored:10 | holding slots:49
+//                                             each holder its own bit, and whoever refers to it from
+//                                             another block one of `stored`; who takes the last away
+//                                             owns the block (one compare-exchange)
 //   orphan   0                                spans only: no member allocates here; adopted by
 //                                             compare-exchange
 //
@@ -30,7 +32,7 @@ using Incarnation = uint32_t;
 
 inline constexpr uint32_t kMemberSlots = 512;
 inline constexpr uint32_t kHolderSlots = 63;  // members in slots below this can hold counted blocks
-inline constexpr uint32_t kSharerSlots = 59;  // and in slots below this have a bit in shared ones
+inline constexpr uint32_t kSharerSlots = 49;  // and in slots below this have a bit in shared ones
 
 constexpr uint32_t slot_of(Incarnation incarnation) noexcept { return incarnation % kMemberSlots; }
 
@@ -67,9 +69,13 @@ constexpr uint64_t owner_named(uint64_t payload) noexcept {
   return make_owner(OwnerKind::named, payload);
 }
 
-// The bit of a slot; members in slots without a bit of their own pin the block for ever.
+// Stays until the session ends: a member in a slot without a bit of its own holds it, or more
+// blocks refer to it than can be counted.
+inline constexpr uint64_t kSharedPin = uint64_t{1} << 63;
+inline constexpr uint64_t kStoredOnce = uint64_t{1} << (kSharerSlots + 4);  // in the whole word
+inline constexpr uint64_t kStoredMask = kSharedPin - kStoredOnce;
 constexpr uint64_t sharer_bit(uint32_t slot) noexcept {
-  return make_owner(OwnerKind::free, uint64_t{1} << (slot < kSharerSlots ? slot : kSharerSlots));
+  return slot < kSharerSlots ? make_owner(OwnerKind::free, uint64_t{1} << slot) : kSharedPin;
 }
 constexpr uint64_t owner_shared(uint64_t bits) noexcept {
   return bits | static_cast<uint64_t>(OwnerKind::shared);

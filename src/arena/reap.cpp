@@ -35,7 +35,7 @@ constexpr uint64_t kBatchWords = 1024;  // owner words that are looked at under 
 constexpr uint64_t kLateChildNs = 30'000'000'000;
 
 os::Atomic<uint64_t> hooks[16];     // ReapHook by intent kind; set once at start-up by each layer
-os::Atomic<uint64_t> end_hooks[4];  // EndHook, each once
+os::Atomic<uint64_t> end_hooks[8];  // EndHook, each once
 
 ReapHook hook_for(uint64_t kind) noexcept {
   return reinterpret_cast<ReapHook>(hooks[kind & 15].load());
@@ -69,6 +69,30 @@ void register_end_hook(EndHook hook) noexcept {
     uint64_t expected = 0;
     if (entry.compare_exchange(expected, wanted) || expected == wanted) return;
   }
+}
+
+void end_block(Member& member, Handle block) noexcept {
+  thread_local std::vector<Handle>* running = nullptr;  // what is still to be ended
+  if (running != nullptr) {
+    try {
+      running->push_back(block);
+    } catch (const std::exception&) {
+      return;  // out of memory: it stays MEMBER(me) until this process ends
+    }
+    return;
+  }
+  std::vector<Handle> open;
+  running = &open;
+  for (Handle next = block; next != 0;) {
+    for (const os::Atomic<uint64_t>& entry : end_hooks) {
+      const auto hook = reinterpret_cast<EndHook>(entry.load());
+      if (hook != nullptr) hook(member.arena(), member, next);
+    }
+    member.free(next);
+    next = open.empty() ? 0 : open.back();
+    if (!open.empty()) open.pop_back();
+  }
+  running = nullptr;
 }
 
 bool Reaping::run() {

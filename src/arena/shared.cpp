@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Member: shared blocks. The owner word itself says which members hold the block, one bit each, so
-// that holding, letting go and "I was the last" are one compare-exchange, and a death clears a bit.
-// How often this process holds a block is its own business.
+// Member: shared blocks. The owner word itself says which members hold the block, one bit each, and
+// how many other blocks refer to it, so that holding, letting go and "I was the last" are one
+// compare-exchange, and a death clears a bit. How often this process holds a block is its own
+// business.
 #include "arena/member.hpp"
 #include "arena/slots.hpp"
 #include "testing/kill_point.hpp"
@@ -57,6 +58,35 @@ bool Member::drop_shared(Handle b) noexcept {
     // COMMIT(arena.share.drop): killed before: the reaper lets go; after: done, or mine to free
     const bool done = owner.compare_exchange(word, last ? owner_member(incarnation_) : word & ~bit);
     SHOAL_KILL_POINT("arena.share.drop");
+    if (done) return last;
+  }
+  return false;
+}
+
+bool Member::store_shared(Handle b) noexcept {
+  os::Atomic<uint64_t>& owner = arena_->owner_word(b);
+  uint64_t word = owner.load();
+  while (is_shared(word)) {
+    if ((word & kSharedPin) != 0) return true;
+    const bool full = (word & kStoredMask) == kStoredMask;
+    // COMMIT(arena.share.store): killed before: not counted; after: one more, which is taken back
+    // with what was to refer to it
+    const bool done = owner.compare_exchange(word, full ? word | kSharedPin : word + kStoredOnce);
+    SHOAL_KILL_POINT("arena.share.store");
+    if (done) return true;
+  }
+  return false;
+}
+
+bool Member::unstore_shared(Handle b) noexcept {
+  os::Atomic<uint64_t>& owner = arena_->owner_word(b);
+  uint64_t word = owner.load();
+  while (is_shared(word) && word < kSharedPin && word >= kStoredOnce) {
+    const bool last = word == owner_shared(kStoredOnce);
+    // COMMIT(arena.share.unstore): killed before: still counted; after: not, or mine to free
+    const bool done =
+        owner.compare_exchange(word, last ? owner_member(incarnation_) : word - kStoredOnce);
+    SHOAL_KILL_POINT("arena.share.unstore");
     if (done) return last;
   }
   return false;

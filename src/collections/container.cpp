@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// All words of a state and its log are changed under the lock only, which publishes them. What
+// matters beside is that a death leaves them in program order: each commit is an exchange, which
+// neither the stores before it nor those after it may pass.
+#include "collections/container.hpp"
+
+#include <new>
+#include <string>
+
+#include "collections/item.hpp"
+#include "testing/kill_point.hpp"
+
+namespace shoal::collections {
+
+namespace {
+
+constexpr uint64_t kFirstCapacity = 5;
+constexpr uint64_t kFirstSlots = 8;
+
+// order: relaxed; under the lock, and between two exchanges of `op`: see above
+void set(os::Atomic<uint64_t>& word, uint64_t value) noexcept { word.store(value, os::relaxed); }
+uint64_t get(const os::Atomic<uint64_t>& word) noexcept { return word.load(os::relaxed); }
+
+bool is_container(const arena::Arena& arena, Handle handle) noexcept {
+  return arena.block_size(handle) >= sizeof(ContainerState) &&
+         arena.at<ContainerState>(handle)->magic == Container::kMagic;
+}
+
+}  // namespace
+
+void register_end_hooks() noexcept {
+  arena::register_end_hook(&end_item);
+  arena::register_end_hook(&end_table);
+  arena::register_end_hook(&Container::end);
+}
+
+void Container::create(arena::Member& member, Handle handle, ContainerKind kind) {
+  register_end_hooks();
+  arena::Arena& arena = member.arena();
+  const bool is_map = kind == ContainerKind::map;
+  const Handle table = make_table(member, handle, kFirstCapacity, is_map ? kFirstSlots : 0);
+  auto* const state = new (arena.address(handle)) ContainerState{};
+  sync::Mutex::create(arena, handle);
+  state->kind = kind;
+  state->table.store(table);
+  // COMMIT(container.create.table): killed before: both are the dead's; after: one is in the other
+  member.give_to_block(table, handle);
+  SHOAL_KILL_POINT("container.create.table");
+  state->magic = kMagic;
+}
+
+Container::Container(arena::Arena& arena, Handle handle, ContainerKind kind)
+    : arena_(&arena), handle_(handle), state_(arena.at<ContainerState>(handle)) {
+  if (!is_container(arena, handle) || state_->kind != kind) {
+    throw arena::CorruptArena("no such container at offset " + std::to_string(handle));
+  }
+}
+
+sync::Locked Container::lock(arena::Member& member, int64_t deadline_ns) {
+  sync::Mutex mutex(*arena_, state_->mutex);
+  sync::Locked locked =
+      deadline_ns == 0 ? mutex.try_lock(member) : mutex.lock(member, deadline_ns);
+  if (locked == sync::Locked::owner_died) [[unlikely]] {
+    try {
+      repair(member);
+    } catch (const arena::CorruptArena&) {
+      mutex.unlock(member);
+      throw;
+    }
+    locked = sync::Locked::ok;
+  }
+  return locked;
+}
+
+void Container::unlock(arena::Member& member) {
+  sync::Mutex(*arena_, state_->mutex).unlock(member);
+}
+
+// ---- preparing
+
+void Container::prepare(arena::Member& member, Handle item) noexcept {
+  set_item_serial(*arena_, item, get(state_->changes) + 1);
+  set(state_->log.prepared_item, item);
+  // COMMIT(container.prepare.item): killed before: the dead's; after: undone by who takes the lock
+  member.give_to_block(item, handle_);
+  SHOAL_KILL_POINT("container.prepare.item");
+}
+
+void Container::prepare_table(arena::Member& member, Handle table) noexcept {
+  set(state_->log.prepared_table, table);
+  // COMMIT(container.prepare.table): killed before: the dead's; after: undone, as above
+  member.give_to_block(table, handle_);
+  SHOAL_KILL_POINT("container.prepare.table");
+  Table& made = *arena_->at<Table>(table);
+  const uint64_t serial = get(state_->changes) + 1;
+  for (uint64_t i = made.fresh_begin; i < made.fresh_end; ++i) {
+    const Handle item = get(made.items()[i]);
+    set_item_serial(*arena_, item, serial);
+    // COMMIT(container.prepare.fresh): killed before: the dead's; after: undone, as above
+    member.give_to_block(item, handle_);
+    SHOAL_KILL_POINT("container.prepare.fresh");
+  }
+}
+
+void Container::prepare_bag(arena::Member& member, Handle bag) noexcept {
+  set(state_->log.prepared_bag, bag);
+  // COMMIT(container.prepare.bag): killed before: the dead's; after: undone, as above
+  member.give_to_block(bag, handle_);
+  SHOAL_KILL_POINT("container.prepare.bag");
+}
+
+// ---- committing
+
+void Container::commit(arena::Member& member, const Put& put) {
+  ChangeLog& log = state_->log;
+  set(log.live, put.live);
+  set(log.changes, get(state_->changes) + 1);
+  set(log.shape, get(state_->shape) + (put.reshapes ? 1 : 0));
+  set(log.begin, put.begin);
+  set(log.used, put.used);
+  set(log.position, put.position);
+  set(log.item, put.item);
+  set(log.old_item, put.old_item);
+  set(log.hash, put.hash);
+  set(log.slot, put.slot);
+  set(log.slot_value, put.slot_value);
+  // COMMIT(container.put): killed before: nothing has happened; after: who takes the lock does it
+  log.op.exchange(static_cast<uint64_t>(Change::put));
+  SHOAL_KILL_POINT("container.put");
+  carry_out_put(member);
+}
+
+void Container::commit(arena::Member& member, const Swap& swap) {
+  ChangeLog& log = state_->log;
+  set(log.live, swap.live);
+  set(log.changes, get(state_->changes) + 1);
+  set(log.shape, get(state_->shape) + (swap.reshapes ? 1 : 0));
+  set(log.begin, swap.begin);
+  set(log.used, swap.used);
+  set(log.table, swap.table);
+  set(log.old_table, get(state_->table));
+  set(log.old_begin, swap.old_begin);
+  set(log.old_used, swap.old_used);
+  set(log.bag, swap.bag);
+  set(log.bag_used, swap.bag_used);
+  // COMMIT(container.swap): killed before: nothing has happened; after: who takes the lock does it
+  log.op.exchange(static_cast<uint64_t>(Change::swap));
+  SHOAL_KILL_POINT("container.swap");
+  carry_out_swap(member);
+}
+
+void Container::carry_out_put(arena::Member& member) {
+  ChangeLog& log = state_->log;
+  Table& now = table();
+  const uint64_t position = get(log.position);
+  const uint64_t slot = get(log.slot);
+  if (position >= now.capacity || (now.slots != 0 && slot >= now.slots)) {
+    throw arena::CorruptArena("a container's log names position " + std::to_string(position));
+  }
+  set(now.items()[position], get(log.item));
+  if (now.slots != 0) {
+    set(now.hashes()[position], get(log.hash));
+    // order: relaxed; as set()
+    now.slot_array()[slot].store(static_cast<uint32_t>(get(log.slot_value)), os::relaxed);
+  }
+  set(now.begin, get(log.begin));
+  set(now.used, get(log.used));
+  set(state_->live, get(log.live));
+  set(state_->changes, get(log.changes));
+  set(state_->shape, get(log.shape));
+  set(log.prepared_item, 0);
+  if (const Handle old = get(log.old_item); old != 0) {
+    // COMMIT(container.put.old): killed before: taken by who takes the lock; after: the dead's
+    static_cast<void>(member.take_from_block(old, handle_));
+    SHOAL_KILL_POINT("container.put.old");
+  }
+  // COMMIT(container.put.done): killed before: carried out once more; after: done
+  log.op.exchange(static_cast<uint64_t>(Change::none));
+  SHOAL_KILL_POINT("container.put.done");
+}
+
+void Container::carry_out_swap(arena::Member& member) {
+  ChangeLog& log = state_->log;
+  const Handle old = get(log.old_table);
+  const Handle bag = get(log.bag);
+  Table& next = open_table(*arena_, get(log.table), handle_);
+  set(next.begin, get(log.begin));
+  set(next.used, get(log.used));
+  set(state_->table, get(log.table));
+  set(state_->live, get(log.live));
+  set(state_->changes, get(log.changes));
+  set(state_->shape, get(log.shape));
+  set(log.prepared_table, 0);
+  set(log.prepared_bag, 0);
+  if (arena_->owner_word(old).load() == arena::owner_block(handle_)) {
+    Table& before = open_table(*arena_, old, handle_);
+    set(before.begin, get(log.old_begin));
+    set(before.used, get(log.old_used));
+    // COMMIT(container.swap.old): killed before: taken by who takes the lock; after: the dead's bag
+    static_cast<void>(member.take_from_block(old, handle_));
+    SHOAL_KILL_POINT("container.swap.old");
+  }
+  if (bag != 0 && arena_->owner_word(bag).load() == arena::owner_block(handle_)) {
+    set(open_table(*arena_, bag, handle_).used, get(log.bag_used));
+    // COMMIT(container.swap.bag): killed before: taken by who takes the lock; after: the dead's bag
+    static_cast<void>(member.take_from_block(bag, handle_));
+    SHOAL_KILL_POINT("container.swap.bag");
+  }
+  // COMMIT(container.swap.done): killed before: carried out once more; after: done
+  log.op.exchange(static_cast<uint64_t>(Change::none));
+  SHOAL_KILL_POINT("container.swap.done");
+}
+
+// ---- after a death
+
+void Container::repair(arena::Member& member) {
+  ChangeLog& log = state_->log;
+  const auto op = static_cast<Change>(get(log.op));
+  const Handle old = op == Change::put ? get(log.old_item) : get(log.old_table);
+  const Handle bag = op == Change::swap ? get(log.bag) : 0;
+  if (op == Change::none) return undo(member);
+  if (op == Change::put) {
+    carry_out_put(member);
+  } else {
+    carry_out_swap(member);
+  }
+  const uint64_t mine = arena::owner_member(member.incarnation());
+  if (op == Change::put && old != 0 && arena_->owner_word(old).load() == mine) {
+    free_item(member, old);
+  } else if (op == Change::swap && arena_->owner_word(old).load() == mine) {
+    free_bag(member, old);
+  }
+  if (bag != 0 && arena_->owner_word(bag).load() == mine) free_bag(member, bag);
+}
+
+// Frees what was prepared for a change that has not happened. It may be done again: what is not the
+// container's is left alone.
+void Container::undo(arena::Member& member) noexcept {
+  ChangeLog& log = state_->log;
+  if (const Handle item = get(log.prepared_item); item != 0) {
+    free_item_of(member, item, handle_);
+    set(log.prepared_item, 0);
+  }
+  if (const Handle table = get(log.prepared_table); table != 0) {
+    if (member.take_from_block(table, handle_)) {
+      Table& made = *arena_->at<Table>(table);
+      set(made.begin, made.fresh_begin);
+      set(made.used, made.fresh_end);
+      free_bag(member, table);
+    }
+    set(log.prepared_table, 0);
+  }
+  if (const Handle bag = get(log.prepared_bag); bag != 0) {
+    // COMMIT(container.undo.bag): killed before: as it was; after: an empty bag of the dead
+    if (member.take_from_block(bag, handle_)) free_bag(member, bag);
+    SHOAL_KILL_POINT("container.undo.bag");
+    set(log.prepared_bag, 0);
+  }
+}
+
+Handle Container::clear(arena::Member& member) {
+  const Table& now = table();
+  const Handle fresh = make_table(member, handle_, kFirstCapacity, now.slots != 0 ? kFirstSlots : 0);
+  const Handle old = get(state_->table);
+  const uint64_t begin = get(now.begin);
+  const uint64_t used = get(now.used);
+  prepare_table(member, fresh);
+  commit(member, Swap{fresh, 0, 0, 0, begin, used});
+  return old;
+}
+
+void Container::end(arena::Arena& arena, arena::Member& member, Handle block) {
+  if (!is_container(arena, block)) return;
+  ContainerState* const state = arena.at<ContainerState>(block);
+  try {
+    Container container(arena, block, state->kind);
+    container.repair(member);
+    const Handle table = get(state->table);
+    state->magic = 0;
+    if (member.take_from_block(table, block)) free_bag(member, table);
+  } catch (const arena::CorruptArena&) {
+    return;  // scribbled over: its items stay until the session ends
+  }
+}
+
+}  // namespace shoal::collections

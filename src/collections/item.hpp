@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Item: one block that holds an encoded value, and in a map its key as well. It never changes once
+// it is in a container. It may refer to shared blocks (further containers, locks, queues, values
+// too large to be copied under a lock): each of those counts it (Member::store_shared).
+//
+// The block:  ItemHeader | references x u64 handle | key | shown key | value
+// Invariants:
+// 1. Of the references, the first `counted` are counted. A reference is counted before `counted`
+//    says so, and taken back after `counted` has stopped saying so: a death in between leaves one
+//    count too many (a block that stays until the session ends), never one too few.
+// 2. While an item is made or freed it is MEMBER(me); in a container it is BLOCK(container). Whoever
+//    frees it takes its references back; if that one dies, so does the end hook, for its reaper.
+// Any thread of any member; making one may throw MemoryExhausted; nothing blocks.
+// Design: docs/design/collections.md
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "arena/arena.hpp"
+#include "os/atomic.hpp"
+
+namespace shoal::collections {
+
+using arena::Handle;
+using Bytes = std::span<const std::byte>;
+
+// How a key is compared. canonical: equal keys have equal bytes. opaque: only the program's own
+// equality decides, among those of the same hash.
+enum class KeyKind : uint32_t { none = 0, canonical = 1, opaque = 2 };
+
+struct ItemHeader {
+  uint64_t check;   // kItemCheck ^ the block's handle
+  uint64_t serial;  // number of the container's change that brought it
+  os::Atomic<uint32_t> counted;
+  uint32_t references;
+  uint32_t key_size;
+  uint32_t shown_size;  // the key as it was given, where the canonical form is another value
+  uint32_t value_size;
+  uint16_t key_kind;
+  uint16_t is_far;  // the value lies in the first reference; `value` is its size, a u64
+};
+static_assert(sizeof(ItemHeader) == 40);
+
+struct ItemParts {
+  Bytes key;
+  Bytes shown_key;
+  Bytes value;
+  std::span<const Handle> references;
+  KeyKind key_kind = KeyKind::none;
+  bool is_far = false;
+};
+
+// A new item, MEMBER(me). The caller holds all references. Throws MemoryExhausted; nothing is
+// counted then.
+Handle make_item(arena::Member& member, const ItemParts& parts);
+
+// What an item holds, checked against its block; the pointers go into the arena. Throws
+// CorruptArena.
+ItemParts open_item(const arena::Arena& arena, Handle item);
+uint64_t item_serial(const arena::Arena& arena, Handle item) noexcept;
+void set_item_serial(const arena::Arena& arena, Handle item, uint64_t serial) noexcept;
+
+// Takes the references of an item that is MEMBER(me) back and frees it.
+void free_item(arena::Member& member, Handle item) noexcept;
+// The same for one that is BLOCK(parent); one that is not is left alone.
+void free_item_of(arena::Member& member, Handle item, Handle parent) noexcept;
+
+// The end hook: if the block is an item, takes its references back.
+void end_item(arena::Arena& arena, arena::Member& member, Handle block);
+
+}  // namespace shoal::collections

@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Map against a model with the order of a dict.
+#include "collections/map.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <list>
+#include <random>
+#include <utility>
+#include <vector>
+
+#include "collections/test_container.hpp"
+
+namespace shoal::collections {
+namespace {
+
+using Pairs = std::vector<std::pair<uint64_t, uint64_t>>;
+
+struct MapTest : ContainerTest {
+  Map make() {
+    const Handle block = s.me->allocate(sizeof(ContainerState));
+    Map::create(*s.me, block);
+    s.me->share(block);
+    return {*s.arena, block};
+  }
+  static uint64_t hash_of(uint64_t key) { return key % 64 * 0x9E3779B97F4A7C15; }  // collisions too
+  static Bytes bytes(const uint64_t& key) { return std::as_bytes(std::span(&key, 1)); }
+  Handle pair(const uint64_t& key, uint64_t value) {
+    return number_item(*s.me, value, bytes(key), KeyKind::canonical);
+  }
+  void put(Map& map, uint64_t key, uint64_t value) {
+    if (const Map::Entry entry = map.find(hash_of(key), bytes(key))) {
+      free_item(*s.me, map.replace(*s.me, entry, pair(key, value)));
+    } else {
+      map.insert(*s.me, hash_of(key), pair(key, value));
+    }
+  }
+  Pairs pairs(const Map& map) {
+    Pairs found;
+    for (uint64_t i = map.begin(); i < map.end(); ++i) {
+      const Handle item = map.at(i);
+      if (item == 0) continue;
+      uint64_t key = 0;
+      std::memcpy(&key, open_item(*s.arena, item).key.data(), sizeof key);
+      found.emplace_back(key, value_of(item));
+    }
+    return found;
+  }
+};
+
+TEST_F(MapTest, DoesWhatADictDoes) {
+  std::mt19937 random(2);  // NOLINT(cert-msc51-cpp): the same each time
+  Map map = make();
+  Pairs model;
+  const auto place = [&](uint64_t key) {
+    return std::find_if(model.begin(), model.end(), [&](auto& entry) { return entry.first == key; });
+  };
+  ASSERT_TRUE(sync::is_locked(map.lock(*s.me)));
+  for (uint64_t step = 0; step < 30'000; ++step) {
+    const uint64_t key = random() % 300;
+    switch (random() % 6) {
+      case 0:
+      case 1:
+      case 2:
+        put(map, key, step);
+        if (const auto at = place(key); at != model.end()) {
+          at->second = step;
+        } else {
+          model.emplace_back(key, step);
+        }
+        break;
+      case 3: {
+        const Map::Entry entry = map.find(hash_of(key), bytes(key));
+        const auto at = place(key);
+        ASSERT_EQ(static_cast<bool>(entry), at != model.end());
+        if (!entry) break;
+        EXPECT_EQ(value_of(entry.item), at->second);
+        free_item(*s.me, map.erase(*s.me, entry));
+        model.erase(at);
+        break;
+      }
+      case 4: {  // from either end
+        if (model.empty()) break;
+        const bool front = random() % 2 == 0;
+        const uint64_t end_key = front ? model.front().first : model.back().first;
+        const Map::Entry entry = map.find(hash_of(end_key), bytes(end_key));
+        ASSERT_EQ(map.at(front ? map.begin() : map.end() - 1), entry.item);
+        free_item(*s.me, map.erase(*s.me, entry));
+        model.erase(front ? model.begin() : model.end() - 1);
+        break;
+      }
+      default:
+        if (step % 1'000 != 999) break;
+        free_bag(*s.me, map.clear(*s.me));
+        model.clear();
+    }
+    ASSERT_EQ(map.size(), model.size());
+    if (step % 97 == 0) {
+      ASSERT_EQ(pairs(map), model) << step;
+    }
+  }
+  EXPECT_EQ(pairs(map), model);
+  EXPECT_EQ(s.blocks(), model.size() + 2);
+  map.unlock(*s.me);
+  drop(map);
+  EXPECT_EQ(s.blocks(), 0U);
+}
+
+// Putting and taking away again and again uses neither memory nor time up.
+TEST_F(MapTest, ComingAndGoingCostsNothingThatStays) {
+  Map map = make();
+  ASSERT_TRUE(sync::is_locked(map.lock(*s.me)));
+  for (uint64_t i = 0; i < 300'000; ++i) {
+    const uint64_t hash = i * 0x9E3779B97F4A7C15;
+    map.insert(*s.me, hash, pair(i, i));
+    free_item(*s.me, map.erase(*s.me, map.find(hash, bytes(i))));
+  }
+  EXPECT_EQ(map.size(), 0U);
+  EXPECT_EQ(s.blocks(), 2U);
+  map.unlock(*s.me);
+  drop(map);
+}
+
+TEST_F(MapTest, KeysOfOneHashAreToldApart) {
+  Map map = make();
+  ASSERT_TRUE(sync::is_locked(map.lock(*s.me)));
+  for (uint64_t key = 0; key < 100; ++key) map.insert(*s.me, 5, pair(key, key * 2));
+  for (uint64_t key = 0; key < 100; ++key) {
+    const Map::Entry entry = map.find(5, bytes(key));
+    ASSERT_TRUE(static_cast<bool>(entry));
+    EXPECT_EQ(value_of(entry.item), key * 2);
+    EXPECT_EQ(map.entry_at(entry.position).slot, entry.slot);
+  }
+  map.unlock(*s.me);
+  drop(map);
+}
+
+TEST_F(MapTest, IsNotTakenForASequence) {
+  Map map = make();
+  EXPECT_THROW(Container(*s.arena, map.handle(), ContainerKind::sequence), arena::CorruptArena);
+  EXPECT_THROW(Map(*s.arena, 64), arena::CorruptArena);
+  drop(map);
+}
+
+}  // namespace
+}  // namespace shoal::collections
