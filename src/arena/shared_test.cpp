@@ -108,6 +108,29 @@ TEST(Shared, IsPinnedWhenMoreMembersHoldItThanHaveBits) {
   EXPECT_EQ(s.blocks(), 1U);  // stays until the session ends
 }
 
+TEST(Shared, ReferencesOutliveTheirMakers) {
+  TestSession s;
+  const Handle b = s.me->allocate(64);
+  s.me->share(b);
+  const auto other = s.join();
+  ASSERT_TRUE(other->hold_shared(b));
+  EXPECT_TRUE(other->store_shared(b));
+  EXPECT_TRUE(other->store_shared(b));
+  other->abandon_for_test();
+  EXPECT_FALSE(s.me->drop_shared(b));
+  reap_all_dead(*s.arena, *s.me);
+  EXPECT_EQ(word(s, b), owner_shared(2 * kStoredOnce));
+  s.arena->check();
+  EXPECT_FALSE(s.me->unstore_shared(b));
+  ASSERT_TRUE(s.me->hold_shared(b));  // found again, by who read where it is stored
+  EXPECT_FALSE(s.me->unstore_shared(b));
+  EXPECT_FALSE(s.me->unstore_shared(b));  // one too many: ignored
+  ASSERT_TRUE(s.me->drop_shared(b));
+  end_block(*s.me, b);
+  EXPECT_EQ(s.blocks(), 0U);
+  EXPECT_FALSE(s.me->store_shared(b));
+}
+
 TEST(Shared, HeldAndDroppedByManyThreadsAndMembers) {
   TestSession s;
   const Handle b = s.me->allocate(64);

@@ -31,13 +31,14 @@ Table* table_at(const arena::Arena& arena, Handle handle) noexcept {
 void empty(arena::Member& member, Table& table) noexcept {
   const uint64_t used = table.used.load() < table.capacity ? table.used.load() : table.capacity;
   for (uint64_t i = table.begin.load(); i < used; ++i) {
-    // COMMIT(bag.begin): killed before: the next one frees it; after: it is the container's until
-    // that ends
+    const Handle item = table.items()[i].load();
+    // COMMIT(bag.take): killed before: in the bag; after: the dead's, and its reaper finds both
+    const bool taken = item != 0 && member.take_from_block(item, table.parent);
+    SHOAL_KILL_POINT("bag.take");
+    // COMMIT(bag.begin): killed before: as above; after: the dead's, and not in the bag
     table.begin.store(i + 1);
     SHOAL_KILL_POINT("bag.begin");
-    if (const Handle item = table.items()[i].load(); item != 0) {
-      free_item_of(member, item, table.parent);
-    }
+    if (taken) free_item(member, item);
   }
 }
 

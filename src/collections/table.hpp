@@ -10,8 +10,9 @@
 // 2. A slot is 0 (never used), 1 (erased), or a position + 2.
 // 3. begin and used are 0 until the table is in use, so that the end of one that never was frees
 //    nothing of the container's.
-// 4. A bag moves `begin` past an item before it frees it, so that nothing is freed twice whoever
-//    dies; the end hook goes on with the bag of a dead member.
+// 4. Whoever frees a bag takes an item, moves `begin` past it and frees it: what is freed is not in
+//    the bag. The end hook goes on with the bag of a dead member: it finds an item that the dead had
+//    taken to be the reaper's, moves on, and the reaper frees it.
 // Design: docs/design/collections.md
 #pragma once
 
