@@ -62,6 +62,7 @@ bool bind_channel(PyObject* module);
 bool bind_queue(PyObject* module);
 bool bind_pipe(PyObject* module);
 bool bind_sync(PyObject* module);
+bool bind_collections(PyObject* module);
 bool bind_file_mapping(PyObject* module);
 bool bind_codec_for_test(PyObject* module);
 bool bind_testing(PyObject* module);

@@ -7,6 +7,7 @@
 // Telling that an owner died (tell_death) runs Python code: after the lock was taken. If that
 // raises, acquire() lets go of the lock first, so that an exception always means "not locked".
 // Design: docs/design/sync.md
+#include "collections/container.hpp"
 #include "sync/mutex.hpp"
 #include "sync/recursive_mutex.hpp"
 #include "sync_object.hpp"
@@ -295,6 +296,7 @@ bool lock_acquire_again(PyObject* lock, uint32_t depth) {
 }
 
 bool bind_sync(PyObject* module) {
+  collections::register_end_hooks();
   sync::register_reap_hooks();
   return add_type(module, lock_spec, &lock_type) && add_type(module, rlock_spec, &rlock_type) &&
          add_fast_method(lock_type, "__enter__", &lock_enter) &&

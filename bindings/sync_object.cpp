@@ -4,7 +4,6 @@
 // Design: docs/design/sync.md
 #include "sync_object.hpp"
 
-#include "sync/condition.hpp"
 #include "wait.hpp"
 
 namespace shoal::bindings {
@@ -15,20 +14,7 @@ namespace {
 // that nobody else reaps.
 constexpr uint32_t kReapEvery = 4096;
 
-// Frees what belongs to a condition beside its block.
-void destroy_tables(arena::Member& member, arena::Handle handle) noexcept {
-  try {
-    sync::Condition(member.arena(), handle).destroy(member);
-  } catch (const std::exception&) {
-    return;  // scribbled over: its further tables stay until this process is reaped
-  }
-}
-
-void let_go(arena::Member& member, arena::Handle handle, bool is_condition) noexcept {
-  if (!member.drop_shared(handle)) return;
-  if (is_condition) destroy_tables(member, handle);
-  member.free(handle);
-}
+thread_local HandleCollector* collecting = nullptr;
 
 }  // namespace
 
@@ -41,6 +27,27 @@ arena::Handle new_state(arena::Member& member, size_t size) {
     set_python_error();
     return 0;
   }
+}
+
+void let_go(arena::Member& member, arena::Handle handle) noexcept {
+  if (member.drop_shared(handle)) arena::end_block(member, handle);
+}
+
+HandleCollector::HandleCollector(arena::Member& member) noexcept
+    : member_(member), before_(collecting) {
+  collecting = this;
+}
+
+HandleCollector::~HandleCollector() {
+  collecting = before_;
+  for (const arena::Handle handle : handles_) let_go(member_, handle);
+}
+
+bool HandleCollector::add(arena::Handle handle) {
+  handles_.reserve(handles_.size() + 1);
+  if (!member_.hold_shared(handle)) return false;
+  handles_.push_back(handle);
+  return true;
 }
 
 bool share_state(PyObject* self, arena::Member& member, arena::Handle handle) {
@@ -72,7 +79,7 @@ bool hold_state(PyObject* self, arena::Member& member, arena::Handle handle) {
 void sync_dealloc(PyObject* self) {
   SyncObject& object = sync_object(self);
   arena::Member* const member = object.handle == 0 ? nullptr : member_if_any();
-  if (member != nullptr) let_go(*member, object.handle, object.lock != nullptr);
+  if (member != nullptr) let_go(*member, object.handle);
   Py_XDECREF(object.lock);
   PyTypeObject* const type = Py_TYPE(self);
   type->tp_free(self);
@@ -81,11 +88,15 @@ void sync_dealloc(PyObject* self) {
 
 PyObject* sync_get_handle(PyObject* self, void*) {
   SyncObject& object = sync_object(self);
-  if (!object.sent) {
+  if (!object.sent || collecting != nullptr) {
     arena::Member* const member = current_member();
     if (member == nullptr) return nullptr;
     try {
-      object.sent = member->hold_shared(object.handle);
+      if (collecting != nullptr) {
+        collecting->add(object.handle);
+      } else {
+        object.sent = member->hold_shared(object.handle);
+      }
     } catch (const std::exception&) {
       set_python_error();
       return nullptr;

@@ -17,6 +17,7 @@
 #include <Python.h>
 
 #include <exception>
+#include <vector>
 
 #include "bind.hpp"
 #include "fast_method.hpp"
@@ -74,13 +75,37 @@ bool parse_block(const char* function, PyObject* const* args, Py_ssize_t count, 
                  int64_t* deadline_ns);
 
 void sync_dealloc(PyObject* self);
+// Drops a shared block; ends and frees it if nobody else has it.
+void let_go(arena::Member& member, arena::Handle handle) noexcept;
+
+// While one exists, the handles that objects give away in this thread are collected by it, and held
+// by this process as long: a value that is being put into a container says so what it refers to.
+class HandleCollector {
+ public:
+  explicit HandleCollector(arena::Member& member) noexcept;
+  ~HandleCollector();
+  HandleCollector(const HandleCollector&) = delete;
+  HandleCollector& operator=(const HandleCollector&) = delete;
+  bool add(arena::Handle handle);
+  std::vector<arena::Handle>& handles() noexcept { return handles_; }
+
+ private:
+  arena::Member& member_;
+  HandleCollector* before_;
+  std::vector<arena::Handle> handles_;
+};
+
 // The handle that names the state in other processes of the session. From now on this process holds
-// it until it ends, since a handle may be anywhere.
+// it until it ends, since a handle may be anywhere; unless a HandleCollector sees to it.
 PyObject* sync_get_handle(PyObject* self, void*);
 PyObject* sync_peek_handle(PyObject* self, void*);  // the same, for who keeps the object meanwhile
 #define SHOAL_HANDLE_GETTERS                                                                      \
-  {"handle", sync_get_handle, nullptr, "Names it in other processes of the session.", nullptr}, { \
-    "_handle", sync_peek_handle, nullptr, nullptr, nullptr                                        \
+  {"handle", sync_get_handle, nullptr, "Names it in other processes of the session.", nullptr},   \
+      SHOAL_PRIVATE_HANDLE_GETTERS
+// For classes whose public names are all the program's.
+#define SHOAL_PRIVATE_HANDLE_GETTERS                                \
+  {"_given_handle", sync_get_handle, nullptr, nullptr, nullptr}, { \
+    "_handle", sync_peek_handle, nullptr, nullptr, nullptr         \
   }
 
 // Adds the class; false with an error set.

@@ -46,7 +46,7 @@ def reduce_shared(rebuild: Callable[..., Any], obj: Any, *arguments: Any) -> tup
     """What `obj.__reduce__` returns: `rebuild(handle, *arguments)` where it is unpickled."""
     popen = spawning_popen()
     if popen is None:
-        return _arrive, (core.session_identity(), rebuild, obj.handle, *arguments)
+        return _arrive, (core.session_identity(), rebuild, obj._given_handle, *arguments)
     keep_for(popen, obj)
     return _arrive, (carrier_for(popen), rebuild, obj._handle, *arguments)
 

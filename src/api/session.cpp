@@ -5,6 +5,7 @@
 
 #include "api/membership.hpp"
 #include "channel/channel.hpp"
+#include "collections/container.hpp"
 #include "os/memory_search.hpp"
 
 namespace shoal {
@@ -14,6 +15,7 @@ namespace {
 std::shared_ptr<detail::Membership> join_arena(std::shared_ptr<arena::Arena> arena,
                                                arena::MemberKind kind) {
   channel::register_reap_hooks();
+  collections::register_end_hooks();
   auto membership = std::make_shared<detail::Membership>();
   membership->member = arena::Member::join(arena, kind);
   membership->arena = std::move(arena);

@@ -20,7 +20,7 @@ constexpr uint64_t entries_for(uint64_t slots) noexcept { return slots * 2 / 3; 
 }  // namespace
 
 Map::Entry Map::find(uint64_t hash, Bytes key) const {
-  return find(hash, [&](Handle item) {
+  return find(hash, [&](Handle item, uint64_t) {
     const ItemParts parts = open_item(*arena_, item);
     const bool same = parts.key_kind == KeyKind::canonical && parts.key.size() == key.size() &&
                       std::memcmp(parts.key.data(), key.data(), key.size()) == 0;
@@ -119,7 +119,8 @@ uint64_t Map::hash_at(uint64_t position) const {
 
 Map::Entry Map::entry_at(uint64_t position) const {
   const Handle wanted = at(position);
-  return find(hash_at(position), [&](Handle item) { return item == wanted ? Same::yes : Same::no; });
+  return find(hash_at(position),
+              [&](Handle item, uint64_t) { return item == wanted ? Same::yes : Same::no; });
 }
 
 }  // namespace shoal::collections

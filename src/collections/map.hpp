@@ -29,7 +29,7 @@ class Map : public Container {
   }
   Map(arena::Arena& arena, Handle handle) : Container(arena, handle, ContainerKind::map) {}
 
-  // The entry with this hash for which same(item) says yes or stop.
+  // The entry with this hash for which same(item, position) says yes or stop.
   template <class IsSame>
   [[nodiscard]] Entry find(uint64_t hash, IsSame&& same) const;
   // The entry whose key is canonical and has these bytes.
@@ -68,7 +68,7 @@ Map::Entry Map::find(uint64_t hash, IsSame&& same) const {
     if (content == kSlotErased || position >= now.capacity) continue;
     if (now.hashes()[position].load(os::relaxed) != hash) continue;
     const Handle item = now.items()[position].load(os::relaxed);
-    if (item != 0 && same(item) != Same::no) return {position, slot, item};
+    if (item != 0 && same(item, position) != Same::no) return {position, slot, item};
   }
   return {};
 }

@@ -166,6 +166,14 @@ void Condition::destroy(arena::Member& member) noexcept {
   }
 }
 
+void Condition::end(arena::Arena& arena, arena::Member& member, arena::Handle block) {
+  if (arena.block_size(block) < sizeof(ConditionState)) return;
+  auto* const state = arena.at<ConditionState>(block);
+  if (state->magic != kMagic) return;
+  Condition(arena, *state).destroy(member);
+  state->magic = 0;
+}
+
 // Passes on first and empties the slot then: a reaper that is killed in between has notified one
 // waiter too many, never one too few. Wakes also who was notified and perhaps not yet woken.
 void Condition::drop_dead(arena::Incarnation dead) noexcept {

@@ -70,6 +70,8 @@ class Condition {
 
   // Frees the further tables; nobody may wait any more. The caller frees the block itself.
   void destroy(arena::Member& member) noexcept;
+  // The end hook: if the block is a condition, frees its further tables.
+  static void end(arena::Arena& arena, arena::Member& member, arena::Handle block);
 
   // The hook for HeldKind::condition.
   static void reap(arena::Arena& arena, arena::Member& reaper, arena::Incarnation dead,

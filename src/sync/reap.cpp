@@ -41,6 +41,7 @@ void register_reap_hooks() noexcept {
   register_held_hook(HeldKind::condition, &Condition::reap);
   register_held_hook(HeldKind::barrier, &Barrier::reap);
   arena::register_reap_hook(0, &reap_lane);
+  arena::register_end_hook(&Condition::end);
 }
 
 }  // namespace shoal::sync

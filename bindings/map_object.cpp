@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "map_object.hpp"
+
+#include <cstring>
+
+#include "codec/python/codec.hpp"
+
+namespace shoal::bindings {
+
+using collections::KeyKind;
+using collections::Map;
+
+bool KeySearch::prepare(PyObject* key) {
+  const auto& user = state_of<collections::ContainerState>(self_).user;
+  if (!make_key(key, user[kMapSeed].load(os::relaxed), to_find_, key_)) return false;
+  // order: relaxed, both: written when the map was made
+  foreign_ = key_.kind == KeyKind::opaque &&
+             user[kMapFingerprint].load(os::relaxed) != hash_fingerprint();
+  return true;
+}
+
+Map::Same KeySearch::judge(Map& map, Handle item, uint64_t position) {
+  const arena::Arena& arena = member_.arena();
+  const collections::ItemParts parts = collections::open_item(arena, item);
+  if (parts.key_kind == KeyKind::canonical && key_.kind == KeyKind::canonical) {
+    const bool same = parts.key.size() == key_.bytes.size() &&
+                      std::memcmp(parts.key.data(), key_.bytes.data(), parts.key.size()) == 0;
+    return same ? Map::Same::yes : Map::Same::no;
+  }
+  const uint64_t serial = collections::item_serial(arena, item);
+  for (const Verdict& verdict : verdicts_) {
+    if (verdict.position == position && verdict.serial == serial) {
+      return verdict.same ? Map::Same::yes : Map::Same::no;
+    }
+  }
+  static_cast<void>(map);
+  const Bytes shown = parts.shown_key.empty() ? parts.key : parts.shown_key;
+  other_.clear();
+  other_.append(shown.data(), shown.size());
+  asked_ = {position, serial, false};
+  return Map::Same::stop;
+}
+
+Map::Entry KeySearch::search(Map& map, bool* asked) {
+  *asked = false;
+  const auto is_same = [&](Handle item, uint64_t position) {
+    const Map::Same same = judge(map, item, position);
+    if (same == Map::Same::stop) *asked = true;
+    return same;
+  };
+  if (!foreign_) {
+    const Map::Entry entry = map.find(key_.hash, is_same);
+    if (entry || key_.kind == KeyKind::canonical || map.state().user[kMapForeign].load() == 0) {
+      return entry;
+    }
+  }
+  // Keys whose hash this process does not know, or which do not know ours: one after the other.
+  for (uint64_t i = map.begin(); i < map.end(); ++i) {
+    const Handle item = map.at(i);
+    if (item == 0 || collections::open_item(member_.arena(), item).key_kind != KeyKind::opaque) {
+      continue;
+    }
+    if (!foreign_ && map.hash_at(i) != kForeignHash) continue;
+    if (is_same(item, i) != Map::Same::no) return *asked ? Map::Entry{} : map.entry_at(i);
+  }
+  return {};
+}
+
+bool KeySearch::compare() {
+  codec::MessageView view;
+  view.bytes = other_.data();
+  view.size = other_.size();
+  PyObject* const other = codec::python::decode(view, 0, nullptr, codec::python::copy_out);
+  if (other == nullptr) return false;
+  const int same = PyObject_RichCompareBool(other, key_.object, Py_EQ);
+  Py_DECREF(other);
+  if (same < 0) return false;
+  asked_.same = same != 0;
+  verdicts_.push_back(asked_);
+  return true;
+}
+
+void keep_first_key(arena::Member& member, Handle old, NewItem& fresh) {
+  const collections::ItemParts had = collections::open_item(member.arena(), old);
+  collections::ItemParts parts = collections::open_item(member.arena(), fresh.get());
+  const auto equal = [](Bytes a, Bytes b) {
+    return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size()) == 0;
+  };
+  if (equal(had.shown_key, parts.shown_key) && equal(had.key, parts.key)) return;
+  parts.key = had.key;
+  parts.shown_key = had.shown_key;
+  parts.key_kind = had.key_kind;
+  NewItem merged(member);
+  merged.reset(collections::make_item(member, parts));
+  fresh.swap(merged);
+}
+
+bool map_put(KeySearch& search, PyObject* value, arena::Member& member) {
+  NewItem fresh(member);
+  if (!fresh.make(&search.key(), value)) return false;
+  Removed removed(member);
+  return search.run([&](Map& map, const Map::Entry& entry) {
+    if (entry) {
+      keep_first_key(member, entry.item, fresh);
+      removed.item(map.replace(member, entry, fresh.get()));
+    } else {
+      map.insert(member, search.stored_hash(), fresh.get());
+      if (search.is_foreign()) map.state().user[kMapForeign].store(1);
+    }
+    fresh.release();
+  });
+}
+
+PyObject* map_get(KeySearch& search, arena::Member& member) {
+  Copies copies(member);
+  const bool ran = search.run([&](Map&, const Map::Entry& entry) {
+    if (entry) copies.add(entry.item, Copies::value);
+  });
+  return ran && copies.count() != 0 ? copies.decode(0) : nullptr;
+}
+
+int map_remove(KeySearch& search, arena::Member& member) {
+  Removed removed(member);
+  const bool ran = search.run([&](Map& map, const Map::Entry& entry) {
+    if (entry) removed.item(map.erase(member, entry));
+  });
+  if (!ran) return -1;
+  return removed.item() != 0 ? 1 : 0;
+}
+
+}  // namespace shoal::bindings

@@ -1,0 +1,200 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "shared_key.hpp"
+
+#include <cmath>
+#include <cstring>
+
+#include "bind.hpp"
+#include "codec/python/codec.hpp"
+#include "codec/writer.hpp"
+
+namespace shoal::bindings {
+
+namespace {
+
+using codec::Buffer;
+using codec::Tag;
+
+constexpr uint64_t kMultiplier = 0x9E3779B97F4A7C15;
+constexpr int kMostNested = 20;
+
+uint64_t mix(uint64_t value) noexcept {
+  value = (value ^ value >> 32) * kMultiplier;
+  value = (value ^ value >> 29) * kMultiplier;
+  return value ^ value >> 32;
+}
+
+uint64_t hash_bytes(const std::byte* bytes, size_t size, uint64_t seed) noexcept {
+  uint64_t hash = seed ^ size * kMultiplier;
+  uint64_t word = 0;
+  for (; size >= sizeof word; size -= sizeof word, bytes += sizeof word) {
+    std::memcpy(&word, bytes, sizeof word);
+    hash = (hash ^ word) * kMultiplier;
+    hash ^= hash >> 32;
+  }
+  word = 0;
+  std::memcpy(&word, bytes, size);
+  return mix(hash ^ word);
+}
+
+// Of this type, or of one derived from it that compares and hashes as it does.
+bool acts_as(PyObject* object, PyTypeObject& type) {
+  const PyTypeObject* const own = Py_TYPE(object);
+  return own == &type || (PyType_IsSubtype(Py_TYPE(object), &type) != 0 &&
+                          own->tp_hash == type.tp_hash &&
+                          own->tp_richcompare == type.tp_richcompare);
+}
+
+enum class Canonical { yes, no, failed };
+
+// Appends the canonical form; `exact` becomes false when that is another value.
+class Writer {
+ public:
+  explicit Writer(Buffer& out) noexcept : out_(out) {}
+  bool exact = true;
+  bool is_number = false;  // all of it: equal numbers of any type have Python's own hash in common
+
+  Canonical write(PyObject* object, int depth) {
+    if (object == Py_None) {
+      codec::write_none(out_);
+      return Canonical::yes;
+    }
+    if (acts_as(object, PyUnicode_Type)) return text(object);
+    if (acts_as(object, PyLong_Type) || PyBool_Check(object)) {
+      is_number = true;
+      if (!PyLong_CheckExact(object)) exact = false;
+      return integer(object);
+    }
+    if (acts_as(object, PyFloat_Type)) return real(object);
+    if (acts_as(object, PyBytes_Type)) {
+      if (!PyBytes_CheckExact(object)) exact = false;
+      codec::write_raw(out_, Tag::kBytes, PyBytes_AS_STRING(object),
+                       static_cast<size_t>(PyBytes_GET_SIZE(object)));
+      return Canonical::yes;
+    }
+    if (acts_as(object, PyTuple_Type) && depth < kMostNested) return tuple(object, depth);
+    return Canonical::no;
+  }
+
+ private:
+  Canonical text(PyObject* object) {
+#if PY_VERSION_HEX < 0x030C0000
+    if (PyUnicode_READY(object) < 0) return Canonical::failed;
+#endif
+    if (!PyUnicode_CheckExact(object)) exact = false;
+    const auto kind = static_cast<size_t>(PyUnicode_KIND(object));
+    const Tag tag = PyUnicode_IS_ASCII(object) ? Tag::kAscii
+                    : kind == 1                ? Tag::kUcs1
+                    : kind == 2                ? Tag::kUcs2
+                                               : Tag::kUcs4;
+    codec::write_raw(out_, tag, PyUnicode_DATA(object),
+                     static_cast<size_t>(PyUnicode_GET_LENGTH(object)) * kind);
+    return Canonical::yes;
+  }
+
+  Canonical integer(PyObject* object) {
+    int overflow = 0;
+    const long long value = PyLong_AsLongLongAndOverflow(object, &overflow);
+    if (overflow == 0) {
+      if (value == -1 && PyErr_Occurred() != nullptr) return Canonical::failed;
+      codec::write_int(out_, value);
+      return Canonical::yes;
+    }
+    // A large one, as the codec writes it: a plain int, which has one form only.
+    PyObject* const plain = PyLong_CheckExact(object) ? Py_NewRef(object) : PyNumber_Index(object);
+    if (plain == nullptr) return Canonical::failed;
+    codec::MessageBuilder builder;
+    const bool done = codec::python::encode(plain, builder);
+    if (done) out_.append(builder.bytes.data(), builder.bytes.size());
+    Py_DECREF(plain);
+    return done ? Canonical::yes : Canonical::failed;
+  }
+
+  Canonical real(PyObject* object) {
+    const double value = PyFloat_AS_DOUBLE(object);
+    if (std::isnan(value)) return Canonical::no;  // equal to nothing
+    is_number = true;
+    if (!PyFloat_CheckExact(object)) exact = false;
+    if (std::isinf(value) || value != std::floor(value)) {
+      codec::write_float(out_, value);
+      return Canonical::yes;
+    }
+    exact = false;
+    PyObject* const whole = PyLong_FromDouble(value);
+    const Canonical done = whole == nullptr ? Canonical::failed : integer(whole);
+    Py_XDECREF(whole);
+    return done;
+  }
+
+  Canonical tuple(PyObject* object, int depth) {
+    if (!PyTuple_CheckExact(object)) exact = false;
+    const Py_ssize_t size = PyTuple_GET_SIZE(object);
+    codec::write_tuple(out_, static_cast<uint64_t>(size));
+    for (Py_ssize_t i = 0; i < size; ++i) {
+      const Canonical done = write(PyTuple_GET_ITEM(object, i), depth + 1);
+      if (done != Canonical::yes) return done;
+    }
+    is_number = false;
+    return Canonical::yes;
+  }
+
+  Buffer& out_;
+};
+
+bool append_encoded(PyObject* object, Buffer& out) {
+  codec::MessageBuilder builder;
+  if (!codec::python::encode(object, builder)) return false;
+  out.append(builder.bytes.data(), builder.bytes.size());
+  return true;
+}
+
+bool hash_as_python_does(SharedKey& key, uint64_t seed) {
+  const Py_hash_t hash = PyObject_Hash(key.object);
+  if (hash == -1) return false;
+  key.hash = mix(seed + static_cast<uint64_t>(hash));
+  return true;
+}
+
+bool make(PyObject* object, uint64_t seed, bool to_find, SharedKey& key) {
+  key.object = object;
+  Writer writer(key.bytes);
+  const Canonical canonical = writer.write(object, 0);
+  if (canonical == Canonical::failed) return false;
+  if (canonical == Canonical::yes) {
+    key.kind = collections::KeyKind::canonical;
+    if (writer.is_number) {
+      if (!hash_as_python_does(key, seed)) return false;
+    } else {
+      key.hash = hash_bytes(key.bytes.data(), key.bytes.size(), seed);
+    }
+    return to_find || writer.exact || append_encoded(object, key.shown);
+  }
+  key.kind = collections::KeyKind::opaque;
+  key.bytes.clear();
+  return hash_as_python_does(key, seed) && (to_find || append_encoded(object, key.bytes));
+}
+
+}  // namespace
+
+bool make_key(PyObject* object, uint64_t seed, bool to_find, SharedKey& out) {
+  try {
+    return make(object, seed, to_find, out);
+  } catch (const std::exception&) {
+    set_python_error();
+    return false;
+  }
+}
+
+uint64_t hash_fingerprint() {
+  static uint64_t known = 0;
+  if (known == 0) {
+    PyObject* const text = PyUnicode_FromString("a text whose hash depends on the seed");
+    const Py_hash_t hash = text == nullptr ? 0 : PyObject_Hash(text);
+    Py_XDECREF(text);
+    PyErr_Clear();
+    known = static_cast<uint64_t>(hash) | 1;
+  }
+  return known;
+}
+
+}  // namespace shoal::bindings

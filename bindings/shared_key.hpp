@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Keys of shared maps: the same key gives the same hash and is found in every process.
+//
+// A key is canonical when its bytes decide equality: None, bools, ints, floats, str, bytes, and
+// tuples of those; also of classes derived from them that keep their hash and equality (IntEnum,
+// named tuples). Equal ones have equal bytes (1 == 1.0 == True). All others are opaque: the
+// program's own __hash__ and __eq__ decide. Their hashes are of use only among processes with the
+// same hash seed (a fork has its parent's; a fresh interpreter draws its own).
+// Every function needs the GIL.
+// Design: docs/design/collections.md
+#pragma once
+
+#ifndef PY_SSIZE_T_CLEAN
+#define PY_SSIZE_T_CLEAN
+#endif
+#include <Python.h>
+
+#include <cstdint>
+
+#include "codec/buffer.hpp"
+#include "collections/item.hpp"
+
+namespace shoal::bindings {
+
+struct SharedKey {
+  PyObject* object = nullptr;  // borrowed
+  collections::KeyKind kind = collections::KeyKind::none;
+  uint64_t hash = 0;
+  codec::Buffer bytes;  // canonical, or as encoded
+  codec::Buffer shown;  // the key as given, where its canonical form is another value
+
+  [[nodiscard]] collections::Bytes key_bytes() const { return {bytes.data(), bytes.size()}; }
+  [[nodiscard]] collections::Bytes shown_bytes() const { return {shown.data(), shown.size()}; }
+};
+
+// False with an error set: unhashable, or it cannot be pickled. `to_find`: an opaque key is not
+// encoded.
+bool make_key(PyObject* object, uint64_t seed, bool to_find, SharedKey& out);
+
+// Tells processes with different hash seeds apart; never 0.
+uint64_t hash_fingerprint();
+
+}  // namespace shoal::bindings
