@@ -228,6 +228,12 @@ PyObject* map_get_shape(PyObject* self, void*) {
   return PyLong_FromUnsignedLongLong(state_of<collections::ContainerState>(self).shape.load());
 }
 
+#define SHOAL_KEY_METHODS                                                                   \
+  {"clear", map_clear, METH_NOARGS, "clear()\n\nTakes all keys out, in one step."},          \
+      {"_take", map_take, METH_O, nullptr}, {"_snapshot", map_snapshot, METH_O, nullptr}, { \
+    nullptr, nullptr, 0, nullptr                                                            \
+  }
+
 PyMethodDef map_methods[] = {
     {"get", method(map_get_default), METH_FASTCALL,
      "get(key, default=None)\n\nThe value of the key, or the default."},
@@ -237,12 +243,7 @@ PyMethodDef map_methods[] = {
     {"setdefault", method(map_set_default), METH_FASTCALL,
      "setdefault(key, default=None)\n\nThe value of the key, which is the default if it was not"
      " there. One step."},
-    {"clear", map_clear, METH_NOARGS, "clear()\n\nTakes all keys out, in one step."},
-    {"_take", map_take, METH_O, nullptr},
-    {"_snapshot", map_snapshot, METH_O, nullptr},
-    {"_add", map_add, METH_O, nullptr},
-    {"_discard", map_discard, METH_O, nullptr},
-    {nullptr, nullptr, 0, nullptr}};
+    SHOAL_KEY_METHODS};
 
 PyGetSetDef map_getset[] = {SHOAL_HANDLE_GETTERS,
                             {"_shape", map_get_shape, nullptr, nullptr, nullptr},
@@ -259,6 +260,21 @@ PyType_Slot map_slots[] = {{Py_tp_new, reinterpret_cast<void*>(&map_new)},
                            {0, nullptr}};
 PyType_Spec map_spec = {"shoal._core.Map", sizeof(SyncObject), 0,
                         Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, map_slots};
+
+// ---- KeySet: a map whose entries have no values
+
+PyMethodDef set_methods[] = {{"_add", map_add, METH_O, nullptr},
+                             {"_discard", map_discard, METH_O, nullptr},
+                             SHOAL_KEY_METHODS};
+PyType_Slot set_slots[] = {{Py_tp_new, reinterpret_cast<void*>(&map_new)},
+                           {Py_tp_dealloc, reinterpret_cast<void*>(&sync_dealloc)},
+                           {Py_mp_length, reinterpret_cast<void*>(&map_length)},
+                           {Py_sq_contains, reinterpret_cast<void*>(&map_contains)},
+                           {Py_tp_methods, set_methods},
+                           {Py_tp_getset, map_getset},
+                           {0, nullptr}};
+PyType_Spec set_spec = {"shoal._core.KeySet", sizeof(SyncObject), 0,
+                        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, set_slots};
 
 // ---- Namespace: attributes without a leading underscore are the map's keys
 
@@ -312,7 +328,8 @@ PyType_Spec namespace_spec = {"shoal._core.Namespace", sizeof(SyncObject), 0,
 }  // namespace
 
 bool bind_map(PyObject* module) {
-  return add_type(module, map_spec) && add_type(module, namespace_spec);
+  return add_type(module, map_spec) && add_type(module, set_spec) &&
+         add_type(module, namespace_spec);
 }
 
 }  // namespace shoal::bindings

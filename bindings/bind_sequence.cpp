@@ -434,6 +434,7 @@ PyType_Slot sequence_slots[] = {
     {Py_mp_length, reinterpret_cast<void*>(&sequence_length)},
     {Py_sq_length, reinterpret_cast<void*>(&sequence_length)},
     {Py_sq_item, reinterpret_cast<void*>(&get_at)},
+    {Py_tp_iter, reinterpret_cast<void*>(&PySeqIter_New)},  // by index: sees changes, as a list's
     {Py_tp_methods, sequence_methods},
     {Py_tp_getset, sequence_getset},
     {0, nullptr}};

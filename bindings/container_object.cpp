@@ -109,6 +109,7 @@ void Copies::add(Handle item, int what) {
 
 PyObject* Copies::decode(size_t i) {
   const Part& part = parts_[i];
+  if (part.size == 0) Py_RETURN_NONE;  // the value of a set's key
   codec::MessageView view;
   view.size = part.size;
   view.bytes = part.far != 0 ? member_.arena().at<std::byte>(part.far) : bytes_.data() + part.offset;

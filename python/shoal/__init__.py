@@ -7,8 +7,8 @@
     [1, 2, 3]
 
 `Pool` is `multiprocessing.Pool`, `Executor` is `concurrent.futures.Executor`, with time limits,
-retries, cancelling and statistics. `Queue`, `Lock` and their kin, `Atomic` and `Flag` lie in shared
-memory.
+retries, cancelling and statistics. `Queue`, `Lock` and their kin, `Dict`, `List`, `Set`,
+`Namespace`, `Atomic` and `Flag` lie in shared memory.
 `shoal run prog.py` gives what shoal has to an unmodified program, and `install()` does so from
 within. `shoal.multiprocessing` is the drop-in module.
 
@@ -38,6 +38,7 @@ _HOMES = {
     "Condition": "shoal._sync",
     "Connection": "shoal._pipes",
     "CorruptArena": "shoal.errors",
+    "Dict": "shoal._collections",
     "Event": "shoal._sync",
     "Executor": "shoal._executor",
     "Flag": "shoal._sync",
@@ -45,8 +46,10 @@ _HOMES = {
     "Future": "shoal._futures",
     "InitializerFailed": "shoal.errors",
     "JoinableQueue": "shoal._queues",
+    "List": "shoal._collections",
     "Lock": "shoal._sync",
     "MemoryExhausted": "shoal.errors",
+    "Namespace": "shoal._collections",
     "OwnerDied": "shoal.errors",
     "OwnerDiedWarning": "shoal.errors",
     "Pipe": "shoal._pipes",
@@ -57,6 +60,7 @@ _HOMES = {
     "RLock": "shoal._sync",
     "RemoteError": "shoal.errors",
     "Semaphore": "shoal._sync",
+    "Set": "shoal._collections",
     "ShareableList": "shoal._shareable_list",
     "SharedMemory": "shoal._shared_memory",
     "ShoalError": "shoal.errors",
@@ -65,6 +69,8 @@ _HOMES = {
     "WorkerDied": "shoal.errors",
     "cpu_count": "shoal._engine",
     "install": "shoal._install",
+    "plain": "shoal._collections",
+    "share": "shoal._collections",
     "uninstall": "shoal._install",
 }
 
@@ -76,6 +82,7 @@ __all__ = [
     "Condition",
     "Connection",
     "CorruptArena",
+    "Dict",
     "Event",
     "Executor",
     "Flag",
@@ -83,8 +90,10 @@ __all__ = [
     "Future",
     "InitializerFailed",
     "JoinableQueue",
+    "List",
     "Lock",
     "MemoryExhausted",
+    "Namespace",
     "OwnerDied",
     "OwnerDiedWarning",
     "Pipe",
@@ -95,6 +104,7 @@ __all__ = [
     "RLock",
     "RemoteError",
     "Semaphore",
+    "Set",
     "ShareableList",
     "SharedMemory",
     "ShoalError",
@@ -103,12 +113,15 @@ __all__ = [
     "WorkerDied",
     "cpu_count",
     "install",
+    "plain",
+    "share",
     "uninstall",
 ]
 
 if TYPE_CHECKING:
     from typing import Any
 
+    from shoal._collections import Dict, List, Namespace, Set, plain, share
     from shoal._engine import cpu_count
     from shoal._executor import Executor
     from shoal._futures import Future

@@ -1,0 +1,424 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Dictionaries, lists, sets and namespaces in shared memory: `shoal.Dict` and so on.
+
+Thin classes over the C types of `shoal._core`, whose methods are the ones that are called often.
+They may be made at any time, passed to any process of the session, and put into each other, and are
+freed by the last process or container that has them. No server: each access is a lock, a lookup and
+a copy, in the process that asks.
+
+What is put in is encoded there and then, and each look gives a new copy, so a change to a copy is
+not seen: put it back, or put in a shared container (`share` makes them all the way down).
+A process killed within a change loses that change and nothing else.
+Design: docs/design/collections.md
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import (
+    Callable,
+    ItemsView,
+    Iterable,
+    Iterator,
+    KeysView,
+    Mapping,
+    MutableMapping,
+    MutableSequence,
+    MutableSet,
+    ValuesView,
+)
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from shoal import _hooks, _session
+from shoal._native import core
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Dict", "List", "Namespace", "Set", "plain", "share"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+T = TypeVar("T")
+
+KEYS, VALUES, ITEMS = 1, 2, 3  # for _snapshot
+
+
+class _Keys(KeysView[K]):
+    def __iter__(self) -> Iterator[K]:
+        mapping: Any = self._mapping  # type: ignore[attr-defined]
+        return iter(mapping._snapshot(KEYS)[1])
+
+
+class _Values(ValuesView[V]):
+    def __iter__(self) -> Iterator[V]:
+        mapping: Any = self._mapping  # type: ignore[attr-defined]
+        return iter(mapping._snapshot(VALUES)[1])
+
+
+class _Items(ItemsView[K, V]):
+    def __iter__(self) -> Iterator[tuple[K, V]]:
+        mapping: Any = self._mapping  # type: ignore[attr-defined]
+        return iter(mapping._snapshot(ITEMS)[1])
+
+
+class Dict(core.Map, MutableMapping[K, V]):
+    """A dict that all processes of the session see and change.
+
+    Each method that a dict has is here; those that change one key (`d[k] = v`, `pop`,
+    `setdefault`, `popitem`, `clear`) are one step for all others; `update` is one step a key. `d[k]
+    += 1` is two: use `shoal.Atomic` or a lock. Iteration goes over the keys of the moment when it
+    began.
+
+    Keys are found by value in all processes: str, bytes, numbers, None and tuples of them by their
+    bytes; others by their own `__eq__` (and `__hash__`, among processes that have the same hash
+    seed; looked at one by one from others).
+
+    >>> import shoal
+    >>> with shoal.Pool(2) as pool:
+    ...     squares = shoal.Dict()
+    ...     _ = pool.starmap(squares.__setitem__, [(i, i * i) for i in range(5)])
+    ...     sorted(squares.items())
+    [(0, 0), (1, 1), (2, 4), (3, 9), (4, 16)]
+    """
+
+    def __new__(cls, /, *args: Any, **kwargs: Any) -> Self:
+        return core.Map.__new__(cls)
+
+    def __init__(self, /, *args: Any, **kwargs: Any) -> None:
+        if args or kwargs:
+            self.update(*args, **kwargs)
+
+    def __iter__(self) -> Iterator[K]:
+        return iter(self._snapshot(KEYS)[1])
+
+    def __reversed__(self) -> Iterator[K]:
+        return reversed(self._snapshot(KEYS)[1])
+
+    def keys(self) -> KeysView[K]:
+        return _Keys(self)
+
+    def values(self) -> ValuesView[V]:
+        return _Values(self)
+
+    def items(self) -> ItemsView[K, V]:
+        return _Items(self)
+
+    def popitem(self, last: bool = True) -> tuple[K, V]:
+        """Take out the pair that came last (or first), in one step; KeyError when empty."""
+        pair = self._take(last)
+        if pair is None:
+            raise KeyError("popitem(): dictionary is empty")
+        return pair
+
+    def copy(self) -> dict[K, V]:
+        """An ordinary dict with what is in it at one moment."""
+        return dict(self._snapshot(ITEMS)[1])
+
+    @classmethod
+    def fromkeys(cls, keys: Iterable[Any], value: Any = None) -> Self:
+        made = cls()
+        for key in keys:
+            made[key] = value
+        return made
+
+    def __or__(self, other: Mapping[Any, Any]) -> dict[Any, Any]:
+        return self.copy() | dict(other) if isinstance(other, Mapping) else NotImplemented
+
+    def __ror__(self, other: Mapping[Any, Any]) -> dict[Any, Any]:
+        return dict(other) | self.copy() if isinstance(other, Mapping) else NotImplemented
+
+    def __ior__(self, other: Any) -> Self:
+        self.update(other)
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return self.copy() == (other.copy() if isinstance(other, Dict) else dict(other))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _session.reduce_shared(_map_at, self, type(self))
+
+    @reprlib.recursive_repr("{...}")
+    def __repr__(self) -> str:
+        return f"shoal.{type(self).__name__}({self.copy()!r})"
+
+
+def _map_at(handle: int, cls: Any) -> Any:
+    return core.Map.__new__(cls, handle)
+
+
+class List(core.Sequence, MutableSequence[T]):
+    """A list that all processes of the session see and change.
+
+    Each method that a list has is here, and each is one step for all others, but `extend` and
+    `+=`, of which a death may leave the first part. Appending and taking from either end is cheap;
+    all that moves values makes a new table of 8 bytes a value.
+
+    >>> import shoal
+    >>> found = shoal.List([3, 1])
+    >>> found.append(2)
+    >>> found.sort(reverse=True)
+    >>> found[:], found.pop(0), len(found)
+    ([3, 2, 1], 3, 2)
+    """
+
+    def __new__(cls, values: Iterable[T] = (), /) -> Self:
+        return core.Sequence.__new__(cls)
+
+    def __init__(self, values: Iterable[T] = (), /) -> None:
+        if not isinstance(values, tuple) or values:
+            self.extend(values)
+
+    def copy(self) -> list[T]:
+        """An ordinary list with what is in it at one moment."""
+        return self._snapshot()[1]
+
+    def __contains__(self, value: object) -> bool:
+        return value in self.copy()
+
+    def __reversed__(self) -> Iterator[T]:
+        return reversed(self.copy())
+
+    def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:
+        values = self.copy()
+        return values.index(value, start, len(values) if stop is None else stop)
+
+    def count(self, value: Any) -> int:
+        return self.copy().count(value)
+
+    def remove(self, value: Any) -> None:
+        """Take out the first that is equal; ValueError when there is none."""
+        while True:
+            changes, values = self._snapshot()
+            if value not in values:
+                raise ValueError("list.remove(x): x not in list")
+            place = values.index(value)
+            if self._splice_if(place, place + 1, (), changes):
+                return
+
+    def sort(self, *, key: Callable[[T], Any] | None = None, reverse: bool = False) -> None:
+        """Sort in place, in one step; begun anew if another process changes it meanwhile."""
+        while True:
+            changes, values = self._snapshot()
+            keys: list[Any] = values if key is None else [key(value) for value in values]
+            order = sorted(range(len(keys)), key=keys.__getitem__, reverse=reverse)
+            if self._rearrange_if(order, changes):
+                return
+
+    def __iadd__(self, values: Iterable[T]) -> Self:  # type: ignore[misc]
+        self.extend(values)
+        return self
+
+    def __imul__(self, times: int) -> Self:
+        while True:
+            changes, values = self._snapshot()
+            if self._splice_if(0, len(values), values * times, changes):
+                return self
+
+    def __add__(self, other: Iterable[T]) -> list[T]:
+        plain_other = other.copy() if isinstance(other, List) else other
+        return self.copy() + plain_other if isinstance(plain_other, list) else NotImplemented
+
+    def __radd__(self, other: list[T]) -> list[T]:
+        return other + self.copy() if isinstance(other, list) else NotImplemented
+
+    def __mul__(self, times: int) -> list[T]:
+        return self.copy() * times
+
+    __rmul__ = __mul__
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, List):
+            return self.copy() == other.copy()
+        return self.copy() == other if isinstance(other, list) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _session.reduce_shared(_sequence_at, self, type(self))
+
+    @reprlib.recursive_repr("[...]")
+    def __repr__(self) -> str:
+        return f"shoal.{type(self).__name__}({self.copy()!r})"
+
+
+def _sequence_at(handle: int, cls: Any) -> Any:
+    return core.Sequence.__new__(cls, handle)
+
+
+class Set(core.KeySet, MutableSet[T]):
+    """A set that all processes of the session see and change.
+
+    `add`, `discard`, `remove`, `pop` and `clear` are one step for all others; what takes several
+    values is one step a value. Values are found as `Dict` finds keys.
+
+    >>> import shoal
+    >>> seen = shoal.Set("ab")
+    >>> seen.add("c")
+    >>> "a" in seen, seen & {"a", "z"}, len(seen)
+    (True, {'a'}, 3)
+    """
+
+    def __new__(cls, values: Iterable[T] = (), /) -> Self:
+        return core.KeySet.__new__(cls)
+
+    def __init__(self, values: Iterable[T] = (), /) -> None:
+        self.update(values)
+
+    @classmethod
+    def _from_iterable(cls, values: Iterable[Any]) -> Any:  # what the operators make
+        return set(values)
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._snapshot(KEYS)[1])
+
+    def add(self, value: T) -> None:
+        self._add(value)
+
+    def discard(self, value: Any) -> None:
+        self._discard(value)
+
+    def remove(self, value: Any) -> None:
+        if not self._discard(value):
+            raise KeyError(value)
+
+    def pop(self) -> T:
+        """Take out any value, in one step; KeyError when empty."""
+        pair = self._take(False)
+        if pair is None:
+            raise KeyError("pop from an empty set")
+        value: T = pair[0]
+        return value
+
+    def copy(self) -> set[T]:
+        """An ordinary set with what is in it at one moment."""
+        return set(self._snapshot(KEYS)[1])
+
+    def update(self, *others: Iterable[T]) -> None:
+        for other in others:
+            for value in other:
+                self._add(value)
+
+    def union(self, *others: Iterable[Any]) -> set[Any]:
+        return self.copy().union(*others)
+
+    def intersection(self, *others: Iterable[Any]) -> set[T]:
+        return self.copy().intersection(*others)
+
+    def difference(self, *others: Iterable[Any]) -> set[T]:
+        return self.copy().difference(*others)
+
+    def symmetric_difference(self, other: Iterable[Any]) -> set[Any]:
+        return self.copy().symmetric_difference(other)
+
+    def intersection_update(self, *others: Iterable[Any]) -> None:
+        for value in self.copy().difference(self.intersection(*others)):
+            self._discard(value)
+
+    def difference_update(self, *others: Iterable[Any]) -> None:
+        for other in others:
+            for value in list(other):
+                self._discard(value)
+
+    def symmetric_difference_update(self, other: Iterable[T]) -> None:
+        for value in set(other):
+            if not self._discard(value):
+                self._add(value)
+
+    def issubset(self, other: Iterable[Any]) -> bool:
+        return self.copy().issubset(other)
+
+    def issuperset(self, other: Iterable[Any]) -> bool:
+        return self.copy().issuperset(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _session.reduce_shared(_set_at, self, type(self))
+
+    def __repr__(self) -> str:
+        return f"shoal.{type(self).__name__}({self.copy() or ''!s})"
+
+
+def _set_at(handle: int, cls: Any) -> Any:
+    return core.KeySet.__new__(cls, handle)
+
+
+class Namespace(core.Namespace):
+    """Attributes that all processes of the session see and change.
+
+    Names with a leading underscore stay in this process, as ordinary attributes.
+
+    >>> import shoal
+    >>> settings = shoal.Namespace(rate=0.5)
+    >>> settings.steps = 100
+    >>> settings
+    shoal.Namespace(rate=0.5, steps=100)
+    """
+
+    def __new__(cls, /, **values: Any) -> Self:
+        return core.Namespace.__new__(cls)
+
+    def __init__(self, /, **values: Any) -> None:
+        for name, value in values.items():
+            setattr(self, name, value)
+
+    def __dir__(self) -> list[str]:
+        return sorted([*object.__dir__(self), *self._snapshot(KEYS)[1]])
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Namespace):
+            return NotImplemented
+        return dict(self._snapshot(ITEMS)[1]) == dict(other._snapshot(ITEMS)[1])
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _session.reduce_shared(_namespace_at, self, type(self))
+
+    @reprlib.recursive_repr("Namespace(...)")
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={value!r}" for name, value in self._snapshot(ITEMS)[1])
+        return f"shoal.{type(self).__name__}({values})"
+
+
+def _namespace_at(handle: int, cls: Any) -> Any:
+    return core.Namespace.__new__(cls, handle)
+
+
+def share(value: Any) -> Any:
+    """A copy in which each dict, list and set is a shared one, all the way down.
+
+    Changes anywhere in it are seen by all. Only the builtin types themselves are turned into
+    shared ones; anything else is a value. RecursionError for a structure that contains itself.
+
+    >>> import shoal
+    >>> state = shoal.share({"done": [], "best": {"loss": 1.0}})
+    >>> state["best"]["loss"] = 0.5
+    >>> state["done"].append("first")
+    >>> shoal.plain(state)
+    {'done': ['first'], 'best': {'loss': 0.5}}
+    """
+    kind = type(value)
+    if kind is dict:
+        return Dict((key, share(inner)) for key, inner in value.items())
+    if kind is list:
+        return List([share(inner) for inner in value])
+    return Set(value) if kind is set else value
+
+
+def plain(value: Any) -> Any:
+    """A copy in which each shared dict, list and set is an ordinary one, all the way down."""
+    if isinstance(value, Dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, List):
+        return [plain(inner) for inner in value.copy()]
+    return value.copy() if isinstance(value, Set) else value
+
+
+_hooks.connect_pickler()
+_session.carry_session()
