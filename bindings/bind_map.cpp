@@ -229,7 +229,7 @@ PyObject* map_get_shape(PyObject* self, void*) {
 }
 
 #define SHOAL_KEY_METHODS                                                                   \
-  {"clear", map_clear, METH_NOARGS, "clear()\n\nTakes all keys out, in one step."},          \
+  {"clear", map_clear, METH_NOARGS, "clear()\n\nTakes all keys out, in one step."},         \
       {"_take", map_take, METH_O, nullptr}, {"_snapshot", map_snapshot, METH_O, nullptr}, { \
     nullptr, nullptr, 0, nullptr                                                            \
   }

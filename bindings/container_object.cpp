@@ -112,7 +112,8 @@ PyObject* Copies::decode(size_t i) {
   if (part.size == 0) Py_RETURN_NONE;  // the value of a set's key
   codec::MessageView view;
   view.size = part.size;
-  view.bytes = part.far != 0 ? member_.arena().at<std::byte>(part.far) : bytes_.data() + part.offset;
+  view.bytes =
+      part.far != 0 ? member_.arena().at<std::byte>(part.far) : bytes_.data() + part.offset;
   return codec::python::decode(view, 0, nullptr, codec::python::copy_out);
 }
 

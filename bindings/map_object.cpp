@@ -14,8 +14,8 @@ bool KeySearch::prepare(PyObject* key) {
   const auto& user = state_of<collections::ContainerState>(self_).user;
   if (!make_key(key, user[kMapSeed].load(os::relaxed), to_find_, key_)) return false;
   // order: relaxed, both: written when the map was made
-  foreign_ = key_.kind == KeyKind::opaque &&
-             user[kMapFingerprint].load(os::relaxed) != hash_fingerprint();
+  foreign_ =
+      key_.kind == KeyKind::opaque && user[kMapFingerprint].load(os::relaxed) != hash_fingerprint();
   return true;
 }
 

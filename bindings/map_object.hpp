@@ -35,7 +35,9 @@ class KeySearch {
   bool prepare(PyObject* key);
   [[nodiscard]] const SharedKey& key() const noexcept { return key_; }
   // The hash to store it with.
-  [[nodiscard]] uint64_t stored_hash() const noexcept { return foreign_ ? kForeignHash : key_.hash; }
+  [[nodiscard]] uint64_t stored_hash() const noexcept {
+    return foreign_ ? kForeignHash : key_.hash;
+  }
   [[nodiscard]] bool is_foreign() const noexcept { return foreign_; }
 
   // Runs step(map, entry) under the lock; entry is false if there is no such key. False: error set.

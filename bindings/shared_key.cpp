@@ -40,9 +40,9 @@ uint64_t hash_bytes(const std::byte* bytes, size_t size, uint64_t seed) noexcept
 // Of this type, or of one derived from it that compares and hashes as it does.
 bool acts_as(PyObject* object, PyTypeObject& type) {
   const PyTypeObject* const own = Py_TYPE(object);
-  return own == &type || (PyType_IsSubtype(Py_TYPE(object), &type) != 0 &&
-                          own->tp_hash == type.tp_hash &&
-                          own->tp_richcompare == type.tp_richcompare);
+  return own == &type ||
+         (PyType_IsSubtype(Py_TYPE(object), &type) != 0 && own->tp_hash == type.tp_hash &&
+          own->tp_richcompare == type.tp_richcompare);
 }
 
 enum class Canonical { yes, no, failed };

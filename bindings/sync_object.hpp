@@ -99,11 +99,11 @@ class HandleCollector {
 // it until it ends, since a handle may be anywhere; unless a HandleCollector sees to it.
 PyObject* sync_get_handle(PyObject* self, void*);
 PyObject* sync_peek_handle(PyObject* self, void*);  // the same, for who keeps the object meanwhile
-#define SHOAL_HANDLE_GETTERS                                                                      \
-  {"handle", sync_get_handle, nullptr, "Names it in other processes of the session.", nullptr},   \
+#define SHOAL_HANDLE_GETTERS                                                                    \
+  {"handle", sync_get_handle, nullptr, "Names it in other processes of the session.", nullptr}, \
       SHOAL_PRIVATE_HANDLE_GETTERS
 // For classes whose public names are all the program's.
-#define SHOAL_PRIVATE_HANDLE_GETTERS                                \
+#define SHOAL_PRIVATE_HANDLE_GETTERS                               \
   {"_given_handle", sync_get_handle, nullptr, nullptr, nullptr}, { \
     "_handle", sync_peek_handle, nullptr, nullptr, nullptr         \
   }

@@ -31,7 +31,7 @@ _OTHER_PACKAGES = {
 _FAMILIES = (
     ("multiprocessing.process", "BaseProcess", "Process", "the standard library's own processes"),
     ("multiprocessing.connection", "Listener", "Listener, Client", "they may lead out of here"),
-    ("multiprocessing.managers", "SyncManager", "Manager", "the standard library's server process"),
+    ("multiprocessing.managers", "BaseManager", "managers of your own", "they need a server"),
     ("multiprocessing.dummy", "Pool", "multiprocessing.dummy", "threads, no processes"),
 )
 _HEALS = "a worker's death fails its task only (--heal)"

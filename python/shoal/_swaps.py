@@ -81,6 +81,7 @@ SWAPS = (
     Swap(_VALUES, "Synchronized", "shoal._dropin_values:Synchronized", "ctx", 2),
     Swap(_MEMORY, "SharedMemory", "shoal._dropin_shared_memory:SharedMemory"),
     Swap(_MEMORY, "ShareableList", "shoal._dropin_shared_memory:ShareableList"),
+    Swap("multiprocessing.managers", "SyncManager", "shoal._dropin_managers:SyncManager", "ctx", 3),
 )
 
 # Modules of other packages, and what is called with them once they are imported: (module, home).

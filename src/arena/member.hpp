@@ -215,8 +215,8 @@ void register_reap_hook(uint64_t intent_kind, ReapHook hook) noexcept;
 // last: the hook looks whether the block holds a state of its kind.
 using EndHook = void (*)(Arena& arena, Member& reaper, Handle block);
 void register_end_hook(EndHook hook) noexcept;
-// Ends and frees a block that is MEMBER(me): runs the end hooks for it, and then for the blocks that
-// they end in turn (one after the other, so that chains of any length are safe).
+// Ends and frees a block that is MEMBER(me): runs the end hooks for it, and then for the blocks
+// that they end in turn (one after the other, so that chains of any length are safe).
 void end_block(Member& member, Handle block) noexcept;
 
 }  // namespace shoal::arena

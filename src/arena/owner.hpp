@@ -12,9 +12,9 @@
 //   dying    incarnation:30                   that member, which is freeing it (its reaper when it
 //                                             died)
 //   shared   pinned:1 | stored:10 | holding slots:49
-//                                             each holder its own bit, and whoever refers to it from
-//                                             another block one of `stored`; who takes the last away
-//                                             owns the block (one compare-exchange)
+//                                             each holder its own bit, and whoever refers to it
+//                                             from another block one of `stored`; who takes the
+//                                             last away owns the block (one compare-exchange)
 //   orphan   0                                spans only: no member allocates here; adopted by
 //                                             compare-exchange
 //

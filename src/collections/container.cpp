@@ -59,8 +59,7 @@ Container::Container(arena::Arena& arena, Handle handle, ContainerKind kind)
 
 sync::Locked Container::lock(arena::Member& member, int64_t deadline_ns) {
   sync::Mutex mutex(*arena_, state_->mutex);
-  sync::Locked locked =
-      deadline_ns == 0 ? mutex.try_lock(member) : mutex.lock(member, deadline_ns);
+  sync::Locked locked = deadline_ns == 0 ? mutex.try_lock(member) : mutex.lock(member, deadline_ns);
   if (locked == sync::Locked::owner_died) [[unlikely]] {
     try {
       repair(member);
@@ -261,7 +260,8 @@ void Container::undo(arena::Member& member) noexcept {
 
 Handle Container::clear(arena::Member& member) {
   const Table& now = table();
-  const Handle fresh = make_table(member, handle_, kFirstCapacity, now.slots != 0 ? kFirstSlots : 0);
+  const Handle fresh =
+      make_table(member, handle_, kFirstCapacity, now.slots != 0 ? kFirstSlots : 0);
   const Handle old = get(state_->table);
   const uint64_t begin = get(now.begin);
   const uint64_t used = get(now.used);

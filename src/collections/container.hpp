@@ -131,7 +131,7 @@ class Container {
   void prepare(arena::Member& member, Handle item) noexcept;
   void prepare_table(arena::Member& member, Handle table) noexcept;
   void prepare_bag(arena::Member& member, Handle bag) noexcept;
-  void commit(arena::Member& member, const Put& put);   // the old item is MEMBER(me) then
+  void commit(arena::Member& member, const Put& put);    // the old item is MEMBER(me) then
   void commit(arena::Member& member, const Swap& swap);  // the old table and the bag are
 
   arena::Arena* arena_;

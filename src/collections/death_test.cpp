@@ -46,11 +46,14 @@ const std::vector<Operation<Sequence>> kSequenceOperations = {
        for (const uint64_t value : {10, 11, 12, 13, 14, 15}) x.append(m, numbered(m, value));
      },
      {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}},
-    {"replace", [](Member& m, Sequence& x) { free_item(m, x.replace(m, 3, numbered(m, 33))); },
+    {"replace",
+     [](Member& m, Sequence& x) { free_item(m, x.replace(m, 3, numbered(m, 33))); },
      {0, 1, 2, 33, 4, 5, 6, 7, 8, 9}},
-    {"pop_back", [](Member& m, Sequence& x) { free_item(m, x.pop_back(m)); },
+    {"pop_back",
+     [](Member& m, Sequence& x) { free_item(m, x.pop_back(m)); },
      {0, 1, 2, 3, 4, 5, 6, 7, 8}},
-    {"pop_front", [](Member& m, Sequence& x) { free_item(m, x.pop_front(m)); },
+    {"pop_front",
+     [](Member& m, Sequence& x) { free_item(m, x.pop_front(m)); },
      {1, 2, 3, 4, 5, 6, 7, 8, 9}},
     {"splice",
      [](Member& m, Sequence& x) {

@@ -77,8 +77,8 @@ ItemParts open_item(const arena::Arena& arena, Handle item) {
   const size_t key = header == nullptr ? 0 : header->key_size;
   const size_t shown = header == nullptr ? 0 : header->shown_size;
   const size_t value = header == nullptr ? 0 : header->value_size;
-  if (header == nullptr || handles > room || key > room - handles ||
-      shown > room - handles - key || value > room - handles - key - shown) {
+  if (header == nullptr || handles > room || key > room - handles || shown > room - handles - key ||
+      value > room - handles - key - shown) {
     throw arena::CorruptArena("no item of a container at offset " + std::to_string(item));
   }
   const auto* const at = reinterpret_cast<const std::byte*>(references_of(header)) + handles;

@@ -55,7 +55,8 @@ TEST_F(MapTest, DoesWhatADictDoes) {
   Map map = make();
   Pairs model;
   const auto place = [&](uint64_t key) {
-    return std::find_if(model.begin(), model.end(), [&](auto& entry) { return entry.first == key; });
+    return std::find_if(model.begin(), model.end(),
+                        [&](auto& entry) { return entry.first == key; });
   };
   ASSERT_TRUE(sync::is_locked(map.lock(*s.me)));
   for (uint64_t step = 0; step < 30'000; ++step) {

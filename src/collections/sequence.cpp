@@ -92,8 +92,7 @@ Handle Sequence::pop_back(arena::Member& member) {
   const Range range = range_of(now);
   check_place(0, range.size());
   const Handle old = get(now.items()[range.used - 1]);
-  commit(member,
-         Put{range.used - 1, 0, old, range.begin, range.used - 1, range.size() - 1, true});
+  commit(member, Put{range.used - 1, 0, old, range.begin, range.used - 1, range.size() - 1, true});
   return old;
 }
 

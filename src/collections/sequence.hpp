@@ -2,10 +2,9 @@
 //
 // Sequence: items in an order, as a list has them. Appending, replacing and taking from either end
 // are constant time (amortised); everything else makes a new table of handles (8 bytes an item), in
-// one step. Every function but size() needs the lock; see collections/container.hpp for what a death
-// leaves. What throws (MemoryExhausted, CorruptArena) has changed nothing: the items are still the
-// caller's.
-// Design: docs/design/collections.md
+// one step. Every function but size() needs the lock; see collections/container.hpp for what a
+// death leaves. What throws (MemoryExhausted, CorruptArena) has changed nothing: the items are
+// still the caller's. Design: docs/design/collections.md
 #pragma once
 
 #include <span>

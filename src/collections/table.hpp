@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Table: one block with the handles of a container's items, in their order; a map's has the hashes
-// and the index beside. A container has one at a time and makes a new one to grow, or to change many
-// items in one step; the old one then is a bag: what is to be freed.
+// and the index beside. A container has one at a time and makes a new one to grow, or to change
+// many items in one step; the old one then is a bag: what is to be freed.
 //
 // The block:  Table | items x u64 | hashes x u64 | slots x u32      (the last two: maps only)
 // Invariants:
@@ -11,8 +11,8 @@
 // 3. begin and used are 0 until the table is in use, so that the end of one that never was frees
 //    nothing of the container's.
 // 4. Whoever frees a bag takes an item, moves `begin` past it and frees it: what is freed is not in
-//    the bag. The end hook goes on with the bag of a dead member: it finds an item that the dead had
-//    taken to be the reaper's, moves on, and the reaper frees it.
+//    the bag. The end hook goes on with the bag of a dead member: it finds an item that the dead
+//    had taken to be the reaper's, moves on, and the reaper frees it.
 // Design: docs/design/collections.md
 #pragma once
 

@@ -2,7 +2,7 @@
 """The drop-in namespace: `import shoal.multiprocessing as multiprocessing`, no other change.
 
 It has every name of the standard library's package, its submodules too. What shoal has is shoal's:
-`Pool`, queues, locks and their kin, also from every context that `get_context` gives. All else is
+`Pool`, queues, locks and their kin, managers, also from every context that `get_context` gives. All else is
 the standard library's own object, so objects and processes of the two namespaces mix freely. No
 class of the standard modules is changed, but that the fork server starts warm: more is
 `shoal.install()`.
@@ -132,6 +132,12 @@ class _Factories:
         """Returns a synchronized shared array"""
         make = _dropin("_values", "Array")
         return make(typecode_or_type, size_or_initializer, lock=lock, ctx=self)
+
+    def Manager(self) -> Any:
+        """Returns a manager of shared objects, which needs no process of its own"""
+        manager = _dropin("_managers", "SyncManager")(ctx=self)
+        manager.start()
+        return manager
 
     def get_context(self, method: str | None = None) -> BaseContext:
         context: Any = self
