@@ -28,7 +28,8 @@ from shoal.cli.screen import print_table, show_progress
 
 FOLDER = Path(__file__).resolve().parent
 MODULES = (
-    "dispatch", "transfer", "sync", "queues", "pipes", "processes", "start", "joblib_calls",
+    "dispatch", "transfer", "sync", "queues", "pipes", "managers", "processes", "start",
+    "joblib_calls",
     "programs", "verify", "shown",
 )  # fmt: skip
 MARK = "shoal-bench-sample:"

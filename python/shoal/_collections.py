@@ -93,7 +93,7 @@ class Dict(core.Map, MutableMapping[K, V]):
         return iter(self._snapshot(KEYS)[1])
 
     def __reversed__(self) -> Iterator[K]:
-        return reversed(self._snapshot(KEYS)[1])
+        return iter(self._snapshot(KEYS)[1][::-1])
 
     def keys(self) -> KeysView[K]:
         return _Keys(self)
@@ -128,7 +128,7 @@ class Dict(core.Map, MutableMapping[K, V]):
     def __ror__(self, other: Mapping[Any, Any]) -> dict[Any, Any]:
         return dict(other) | self.copy() if isinstance(other, Mapping) else NotImplemented
 
-    def __ior__(self, other: Any) -> Self:
+    def __ior__(self, other: Any) -> Self:  # type: ignore[misc]
         self.update(other)
         return self
 
@@ -209,7 +209,7 @@ class List(core.Sequence, MutableSequence[T]):
             if self._rearrange_if(order, changes):
                 return
 
-    def __iadd__(self, values: Iterable[T]) -> Self:  # type: ignore[misc]
+    def __iadd__(self, values: Iterable[T]) -> Self:
         self.extend(values)
         return self
 

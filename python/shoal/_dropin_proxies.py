@@ -13,6 +13,7 @@ import array
 import multiprocessing.managers as stock
 import multiprocessing.process as stock_process
 from collections.abc import Callable, Iterable, Iterator
+from types import GenericAlias
 from typing import TYPE_CHECKING, Any
 
 from shoal import _collections, _queues, _session, _sync
@@ -126,12 +127,14 @@ class ListProxy(_Proxy, _collections.List[Any], _stock.ListProxy):  # type: igno
         return iter(self.copy()[::-1])
 
 
-class SetProxy(_Proxy, _collections.Set[Any], getattr(_stock, "SetProxy", _stock.BaseProxy)):  # type: ignore[misc]
-    """A `set` of a manager, in shared memory (the standard library's managers have it from 3.14)."""
+_stock_set: Any = getattr(_stock, "SetProxy", _stock.BaseProxy)
+
+
+class SetProxy(_Proxy, _collections.Set[Any], _stock_set):  # type: ignore[misc]
+    """A `set` of a manager, in shared memory (managers have it from 3.14 on)."""
 
     _typeid = "set"
-    __eq__ = _collections.Set.__eq__
-    __class_getitem__ = classmethod(type(list[int]))
+    __class_getitem__: Any = classmethod(GenericAlias)
 
 
 class NamespaceProxy(_Proxy, _collections.Namespace, _stock.NamespaceProxy):  # type: ignore[misc]
@@ -333,10 +336,10 @@ class ConditionProxy(_SyncProxy, _sync.Condition, _stock.ConditionProxy):  # typ
     def __exit__(self, *error: object) -> None:
         self.release()
 
-    def notify(self, n: int = 1) -> None:
+    def notify(self, n: int = 1) -> None:  # type: ignore[override]
         self._checked(core.Condition.notify, n)
 
-    def notify_all(self) -> None:
+    def notify_all(self) -> None:  # type: ignore[override]
         self._checked(core.Condition.notify_all)
 
     def _checked(self, notify: Callable[..., Any], *args: Any) -> None:

@@ -2,9 +2,9 @@
 """The drop-in namespace: `import shoal.multiprocessing as multiprocessing`, no other change.
 
 It has every name of the standard library's package, its submodules too. What shoal has is shoal's:
-`Pool`, queues, locks and their kin, managers, also from every context that `get_context` gives. All else is
-the standard library's own object, so objects and processes of the two namespaces mix freely. No
-class of the standard modules is changed, but that the fork server starts warm: more is
+`Pool`, queues, locks and their kin, managers, also from every context that `get_context` gives. All
+else is the standard library's own object, so objects and processes of the two namespaces mix
+freely. No class of the standard modules is changed, but that the fork server starts warm: more is
 `shoal.install()`.
 
 Nothing of shoal's machinery is imported before the first object is made. Submodules come by
