@@ -118,8 +118,7 @@ PyObject* map_set_default(PyObject* self, PyObject* const* args, Py_ssize_t coun
   const bool ran = search.run([&](Map& map, const Map::Entry& entry) {
     copies.add(entry ? entry.item : fresh.get(), Copies::value);
     if (entry) return;
-    map.insert(*member, search.stored_hash(), fresh.release());
-    if (search.is_foreign()) map.state().user[kMapForeign].store(1);
+    search.insert(map, fresh);
   });
   return ran ? copies.decode(0) : nullptr;
 }
@@ -208,9 +207,7 @@ PyObject* map_add(PyObject* self, PyObject* key) {
   bool added = false;
   const bool ran = search.run([&](Map& map, const Map::Entry& entry) {
     if (entry) return;
-    map.insert(*member, search.stored_hash(), fresh.get());
-    fresh.release();
-    if (search.is_foreign()) map.state().user[kMapForeign].store(1);
+    search.insert(map, fresh);
     added = true;
   });
   return ran ? PyBool_FromLong(added ? 1 : 0) : nullptr;

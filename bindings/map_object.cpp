@@ -66,6 +66,13 @@ Map::Entry KeySearch::search(Map& map, bool* asked) {
   return {};
 }
 
+void KeySearch::insert(Map& map, NewItem& fresh) {
+  // Before the key is there: who finds the mark without the key has only looked in vain.
+  if (foreign_) map.state().user[kMapForeign].store(1);
+  map.insert(member_, foreign_ ? kForeignHash : key_.hash, fresh.get());
+  fresh.release();
+}
+
 bool KeySearch::compare() {
   codec::MessageView view;
   view.bytes = other_.data();
@@ -103,11 +110,10 @@ bool map_put(KeySearch& search, PyObject* value, arena::Member& member) {
     if (entry) {
       keep_first_key(member, entry.item, fresh);
       removed.item(map.replace(member, entry, fresh.get()));
+      fresh.release();
     } else {
-      map.insert(member, search.stored_hash(), fresh.get());
-      if (search.is_foreign()) map.state().user[kMapForeign].store(1);
+      search.insert(map, fresh);
     }
-    fresh.release();
   });
 }
 

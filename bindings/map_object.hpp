@@ -34,11 +34,8 @@ class KeySearch {
   // False with an error set: unhashable, or not picklable.
   bool prepare(PyObject* key);
   [[nodiscard]] const SharedKey& key() const noexcept { return key_; }
-  // The hash to store it with.
-  [[nodiscard]] uint64_t stored_hash() const noexcept {
-    return foreign_ ? kForeignHash : key_.hash;
-  }
-  [[nodiscard]] bool is_foreign() const noexcept { return foreign_; }
+  // Under the lock, when it was not found: a new entry with this item, made for the prepared key.
+  void insert(collections::Map& map, NewItem& fresh);
 
   // Runs step(map, entry) under the lock; entry is false if there is no such key. False: error set.
   template <class Step>

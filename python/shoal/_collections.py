@@ -96,12 +96,15 @@ class Dict(core.Map, MutableMapping[K, V]):
         return iter(self._snapshot(KEYS)[1][::-1])
 
     def keys(self) -> KeysView[K]:
+        """A view; each iteration over it goes over the keys of the moment when it began."""
         return _Keys(self)
 
     def values(self) -> ValuesView[V]:
+        """A view; each iteration makes copies of all values at one moment."""
         return _Values(self)
 
     def items(self) -> ItemsView[K, V]:
+        """A view; each iteration makes copies of all pairs at one moment."""
         return _Items(self)
 
     def popitem(self, last: bool = True) -> tuple[K, V]:
@@ -117,6 +120,7 @@ class Dict(core.Map, MutableMapping[K, V]):
 
     @classmethod
     def fromkeys(cls, keys: Iterable[Any], value: Any = None) -> Self:
+        """A new shared dict with a copy of the same value for each key."""
         made = cls()
         for key in keys:
             made[key] = value
@@ -184,10 +188,12 @@ class List(core.Sequence, MutableSequence[T]):
         return reversed(self.copy())
 
     def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:
+        """The first place of an equal value; ValueError when there is none. Copies the list first."""
         values = self.copy()
         return values.index(value, start, len(values) if stop is None else stop)
 
     def count(self, value: Any) -> int:
+        """How many values are equal. Copies the list first."""
         return self.copy().count(value)
 
     def remove(self, value: Any) -> None:
@@ -277,12 +283,15 @@ class Set(core.KeySet, MutableSet[T]):
         return iter(self._snapshot(KEYS)[1])
 
     def add(self, value: T) -> None:
+        """Put a value in, unless it is there; TypeError when it cannot be hashed."""
         self._add(value)
 
     def discard(self, value: Any) -> None:
+        """Take a value out, if it is there."""
         self._discard(value)
 
     def remove(self, value: Any) -> None:
+        """Take a value out; KeyError when it is not there. Of several processes one succeeds."""
         if not self._discard(value):
             raise KeyError(value)
 
@@ -299,40 +308,50 @@ class Set(core.KeySet, MutableSet[T]):
         return set(self._snapshot(KEYS)[1])
 
     def update(self, *others: Iterable[T]) -> None:
+        """Put all values in, one step each."""
         for other in others:
             for value in other:
                 self._add(value)
 
     def union(self, *others: Iterable[Any]) -> set[Any]:
+        """An ordinary set of what is in any of them."""
         return self.copy().union(*others)
 
     def intersection(self, *others: Iterable[Any]) -> set[T]:
+        """An ordinary set of what is in all of them."""
         return self.copy().intersection(*others)
 
     def difference(self, *others: Iterable[Any]) -> set[T]:
+        """An ordinary set of what is in none of the others."""
         return self.copy().difference(*others)
 
     def symmetric_difference(self, other: Iterable[Any]) -> set[Any]:
+        """An ordinary set of what is in one of the two only."""
         return self.copy().symmetric_difference(other)
 
     def intersection_update(self, *others: Iterable[Any]) -> None:
+        """Keep what is in all of the others too, one step a value."""
         for value in self.copy().difference(self.intersection(*others)):
             self._discard(value)
 
     def difference_update(self, *others: Iterable[Any]) -> None:
+        """Take out what is in any of the others, one step a value."""
         for other in others:
             for value in list(other):
                 self._discard(value)
 
     def symmetric_difference_update(self, other: Iterable[T]) -> None:
+        """Take out what the other has, and put in what only it has, one step a value."""
         for value in set(other):
             if not self._discard(value):
                 self._add(value)
 
     def issubset(self, other: Iterable[Any]) -> bool:
+        """Whether all of it, at one moment, is in the other."""
         return self.copy().issubset(other)
 
     def issuperset(self, other: Iterable[Any]) -> bool:
+        """Whether all of the other is in it, at one moment."""
         return self.copy().issuperset(other)
 
     __hash__ = None  # type: ignore[assignment]

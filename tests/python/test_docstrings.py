@@ -8,6 +8,7 @@ import pytest
 MODULES = (
     "shoal._sync",
     "shoal._queues",
+    "shoal._collections",
     "shoal._install",
     "shoal._shared_memory",
     "shoal._shareable_list",
