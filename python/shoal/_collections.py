@@ -188,7 +188,7 @@ class List(core.Sequence, MutableSequence[T]):
         return reversed(self.copy())
 
     def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:
-        """The first place of an equal value; ValueError when there is none. Copies the list first."""
+        """The first place of an equal value; ValueError if there is none. Copies the list first."""
         values = self.copy()
         return values.index(value, start, len(values) if stop is None else stop)
 

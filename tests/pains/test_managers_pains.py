@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 
-
 def test_d3_an_access_needs_no_server(interpreter: Any) -> None:
     """D3: every access was a round trip to a process of its own, 20 to 60 us."""
     program = """
