@@ -54,7 +54,7 @@ class _Proxy:
             return self._getvalue()
         exposed = getattr(type(self), "_exposed_", ())
         if methodname not in exposed:
-            raise AttributeError(
+            raise _stock.RemoteError(
                 f"method {methodname!r} of {self._typeid!r} object is not in exposed={exposed!r}"
             )
         return getattr(self, methodname)(*args, **kwds)
@@ -336,17 +336,21 @@ class ConditionProxy(_SyncProxy, _sync.Condition, _stock.ConditionProxy):  # typ
     def __exit__(self, *error: object) -> None:
         self.release()
 
+    def wait(self, timeout: float | None = None) -> bool:
+        done: bool = self._locked("wait", core.Condition.wait, timeout)
+        return done
+
     def notify(self, n: int = 1) -> None:  # type: ignore[override]
-        self._checked(core.Condition.notify, n)
+        self._locked("notify", core.Condition.notify, n)
 
     def notify_all(self) -> None:  # type: ignore[override]
-        self._checked(core.Condition.notify_all)
+        self._locked("notify", core.Condition.notify_all)
 
-    def _checked(self, notify: Callable[..., Any], *args: Any) -> None:
+    def _locked(self, verb: str, call: Callable[..., Any], *args: Any) -> Any:
         try:
-            notify(self, *args)
+            return call(self, *args)
         except AssertionError:
-            raise RuntimeError("cannot notify on un-acquired lock") from None
+            raise RuntimeError(f"cannot {verb} on un-acquired lock") from None
 
 
 class EventProxy(_SyncProxy, _sync.Event, _stock.EventProxy):  # type: ignore[misc]

@@ -43,7 +43,7 @@ const std::vector<Operation<Sequence>> kSequenceOperations = {
     {"append",
      [](Member& m, Sequence& x) {
        // Twice, since the second one needs a larger table.
-       for (const uint64_t value : {10, 11, 12, 13, 14, 15}) x.append(m, numbered(m, value));
+       for (uint64_t value = 10; value < 16; ++value) x.append(m, numbered(m, value));
      },
      {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}},
     {"replace",
@@ -75,7 +75,7 @@ uint64_t hash_of(uint64_t key) { return key * 0x9E3779B97F4A7C15; }
 const std::vector<Operation<Map>> kMapOperations = {
     {"insert",
      [](Member& m, Map& x) {
-       for (const uint64_t value : {10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21}) {
+       for (uint64_t value = 10; value < 22; ++value) {
          x.insert(m, hash_of(value), numbered(m, value));
        }
      },

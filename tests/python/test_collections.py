@@ -232,7 +232,7 @@ def test_a_comparison_that_raises_does_so_for_the_caller() -> None:
 
 def test_the_methods_of_a_dict() -> None:
     table: Any = shoal.Dict([("a", 1)], b=2)
-    assert table == {"a": 1, "b": 2} and {"a": 1, "b": 2} == table and table != {"a": 1}
+    assert table == {"a": 1, "b": 2} and table == {"a": 1, "b": 2} and table != {"a": 1}
     assert table == shoal.Dict(a=1, b=2) and table != 3
     assert table.pop("a") == 1 and table.pop("a", 9) == 9
     with pytest.raises(KeyError):
@@ -349,7 +349,9 @@ def test_the_methods_of_a_list() -> None:
     both(assign(slice(1, 3), "abc"))
     both(assign(slice(0, 0), [9, 9]))
     both(assign(slice(5, 2), [7]))
-    both(assign(slice(None, None, 2), [0] * 5 if len(model) == 9 else [0] * ((len(model) + 1) // 2)))
+    both(
+        assign(slice(None, None, 2), [0] * 5 if len(model) == 9 else [0] * ((len(model) + 1) // 2))
+    )
     with pytest.raises(ValueError, match="attempt to assign sequence of size 1 to extended slice"):
         values[::2] = [1]
     with pytest.raises(TypeError):
