@@ -49,8 +49,9 @@ def test_proxies_look_and_behave_as_the_stock_ones(both: Any) -> None:
             with mp.Manager() as m:
                 d, l, n = m.dict(a=1), m.list([3, 1, 2]), m.Namespace(x=1)
                 v, a, q = m.Value("i", 7), m.Array("d", [1, 2]), m.Queue(3)
-                for proxy in (d, l, n, v, a, q, m.Lock(), m.RLock(), m.Semaphore(2), m.Event(),
-                              m.Condition(), m.BoundedSemaphore(), m.Barrier(2), m.JoinableQueue()):
+                locks = [m.Lock(), m.RLock(), m.Semaphore(2), m.BoundedSemaphore(), m.Condition()]
+                others = [m.Event(), m.Barrier(2), m.JoinableQueue()]
+                for proxy in [d, l, n, v, a, q] + locks + others:
                     show(proxy)
                     print(type(proxy).__name__, isinstance(proxy, managers.BaseProxy))
                 for proxy, kind in ((d, "DictProxy"), (l, "ListProxy"), (n, "NamespaceProxy"),
@@ -70,8 +71,9 @@ def test_proxies_look_and_behave_as_the_stock_ones(both: Any) -> None:
                 print(l[:], l.pop(), l.pop(0), l.count(1), list(reversed(l)))
                 v.value += 1; v.set(v.get() + 1); print(v.value, v)
                 a[0] = 5; print(a[0], a[:], len(a), list(a))
-                for bad in (lambda: a.__setitem__(0, "x"), lambda: a[9], lambda: l[9], lambda: d["z"],
-                            lambda: n.z, lambda: l.remove(99), lambda: d.pop("z"), lambda: l.pop(99)):
+                for bad in (lambda: a.__setitem__(0, "x"), lambda: a[9], lambda: l[9],
+                            lambda: d["z"], lambda: n.z, lambda: l.remove(99),
+                            lambda: d.pop("z"), lambda: l.pop(99)):
                     try:
                         bad()
                     except Exception as error:
@@ -106,14 +108,17 @@ def test_locks_queues_and_their_errors(both: Any) -> None:
 
         if __name__ == "__main__":
             with mp.Manager() as m:
-                lock, rlock, sem, bound = m.Lock(), m.RLock(), m.Semaphore(1), m.BoundedSemaphore(1)
-                print(lock.acquire(), lock.acquire(False), lock.acquire(True, 0.01), lock.acquire(timeout=0.01))
+                lock, rlock, sem, bound = m.Lock(), m.RLock(), m.Semaphore(1), m.BoundedSemaphore()
+                print(lock.acquire(), lock.acquire(False), lock.acquire(True, 0.01))
+                print(lock.acquire(timeout=0.01))
                 print(lock.release(), error_of(lock.release))
                 with lock: print(lock.acquire(blocking=False))
-                print(rlock.acquire(), rlock.acquire(), rlock.release(), rlock.release(), error_of(rlock.release))
+                print(rlock.acquire(), rlock.acquire(), rlock.release(), rlock.release())
+                print(error_of(rlock.release))
                 print(sem.acquire(), sem.acquire(False), sem.release(), error_of(bound.release))
                 event = m.Event()
-                print(event.is_set(), event.wait(0.01), event.set(), event.wait(), event.clear(), event.is_set())
+                print(event.is_set(), event.wait(0.01), event.set(), event.wait())
+                print(event.clear(), event.is_set())
                 condition = m.Condition()
                 print(error_of(condition.notify), error_of(lambda: condition.wait(0.01)))
                 with condition:
@@ -123,11 +128,15 @@ def test_locks_queues_and_their_errors(both: Any) -> None:
                 with own: print(own.wait(0.01))
                 barrier = m.Barrier(1)
                 print(barrier.parties, barrier.n_waiting, barrier.broken, barrier.wait())
-                barrier.abort(); print(barrier.broken, error_of(barrier.wait)); barrier.reset(); print(barrier.broken)
+                barrier.abort(); print(barrier.broken, error_of(barrier.wait))
+                barrier.reset(); print(barrier.broken)
                 q = m.Queue(2)
-                q.put(1); q.put([2], True, 1); print(q.full(), q.qsize(), error_of(lambda: q.put(3, False)), error_of(lambda: q.put(3, timeout=0.01)))
-                print(q.get(), q.get_nowait(), error_of(lambda: q.get(False)), error_of(lambda: q.get(timeout=0.01)), q.empty())
-                j = m.JoinableQueue(); j.put(1); j.get(); j.task_done(); print(j.join(), error_of(j.task_done))
+                q.put(1); q.put([2], True, 1); print(q.full(), q.qsize())
+                print(error_of(lambda: q.put(3, False)), error_of(lambda: q.put(3, timeout=0.01)))
+                print(q.get(), q.get_nowait(), error_of(lambda: q.get(False)))
+                print(error_of(lambda: q.get(timeout=0.01)), q.empty())
+                j = m.JoinableQueue(); j.put(1); j.get(); j.task_done()
+                print(j.join(), error_of(j.task_done))
         """
     )
 
@@ -155,10 +164,12 @@ def test_between_processes(both: Any, method: str) -> None:
         if __name__ == "__main__":
             ctx = mp.get_context(sys.argv[1])
             with ctx.Manager() as m:
-                d, l, n, v, a = m.dict(), m.list(), m.Namespace(), m.Value("i", 0), m.Array("i", [1, 2])
-                q, lock, condition, barrier = m.Queue(), m.Lock(), m.Condition(), m.Barrier(3)
+                d, l, n, v = m.dict(), m.list(), m.Namespace(), m.Value("i", 0)
+                a, q, lock = m.Array("i", [1, 2]), m.Queue(), m.Lock()
+                condition, barrier = m.Condition(), m.Barrier(3)
                 d["nested"] = m.dict(deep=m.list())
-                args = (m if sys.argv[1] == "fork" else None, d, l, n, v, a, q, lock, condition, barrier)
+                args = (m if sys.argv[1] == "fork" else None, d, l, n, v, a, q, lock)
+                args += (condition, barrier)
                 processes = [ctx.Process(target=work, args=args) for _ in range(2)]
                 with condition:
                     for p in processes: p.start()
