@@ -34,7 +34,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TREE = Path(__file__).resolve().parents[1]
 # Targets of /proc/self/fd links that belong to the session, not to a test.
-KEPT = ("/memfd:shoal", "/dev/urandom", "/dev/null")
+KEPT = ("/memfd:shoal", "/dev/urandom", "/dev/null", "/dev/shm/pym-")  # the last: stock values
 # How long what a test has closed may take to be gone: a dying process is torn down by the kernel.
 PATIENCE_S = 10.0
 

@@ -237,8 +237,10 @@ class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
         return future
 
     def _map(self, *arguments: Any) -> Iterator[Any]:
+        _, iterables, _, chunksize, buffersize, *_ = arguments
+        if chunksize >= 1 and buffersize is None and _chunks(iterables, chunksize) == 0:
+            return iter(())  # no task, so no error after shutdown
         results = _with_stock_errors(super()._map(*arguments))
-        _, iterables, _, chunksize, *_ = arguments
         self._engine.start_workers_for(_chunks(iterables, chunksize))
         return results
 

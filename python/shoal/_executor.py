@@ -127,13 +127,14 @@ class Executor(_base.Executor):
             raise TypeError("buffersize must be an integer or None")
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
+        single = len(iterables) == 1
+        items = iter(iterables[0]) if single else zip(*iterables)  # TypeError before all else
         self._check_open()
         end = None if timeout is None else timeout + time.monotonic()
         sized = all(hasattr(iterable, "__len__") for iterable in iterables)
-        single = len(iterables) == 1
         job = self._engine.job(
             fn,
-            iter(iterables[0]) if single else zip(*iterables),
+            items,
             order=_ORDERED,
             star=not single,
             chunk=chunksize,

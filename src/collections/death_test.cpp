@@ -279,7 +279,10 @@ TEST_F(CollectionDeathTest, AtEachKillPointOfReferences) {
 TEST_F(CollectionDeathTest, SurvivorsLoseNothing) {
   Map map = ten_in_a_map();
   constexpr uint64_t kEach = 20'000;
+  const Handle counter = s.me->allocate(64);
+  auto* const running = new (s.arena->address(counter)) os::Atomic<uint64_t>(0);
   const auto work = [&](Member& member, uint64_t first) {
+    running->fetch_add(1);
     for (uint64_t i = 0; i < kEach; ++i) {
       const uint64_t key = first + i;
       if (!sync::is_locked(map.lock(member))) _exit(3);
@@ -290,6 +293,8 @@ TEST_F(CollectionDeathTest, SurvivorsLoseNothing) {
   ChildMember survivor(s.arena, [&](Member& member) { work(member, 1'000'000); });
   for (uint64_t round = 0; round < 8; ++round) {
     ChildMember victim(s.arena, [&](Member& member) { work(member, 10'000'000 * (round + 1)); });
+    // Killed before it has taken its slot, a fork's child would hold the map for 30 s more.
+    while (running->load() < round + 2) usleep(100);
     usleep(3'000);
     victim.kill();
     victim.wait();
@@ -304,6 +309,7 @@ TEST_F(CollectionDeathTest, SurvivorsLoseNothing) {
     EXPECT_EQ(value_of(entry.item), key);
   }
   EXPECT_EQ(values(map).size(), map.size());
+  s.me->free(counter);
   EXPECT_EQ(s.blocks(), map.size() + 2);
   map.unlock(*s.me);
   drop(map);
