@@ -9,7 +9,9 @@ of `multiprocessing`, and where they need `concurrent.futures`, `shoal.install()
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 
 import pytest
 
@@ -327,3 +329,43 @@ def test_d11_counting_in_several_processes_loses_nothing(interpreter) -> None:
             child.join()
         assert total.value == 80_000
     """).check()
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("kind", ["pool", "executor"])
+def test_h3_one_ctrl_c_ends_the_program_with_one_traceback(interpreter, kind, method) -> None:
+    """Ctrl-C printed a traceback for each worker, had to be held down, and left processes behind."""
+    process = interpreter.start(
+        """
+        import os, sys, time
+        import shoal; shoal.install()
+        import multiprocessing as mp
+        from concurrent.futures import ProcessPoolExecutor
+
+        def work(number):
+            if number == 0:
+                os.write(1, b"begun\\n")
+            time.sleep(600)
+
+        if __name__ == "__main__":
+            context = mp.get_context(sys.argv[2])
+            if sys.argv[1] == "pool":
+                with context.Pool(2) as pool:
+                    pool.map(work, range(8), 1)
+            else:
+                with ProcessPoolExecutor(2, mp_context=context) as executor:
+                    list(executor.map(work, range(8)))
+        """,
+        kind,
+        method,
+    )
+    assert process.stdout.readline() == "begun\n"
+    os.killpg(process.pid, signal.SIGINT)  # as the terminal does: to all of them, once
+    try:
+        out, err = process.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        interpreter.kill_group(process)
+        raise
+    assert process.returncode == -signal.SIGINT and out == ""
+    assert err.count("Traceback (most recent call last)") == 1, err
+    assert err.rstrip().endswith("KeyboardInterrupt")

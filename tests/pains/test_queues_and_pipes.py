@@ -267,3 +267,30 @@ def test_e6_a_temporary_folder_with_a_long_name(
             process.join()
     """
     assert interpreter(program, env={"TMPDIR": str(folder)}).check() == "42\n"
+
+
+@pytest.mark.parametrize("kind", ["Queue", "JoinableQueue"])
+def test_h5_sizes_are_exact_at_once(interpreter: Any, kind: str) -> None:
+    """H5: `qsize` raised on some platforms, and `empty` lied until the feeder thread had run."""
+    program = """
+        import sys
+        import shoal.multiprocessing as mp
+
+        def fill(queue):
+            for number in range(100):
+                queue.put(number)
+
+        if __name__ == "__main__":
+            queue = getattr(mp, sys.argv[1])(150)
+            for number in range(50):
+                queue.put(number)
+                assert not queue.empty() and queue.qsize() == number + 1
+            process = mp.Process(target=fill, args=(queue,))
+            process.start()
+            process.join()
+            print(queue.qsize(), queue.full(), queue.empty())
+            while not queue.empty():
+                queue.get(block=False)
+            print(queue.qsize(), queue.full(), queue.empty())
+    """
+    assert interpreter(program, kind).check() == "150 True False\n0 False True\n"

@@ -30,13 +30,13 @@ SHORT = 0.01  # seconds for what is to time out
 
 # What is compared nowhere, with the pain (or the page of docs/design) that says why.
 BETTER = {
-    "a released lock's owner": "B1: shoal knows who has a lock, and tells when he died",
-    "SharedMemory.close with a view": "E4: the view stays valid, there is no BufferError",
-    "ShareableList with trailing NULs": "E5: they come back",
-    "ShareableList below its first item": "E5: IndexError, where the standard library reads garbage",
-    "Pool.map with a chunk size that is no number": "A7: TypeError; there the pool cannot be joined",
-    "Pool.imap, when an item of a chunk fails": "A7: the others of its chunk are not lost",
-    "Pool.map with a chunk size of 0": "A7: the default, where the standard library returns [None]",
+    "the owner of a lock that died": "A2: the next taker is told",
+    "Pool.imap, when an item of a chunk fails": "A8: the others of its chunk are not lost",
+    "Pool.map with a chunk size that is no number": "A10: TypeError; there, join waits for ever",
+    "Pool.map with a chunk size of 0": "A8: the default chunks, where the result is [None] there",
+    "SharedMemory.close with a view": "F5: the view stays valid, there is no BufferError",
+    "ShareableList with trailing NULs": "F6: they come back",
+    "ShareableList below its first item": "F6: IndexError, where garbage is read there",
 }
 
 Outcome = tuple[str, Any]
