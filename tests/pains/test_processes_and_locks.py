@@ -334,7 +334,7 @@ def test_d11_counting_in_several_processes_loses_nothing(interpreter) -> None:
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 @pytest.mark.parametrize("kind", ["pool", "executor"])
 def test_h3_one_ctrl_c_ends_the_program_with_one_traceback(interpreter, kind, method) -> None:
-    """Ctrl-C printed a traceback for each worker, had to be held down, and left processes behind."""
+    """Ctrl-C printed a traceback a worker, had to be held down, and left processes behind."""
     process = interpreter.start(
         """
         import os, sys, time

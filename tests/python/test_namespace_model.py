@@ -2,8 +2,8 @@
 """Random programs over the namespace, run on the standard library and on shoal at the same time.
 
 Each step is done in both worlds, by this process or by a forked one, and must come to the same: the
-same result, or an error of the same type. Left out is what cannot be told apart from chance (a stock
-queue is empty for a moment after `put`) and what shoal does better on purpose, see `BETTER`.
+same result, or an error of the same type. Left out is what cannot be told apart from chance (a
+stock queue is empty for a moment after `put`) and what shoal does better on purpose, see `BETTER`.
 """
 
 from __future__ import annotations
