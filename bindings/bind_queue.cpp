@@ -33,6 +33,7 @@ struct QueueObject {
   int closed;  // ends that were closed in this process
   bool used;   // put() was called in this process
   bool forgiving;
+  bool joinable;  // what is got here will be marked as done
 };
 
 QueueObject& queue_object(PyObject* self) { return *reinterpret_cast<QueueObject*>(self); }
@@ -48,13 +49,30 @@ arena::Member* member_for(PyObject* self, End end) {
   return nullptr;
 }
 
-PyObject* raise_shut_down(PyObject* self) {
+PyObject* error_class(const char* name) {
   PyObject* const module = PyImport_ImportModule("shoal.errors");
-  PyObject* const type =
-      module == nullptr ? nullptr : PyObject_GetAttrString(module, "QueueShutDown");
+  PyObject* const type = module == nullptr ? nullptr : PyObject_GetAttrString(module, name);
+  Py_XDECREF(module);
+  return type;
+}
+
+PyObject* raise_shut_down(PyObject* self) {
+  PyObject* const type = error_class("QueueShutDown");
   if (type != nullptr) PyErr_Format(type, "%R was shut down", self);
   Py_XDECREF(type);
-  Py_XDECREF(module);
+  return nullptr;
+}
+
+PyObject* raise_consumer_died(PyObject* self, uint64_t lost) {
+  PyObject* const type = error_class("ConsumerDied");
+  if (type != nullptr) {
+    PyErr_Format(type,
+                 "%llu that were got from %R will not be marked by task_done(): the processes that"
+                 " had them have ended. They count as done from now on; put them again if the work"
+                 " is to be done",
+                 static_cast<unsigned long long>(lost), self);
+  }
+  Py_XDECREF(type);
   return nullptr;
 }
 
@@ -198,13 +216,26 @@ PyObject* raise_for(PyObject* self, Received received) {
   return received == Received::closed ? raise_shut_down(self) : nullptr;
 }
 
+// A message that was received is in this process's hand until task_done(). False: an error is set.
+bool take_in_hand(PyObject* self, arena::Member& member) {
+  if (!queue_object(self).joinable) return true;
+  try {
+    channel_of(self).take_in_hand(member);
+    return true;
+  } catch (const std::exception&) {
+    set_python_error();
+    return false;
+  }
+}
+
 PyObject* get_until(PyObject* self, int64_t deadline_ns) {
   arena::Member* const member = member_for(self, kGetEnd);
   if (member == nullptr) return nullptr;
   if (PyErr_CheckSignals() < 0) return nullptr;  // before something is taken, never after
   arena::Handle message = 0;
   const Received received = receive(self, *member, &message, deadline_ns);
-  return received == Received::ok ? decode_message(message, *member) : raise_for(self, received);
+  if (received != Received::ok) return raise_for(self, received);
+  return take_in_hand(self, *member) ? decode_message(message, *member) : nullptr;
 }
 
 PyObject* queue_get(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
@@ -250,7 +281,8 @@ PyObject* queue_get_many(PyObject* self, PyObject* args, PyObject* keywords) {
   while (member != nullptr && PyList_GET_SIZE(objects) < limit) {
     arena::Handle message = 0;
     if (receive(self, *member, &message, 0) != Received::ok) break;
-    PyObject* const object = decode_message(message, *member);
+    PyObject* const object =
+        take_in_hand(self, *member) ? decode_message(message, *member) : nullptr;
     if (object == nullptr || PyList_Append(objects, object) < 0) {
       Py_XDECREF(object);
       return raise_with_received(objects);
@@ -293,14 +325,17 @@ PyObject* queue_join(PyObject* self, PyObject* const* args, Py_ssize_t count, Py
   }
   arena::Member* const member = current_member();
   if (member == nullptr) return nullptr;
+  uint64_t lost = 0;
   const Waited waited = wait_in_slices(
       [&](int64_t slice_ns) {
-        return channel_of(self).wait_all_done(*member, slice_ns) == sync::WaitResult::ok
+        return channel_of(self).wait_all_done(*member, &lost, slice_ns) == sync::WaitResult::ok
                    ? Slice::done
                    : Slice::again;
       },
       deadline_ns);
-  return waited == Waited::failed ? nullptr : PyBool_FromLong(waited == Waited::done ? 1 : 0);
+  if (waited == Waited::failed) return nullptr;
+  if (lost != 0) return raise_consumer_died(self, lost);
+  return PyBool_FromLong(waited == Waited::done ? 1 : 0);
 }
 
 PyObject* queue_fileno(PyObject* self, PyObject*) {
@@ -349,13 +384,14 @@ PyObject* queue_get_used(PyObject* self, void*) {
 }
 
 PyObject* queue_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
-  static const char* names[] = {"maxsize", "maxbytes", "handle", "forgiving", nullptr};
+  static const char* names[] = {"maxsize", "maxbytes", "handle", "forgiving", "joinable", nullptr};
   long long items = 0;
   long long bytes = 0;
   unsigned long long handle = 0;
   int forgiving = 0;
-  if (!PyArg_ParseTupleAndKeywords(args, keywords, "|LLKp:Queue", const_cast<char**>(names), &items,
-                                   &bytes, &handle, &forgiving)) {
+  int joinable = 0;
+  if (!PyArg_ParseTupleAndKeywords(args, keywords, "|LLKpp:Queue", const_cast<char**>(names),
+                                   &items, &bytes, &handle, &forgiving, &joinable)) {
     return nullptr;
   }
   const channel::Ring::Limits limits{items > 0 ? static_cast<uint64_t>(items) : 0,
@@ -379,6 +415,7 @@ PyObject* queue_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
   object.max_items = facts.item_limit;
   object.max_bytes = facts.byte_limit;
   object.forgiving = forgiving != 0;
+  object.joinable = joinable != 0;
   return self;
 }
 

@@ -37,6 +37,7 @@ _HOMES = {
     "BoundedSemaphore": "shoal._sync",
     "Condition": "shoal._sync",
     "Connection": "shoal._pipes",
+    "ConsumerDied": "shoal.errors",
     "CorruptArena": "shoal.errors",
     "Dict": "shoal._collections",
     "Event": "shoal._sync",
@@ -81,6 +82,7 @@ __all__ = [
     "BoundedSemaphore",
     "Condition",
     "Connection",
+    "ConsumerDied",
     "CorruptArena",
     "Dict",
     "Event",
@@ -144,6 +146,7 @@ if TYPE_CHECKING:
         Semaphore,
     )
     from shoal.errors import (
+        ConsumerDied,
         CorruptArena,
         ForkedPool,
         InitializerFailed,

@@ -318,7 +318,12 @@ class Sequence:
 
 class Queue:
     def __new__(
-        cls, maxsize: int = 0, maxbytes: int = 0, handle: int = 0, forgiving: bool = False
+        cls,
+        maxsize: int = 0,
+        maxbytes: int = 0,
+        handle: int = 0,
+        forgiving: bool = False,
+        joinable: bool = False,
     ) -> Self: ...
     @property
     def handle(self) -> int: ...

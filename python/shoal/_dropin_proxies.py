@@ -375,7 +375,7 @@ class QueueProxy(_SyncProxy, _queues.JoinableQueue[Any], _stock.BaseProxy):  # t
     _isauto = True
 
     def __new__(cls, maxsize: int = 0) -> Self:
-        return core.Queue.__new__(cls, max(maxsize, 0))
+        return core.Queue.__new__(cls, max(maxsize, 0), 0, 0, False, True)
 
     def join(self, timeout: float | None = None) -> None:  # type: ignore[override]
         self._join(timeout)

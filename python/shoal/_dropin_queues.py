@@ -130,7 +130,7 @@ class Queue(_Ends, _queues.Queue[Any], _stock.Queue):  # type: ignore[misc]
     _buffer: tuple[Any, ...] = ()
 
     def __new__(cls, maxsize: int = 0, *, ctx: Any = None) -> Any:
-        return core.Queue.__new__(cls, maxsize, 0, 0, True)
+        return core.Queue.__new__(cls, maxsize, 0, 0, True, cls._joinable)
 
     def __init__(self, maxsize: int = 0, *, ctx: Any = None) -> None:
         super().__init__(ctx=ctx)

@@ -38,6 +38,7 @@ class SimpleQueue(core.Queue, Closing, Generic[T]):
     """
 
     _forgiving = False  # the drop-in's put() prints what cannot be pickled
+    _joinable = False  # what is got is to be marked by task_done()
 
     def __new__(cls) -> Self:
         return core.Queue.__new__(cls)
@@ -80,7 +81,7 @@ class Queue(SimpleQueue[T]):
     _waiters: tuple[Waiters, Waiters] | None = None  # for objects, for room
 
     def __new__(cls, maxsize: int = 0, maxbytes: int = 0) -> Self:
-        return core.Queue.__new__(cls, maxsize, maxbytes)
+        return core.Queue.__new__(cls, maxsize, maxbytes, 0, cls._forgiving, cls._joinable)
 
     def shutdown(self) -> None:
         """Let no process put anything more. What is in it can be got, then `get` raises too.
@@ -133,6 +134,10 @@ class Queue(SimpleQueue[T]):
 class JoinableQueue(Queue[T]):
     """A queue that knows when all that was put into it has been dealt with.
 
+    Call `task_done` in the process that got the object. If a process ends with objects that it has
+    got and not marked, `join` raises `ConsumerDied` (once) instead of waiting for ever. Where other
+    processes call `task_done` for those that got them, `join` cannot know, and waits.
+
     >>> import shoal
     >>> queue = shoal.JoinableQueue()
     >>> queue.put("work")
@@ -142,17 +147,22 @@ class JoinableQueue(Queue[T]):
     ('work', None, True)
     """
 
+    _joinable = True
+
     def task_done(self) -> None:
         """Say that an object that was got has been dealt with. ValueError: more than were put."""
         self._task_done()
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait until `task_done` was called for all that was put; whether it was so in time."""
+        """Wait until `task_done` was called for all that was put; whether it was so in time.
+
+        ConsumerDied: all others are done, and these never will be.
+        """
         return self._join(timeout)
 
 
 def _queue_at(handle: int, cls: Any) -> Any:
-    return core.Queue.__new__(cls, handle=handle, forgiving=cls._forgiving)
+    return core.Queue.__new__(cls, handle=handle, forgiving=cls._forgiving, joinable=cls._joinable)
 
 
 _hooks.connect_pickler()

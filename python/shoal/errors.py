@@ -11,6 +11,7 @@
     +-- MemoryExhausted    also MemoryError
     +-- CorruptArena       also RuntimeError
     +-- QueueShutDown      also queue.ShutDown (before 3.13: EOFError): the queue takes no more
+    +-- ConsumerDied       also RuntimeError: objects of a JoinableQueue will never be done
     +-- OwnerDied          also RuntimeError: the process that had a lock died
 
     OwnerDiedWarning       a RuntimeWarning: the same, told by a warning
@@ -27,6 +28,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __all__ = [
+    "ConsumerDied",
     "CorruptArena",
     "ForkedPool",
     "InitializerFailed",
@@ -68,6 +70,10 @@ class MemoryExhausted(ShoalError, MemoryError):
 
 class CorruptArena(ShoalError, RuntimeError):
     """Shared memory holds what no shoal process writes; this process stopped trusting it."""
+
+
+class ConsumerDied(ShoalError, RuntimeError):
+    """`JoinableQueue.join` waited for processes that got objects and ended without `task_done`."""
 
 
 class OwnerDied(ShoalError, RuntimeError):

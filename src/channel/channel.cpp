@@ -67,6 +67,22 @@ void end_channel(arena::Arena& arena, arena::Member& reaper, arena::Handle handl
   }
 }
 
+// A member that has received messages ends: they will not be marked as done.
+void end_hand(arena::Arena& arena, arena::Member&, arena::Handle block) {
+  Hand* const hand = hand_at(arena, block);
+  if (hand == nullptr) return;
+  ChannelState* const state = state_at(arena, hand->channel);
+  const uint64_t id = hand->id;
+  hand->check = 0;
+  // COMMIT(channel.hand.end): killed before: done by the next; after: not counted, who waits,
+  // waits.
+  const uint64_t count = hand->count.exchange(0);
+  SHOAL_KILL_POINT("channel.hand.end");
+  if (count == 0 || state == nullptr || state->id != id) return;
+  state->lost.fetch_add(count);
+  state->all_done.wake_all();
+}
+
 // A segment that the dead was putting into a ring's circle.
 void reap_segment(arena::Arena& arena, arena::Member&, arena::Incarnation dead, arena::Lane& lane) {
   const arena::Handle handle = lane.intent_argument.load();
@@ -101,6 +117,7 @@ void register_reap_hooks() noexcept {
   arena::register_reap_hook(kRingSegmentIntent, &reap_segment);
   arena::register_reap_hook(kChannelRootIntent, &reap_root);
   arena::register_end_hook(&end_channel);
+  arena::register_end_hook(&end_hand);
 }
 
 Channel::Channel(arena::Arena& arena, arena::Handle handle, std::string name)
@@ -312,7 +329,50 @@ bool Channel::mark_done(arena::Member& member) noexcept {
   } while (!marked);
   if (marked && done + 1 >= ring_.pushed()) state_->all_done.notify_all();
   lane->wake.store(0);
+  if (marked) {
+    Hand* const hand = my_hand(member);
+    if (hand == nullptr || !take_from_hand(*hand)) state_->handed_over.store(1);
+  }
   return marked;
+}
+
+Hand* Channel::my_hand(arena::Member& member) noexcept {
+  const arena::Handle block = hand_.load();
+  Hand* const hand = block == 0 ? nullptr : hand_at(*arena_, block);
+  return hand != nullptr && hand->owner == member.incarnation() ? hand : nullptr;
+}
+
+void Channel::take_in_hand(arena::Member& member) {
+  while (my_hand(member) == nullptr) {
+    arena::Handle before = hand_.load();
+    const arena::Handle made = make_hand(member, handle_, state_->id);
+    if (!hand_.compare_exchange(before, made)) member.free(made);  // another thread's is there
+  }
+  // COMMIT(channel.hand.count): killed before: not counted; after: lost, who waits is told.
+  my_hand(member)->count.fetch_add(1);
+  SHOAL_KILL_POINT("channel.hand.count");
+}
+
+// A hand that is not empty stays until this member ends: its messages may still be marked by way
+// of another object.
+void Channel::drop_hand(arena::Member& member) noexcept {
+  Hand* const hand = my_hand(member);
+  if (hand == nullptr || hand->count.load() != 0) return;
+  hand->check = 0;
+  member.free(hand_.exchange(0));
+}
+
+// If all that is not done is lost, it counts as done from now on: how many that is. First counted
+// as done, then not as lost: a death in between tells once more.
+uint64_t Channel::settle_lost() noexcept {
+  const uint64_t lost = state_->lost.load();
+  const uint64_t done = state_->done.load();
+  if (lost == 0 || state_->handed_over.load() != 0 || done + lost < ring_.settled_pushed())
+    return 0;
+  uint64_t expected = done;
+  if (!state_->done.compare_exchange(expected, ring_.settled_pushed())) return 0;
+  state_->lost.fetch_sub(lost);
+  return lost;
 }
 
 // `done` first: it only grows, and what was pushed later need not be waited for.
@@ -321,11 +381,13 @@ bool Channel::is_all_done() const noexcept {
   return ring_.settled_pushed() <= done;
 }
 
-sync::WaitResult Channel::wait_all_done(arena::Member& member, int64_t deadline_ns) {
+sync::WaitResult Channel::wait_all_done(arena::Member& member, uint64_t* lost,
+                                        int64_t deadline_ns) {
+  *lost = 0;
   sync::Ticker ticker(deadline_ns, true);
   for (;;) {
     const uint32_t seen = state_->all_done.prepare();
-    if (is_all_done()) return sync::WaitResult::ok;
+    if (is_all_done() || (*lost = settle_lost()) != 0) return sync::WaitResult::ok;
     if (deadline_ns == 0) return sync::WaitResult::timed_out;
     bool ticked = false;
     const os::Wake wake = ticker.sleep(&state_->all_done.word(), seen, &ticked);
@@ -397,6 +459,7 @@ void Channel::empty_all(arena::Member& member) noexcept {
 }
 
 bool Channel::let_go(arena::Member& member) noexcept {
+  drop_hand(member);
   if (!member.drop_shared(handle_)) return false;
   empty_all(member);
   ring_.free_segments(member);

@@ -27,6 +27,7 @@
 
 #include "arena/arena.hpp"
 #include "channel/bell.hpp"
+#include "channel/hand.hpp"
 #include "channel/message.hpp"
 #include "channel/ring.hpp"
 #include "sync/wait.hpp"
@@ -46,7 +47,9 @@ struct ChannelState {
   os::Atomic<uint64_t> send_sleeps;  // hints for statistics
   os::Atomic<uint64_t> receive_sleeps;
   os::Atomic<uint64_t> done;  // messages that mark_done() was called for: <= pushed
-  uint64_t spare[4];
+  os::Atomic<uint64_t> lost;  // messages in the hands of members that have ended: channel/hand.hpp
+  os::Atomic<uint64_t> handed_over;  // 1: somebody marks what another member has received
+  uint64_t spare[2];
   BellBoard items_board;
   BellBoard space_board;
   RingState ring;  // its first segment follows
@@ -100,11 +103,16 @@ class Channel {
                    int64_t deadline_ns = sync::kForever);
   Received try_receive(arena::Member& member, arena::Handle* message);
 
+  // The message that was received last will be marked as done, by this member: from now on its
+  // death is noticed. May throw MemoryExhausted.
+  void take_in_hand(arena::Member& member);
   // One received message more is dealt with; false: all that were sent are.
   [[nodiscard]] bool mark_done(arena::Member& member) noexcept;
   [[nodiscard]] bool is_all_done() const noexcept;
-  // Until every message that was sent is marked as done.
-  sync::WaitResult wait_all_done(arena::Member& member, int64_t deadline_ns = sync::kForever);
+  // Until every message that was sent is marked as done, or was in the hand of a member that has
+  // ended: `*lost` says how many, and they count as done from then on.
+  sync::WaitResult wait_all_done(arena::Member& member, uint64_t* lost,
+                                 int64_t deadline_ns = sync::kForever);
 
   void close(arena::Member& member) noexcept;
   [[nodiscard]] bool is_closed() const noexcept { return state_->closed.load() != 0; }
@@ -145,6 +153,9 @@ class Channel {
   Sent send_once(arena::Member& member, arena::Handle message, uint64_t weight);
   Received receive_once(arena::Member& member, arena::Handle* message);
   void sweep(arena::Member& member);
+  Hand* my_hand(arena::Member& member) noexcept;
+  uint64_t settle_lost() noexcept;
+  void drop_hand(arena::Member& member) noexcept;
 
   arena::Arena* arena_;
   arena::Handle handle_;
@@ -154,6 +165,7 @@ class Channel {
   Listener items_listener_;
   Listener space_listener_;
   int process_;
+  os::Atomic<uint64_t> hand_;  // this process's, 0: none yet; after a fork still the parent's
 };
 
 }  // namespace shoal::channel

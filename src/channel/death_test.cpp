@@ -197,11 +197,94 @@ TEST_F(ChannelDeathTest, WhileTheLastHolderOfAChannelLetsGoOfIt) {
   }
 }
 
+TEST_F(ChannelDeathTest, WhoWaitsForAllToBeDoneIsToldWhatTheDeadHadInHand) {
+  const auto channel = Channel::make(*me_, {0, 0});
+  const auto receive = [&](Member& member) {
+    Handle got = 0;
+    if (channel->receive(member, &got) != Received::ok) _exit(3);
+    free_message(member, got);
+    channel->take_in_hand(member);
+  };
+  for (uint64_t i = 1; i <= 5; ++i) ASSERT_EQ(channel->send(*me_, message(*me_, i)), Sent::ok);
+  ChildMember victim(arena_, [&](Member& member) {
+    receive(member);
+    if (!channel->mark_done(member)) _exit(4);
+    receive(member);
+    testing::arm_kill_point("channel.hand.count", 1);
+    receive(member);
+  });
+  EXPECT_EQ(victim.wait(), Ending::killed);
+  uint64_t lost = 0;
+  receive(*me_);
+  EXPECT_EQ(channel->wait_all_done(*me_, &lost, in_ms(50)), sync::WaitResult::timed_out);
+  EXPECT_TRUE(channel->mark_done(*me_));
+  receive(*me_);
+  EXPECT_EQ(channel->wait_all_done(*me_, &lost, in_ms(50)), sync::WaitResult::timed_out);
+  EXPECT_TRUE(channel->mark_done(*me_));
+  EXPECT_EQ(channel->wait_all_done(*me_, &lost, in_ms(10'000)), sync::WaitResult::ok);
+  EXPECT_EQ(lost, 2U);
+  // From then on they count as done.
+  EXPECT_EQ(channel->wait_all_done(*me_, &lost, in_ms(10'000)), sync::WaitResult::ok);
+  EXPECT_EQ(lost, 0U);
+  EXPECT_FALSE(channel->mark_done(*me_));
+  EXPECT_TRUE(channel->let_go(*me_));
+  EXPECT_EQ(arena_->statistics().blocks(), 0U);
+}
+
+// The reaper of a consumer dies as well: the number may be lost, and who waits, waits; never more.
+TEST_F(ChannelDeathTest, AReaperMayDieWithTheHandOfTheDead) {
+  const auto channel = Channel::make(*me_, {0, 0});
+  ASSERT_EQ(channel->send(*me_, message(*me_, 1)), Sent::ok);
+  ChildMember consumer(arena_, [&](Member& member) {
+    Handle got = 0;
+    if (channel->receive(member, &got) != Received::ok) _exit(3);
+    free_message(member, got);
+    channel->take_in_hand(member);
+  });
+  EXPECT_EQ(consumer.wait(), Ending::finished);
+  ChildMember reaper(arena_, [&](Member& member) {
+    testing::arm_kill_point("channel.hand.end", 1);
+    arena::reap_all_dead(*arena_, member);
+  });
+  EXPECT_EQ(reaper.wait(), Ending::killed);
+  arena::reap_all_dead(*arena_, *me_);
+  uint64_t lost = 0;
+  EXPECT_EQ(channel->wait_all_done(*me_, &lost, in_ms(50)), sync::WaitResult::timed_out);
+  EXPECT_TRUE(channel->mark_done(*me_));
+  EXPECT_EQ(channel->wait_all_done(*me_, &lost, in_ms(10'000)), sync::WaitResult::ok);
+  EXPECT_EQ(lost, 0U);
+  EXPECT_TRUE(channel->let_go(*me_));
+  EXPECT_EQ(arena_->statistics().blocks(), 0U);
+}
+
+TEST_F(ChannelDeathTest, HandsMeanNothingWhereOthersMarkWhatTheyDidNotReceive) {
+  const auto channel = Channel::make(*me_, {0, 0});
+  for (uint64_t i = 1; i <= 2; ++i) ASSERT_EQ(channel->send(*me_, message(*me_, i)), Sent::ok);
+  ChildMember receiver(arena_, [&](Member& member) {
+    for (int i = 0; i < 2; ++i) {
+      Handle got = 0;
+      if (channel->receive(member, &got) != Received::ok) _exit(3);
+      free_message(member, got);
+      channel->take_in_hand(member);
+    }
+  });
+  EXPECT_EQ(receiver.wait(), Ending::finished);
+  EXPECT_TRUE(channel->mark_done(*me_));  // as the receiver had told us by other ways
+  arena::reap_all_dead(*arena_, *me_);
+  uint64_t lost = 0;
+  EXPECT_EQ(channel->wait_all_done(*me_, &lost, in_ms(50)), sync::WaitResult::timed_out);
+  EXPECT_TRUE(channel->mark_done(*me_));
+  EXPECT_EQ(channel->wait_all_done(*me_, &lost, in_ms(10'000)), sync::WaitResult::ok);
+  EXPECT_EQ(lost, 0U);
+  EXPECT_TRUE(channel->let_go(*me_));
+}
+
 TEST_F(ChannelDeathTest, WhoWaitsForAllToBeDoneIsWokenWhenTheLastOneDies) {
   const auto channel = Channel::make(*me_, {0, 0});
   ASSERT_EQ(channel->send(*me_, message(*me_, 1)), Sent::ok);
   ChildMember waiter(arena_, [&](Member& member) {
-    if (channel->wait_all_done(member) != sync::WaitResult::ok) _exit(3);
+    uint64_t lost = 0;
+    if (channel->wait_all_done(member, &lost) != sync::WaitResult::ok || lost != 0) _exit(3);
   });
   usleep(20'000);
   ChildMember victim(arena_, [&](Member& member) {
@@ -308,7 +391,7 @@ TEST_F(ChannelDeathTest, NoKillPointIsForgotten) {
       " channel.remove.root channel.remove.owner bell.hang.word bell.quiet.armed bell.unhang.word"
       " bell.ring.armed bell.ring.gone ring.segment.owner ring.segment.link ring.segment.back"
       " ring.segment.reuse ring.segment.base ring.segment.tail ring.segment.head"
-      " ring.segment.free channel.done.count ";
+      " ring.segment.free channel.done.count channel.hand.count channel.hand.end ";
   for (const std::string& name : testing::kill_point_names()) {
     for (const char* prefix : {"message.", "ring.", "channel.", "bell."}) {
       if (!name.starts_with(prefix)) continue;

@@ -535,3 +535,56 @@ def test_the_ends_do_what_a_stock_pool_does_with_them() -> None:
     ends._writer.send(2)
     with pytest.raises(OSError, match="closed"):
         ends._reader.recv()
+
+
+# ---- A consumer that dies with objects in hand
+
+
+def _get_and_stay(queue: Any, count: int, done: int, ready: Any) -> None:
+    for _ in range(count):
+        queue.get()
+    for _ in range(done):
+        queue.task_done()
+    ready.set()
+    time.sleep(600)
+
+
+@pytest.mark.parametrize("make", [shoal.JoinableQueue, smp.JoinableQueue])
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_join_does_not_wait_for_what_the_dead_had_in_hand(make: Any, method: str) -> None:
+    context: Any = smp.get_context(method)
+    queue = make() if make is shoal.JoinableQueue else context.JoinableQueue()
+    ready = context.Event()
+    for number in range(5):
+        queue.put(number)
+    process = context.Process(target=_get_and_stay, args=(queue, 3, 1, ready))
+    process.start()
+    ready.wait()
+    failed: list[BaseException] = []
+
+    def join() -> None:
+        try:
+            queue.join()
+        except BaseException as error:
+            failed.append(error)
+
+    waiter = threading.Thread(target=join)
+    waiter.start()
+    process.kill()
+    process.join()
+    queue.get()
+    queue.task_done()
+    time.sleep(0.3)
+    assert waiter.is_alive()  # one is still to be got
+    queue.get()
+    queue.task_done()
+    waiter.join(60)
+    assert [type(error) for error in failed] == [shoal.ConsumerDied]
+    assert str(failed[0]).startswith("2 that were got")
+    queue.join()  # they count as done from now on
+    with pytest.raises(ValueError, match="called too many times"):
+        queue.task_done()
+    queue.put("more")
+    assert queue.get() == "more"
+    queue.task_done()
+    queue.join()

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Hand: how many messages of one channel this member has received and not marked as done. A block
+// of the member; when the member ends, the end hook adds the number to the channel's `lost`, so
+// that who waits for all to be done is told instead of waiting for ever.
+//
+// 1. A message is counted after it was received and before it is marked as done. A death between
+//    receiving and counting loses the count (whoever waits, waits), never makes one up.
+// 2. Who marks a message that it has not received itself says so once (ChannelState::handed_over):
+//    hands mean nothing in that channel then.
+// Any thread of the member.
+// Design: docs/design/channel.md
+#pragma once
+
+#include <cstdint>
+
+#include "arena/arena.hpp"
+#include "os/atomic.hpp"
+
+namespace shoal::channel {
+
+struct Hand {
+  static constexpr uint64_t kCheck = 0x646e61686c6f6873;  // "sholhand"
+  uint64_t check;                                         // kCheck ^ the block's handle
+  arena::Handle channel;
+  uint32_t id;  // of the channel, since another one may lie there some day
+  arena::Incarnation owner;
+  os::Atomic<uint64_t> count;
+};
+
+// A new one, with none. Throws MemoryExhausted.
+arena::Handle make_hand(arena::Member& member, arena::Handle channel, uint32_t id);
+// False: it had none.
+bool take_from_hand(Hand& hand) noexcept;
+// nullptr: the block is no hand.
+Hand* hand_at(const arena::Arena& arena, arena::Handle block) noexcept;
+
+}  // namespace shoal::channel
