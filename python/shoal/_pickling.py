@@ -235,8 +235,8 @@ def _lru_cache_function(pickler: Pickler, obj: Any) -> Any:
 def _array(pickler: Pickler, array: Any) -> Any:
     if array.dtype.hasobject:
         return NotImplemented
-    if array.nbytes < LARGE_ARRAY:
-        return array.__reduce__()
+    if array.nbytes < LARGE_ARRAY and array.dtype.isnative:
+        return array.__reduce__()  # which turns swapped byte orders into the machine's own
     if not (array.flags.c_contiguous or array.flags.f_contiguous):
         array = array.copy(order="C")
     order = "C" if array.flags.c_contiguous else "F"

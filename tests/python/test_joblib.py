@@ -568,7 +568,7 @@ import joblib
 if __name__ == "__main__":
     X, y = make_classification(4000, 40, n_informative=8, n_classes=3, random_state=0)
     found = []
-    for n_jobs in (1, 2):
+    for n_jobs in (1, 2, -1):
         model, grid = LogisticRegression(max_iter=50), {"C": [0.1, 1.0]}
         search = GridSearchCV(model, grid, n_jobs=n_jobs, cv=3)
         trees = ExtraTreesClassifier(8, random_state=0)
@@ -577,7 +577,7 @@ if __name__ == "__main__":
         rest = OneVsRestClassifier(LogisticRegression(max_iter=50), n_jobs=n_jobs).fit(X, y)
         found.append([search.fit(X, y).cv_results_["mean_test_score"].tolist(), scores.tolist(),
                       rest.decision_function(X[:5]).tolist()])
-    assert found[0] == found[1], found
+    assert found[0] == found[1] == found[2], found
     assert all(number == number for number in found[0][0])
     print(json.dumps(found[1]), type(joblib.Parallel(n_jobs=2)._backend).__name__)
 """

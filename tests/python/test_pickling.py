@@ -221,3 +221,14 @@ def test_small_and_object_arrays_are_in_band() -> None:
         data, buffers = _pickling.dumps(Point(array))
         assert buffers is None
         assert (_pickling.loads(data).x == array).all()
+
+
+@pytest.mark.parametrize("dtype", [">i4", "<i4", ">f8", ">c16", ">U3", ">M8[s]"])
+@pytest.mark.parametrize("size", [0, 3, 100_000])
+def test_an_array_inside_keeps_its_byte_order(dtype: str, size: int) -> None:
+    numpy = pytest.importorskip("numpy")
+    array = numpy.arange(size).astype(dtype)
+    data, buffers = _pickling.dumps((Point(array),))
+    (found,) = _pickling.loads(data, buffers)
+    assert found.x.dtype == array.dtype and found.x.dtype.byteorder == array.dtype.byteorder
+    assert (found.x == array).all() and found.x.flags.writeable
