@@ -212,9 +212,14 @@ using ReapHook = void (*)(Arena& arena, Member& reaper, Incarnation dead, Lane& 
 void register_reap_hook(uint64_t intent_kind, ReapHook hook) noexcept;
 
 // Called for each block of the dead before it is freed, which includes shared blocks that it held
-// last: the hook looks whether the block holds a state of its kind.
+// last: the hook looks whether the block holds a state of its kind, by a magic_at().
 using EndHook = void (*)(Arena& arena, Member& reaper, Handle block);
 void register_end_hook(EndHook hook) noexcept;
+// A magic number that depends on where it lies, so that a program's own data, copied there or left
+// from an earlier use, is not taken for a state.
+constexpr uint32_t magic_at(uint32_t magic, Handle handle) noexcept {
+  return magic ^ static_cast<uint32_t>(handle >> 6);
+}
 // Ends and frees a block that is MEMBER(me): runs the end hooks for it, and then for the blocks
 // that they end in turn (one after the other, so that chains of any length are safe).
 void end_block(Member& member, Handle block) noexcept;

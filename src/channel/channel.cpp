@@ -24,7 +24,7 @@ ChannelState* state_at(arena::Arena& arena, arena::Handle handle) noexcept {
     return nullptr;
   }
   auto* const state = arena.at<ChannelState>(handle);
-  return state->magic == Channel::kMagic ? state : nullptr;
+  return state->magic == arena::magic_at(Channel::kMagic, handle) ? state : nullptr;
 }
 
 void reap_items(arena::Arena& arena, arena::Member&, arena::Incarnation, arena::Handle handle) {
@@ -135,7 +135,7 @@ size_t Channel::state_size(const Ring::Limits& limits) noexcept {
 void Channel::create_state(arena::Arena& arena, arena::Handle handle, const Ring::Limits& limits,
                            const std::string& root) noexcept {
   auto* const state = new (arena.address(handle)) ChannelState{};
-  state->magic = kMagic;
+  state->magic = arena::magic_at(kMagic, handle);
   state->id = static_cast<uint32_t>(os::random_bits() & 0xFFFFF);
   std::memcpy(state->name, root.data(), root.size());
   Ring::create(&state->ring, state->id, limits, handle + offsetof(ChannelState, ring));

@@ -24,7 +24,7 @@ uint64_t get(const os::Atomic<uint64_t>& word) noexcept { return word.load(os::r
 
 bool is_container(const arena::Arena& arena, Handle handle) noexcept {
   return arena.block_size(handle) >= sizeof(ContainerState) &&
-         arena.at<ContainerState>(handle)->magic == Container::kMagic;
+         arena.at<ContainerState>(handle)->magic == arena::magic_at(Container::kMagic, handle);
 }
 
 }  // namespace
@@ -47,7 +47,7 @@ void Container::create(arena::Member& member, Handle handle, ContainerKind kind)
   // COMMIT(container.create.table): killed before: both are the dead's; after: one is in the other
   member.give_to_block(table, handle);
   SHOAL_KILL_POINT("container.create.table");
-  state->magic = kMagic;
+  state->magic = arena::magic_at(kMagic, handle);
 }
 
 Container::Container(arena::Arena& arena, Handle handle, ContainerKind kind)

@@ -20,13 +20,13 @@ arena::Incarnation waiter_of(uint64_t word) noexcept {
 
 void Condition::create(arena::Arena& arena, arena::Handle handle) noexcept {
   auto* state = new (arena.address(handle)) ConditionState{};
-  state->magic = kMagic;
+  state->magic = arena::magic_at(kMagic, handle);
 }
 
 Condition::Condition(arena::Arena& arena, arena::Handle handle)
     : arena_(&arena), state_(nullptr), handle_(handle) {
   if (handle % alignof(ConditionState) != 0 || !arena.contains(handle, sizeof(ConditionState)) ||
-      arena.at<ConditionState>(handle)->magic != kMagic) {
+      arena.at<ConditionState>(handle)->magic != arena::magic_at(kMagic, handle)) {
     throw arena::CorruptArena("no condition at offset " + std::to_string(handle));
   }
   state_ = arena.at<ConditionState>(handle);
@@ -169,7 +169,7 @@ void Condition::destroy(arena::Member& member) noexcept {
 void Condition::end(arena::Arena& arena, arena::Member& member, arena::Handle block) {
   if (arena.block_size(block) < sizeof(ConditionState)) return;
   auto* const state = arena.at<ConditionState>(block);
-  if (state->magic != kMagic) return;
+  if (state->magic != arena::magic_at(kMagic, block)) return;
   Condition(arena, *state).destroy(member);
   state->magic = 0;
 }
@@ -195,7 +195,7 @@ void Condition::drop_dead(arena::Incarnation dead) noexcept {
 void Condition::reap(arena::Arena& arena, arena::Member& reaper, arena::Incarnation dead,
                      arena::Handle handle) {
   if (!arena.contains(handle, sizeof(ConditionState)) ||
-      arena.at<ConditionState>(handle)->magic != kMagic) {
+      arena.at<ConditionState>(handle)->magic != arena::magic_at(kMagic, handle)) {
     return;
   }
   // Should the reaper die between notifying and waking, its own reaper comes here again.

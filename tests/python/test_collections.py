@@ -313,6 +313,20 @@ def test_large_arrays(nothing_left: None) -> None:
     del found
 
 
+@pytest.mark.parametrize("word", [b"cont", b"chan", b"cond", b"muxt", b"sholitem", b"shhtable"])
+def test_data_that_looks_like_shoals_own_is_data(word: bytes, nothing_left: None) -> None:
+    table: Any = shoal.Dict()
+    for shift in range(8):
+        data = b"x" * shift + word * 30_000
+        table[shift] = data  # apart from its item
+        assert table[shift] == data
+        array = smp.RawArray("c", word * 200)
+        assert array.raw.startswith(word)
+        del array
+    table.clear()
+    del table
+
+
 # ---- List
 
 
