@@ -15,53 +15,88 @@ namespace {
 // under the lock.
 constexpr size_t kFarFrom = size_t{32} << 10;
 
-// A shared block with these bytes, held by this process and by the collector.
-Handle far_block(arena::Member& member, Bytes bytes, HandleCollector& collector) {
-  const Handle block = member.allocate(bytes.size());
-  os::copy(member.arena().address(block), bytes.data(), bytes.size());
-  try {
-    member.share(block);
-  } catch (const std::exception&) {
-    member.free(block);
-    throw;
+// Blocks that an item is to refer to, held by this process until the item is made.
+class References {
+ public:
+  explicit References(arena::Member& member) noexcept : member_(member) {}
+  References(const References&) = delete;
+  References& operator=(const References&) = delete;
+  ~References() {
+    for (const Handle handle : handles_) let_go(member_, handle);
   }
-  const bool added = collector.add(block);
-  if (!added) throw arena::CorruptArena("a block of this process is not its own any more");
-  let_go(member, block);  // the collector holds it
-  return block;
+  // A block of this member.
+  void add(Handle block) {
+    handles_.reserve(handles_.size() + 1);
+    member_.share(block);
+    handles_.push_back(block);
+  }
+  void add_copy(Bytes bytes) {
+    const Handle block = member_.allocate(bytes.size());
+    os::copy(member_.arena().address(block), bytes.data(), bytes.size());
+    try {
+      add(block);
+    } catch (const std::exception&) {
+      member_.free(block);
+      throw;
+    }
+  }
+  void add_held(Handle block) {
+    handles_.reserve(handles_.size() + 1);
+    if (member_.hold_shared(block)) handles_.push_back(block);
+  }
+  [[nodiscard]] std::span<const Handle> all() const noexcept { return handles_; }
+
+ private:
+  arena::Member& member_;
+  std::vector<Handle> handles_;
+};
+
+// The value's own blocks first: those in the builder become shared ones.
+Handle item_of(arena::Member& member, codec::MessageBuilder& builder, HandleCollector& collector,
+               collections::ItemParts& parts) {
+  References references(member);
+  parts.value = {builder.bytes.data(), builder.bytes.size()};
+  const uint64_t far_size = builder.bytes.size();
+  if (far_size > kFarFrom) {
+    references.add_copy(parts.value);
+    parts.value = std::as_bytes(std::span(&far_size, 1));
+    parts.is_far = true;
+  }
+  parts.attached = static_cast<uint16_t>(builder.attachments.size());
+  for (Handle& attachment : builder.attachments) {
+    references.add(attachment);
+    attachment = 0;  // not the builder's any more
+  }
+  builder.forget();
+  for (const Handle handle : collector.handles()) references.add_held(handle);
+  parts.references = references.all();
+  return collections::make_item(member, parts);
 }
 
 }  // namespace
 
 bool NewItem::make(const SharedKey* key, PyObject* value) {
+  constexpr size_t kMostAttached = UINT16_MAX;
   try {
     HandleCollector collector(*member_);
     std::unique_ptr<codec::MessageBuilder> builder = take_builder(*member_);
-    builder->member = nullptr;  // all in line
-    if (value != nullptr && !codec::python::encode(value, *builder)) {
-      return_builder(std::move(builder));
-      return false;
+    bool done = value == nullptr || codec::python::encode(value, *builder);
+    if (done && builder->attachments.size() > kMostAttached) {
+      builder->clear();
+      builder->member = nullptr;  // all in line
+      done = codec::python::encode(value, *builder);
     }
-    collections::ItemParts parts;
-    if (key != nullptr) {
-      parts.key = key->key_bytes();
-      parts.shown_key = key->shown_bytes();
-      parts.key_kind = key->kind;
+    if (done) {
+      collections::ItemParts parts;
+      if (key != nullptr) {
+        parts.key = key->key_bytes();
+        parts.shown_key = key->shown_bytes();
+        parts.key_kind = key->kind;
+      }
+      item_ = item_of(*member_, *builder, collector, parts);
     }
-    parts.value = {builder->bytes.data(), builder->bytes.size()};
-    const uint64_t far_size = builder->bytes.size();
-    if (far_size > kFarFrom) {
-      std::vector<Handle>& handles = collector.handles();
-      const Handle block = far_block(*member_, parts.value, collector);
-      handles.pop_back();
-      handles.insert(handles.begin(), block);
-      parts.value = std::as_bytes(std::span(&far_size, 1));
-      parts.is_far = true;
-    }
-    parts.references = collector.handles();
-    item_ = collections::make_item(*member_, parts);
     return_builder(std::move(builder));
-    return true;
+    return done;
   } catch (const std::exception&) {
     set_python_error();
     return false;
@@ -80,10 +115,11 @@ void Copies::clear() noexcept {
   held_.clear();
   parts_.clear();
   bytes_.clear();
+  attachments_.clear();
 }
 
 void Copies::add_bytes(Bytes bytes) {
-  parts_.push_back({bytes_.size(), 0, bytes.size()});
+  parts_.push_back({bytes_.size(), 0, bytes.size(), 0, 0});
   bytes_.append(bytes.data(), bytes.size());
 }
 
@@ -95,7 +131,15 @@ void Copies::add(Handle item, int what) {
   for (const Handle reference : parts.references) {
     if (member_.hold_shared(reference)) held_.push_back(reference);
   }
-  if (!parts.is_far) return add_bytes(parts.value);
+  const auto attached = parts.references.subspan(parts.is_far ? 1 : 0, parts.attached);
+  const size_t first = attachments_.size();
+  attachments_.insert(attachments_.end(), attached.begin(), attached.end());
+  if (!parts.is_far) {
+    add_bytes(parts.value);
+    parts_.back().attachments = first;
+    parts_.back().attached = attached.size();
+    return;
+  }
   uint64_t size = 0;
   if (parts.references.empty() || parts.value.size() != sizeof size) {
     throw arena::CorruptArena("an item of a container lacks its value");
@@ -104,13 +148,17 @@ void Copies::add(Handle item, int what) {
   if (size > member_.arena().block_size(parts.references[0])) {
     throw arena::CorruptArena("a value is said to be larger than its block");
   }
-  parts_.push_back({0, parts.references[0], size});
+  parts_.push_back({0, parts.references[0], size, first, attached.size()});
 }
 
 PyObject* Copies::decode(size_t i) {
   const Part& part = parts_[i];
   if (part.size == 0) Py_RETURN_NONE;  // the value of a set's key
   codec::MessageView view;
+  view.arena = &member_.arena();
+  view.member = &member_;
+  view.attachments = attachments_.data() + part.attachments;
+  view.n_attachments = part.attached;
   view.size = part.size;
   view.bytes =
       part.far != 0 ? member_.arena().at<std::byte>(part.far) : bytes_.data() + part.offset;

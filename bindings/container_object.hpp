@@ -93,12 +93,15 @@ class Copies {
     size_t offset;  // in bytes_; or
     Handle far;     // the block of a large value
     size_t size;
+    size_t attachments;  // where the value's begin in attachments_
+    size_t attached;     // and how many they are
   };
   void add_bytes(Bytes bytes);
 
   arena::Member& member_;
   std::vector<Part> parts_;
   codec::Buffer bytes_;
+  std::vector<Handle> attachments_;
   std::vector<Handle> held_;
 };
 

@@ -53,8 +53,9 @@ Handle make_item(arena::Member& member, const ItemParts& parts) {
   header->key_size = static_cast<uint32_t>(parts.key.size());
   header->shown_size = static_cast<uint32_t>(parts.shown_key.size());
   header->value_size = static_cast<uint32_t>(parts.value.size());
-  header->key_kind = static_cast<uint16_t>(parts.key_kind);
+  header->key_kind = static_cast<uint8_t>(parts.key_kind);
   header->is_far = parts.is_far ? 1 : 0;
+  header->attached = parts.attached;
   auto* to = reinterpret_cast<std::byte*>(references_of(header));
   to = append(to, std::as_bytes(parts.references));
   to = append(to, parts.key);
@@ -77,8 +78,9 @@ ItemParts open_item(const arena::Arena& arena, Handle item) {
   const size_t key = header == nullptr ? 0 : header->key_size;
   const size_t shown = header == nullptr ? 0 : header->shown_size;
   const size_t value = header == nullptr ? 0 : header->value_size;
-  if (header == nullptr || handles > room || key > room - handles || shown > room - handles - key ||
-      value > room - handles - key - shown) {
+  const size_t apart = header == nullptr ? 0 : size_t{header->is_far} + header->attached;
+  if (header == nullptr || apart > header->references || handles > room || key > room - handles ||
+      shown > room - handles - key || value > room - handles - key - shown) {
     throw arena::CorruptArena("no item of a container at offset " + std::to_string(item));
   }
   const auto* const at = reinterpret_cast<const std::byte*>(references_of(header)) + handles;
@@ -87,7 +89,8 @@ ItemParts open_item(const arena::Arena& arena, Handle item) {
           {at + key + shown, value},
           {references_of(header), handles / sizeof(Handle)},
           static_cast<KeyKind>(header->key_kind),
-          header->is_far != 0};
+          header->is_far != 0,
+          header->attached};
 }
 
 uint64_t item_serial(const arena::Arena& arena, Handle item) noexcept {

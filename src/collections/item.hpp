@@ -40,8 +40,9 @@ struct ItemHeader {
   uint32_t key_size;
   uint32_t shown_size;  // the key as it was given, where the canonical form is another value
   uint32_t value_size;
-  uint16_t key_kind;
-  uint16_t is_far;  // the value lies in the first reference; `value` is its size, a u64
+  uint8_t key_kind;
+  uint8_t is_far;     // the value lies in the first reference; `value` is its size, a u64
+  uint16_t attached;  // so many of the next references are the value's attachments
 };
 static_assert(sizeof(ItemHeader) == 40);
 
@@ -52,6 +53,7 @@ struct ItemParts {
   std::span<const Handle> references;
   KeyKind key_kind = KeyKind::none;
   bool is_far = false;
+  uint16_t attached = 0;
 };
 
 // A new item, MEMBER(me). The caller holds all references. Throws MemoryExhausted; nothing is
