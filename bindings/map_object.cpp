@@ -14,8 +14,7 @@ bool KeySearch::prepare(PyObject* key) {
   const auto& user = state_of<collections::ContainerState>(self_).user;
   if (!make_key(key, user[kMapSeed].load(os::relaxed), to_find_, key_)) return false;
   // order: relaxed, both: written when the map was made
-  foreign_ =
-      key_.kind == KeyKind::opaque && user[kMapFingerprint].load(os::relaxed) != hash_fingerprint();
+  foreign_ = !key_.is_portable && user[kMapFingerprint].load(os::relaxed) != hash_fingerprint();
   return true;
 }
 
@@ -50,7 +49,7 @@ Map::Entry KeySearch::search(Map& map, bool* asked) {
   };
   if (!foreign_) {
     const Map::Entry entry = map.find(key_.hash, is_same);
-    if (entry || key_.kind == KeyKind::canonical || map.state().user[kMapForeign].load() == 0) {
+    if (entry || key_.is_portable || map.state().user[kMapForeign].load() == 0) {
       return entry;
     }
   }

@@ -155,6 +155,138 @@ bool hash_as_python_does(SharedKey& key, uint64_t seed) {
   return true;
 }
 
+// Hashes of opaque keys that are the same in every process, whatever its hash seed, for types that
+// are often keys: other numbers, dates without a zone, enumerations, UUIDs, and tuples and
+// frozensets of keys. Equal keys must get equal hashes.
+class PortableHash {
+ public:
+  explicit PortableHash(uint64_t seed) noexcept : seed_(seed) {}
+
+  // no: the type is none of those. failed: an error is set.
+  Canonical of(PyObject* object, int depth, uint64_t* hash) {
+    if (depth > kMostNested) return Canonical::no;
+    if (PyTuple_Check(object) && acts_as(object, PyTuple_Type)) return tuple(object, depth, hash);
+    if (PyFrozenSet_CheckExact(object)) return set(object, depth, hash);
+    Buffer bytes;
+    Writer writer(bytes);
+    const Canonical canonical = writer.write(object, depth);
+    if (canonical == Canonical::failed) return canonical;
+    if (canonical == Canonical::yes && !writer.is_number) {
+      *hash = hash_bytes(bytes.data(), bytes.size(), seed_);
+      return canonical;
+    }
+    if (canonical == Canonical::yes || is_number(object)) {
+      const Py_hash_t found = PyObject_Hash(object);
+      *hash = mix(seed_ + static_cast<uint64_t>(found));
+      return found == -1 ? Canonical::failed : Canonical::yes;
+    }
+    if (is_from(object, "datetime")) return date(object, hash);
+    return is_from_enum(object) ? enumeration(object, hash) : Canonical::no;
+  }
+
+ private:
+  static bool is_from(PyObject* object, const char* module) {
+    const char* const name = Py_TYPE(object)->tp_name;  // with the module for types written in C
+    const size_t length = std::strlen(module);
+    if (std::strncmp(name, module, length) == 0 && name[length] == '.') return true;
+    PyObject* const own =
+        PyObject_GetAttrString(reinterpret_cast<PyObject*>(Py_TYPE(object)), "__module__");
+    const bool same = own != nullptr && PyUnicode_Check(own) &&
+                      PyUnicode_CompareWithASCIIString(own, module) == 0;
+    Py_XDECREF(own);
+    PyErr_Clear();
+    return same;
+  }
+  // Python's hash of numbers does not depend on the seed; a UUID's is that of its number.
+  static bool is_number(PyObject* object) {
+    if (PyComplex_CheckExact(object)) return true;
+    const bool converts = PyFloat_Check(object) || PyIndex_Check(object) != 0 ||
+                          (Py_TYPE(object)->tp_as_number != nullptr &&
+                           Py_TYPE(object)->tp_as_number->nb_float != nullptr);
+    if (converts && (is_from(object, "numpy") || is_from(object, "decimal"))) return true;
+    return is_from(object, "fractions") || is_from(object, "uuid");
+  }
+  static bool is_from_enum(PyObject* object) {
+    if (Py_TYPE(object)->tp_richcompare != PyBaseObject_Type.tp_richcompare) return false;
+    PyObject* const meta = reinterpret_cast<PyObject*>(Py_TYPE(object));
+    return std::strcmp(Py_TYPE(meta)->tp_name, "EnumType") == 0 ||
+           std::strcmp(Py_TYPE(meta)->tp_name, "EnumMeta") == 0;
+  }
+
+  Canonical tuple(PyObject* object, int depth, uint64_t* hash) {
+    uint64_t all = static_cast<uint64_t>(PyTuple_GET_SIZE(object)) + 1;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(object); ++i) {
+      uint64_t one = 0;
+      const Canonical done = of(PyTuple_GET_ITEM(object, i), depth + 1, &one);
+      if (done != Canonical::yes) return done;
+      all = mix(all * kMultiplier + one);
+    }
+    *hash = all;
+    return Canonical::yes;
+  }
+
+  Canonical set(PyObject* object, int depth, uint64_t* hash) {
+    PyObject* const items = PySequence_List(object);
+    if (items == nullptr) return Canonical::failed;
+    uint64_t all = static_cast<uint64_t>(PyList_GET_SIZE(items)) ^ kMultiplier;
+    Canonical done = Canonical::yes;
+    for (Py_ssize_t i = 0; done == Canonical::yes && i < PyList_GET_SIZE(items); ++i) {
+      uint64_t one = 0;
+      done = of(PyList_GET_ITEM(items, i), depth + 1, &one);
+      all += mix(one);  // in any order
+    }
+    Py_DECREF(items);
+    *hash = mix(all);
+    return done;
+  }
+
+  // As the codec writes it, but for `fold`, which does not count for equality.
+  Canonical date(PyObject* object, uint64_t* hash) {
+    codec::MessageBuilder builder;
+    if (!codec::python::encode(object, builder)) {
+      PyErr_Clear();
+      return Canonical::no;
+    }
+    std::byte* const bytes = builder.bytes.data();
+    const size_t size = builder.bytes.size();
+    const auto tag = static_cast<Tag>(bytes[0]);
+    if (tag != Tag::kDate && tag != Tag::kTimeDelta && tag != Tag::kTime && tag != Tag::kDateTime) {
+      return Canonical::no;
+    }
+    if (tag == Tag::kTime || tag == Tag::kDateTime) {
+      if (bytes[size - 1] != static_cast<std::byte>(codec::Zone::kNaive)) return Canonical::no;
+      bytes[size - 2] = std::byte{0};
+    }
+    *hash = hash_bytes(bytes, size, seed_);
+    return Canonical::yes;
+  }
+
+  // By the names of the class and of the member.
+  Canonical enumeration(PyObject* object, uint64_t* hash) {
+    PyObject* const type = reinterpret_cast<PyObject*>(Py_TYPE(object));
+    PyObject* const parts[] = {PyObject_GetAttrString(type, "__qualname__"),
+                               PyObject_GetAttrString(object, "_name_")};
+    uint64_t all = seed_;
+    bool named = true;
+    for (PyObject* const part : parts) {
+      Py_ssize_t size = 0;
+      const char* const text = part == nullptr || !PyUnicode_Check(part)
+                                   ? nullptr
+                                   : PyUnicode_AsUTF8AndSize(part, &size);
+      named = named && text != nullptr;
+      if (text != nullptr) {
+        all = hash_bytes(reinterpret_cast<const std::byte*>(text), static_cast<size_t>(size), all);
+      }
+      Py_XDECREF(part);
+    }
+    PyErr_Clear();
+    *hash = all;
+    return named ? Canonical::yes : Canonical::no;
+  }
+
+  const uint64_t seed_;
+};
+
 bool make(PyObject* object, uint64_t seed, bool to_find, SharedKey& key) {
   key.object = object;
   Writer writer(key.bytes);
@@ -164,6 +296,8 @@ bool make(PyObject* object, uint64_t seed, bool to_find, SharedKey& key) {
     key.kind = collections::KeyKind::canonical;
     if (writer.is_number) {
       if (!hash_as_python_does(key, seed)) return false;
+    } else if (PyTuple_Check(object)) {  // as one with an opaque part, which may be equal
+      if (PortableHash(seed).of(object, 0, &key.hash) != Canonical::yes) return false;
     } else {
       key.hash = hash_bytes(key.bytes.data(), key.bytes.size(), seed);
     }
@@ -171,7 +305,12 @@ bool make(PyObject* object, uint64_t seed, bool to_find, SharedKey& key) {
   }
   key.kind = collections::KeyKind::opaque;
   key.bytes.clear();
-  return hash_as_python_does(key, seed) && (to_find || append_encoded(object, key.bytes));
+  if (PyObject_Hash(object) == -1) return false;  // TypeError for what cannot be hashed
+  const Canonical portable = PortableHash(seed).of(object, 0, &key.hash);
+  if (portable == Canonical::failed) return false;
+  key.is_portable = portable == Canonical::yes;
+  if (!key.is_portable && !hash_as_python_does(key, seed)) return false;
+  return to_find || append_encoded(object, key.bytes);
 }
 
 }  // namespace

@@ -5,8 +5,10 @@
 // A key is canonical when its bytes decide equality: None, bools, ints, floats, str, bytes, and
 // tuples of those; also of classes derived from them that keep their hash and equality (IntEnum,
 // named tuples). Equal ones have equal bytes (1 == 1.0 == True). All others are opaque: the
-// program's own __hash__ and __eq__ decide. Their hashes are of use only among processes with the
-// same hash seed (a fork has its parent's; a fresh interpreter draws its own).
+// program's own __eq__ decides among those of the same hash. Hashes of common types (dates,
+// enumerations, other numbers, frozensets) are portable too; those of others are the program's
+// __hash__, of use only among processes with the same hash seed (a fork has its parent's; a fresh
+// interpreter draws its own).
 // Every function needs the GIL.
 // Design: docs/design/collections.md
 #pragma once
@@ -27,8 +29,9 @@ struct SharedKey {
   PyObject* object = nullptr;  // borrowed
   collections::KeyKind kind = collections::KeyKind::none;
   uint64_t hash = 0;
-  codec::Buffer bytes;  // canonical, or as encoded
-  codec::Buffer shown;  // the key as given, where its canonical form is another value
+  bool is_portable = true;  // the hash is the same in every process
+  codec::Buffer bytes;      // canonical, or as encoded
+  codec::Buffer shown;      // the key as given, where its canonical form is another value
 
   [[nodiscard]] collections::Bytes key_bytes() const { return {bytes.data(), bytes.size()}; }
   [[nodiscard]] collections::Bytes shown_bytes() const { return {shown.data(), shown.size()}; }

@@ -70,9 +70,8 @@ class Dict(core.Map, MutableMapping[K, V]):
     += 1` is two: use `shoal.Atomic` or a lock. Iteration goes over the keys of the moment when it
     began.
 
-    Keys are found by value in all processes: str, bytes, numbers, None and tuples of them by their
-    bytes; others by their own `__eq__` (and `__hash__`, among processes that have the same hash
-    seed; looked at one by one from others).
+    Keys are found by value in all processes. Those of the program's own classes are looked at one
+    by one in processes that have another hash seed than the maker of the dict.
 
     >>> import shoal
     >>> with shoal.Pool(2) as pool:

@@ -215,6 +215,21 @@ def test_what_is_not_exactly_a_plain_type_is_pickled_once_as_a_whole(
     assert pickler.loaded == 1
 
 
+class Member(enum.Enum):
+    ONE = 1
+    TWO = 2
+
+
+@pytest.mark.parametrize("others", [0, 1, 2, 7])
+def test_a_set_with_one_member_that_is_not_plain(others: int) -> None:
+    """Wherever in the set's order that one is, the last place among them."""
+    for number in range(40):
+        for kind in (set, frozenset):
+            value = kind([*(f"{number}-{i}" for i in range(others)), Member.ONE])
+            for whole in (value, [value], {"a": value}, (1, value)):
+                assert round_trip(whole) == whole
+
+
 def test_hooks_run_exactly_as_often_as_pickle_runs_them(pickler: Pickler) -> None:
     Hooked.calls.clear()
     round_trip([Hooked(), b"x" * LARGE])

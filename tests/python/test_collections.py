@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections import namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -136,6 +137,9 @@ def test_equal_keys_are_one_and_the_first_stays() -> None:
         [Name.ADA, "ada"],
         ["ada", Name.ADA],
         [2**70, float(2**70)],
+        [(1, ("a", 2.0)), (decimal.Decimal(1), ("a", fractions.Fraction(2)))],
+        [frozenset({1, "a"}), frozenset({1.0, "a"}), frozenset({decimal.Decimal(1), "a"})],
+        [datetime.datetime(2020, 1, 1), datetime.datetime(2020, 1, 1, fold=1)],
     ]:
         table, model = shoal.Dict({first: 0}), {first: 0}
         for number, other in enumerate(others):
@@ -145,6 +149,43 @@ def test_equal_keys_are_one_and_the_first_stays() -> None:
         assert type(next(iter(table))) is type(first)
         del table[others[-1]]
         assert not table
+
+
+def find_all(table: Any, count: int) -> None:
+    started = time.process_time()
+    for number in range(count):
+        for key in portable(number):
+            assert table[key] == number
+    elapsed = time.process_time() - started
+    started = time.process_time()
+    for number in range(10):
+        for key in portable(number):
+            assert table[key] == number
+    assert elapsed < count * max(time.process_time() - started, 0.001), "one by one"
+
+
+def portable(number: int) -> list[Any]:
+    return [
+        datetime.date(2000, 1, 1) + datetime.timedelta(number),
+        datetime.datetime(2000, 1, 1) + datetime.timedelta(number),
+        datetime.timedelta(number),
+        decimal.Decimal(number) / 7 - 1000,
+        fractions.Fraction(number, 2000) + 5,
+        uuid.UUID(int=number),
+        frozenset({str(number), Shape.ROUND}),
+        (Shape.ROUND, datetime.date(2000, 1, 1), number),
+        complex(number, 1),
+    ]
+
+
+def test_common_keys_have_the_same_hash_in_every_process() -> None:
+    """Else each would be looked for among all of them: 1,000 times as long here."""
+    table: Any = shoal.Dict()
+    for number in range(1_000):
+        for key in portable(number):
+            table[key] = number
+    assert len(table) == 9_000
+    in_process(SPAWN, find_all, table, 1_000)
 
 
 def test_numpy_keys() -> None:

@@ -198,13 +198,15 @@ bool Encoder::set(PyObject* object, Tag tag) {
 #else
   PyObject* const items = PyObject_GetIter(source);
   if (items == nullptr) return false;
-  while (PyObject* const item = PyIter_Next(items)) {
-    const bool good = ++seen <= count && value(item, false);
+  bool good = true;
+  while (good) {
+    PyObject* const item = PyIter_Next(items);
+    if (item == nullptr) break;
+    good = ++seen <= count && value(item, false);
     Py_DECREF(item);  // the set has it too
-    if (!good) break;
   }
   Py_DECREF(items);
-  if (seen != count || PyErr_Occurred() != nullptr) return false;
+  if (!good || seen != count || PyErr_Occurred() != nullptr) return false;
 #endif
   close(object, met);
   return seen == count;
