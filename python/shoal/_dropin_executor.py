@@ -23,6 +23,7 @@ import multiprocessing
 import multiprocessing.pool as stock_pool
 import os
 import pickle
+import signal
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -266,6 +267,26 @@ class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
     def __del__(self) -> None:
         if "_engine" in self.__dict__:
             super().__del__()
+
+    def terminate_workers(self) -> None:
+        self._force_shutdown(operation="terminate")
+
+    def kill_workers(self) -> None:
+        self._force_shutdown(operation="kill")
+
+    terminate_workers.__doc__ = _executor.Executor.terminate_workers.__doc__
+    kill_workers.__doc__ = _executor.Executor.kill_workers.__doc__
+
+    def _force_shutdown(self, operation: str) -> None:
+        """What the standard library's two methods call, by this name."""
+        if operation not in ("terminate", "kill"):
+            raise ValueError(f"Unsupported operation: {operation!r}")
+        if "_engine" not in self.__dict__:
+            return self.shutdown(wait=False, cancel_futures=True)  # none has started
+        workers = list((self._processes or {}).values())
+        self._stop(signal.SIGTERM if operation == "terminate" else signal.SIGKILL)
+        for worker in workers:  # have been told already; these are for who has wrapped them
+            getattr(worker, operation)()
 
     @property
     def _processes(self) -> dict[int, WorkerView] | None:

@@ -3,6 +3,8 @@
 
 `pool._pool` and `executor._processes` are read by monitoring code and by CPython's tests. They are
 views: made when asked for, and writing into them changes nothing.
+
+Module state: `_views`, the views that somebody has, by the number of the process.
 """
 
 from __future__ import annotations
@@ -11,12 +13,14 @@ import os
 import select
 import signal
 import time
+import weakref
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from shoal._engine import Engine
 
 _PATIENCE = 10.0  # seconds for workers that are being started
+_views: weakref.WeakValueDictionary[int, WorkerView] = weakref.WeakValueDictionary()
 
 
 class WorkerView:
@@ -83,7 +87,15 @@ def view_workers(engine: Engine, prefix: str) -> list[WorkerView]:
     if not engine._agent.ended:
         busy = {seat["pid"] for seat in engine.client.seats() if seat["running"]}
         pids.sort(key=lambda pid: pid not in busy)
-    return [WorkerView(pid, f"{prefix}-{number}") for number, pid in enumerate(pids, 1)]
+    return [_view(pid, f"{prefix}-{number}") for number, pid in enumerate(pids, 1)]
+
+
+def _view(pid: int, name: str) -> WorkerView:
+    """The same object for a worker, as long as somebody has it."""
+    view = _views.get(pid)
+    if view is None or not view.is_alive():  # another process's number by now
+        view = _views[pid] = WorkerView(pid, name)
+    return view
 
 
 def wait_for_initializers(engine: Engine) -> None:
