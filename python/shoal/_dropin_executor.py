@@ -179,6 +179,9 @@ class _EndView:
 
     join_thread = join
 
+    def is_alive(self) -> bool:
+        return not self._engine._agent.ended
+
 
 class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
     """`concurrent.futures.ProcessPoolExecutor` on shoal.
