@@ -98,13 +98,18 @@ Pipe::Entered Pipe::enter_writing(arena::Member& member, PipeWay& way, int64_t d
   return entered;
 }
 
-// A writer died: what it was writing is counted as written, and remembered as doubtful.
+// A writer died: what it was writing is counted as written, and remembered as doubtful. Of several
+// doubtful frames each may have been written or not. Only readers can tell: they do before there
+// are too many.
 void Pipe::count_doubtful(PipeWay& way) noexcept {
   const uint64_t frames = way.frames.load();
   const uint64_t size = end_of(way, frames) - written_by(way, frames);
   if (size == 0 || size > os::kFrameBytes) return;
-  // COMMIT(pipe.doubt.size): killed before: done again; after: done again, with the same size.
-  way.doubtful.store(size);
+  const uint64_t doubts = way.doubts.load();
+  // COMMIT(pipe.doubt.size): killed before: done again; after: done again, perhaps twice in the
+  // list, which only makes one sum more to look at.
+  way.doubtful[doubts % PipeWay::kDoubts].store(size);
+  way.doubts.store(std::min(doubts + 1, uint64_t{PipeWay::kDoubts}));
   SHOAL_KILL_POINT("pipe.doubt.size");
   // COMMIT(pipe.doubt.frames): killed before: done again; after: counted.
   way.frames.store(frames + 1);
@@ -117,7 +122,7 @@ Pipe::Entered Pipe::enter_reading(arena::Member& member, PipeWay& way, int64_t d
   if (entered != Entered::ok) return entered;
   // COMMIT(pipe.enter.unsettled): killed before: the next one is told of a death; after: settled
   // by whoever comes.
-  if (owner_died) way.unsettled.store(1);
+  if (owner_died || way.doubts.load() >= PipeWay::kDoubts / 2) way.unsettled.store(1);
   SHOAL_KILL_POINT("pipe.enter.unsettled");
   if (way.unsettled.load() == 0) [[likely]]
     return Entered::ok;
@@ -144,8 +149,13 @@ void Pipe::leave(arena::Member& member, sync::MutexState& state) {
 void Pipe::settle(PipeWay& way) noexcept {
   const uint64_t frames = way.frames.load();
   const uint64_t read = written_by(way, frames) - os::stream_queued(fd_);
-  for (const uint64_t unwritten : {uint64_t{0}, way.doubtful.load()}) {
-    // Had the doubtful frame not been written, the sums would be off by it ever since.
+  const uint64_t doubts = std::min(way.doubts.load(), uint64_t{PipeWay::kDoubts});
+  for (uint64_t chosen = 0; chosen < uint64_t{1} << doubts; ++chosen) {
+    // Had these of the doubtful frames not been written, the sums would be off by them since.
+    uint64_t unwritten = 0;
+    for (uint64_t i = 0; i < doubts; ++i) {
+      if ((chosen >> i & 1) != 0) unwritten += way.doubtful[i].load();
+    }
     const uint64_t taken = way.taken.load() + unwritten;
     uint64_t end = way.header_end.load() + unwritten;
     if (end <= taken) {  // the header was not noted: the first frame that ends after `taken`
@@ -161,12 +171,12 @@ void Pipe::settle(PipeWay& way) noexcept {
     if (header && !whole) skip(end - read);
     // COMMIT(pipe.settle.taken): killed before: done again, with the rest gone; after: at a frame.
     way.taken.store(nothing ? taken : end);
-    way.doubtful.store(0);
+    way.doubts.store(0);
     SHOAL_KILL_POINT("pipe.settle.taken");
     return;
   }
   way.taken.store(read);  // strangers have read or written too
-  way.doubtful.store(0);
+  way.doubts.store(0);
 }
 
 // The rest of the frame that the dead had in hand.
@@ -212,13 +222,18 @@ Piped Pipe::write_frame(PipeWay& way, std::span<const std::byte> payload) {
   const auto size = static_cast<uint32_t>(payload.size());
   const uint8_t head[4] = {static_cast<uint8_t>(size >> 24), static_cast<uint8_t>(size >> 16),
                            static_cast<uint8_t>(size >> 8), static_cast<uint8_t>(size)};
+  // COMMIT(pipe.send.end): killed before: nothing; after: not written, counted as doubtful.
   way.ends[frames % PipeWay::kRemembered].store(before + sizeof head + size);
+  SHOAL_KILL_POINT("pipe.send.end");
   const os::Moved moved =
       os::stream_write(fd_, both_ways(), head, sizeof head, payload.data(), payload.size());
   // COMMIT(pipe.send.frame): killed before: perhaps written, counted as doubtful; after: counted.
   if (moved == os::Moved::done) way.frames.store(frames + 1);
   SHOAL_KILL_POINT("pipe.send.frame");
-  if (moved == os::Moved::would_block) return Piped::again;
+  if (moved == os::Moved::would_block) {
+    way.ends[frames % PipeWay::kRemembered].store(before);  // no doubt of it, should the next one die
+    return Piped::again;
+  }
   return moved == os::Moved::done ? Piped::ok : Piped::ended;
 }
 

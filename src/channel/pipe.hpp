@@ -46,6 +46,7 @@ namespace shoal::channel {
 struct PipeWay {
   static constexpr uint64_t kRemembered = 256;
   static constexpr uint64_t kParked = 256;
+  static constexpr uint64_t kDoubts = 8;
   sync::MutexState reading;
   sync::MutexState writing;
   uint32_t padding;
@@ -53,8 +54,10 @@ struct PipeWay {
   os::Atomic<uint64_t> frames;      // written by who has the writing lock
   os::Atomic<uint64_t> taken;       // by who has the reading lock, with header_end
   os::Atomic<uint64_t> header_end;  // beyond `taken`: where the frame being read will end
-  os::Atomic<uint64_t> doubtful;    // size of a frame that was counted and perhaps not written
-  uint64_t spare[11];
+  // Sizes of frames that were counted and perhaps not written, since the last reader that settled.
+  os::Atomic<uint64_t> doubts;
+  os::Atomic<uint64_t> doubtful[kDoubts];
+  uint64_t spare[11 - kDoubts];
   os::Atomic<uint64_t> ends[kRemembered];
   os::Atomic<uint64_t> parked[kParked];  // handles of blocks on their way, 0: unused
 };

@@ -301,6 +301,62 @@ TEST_P(PipeTest, WhileADeathIsBeingSettled) {
   }
 }
 
+// Several writers die before a reader does: each frame may have been written or not.
+TEST_P(PipeTest, WhenSeveralWritersDieBeforeAReader) {
+  for (const uint64_t pattern : {0b000, 0b001, 0b010, 0b011, 0b101, 0b110, 0b111}) {
+    for (const char* reading : {"pipe.receive.header", "pipe.receive.frame"}) {
+      SCOPED_TRACE(std::to_string(pattern) + " " + reading);
+      std::vector<uint64_t> expected;
+      for (uint64_t i = 0; i < 3; ++i) {
+        const bool is_written = (pattern >> i & 1) != 0;
+        ChildMember writer(arena_, [&](Member& member) {
+          testing::arm_kill_point(is_written ? "pipe.send.frame" : "pipe.send.end", 1);
+          static_cast<void>(send(member, 10 + i, 300 + 100 * i));
+        });
+        EXPECT_EQ(writer.wait(), Ending::killed);
+        arena::reap_all_dead(*arena_, *me_);
+        if (is_written) expected.push_back(10 + i);
+      }
+      for (uint64_t i = 1; i <= 4; ++i) {
+        ASSERT_EQ(send(*me_, i, i * 500), Piped::ok);
+        expected.push_back(i);
+      }
+      ChildMember reader(arena_, [&](Member& member) {
+        testing::arm_kill_point(reading, 1);
+        receive(member, in_ms(10'000));
+      });
+      EXPECT_EQ(reader.wait(), Ending::killed);
+      arena::reap_all_dead(*arena_, *me_);
+      expected.erase(expected.begin());
+      EXPECT_EQ(drain(), expected);
+      expect_works();
+    }
+  }
+}
+
+// More writers die than are remembered, while readers live.
+TEST_P(PipeTest, WhenMoreWritersDieThanAreRemembered) {
+  for (uint64_t i = 0; i < 30; ++i) {
+    ChildMember writer(arena_, [&](Member& member) {
+      testing::arm_kill_point(i % 3 == 0 ? "pipe.send.frame" : "pipe.send.end", 1);
+      static_cast<void>(send(member, 100 + i, 200 + i));
+    });
+    EXPECT_EQ(writer.wait(), Ending::killed);
+    arena::reap_all_dead(*arena_, *me_);
+    ASSERT_EQ(send(*me_, i + 1, 100), Piped::ok);
+    EXPECT_EQ(drain().back(), i + 1);
+  }
+  for (uint64_t i = 1; i <= 3; ++i) ASSERT_EQ(send(*me_, i, 700), Piped::ok);
+  ChildMember reader(arena_, [&](Member& member) {
+    testing::arm_kill_point("pipe.receive.header", 1);
+    receive(member, in_ms(10'000));
+  });
+  EXPECT_EQ(reader.wait(), Ending::killed);
+  arena::reap_all_dead(*arena_, *me_);
+  EXPECT_EQ(drain(), (std::vector<uint64_t>{2, 3}));
+  expect_works();
+}
+
 // Killed inside the system call's neighbourhood, a writer leaves a frame that may be written or
 // not: here it is not, since the pipe is full.
 TEST_P(PipeTest, WhileADoubtfulFrameIsCounted) {
@@ -411,7 +467,7 @@ TEST_P(PipeTest, AtEveryInstruction) {
 
 TEST_P(PipeTest, NoKillPointIsForgotten) {
   const std::string known =
-      " pipe.enter.unsettled pipe.settle.done pipe.settle.taken pipe.send.frame pipe.doubt.size"
+      " pipe.enter.unsettled pipe.settle.done pipe.settle.taken pipe.send.end pipe.send.frame pipe.doubt.size"
       " pipe.doubt.frames pipe.receive.header pipe.receive.frame pipe.park.slot pipe.park.owner "
       "pipe.take.owner"
       " pipe.take.slot pipe.unpark.owner ";
