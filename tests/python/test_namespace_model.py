@@ -346,6 +346,11 @@ class MessageMachine(Worlds):
         self.step(there, "writer", "send_bytes", b"abc", 5)
 
     def teardown(self) -> None:
+        # A stock feeder thread with more than a pipe holds would keep its process from ending.
+        for name in ("queue", "joinable"):
+            for _ in range(getattr(self, "waiting", {}).get(name, 0)):
+                for objects in self.objects:
+                    objects[name].get(True, 30)
         super().teardown()
         for objects in getattr(self, "objects", ()):
             objects["reader"].close()
