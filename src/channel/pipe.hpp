@@ -47,6 +47,7 @@ struct PipeWay {
   static constexpr uint64_t kRemembered = 256;
   static constexpr uint64_t kParked = 256;
   static constexpr uint64_t kDoubts = 8;
+  static constexpr uint32_t kNoHeader = 0xFEFFFFFF;  // big endian: no size of a frame
   sync::MutexState reading;
   sync::MutexState writing;
   uint32_t padding;
@@ -57,7 +58,11 @@ struct PipeWay {
   // Sizes of frames that were counted and perhaps not written, since the last reader that settled.
   os::Atomic<uint64_t> doubts;
   os::Atomic<uint64_t> doubtful[kDoubts];
-  uint64_t spare[11 - kDoubts];
+  // The header of the frame being read: the kernel puts it here, so that it is known whenever the
+  // reader dies. kNoHeader: not read yet.
+  os::Atomic<uint32_t> header;
+  uint32_t header_padding;
+  uint64_t spare[10 - kDoubts];
   os::Atomic<uint64_t> ends[kRemembered];
   os::Atomic<uint64_t> parked[kParked];  // handles of blocks on their way, 0: unused
 };
@@ -142,6 +147,7 @@ class Pipe {
   Entered enter_reading(arena::Member& member, PipeWay& way, int64_t deadline_ns);
   void leave(arena::Member& member, sync::MutexState& state);
   static void count_doubtful(PipeWay& way) noexcept;
+  void count_again(PipeWay& way) const noexcept;
   void settle(PipeWay& way) noexcept;
   void skip(uint64_t bytes) noexcept;
   bool spin() noexcept;

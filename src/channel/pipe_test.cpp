@@ -334,6 +334,45 @@ TEST_P(PipeTest, WhenSeveralWritersDieBeforeAReader) {
   }
 }
 
+// More frames are on their way than ends are remembered: the header itself is still there.
+TEST_P(PipeTest, WhenAReaderDiesWithManyFramesOnTheirWay) {
+  for (const char* point : {"pipe.receive.read", "pipe.receive.header", "pipe.receive.frame"}) {
+    uint64_t sent = 0;
+    while (sent < 1'000 && send(*me_, sent + 1, 20 + sent % 7) == Piped::ok) ++sent;
+    ChildMember reader(arena_, [&](Member& member) {
+      testing::arm_kill_point(point, 3);
+      for (int i = 0; i < 3; ++i) receive(member, in_ms(10'000));
+    });
+    EXPECT_EQ(reader.wait(), Ending::killed) << point;
+    arena::reap_all_dead(*arena_, *me_);
+    const std::vector<uint64_t> rest = drain();
+    ASSERT_EQ(rest.size(), sent - 3) << point;
+    EXPECT_EQ(rest.front(), 4U);
+    EXPECT_EQ(rest.back(), sent);
+    expect_works();
+  }
+}
+
+// The next reader counts again, and dies in it.
+TEST_P(PipeTest, WhileAReaderCountsAgain) {
+  for (uint64_t i = 1; i <= 2; ++i) ASSERT_EQ(send(*me_, i, 400), Piped::ok);
+  ChildMember writer(arena_, [&](Member& member) {
+    testing::arm_kill_point("pipe.send.end", 1);
+    static_cast<void>(send(member, 3, 300));
+  });
+  EXPECT_EQ(writer.wait(), Ending::killed);
+  arena::reap_all_dead(*arena_, *me_);
+  ASSERT_EQ(send(*me_, 4, 500), Piped::ok);
+  ChildMember reader(arena_, [&](Member& member) {
+    testing::arm_kill_point("pipe.doubt.taken", 1);
+    receive(member, in_ms(10'000));
+  });
+  EXPECT_EQ(reader.wait(), Ending::killed);
+  arena::reap_all_dead(*arena_, *me_);
+  EXPECT_EQ(drain(), (std::vector<uint64_t>{1, 2, 4}));
+  expect_works();
+}
+
 // More writers die than are remembered, while readers live.
 TEST_P(PipeTest, WhenMoreWritersDieThanAreRemembered) {
   for (uint64_t i = 0; i < 30; ++i) {
@@ -467,8 +506,11 @@ TEST_P(PipeTest, AtEveryInstruction) {
 
 TEST_P(PipeTest, NoKillPointIsForgotten) {
   const std::string known =
-      " pipe.enter.unsettled pipe.settle.done pipe.settle.taken pipe.send.end pipe.send.frame pipe.doubt.size"
-      " pipe.doubt.frames pipe.receive.header pipe.receive.frame pipe.park.slot pipe.park.owner "
+      " pipe.enter.unsettled pipe.settle.done pipe.settle.taken pipe.send.end pipe.send.frame "
+      "pipe.doubt.size"
+      " pipe.doubt.frames pipe.doubt.taken pipe.receive.read pipe.receive.header "
+      "pipe.receive.frame pipe.park.slot "
+      "pipe.park.owner "
       "pipe.take.owner"
       " pipe.take.slot pipe.unpark.owner ";
   for (const std::string& name : testing::kill_point_names()) {
