@@ -6,6 +6,8 @@
 // Design: docs/design/collections.md
 #include "collections/sequence.hpp"
 
+#include <algorithm>
+
 #include "container_object.hpp"
 
 namespace shoal::bindings {
@@ -200,7 +202,7 @@ bool splice(PyObject* self, arena::Member& member, Slice3 slice, std::vector<New
   const bool ran = run_locked<Sequence>(self, member, [&](Sequence& sequence) {
     if (changes != nullptr && *changes != sequence.changes()) return;
     PySlice_AdjustIndices(static_cast<Py_ssize_t>(sequence.size()), &slice.start, &slice.stop, 1);
-    if (slice.stop < slice.start) slice.stop = slice.start;
+    slice.stop = std::max(slice.stop, slice.start);
     removed.bag(sequence.splice(member, static_cast<uint64_t>(slice.start),
                                 static_cast<uint64_t>(slice.stop), handles_of(items)));
     release_all(items);

@@ -320,8 +320,8 @@ Piped Pipe::read_frame(PipeWay& way, Frame& frame) {
     if (frame.header_size == 4) {
       header = read_up_to(frame, reinterpret_cast<std::byte*>(way.header.raw()), 0, 4);
       if (header != Piped::ok) return header;
-      // COMMIT(pipe.receive.read): by the kernel. Killed before: nothing was read; after: settle()
-      // knows the frame by its header.
+      // COMMIT(pipe.receive.read): killed before: nothing was read (the kernel stores it); after:
+      // settle() knows the frame by its header.
       SHOAL_KILL_POINT("pipe.receive.read");
       const uint32_t whole = way.header.load();
       std::memcpy(frame.header, &whole, sizeof whole);

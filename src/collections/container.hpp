@@ -28,7 +28,7 @@
 
 namespace shoal::collections {
 
-enum class ContainerKind : uint32_t { sequence = 1, map = 2 };
+enum class ContainerKind : uint32_t { none = 0, sequence = 1, map = 2 };
 
 enum class Change : uint64_t { none = 0, put = 1, swap = 2 };
 

@@ -54,10 +54,10 @@ inline constexpr uint64_t kMostEntries = UINT32_MAX - kSlotFirst;
 // A table, MEMBER(me), empty. Throws MemoryExhausted.
 Handle make_table(arena::Member& member, Handle parent, uint64_t capacity, uint64_t slots = 0);
 // Throws CorruptArena.
-Table& open_table(const arena::Arena& arena, Handle table, Handle parent);
+Table& open_table(const arena::Arena& arena, Handle handle, Handle parent);
 
 // Frees a table that is MEMBER(me), with the items in it that are its parent's.
-void free_bag(arena::Member& member, Handle table) noexcept;
+void free_bag(arena::Member& member, Handle handle) noexcept;
 
 // The end hook: if the block is a table, frees what is in it.
 void end_table(arena::Arena& arena, arena::Member& member, Handle block);
