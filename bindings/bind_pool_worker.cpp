@@ -6,7 +6,8 @@
 // Worker(pool, seat, agent_bell, hooks, stop_class): `hooks` is an object with the methods
 //   decode_function(bytes) -> callable          a function the pool sends once
 //   apply_definition(bytes) -> None             one entry of the definitions log, in order
-//   encode_error(exception, during) -> tuple    plain values; during: "run", "encode" or "decode";
+//   encode_error(exception, during, result) -> tuple  plain values; during: "run", "encode" or
+//   "decode";
 //                                               never raises
 // run() returns when the pool ends, or after `units_per_worker` units. It is used by one thread.
 //
@@ -115,10 +116,11 @@ bool must_leave(PyObject* result) {
 // ---- Errors -------------------------------------------------------------------------------------
 
 // Takes the exception that is set and turns it into a result word that names an error record. 0:
-// not even that worked.
-uint64_t write_error(Worker* self, const char* during) {
+// not even that worked. `result` is what could not be encoded.
+uint64_t write_error(Worker* self, const char* during, PyObject* result = Py_None) {
   PyObject* value = take_raised();
-  PyObject* encoded = PyObject_CallMethod(self->hooks, "encode_error", "Os", value, during);
+  PyObject* encoded =
+      PyObject_CallMethod(self->hooks, "encode_error", "OsO", value, during, result);
   Py_XDECREF(value);
   count(self->seat->seat().errors, 1);
   MessageBuilder& out = *self->builder;
@@ -165,7 +167,7 @@ uint64_t result_word(Worker* self, PyObject* result) {
   }
   self->now = os::ticks();
   note(self, trace::Kind::encode, self->seat->seat().encode_ticks, begin, self->now);
-  return ok ? word : write_error(self, "encode");
+  return ok ? word : write_error(self, "encode", result);
 }
 
 // ---- Functions and definitions ------------------------------------------------------------------
@@ -254,6 +256,20 @@ PyObject* unit_value(Worker* self, uint32_t unit) {
   return value;
 }
 
+// A new dict of a mapping's items, as `function(**mapping)` takes it. PyObject_Call reads what it
+// is given as a dict without a look at its type.
+PyObject* keywords_of(PyObject* function, PyObject* mapping) {
+  if (PyDict_Check(mapping)) return Py_NewRef(mapping);
+  PyObject* made = PyDict_New();
+  if (made == nullptr || PyDict_Update(made, mapping) == 0) return made;
+  Py_DECREF(made);
+  if (PyErr_ExceptionMatches(PyExc_AttributeError)) {
+    PyErr_Format(PyExc_TypeError, "%R argument after ** must be a mapping, not %.200s", function,
+                 Py_TYPE(mapping)->tp_name);
+  }
+  return nullptr;
+}
+
 // `value` of a call unit: ([function,] args[, kwargs]).
 PyObject* call_unit(PyObject* function, PyObject* value) {
   Py_ssize_t at = 0;
@@ -269,7 +285,12 @@ PyObject* call_unit(PyObject* function, PyObject* value) {
     PyErr_SetString(PyExc_SystemError, "malformed call");
     return nullptr;
   }
-  return PyObject_Call(function, arguments, keywords);
+  if (keywords == nullptr) return PyObject_Call(function, arguments, nullptr);
+  PyObject* named = keywords_of(function, keywords);
+  if (named == nullptr) return nullptr;
+  PyObject* result = PyObject_Call(function, arguments, named);
+  Py_DECREF(named);
+  return result;
 }
 
 PyObject* call_item(PyObject* function, PyObject* item, uint32_t flags) {

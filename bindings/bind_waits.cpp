@@ -80,9 +80,13 @@ PyObject* release_permits(PyObject* self, unsigned count) {
 }
 
 PyObject* semaphore_release(PyObject* self, PyObject* args) {
-  unsigned int count = 1;
-  if (!PyArg_ParseTuple(args, "|I:release", &count)) return nullptr;
-  return release_permits(self, count);
+  int count = 1;  // "i" raises OverflowError, where "I" wraps around
+  if (!PyArg_ParseTuple(args, "|i:release", &count)) return nullptr;
+  if (count < 1) {
+    PyErr_Format(PyExc_ValueError, "n must be one or more permits to release, not %d", count);
+    return nullptr;
+  }
+  return release_permits(self, static_cast<unsigned>(count));
 }
 
 PyObject* semaphore_enter(PyObject* self) {

@@ -93,7 +93,9 @@ inline bool deadline_from(PyObject* timeout, int64_t* deadline_ns) {
 inline bool deadline_from(PyObject* block, PyObject* timeout, int64_t* deadline_ns) {
   *deadline_ns = 0;
   const int blocks = block == Py_True ? 1 : PyObject_IsTrue(block);
-  return blocks >= 0 && (blocks == 0 || deadline_from(timeout, deadline_ns));
+  if (blocks < 0 || !deadline_from(timeout, deadline_ns)) return false;
+  if (blocks == 0) *deadline_ns = 0;
+  return true;
 }
 
 // The arguments (timeout=None) of a waiting method; `format` ends in its name. False: error set.
@@ -114,7 +116,7 @@ inline bool block_arguments(PyObject* args, PyObject* keywords, const char* form
   *deadline_ns = 0;
   return PyArg_ParseTupleAndKeywords(args, keywords, format, const_cast<char**>(names), &block,
                                      &timeout) &&
-         (block == 0 || deadline_from(timeout, deadline_ns));
+         deadline_from(block == 0 ? Py_False : Py_True, timeout, deadline_ns);
 }
 
 }  // namespace shoal::bindings

@@ -320,9 +320,8 @@ def _closed_text() -> str:
 
 def _chunks(iterables: tuple[Any, ...], chunksize: int) -> int:
     """How many tasks a map is in the standard library; many for an input of unknown length."""
-    if not iterables or not all(hasattr(iterable, "__len__") for iterable in iterables):
-        return 1 << 30
-    return -(-min(map(len, iterables)) // chunksize)
+    shortest = min(map(_engine.length, iterables), default=-1)
+    return 1 << 30 if shortest < 0 else -(-shortest // chunksize)
 
 
 def _with_stock_errors(results: Iterator[Any]) -> Iterator[Any]:

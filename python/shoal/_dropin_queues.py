@@ -16,6 +16,7 @@ import multiprocessing.connection as stock_connection
 import multiprocessing.queues as stock_queues
 import os
 import time
+import types
 from typing import Any
 
 from shoal import _queues
@@ -104,6 +105,7 @@ class _Ends(_Shared):
         return self._reader.poll(timeout)
 
     __repr__ = object.__repr__
+    __class_getitem__: Any = classmethod(types.GenericAlias)  # Queue[int] in annotations
 
 
 class SimpleQueue(_Ends, _queues.SimpleQueue[Any], _stock.SimpleQueue):  # type: ignore[misc]

@@ -60,6 +60,16 @@ def function_name(function: Any) -> str:
     return f"{module}.{name}" if module and module != "builtins" else str(name)
 
 
+def length(iterable: Any) -> int:
+    """`len(iterable)`, -1 if it is not known: loaders of streams have a `__len__` that raises."""
+    if not hasattr(iterable, "__len__"):
+        return -1
+    try:
+        return len(iterable)
+    except Exception:
+        return -1
+
+
 def check_seconds(value: float | None, what: str) -> int:
     """A time limit in seconds as nanoseconds, 0 for None."""
     if value is None:

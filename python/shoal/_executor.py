@@ -131,14 +131,15 @@ class Executor(_base.Executor):
         items = iter(iterables[0]) if single else zip(*iterables)  # TypeError before all else
         self._check_open()
         end = None if timeout is None else timeout + time.monotonic()
-        sized = all(hasattr(iterable, "__len__") for iterable in iterables)
+        lengths = [_engine.length(iterable) for iterable in iterables]
+        sized = all(length >= 0 for length in lengths)
         job = self._engine.job(
             fn,
             items,
             order=_ORDERED,
             star=not single,
             chunk=chunksize,
-            total=min(map(len, iterables)) if sized and iterables else -1,  # type: ignore[arg-type]
+            total=min(lengths) if sized and lengths else -1,
             window=buffersize if buffersize is not None else 0 if sized else _WINDOW,
             timeout_ns=timeout_ns,
             retries=retries,

@@ -157,15 +157,34 @@ class WorkerHooks:
     def apply_definition(self, entry: bytes) -> None:
         self.applied.apply(entry)
 
-    def encode_error(self, error: BaseException, during: str) -> tuple[Any, ...]:
+    def encode_error(
+        self, error: BaseException, during: str, result: object = None
+    ) -> tuple[Any, ...]:
         from shoal._errors_transport import encode_exception
 
         if during == "encode":
-            error = _encoding_error(error)
+            error = _encoding_error(error, result)
         return *encode_exception(error), during
 
 
-def _encoding_error(error: BaseException) -> BaseException:
+class _Shown:
+    """Stands for a result in an error about it: its repr, of bounded length, if it has one."""
+
+    def __init__(self, result: object) -> None:
+        from reprlib import Repr
+
+        short = Repr()
+        short.maxstring = short.maxother = 1_000
+        try:
+            self._text = short.repr(result)
+        except Exception as error:
+            self._text = f"<{type(result).__qualname__}, whose repr raises {type(error).__name__}>"
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def _encoding_error(error: BaseException, result: object) -> BaseException:
     """What the standard library raises for a result that cannot be pickled."""
     from multiprocessing.pool import MaybeEncodingError  # type: ignore[attr-defined]
 
@@ -173,7 +192,7 @@ def _encoding_error(error: BaseException) -> BaseException:
 
     if isinstance(error, MemoryExhausted):
         return error
-    wrapped: BaseException = MaybeEncodingError(error, "the task's result")
+    wrapped: BaseException = MaybeEncodingError(error, _Shown(result))
     wrapped.__cause__ = error
     return wrapped
 

@@ -284,18 +284,19 @@ class Pool:
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
         if buffersize is not None and buffersize < 1:
             raise ValueError(f"buffersize must be at least 1 or None, not {buffersize}")
+        total = _engine.length(iterable)
         job = self._engine.job(
             func,
             iter(iterable),
             order=order,
             chunk=chunksize,
-            total=len(iterable) if hasattr(iterable, "__len__") else -1,  # type: ignore[arg-type]
+            total=total,
             window=max(buffersize or _WINDOW, chunksize),
             bounded=buffersize is not None,
             timeout_ns=_engine.check_seconds(timeout, "timeout"),
             retries=_engine.check_retries(retries),
         )
-        self._engine.start_job(job, may_wait=not hasattr(iterable, "__len__"))
+        self._engine.start_job(job, may_wait=total < 0)
         return _results.ImapIterator(self._engine, job)
 
     # ---- The end ---------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ What each promises: docs/reference/sync.md.
 
 from __future__ import annotations
 
+import errno
+import operator
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -130,9 +132,13 @@ class BoundedSemaphore(Semaphore):
 
 
 def _check_permits(value: int) -> int:
-    if value < 0 or value > 0x7FFFFFFF:
-        raise OSError(22, "Invalid argument: a semaphore has 0 to 2**31 - 1 permits")
-    return value
+    permits = operator.index(value)
+    if permits > 0x7FFFFFFF:
+        raise OverflowError(f"a semaphore has 0 to 2**31 - 1 permits, not {permits}")
+    if permits < 0:
+        text = f"Invalid argument: a semaphore has 0 to 2**31 - 1 permits, not {permits}"
+        raise OSError(errno.EINVAL, text)
+    return permits
 
 
 def _semaphore_at(handle: int, cls: Any) -> Any:

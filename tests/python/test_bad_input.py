@@ -5,6 +5,7 @@ pool goes on.
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import multiprocessing
 import os
@@ -16,6 +17,7 @@ import pytest
 import shoal
 import tasks
 from pool_kinds import SHOAL, WATCHDOG, make_pool
+from shoal._dropin_executor import DropInExecutor
 
 pytestmark = WATCHDOG
 
@@ -112,13 +114,48 @@ def test_cyclic_arguments_and_results_come_back_as_cycles(pool):
     assert result["self"] is result
 
 
+def _named(**keywords):
+    return keywords
+
+
+def test_keywords_are_any_mapping_and_nothing_else(pool):
+    assert pool.apply(_named, (), collections.UserDict(a=1)) == {"a": 1}
+    for function in (_named, len):
+        with pytest.raises(TypeError, match=r"after \*\* must be a mapping, not int"):
+            pool.apply(function, (), 5)
+
+
+class StreamLoader:
+    """As loaders of streams are: a `__len__` that raises, and items all the same."""
+
+    def __len__(self):
+        raise TypeError("a stream has no length")
+
+    def __iter__(self):
+        return iter(range(4))
+
+
+def test_an_input_whose_length_cannot_be_told_is_read(pool):
+    assert list(pool.imap(tasks.square, StreamLoader())) == [0, 1, 4, 9]
+    assert sorted(pool.imap_unordered(tasks.square, StreamLoader(), 2)) == [0, 1, 4, 9]
+
+
+@pytest.mark.parametrize("kind", [shoal.Executor, DropInExecutor])
+def test_an_executor_reads_an_input_whose_length_cannot_be_told(kind):
+    with kind(1) as executor:
+        assert list(executor.map(tasks.square, StreamLoader())) == [0, 1, 4, 9]
+        assert list(executor.map(pow, StreamLoader(), [2, 2], chunksize=2)) == [0, 1]
+
+
 # ---- Results -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("what", ["file", "fails to pickle", "generator"])
 def test_results_that_cannot_be_pickled_are_the_tasks_error(pool, what):
-    with pytest.raises(multiprocessing.pool.MaybeEncodingError):
+    with pytest.raises(multiprocessing.pool.MaybeEncodingError) as told:
         pool.apply(tasks.return_, (what,))
+    shown = {"file": "TextIOWrapper", "fails to pickle": "FailsToPickle", "generator": "<genexpr>"}
+    assert shown[what] in told.value.value
     found = outcomes(pool.imap(tasks.return_, [what, what]))
     assert [type(error) for error in found] == [multiprocessing.pool.MaybeEncodingError] * 2
 

@@ -408,3 +408,24 @@ def test_a_hundred_thousand_objects_leave_nothing(interpreter) -> None:
         assert shared() == 0
         """
     ).check()
+
+
+@pytest.mark.parametrize("kind", [mp.Semaphore, shoal.Semaphore, shoal.BoundedSemaphore])
+def test_a_wrong_number_of_permits_is_told_and_changes_nothing(kind):
+    for value, error in ((-1, OSError), (2**31, OverflowError), (0.5, TypeError), ("x", TypeError)):
+        with pytest.raises(error):
+            kind(value)
+    semaphore = kind(2)
+    semaphore.acquire()
+    for count, error in ((0, ValueError), (-1, ValueError), (2**32, OverflowError)):
+        with pytest.raises(error):
+            semaphore.release(count)
+    assert semaphore.get_value() == 1
+
+
+def test_a_timeout_that_is_no_number_is_an_error_without_waiting_too():
+    for call in (mp.Lock().acquire, mp.Semaphore().acquire, mp.Queue().get):
+        with pytest.raises(TypeError, match="real number"):
+            call(False, "x")
+        with pytest.raises(TypeError, match="real number"):
+            call(True, "x")

@@ -588,3 +588,9 @@ def test_join_does_not_wait_for_what_the_dead_had_in_hand(make: Any, method: str
     assert queue.get() == "more"
     queue.task_done()
     queue.join()
+
+
+@pytest.mark.parametrize("name", DROP_IN)
+def test_a_drop_in_class_takes_a_parameter_in_annotations(name: str) -> None:
+    kind = getattr(smp.queues, name)
+    assert kind[int].__origin__ is kind

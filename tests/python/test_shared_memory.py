@@ -92,7 +92,7 @@ def test_the_standard_librarys_class_attaches_to_shoals_blocks_and_shoals_to_its
         ({}, ValueError),
         ({"name": "shoal_not_there"}, FileNotFoundError),
         ({"name": "a\0b"}, ValueError),
-        ({"name": "a/b", "create": True, "size": 1}, ValueError),
+        ({"name": "a/b", "create": True, "size": 1}, OSError),
         ({"name": "x" * 300, "create": True, "size": 1}, OSError),
         ({"create": True, "size": 1 << 60}, MemoryError),
     ],
@@ -587,3 +587,31 @@ def test_wrong_uses_of_a_list_are_refused() -> None:
     with pytest.raises(ValueError, match="holds no ShareableList"):
         shoal.ShareableList(name=block.name)
     block.unlink()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_name_may_begin_with_a_slash_as_in_posix(kind):
+    name = f"/slash-{os.getpid()}"
+    block = kind(name, create=True, size=8)
+    try:
+        assert block.name == name
+        for other in (
+            kind(name),
+            kind(name[1:]),
+            stock.SharedMemory(name),
+            pickle.loads(pickle.dumps(block)),
+        ):
+            other.buf[0] += 1
+            other.close()
+        assert block.buf[0] == 4
+    finally:
+        block.unlink()
+    assert not (SHM / name[1:]).exists()
+
+
+@pytest.mark.parametrize("name", ["", "/", ".", "/..", "a/b", "/a/b", "x" * 256])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_name_that_no_file_can_have_is_an_oserror(kind, name):
+    for options in ({}, {"create": True, "size": 1}):
+        with pytest.raises(OSError, match="name"):
+            kind(name, **options)
