@@ -55,6 +55,7 @@ bool encode_with(PyObject* hooks, PyObject* value, codec::MessageBuilder& out);
 // One per file; each adds its types and functions to the module, or returns false with an error
 // set.
 bool bind_process(PyObject* module);
+bool bind_fork_hook(PyObject* module);
 bool bind_pool_client(PyObject* module);
 bool bind_pool_worker(PyObject* module);
 bool bind_pool_agent(PyObject* module);

@@ -72,11 +72,12 @@ def come_from(those: Iterable[str]) -> None:
 
 
 def _after_fork() -> None:
-    if _self[0]:
-        _ancestors.append(_self[1])
+    _ancestors.append(_self[1])
+    myself()  # now: no hook before the next fork, in which a Ctrl-C would be lost
 
 
-os.register_at_fork(before=myself, after_in_child=_after_fork)
+myself()
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def is_alive(identity: str) -> bool:

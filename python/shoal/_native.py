@@ -7,6 +7,7 @@ Tests set SHOAL_TEST_CORE=1 to get the same core with its kill points live.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,14 @@ if not sys.platform.startswith("linux"):
         "Use multiprocessing here: the API is the same."
     )
 
-if TYPE_CHECKING or os.environ.get("SHOAL_TEST_CORE") != "1":
-    from shoal import _core as core
-else:
-    from shoal import _core_testing as core
+# What a signal handler raises while an extension is loaded can be lost in it: a Ctrl-C waits.
+_mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+try:
+    if TYPE_CHECKING or os.environ.get("SHOAL_TEST_CORE") != "1":
+        from shoal import _core as core
+    else:
+        from shoal import _core_testing as core
+finally:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _mask)
 
 __all__ = ["core"]
