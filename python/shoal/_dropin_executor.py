@@ -24,6 +24,7 @@ import multiprocessing.pool as stock_pool
 import os
 import pickle
 import signal
+import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -62,8 +63,14 @@ class ExecutorHooks(_hooks.ClientHooks):
         memory_limit: bool,
         what: _hooks.What | None = None,
     ) -> BaseException:
-        self._told = super().worker_died(pid, status, peak, memory_limit, what)
-        return self._told
+        told: Any = super().worker_died(pid, status, peak, memory_limit, what)
+        if sys.version_info >= (3, 15) and self.broken_by is not None:
+            # From there on the standard library says in this way which process it was.
+            code = told.exitcode if told.signal is None else -told.signal
+            text = f"Process {pid} terminated abruptly with exit code {code}"
+            told.__cause__ = _futures_module._RemoteTraceback(text)
+        self._told = told
+        return told
 
     def worker_ended(self, pid: int, status: int, peak: int, memory_limit: bool) -> None:
         error, self._told = self._told, None

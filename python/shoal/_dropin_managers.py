@@ -132,6 +132,7 @@ class SyncManager(_stock.SyncManager):  # type: ignore[misc]
         except Exception:
             text = traceback.format_exc()
             raise _stock.RemoteError(text) from None
+        made._manager = self  # `Manager().Queue()`: whose end would be the queue's
         self._live.add(made)
         return made
 

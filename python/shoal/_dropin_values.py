@@ -38,7 +38,12 @@ def _block_at(handle: int, cls: Any, size: int) -> Any:
 
 def new_value(type_: Any) -> Any:
     """A ctypes object of that type in a block of its own."""
-    return _stock.rebuild_ctype(type_, Block(ctypes.sizeof(type_)), None)
+    try:
+        size = ctypes.sizeof(type_)
+    except TypeError as error:
+        codes = ", ".join(_stock.typecode_to_type)
+        raise TypeError(f"bad typecode: it must be a ctypes type or one of {codes}") from error
+    return _stock.rebuild_ctype(type_, Block(size), None)
 
 
 class Synchronized(core.ValueCell, _stock.Synchronized):  # type: ignore[misc]

@@ -258,6 +258,26 @@ def test_the_life_of_a_manager(both: Any) -> None:
     )
 
 
+def test_what_a_manager_made_keeps_the_manager(both: Any) -> None:
+    both(
+        """
+        import gc
+        import multiprocessing as mp
+
+        if __name__ == "__main__":
+            queue, values = mp.Manager().Queue(), mp.Manager().list([1])
+            gc.collect()
+            process = mp.Process(target=queue.put, args=("x",))
+            process.start(); process.join()
+            print(queue.get(timeout=60), values[:], type(queue._manager).__name__)
+            manager = mp.Manager()
+            queue = manager.Queue()
+            manager.shutdown()
+            print(queue._manager is manager)
+        """
+    )
+
+
 def test_no_process_and_no_round_trip(interpreter: Any) -> None:
     result = interpreter(
         """

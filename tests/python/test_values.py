@@ -205,3 +205,10 @@ def test_large_arrays_are_freed() -> None:
     assert core.arena_statistics()["in_use"] <= before + (1 << 20)
     with pytest.raises(shoal.MemoryExhausted):
         FORK.RawArray("B", 1 << 50)
+
+
+@pytest.mark.parametrize("make", [mp.Value, mp.RawValue, mp.Array, mp.RawArray])
+def test_a_type_that_ctypes_does_not_have_is_told(make: Any) -> None:
+    for wrong in ("x", "", object):
+        with pytest.raises(TypeError, match="bad typecode|unsupported operand"):
+            make(wrong, [])
