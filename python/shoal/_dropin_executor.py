@@ -28,6 +28,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -104,6 +105,7 @@ class ExecutorEngine(DropInEngine):
 
     _hooks: ExecutorHooks
     _hooks_class = ExecutorHooks
+    why_withdrawn = ""  # what futures that never began are told instead of being cancelled
 
     def __init__(
         self,
@@ -140,6 +142,12 @@ class ExecutorEngine(DropInEngine):
             client.want(wanted)
             self._agent.ring()
 
+    def withdraw_queued(self, why: str) -> None:
+        """What has not begun fails, and no worker that leaves has a successor."""
+        self.why_withdrawn = why
+        self.client.want(0)
+        self.cancel_queued()
+
     def break_by(self, error: BaseException) -> None:
         """A worker has died: nothing that is open has a result, and nothing new is taken."""
         if self.broken is not None and type(self.broken) is not InitializerFailed:
@@ -166,10 +174,14 @@ def _broken(error: BaseException) -> BaseException:
 class DropInFuture(_futures.Future):
     """Its running task cannot be cancelled."""
 
+    _engine: ExecutorEngine
+
     def _stops_running(self) -> bool:
         return False
 
     def _deliver(self, ok: bool, value: Any) -> None:
+        if not ok and isinstance(value, CancelledError) and self._engine.why_withdrawn:
+            value = stock_futures.BrokenProcessPool(self._engine.why_withdrawn)
         super()._deliver(ok, value if ok else _as_stock_error(value))
 
 
@@ -199,6 +211,7 @@ class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
     _future_class = DropInFuture
     _engine: ExecutorEngine
     _shut_down_unused = False
+    _forced = False
 
     def __init__(
         self,
@@ -218,6 +231,7 @@ class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
         self._initializer = initializer
         self._initargs = initargs
         self._starting = _locks.Lock()
+        self._shutdown_lock = _locks.Lock()  # the stock executor's; nothing here needs it
         _executor._register_exit()
 
     def __getattr__(self, name: str) -> Any:
@@ -297,6 +311,19 @@ class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
         self._stop(signal.SIGTERM if operation == "terminate" else signal.SIGKILL)
         for worker in workers:  # have been told already; these are for who has wrapped them
             getattr(worker, operation)()
+
+    @property
+    def _force_shutting_down(self) -> bool:
+        """The stock executor's mark that it is being ended by force; it may be set."""
+        return self._forced
+
+    @_force_shutting_down.setter
+    def _force_shutting_down(self, value: bool) -> None:
+        self._forced = value
+        if value and "_engine" in self.__dict__:
+            self._engine.withdraw_queued(
+                "the executor is being forcefully shut down: what has not begun will not run"
+            )
 
     @property
     def _processes(self) -> dict[int, WorkerView] | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -138,3 +139,36 @@ def test_the_native_executor_takes_a_context() -> None:
         assert executor.statistics()["start"] == "spawn"
     with pytest.raises(ValueError, match="not both"):
         shoal.Executor(1, multiprocessing.get_context("spawn"), start="fork")
+
+
+def wait_for(started: object, gate: object, number: int) -> int:
+    started.put(number)  # type: ignore[attr-defined]
+    gate.wait()  # type: ignore[attr-defined]
+    return number
+
+
+def test_who_is_being_ended_by_force_runs_nothing_more() -> None:
+    context = multiprocessing.get_context("spawn")
+    manager = context.Manager()
+    started, gate = manager.Queue(), manager.Event()
+    with executor_of("spawn", 1, max_tasks_per_child=1) as executor:
+        futures = [executor.submit(wait_for, started, gate, number) for number in range(3)]
+        assert started.get() == 0
+        assert not executor._force_shutting_down  # type: ignore[attr-defined]
+        with executor._shutdown_lock:  # type: ignore[attr-defined]
+            executor._force_shutting_down = True  # type: ignore[attr-defined]
+        gate.set()
+        assert futures[0].result() == 0
+        for future in futures[1:]:
+            with pytest.raises(BrokenProcessPool, match="forcefully shut down"):
+                future.result()
+    assert started.empty()
+
+
+def test_the_cause_names_the_process_as_it_does_there() -> None:
+    with executor_of("fork", 1) as executor, pytest.raises(BrokenProcessPool) as caught:
+        executor.submit(signal.raise_signal, signal.SIGKILL).result()
+    if sys.version_info >= (3, 15):
+        assert "terminated abruptly with exit code -9" in str(caught.value.__cause__)
+    else:
+        assert caught.value.__cause__ is None
