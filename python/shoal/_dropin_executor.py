@@ -64,10 +64,10 @@ class ExecutorHooks(_hooks.ClientHooks):
         memory_limit: bool,
         what: _hooks.What | None = None,
     ) -> BaseException:
-        told: Any = super().worker_died(pid, status, peak, memory_limit, what)
+        told = super().worker_died(pid, status, peak, memory_limit, what)
         if sys.version_info >= (3, 15) and self.broken_by is not None:
             # From there on the standard library says in this way which process it was.
-            code = told.exitcode if told.signal is None else -told.signal
+            code = os.waitstatus_to_exitcode(status)
             text = f"Process {pid} terminated abruptly with exit code {code}"
             told.__cause__ = _futures_module._RemoteTraceback(text)
         self._told = told
