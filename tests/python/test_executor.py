@@ -320,6 +320,25 @@ def test_shutdown_without_waiting_still_completes(kind):
     executor.shutdown(wait=True)
 
 
+def test_a_callback_that_shuts_its_executor_down_cannot_wait(kind):
+    executor = make_executor(kind)
+    outcome = []
+
+    def shut_down(_):
+        try:
+            executor.shutdown(wait=True)
+        except RuntimeError as error:
+            outcome.append(error)
+
+    futures = [executor.submit(tasks.square, i) for i in range(20)]
+    futures[0].add_done_callback(shut_down)
+    assert [future.result(30) for future in futures] == [i * i for i in range(20)]
+    executor.shutdown(wait=True)
+    assert len(outcome) == 1
+    with pytest.raises(RuntimeError, match="cannot schedule new futures after shutdown"):
+        executor.submit(tasks.square, 2)
+
+
 def test_shutdown_can_cancel_what_has_not_begun(kind, tmp_path, wait_until):
     executor = make_executor(kind, 1)
     started, go = tmp_path / "started", tmp_path / "go"
