@@ -375,6 +375,15 @@ def test_executors_of_no_workers_are_refused(kind, value):
         make_executor(kind, value)
 
 
+def test_workers_run_what_was_registered_for_their_end(kind, tmp_path):
+    with make_executor(kind, 1, initializer=tasks.touch_at_end, initargs=(tmp_path,)) as executor:
+        pid = executor.submit(tasks.pid).result()
+    left = {path.name for path in tmp_path.iterdir()}
+    assert f"finalizer-{pid}" in left
+    # A forked process has run atexit's functions only from 3.13 on.
+    assert (f"atexit-{pid}" in left) == (kind.endswith("spawn") or sys.version_info >= (3, 13))
+
+
 def test_initializers_that_cannot_be_called_are_refused(kind):
     with pytest.raises(TypeError, match="initializer must be"):
         make_executor(kind, 1, initializer=5)
