@@ -97,6 +97,7 @@ class ExecutorEngine(DropInEngine):
 
     _hooks: ExecutorHooks
     _hooks_class = ExecutorHooks
+    daemons = False
 
     def __init__(
         self,

@@ -94,6 +94,7 @@ class Engine:
     _hooks_class = _hooks.ClientHooks
     _first_workers: int | None = None  # how many start at once; None: all
     results_by_name = False  # what the standard library cannot pickle is no result
+    daemons = True  # workers are pool workers: their tasks start no processes of multiprocessing's
 
     def __init__(
         self,

@@ -37,7 +37,8 @@ class WorkerProcess(stock_process.BaseProcess):
     _start_method = None  # leave the default context alone
 
     def __init__(self, settings: _agent.Settings, seat: int, rank: int) -> None:
-        super().__init__(name=f"{settings.name}PoolWorker-{rank + 1}", daemon=True)
+        what = "PoolWorker" if settings.daemons else "Process"
+        super().__init__(name=f"{settings.name}{what}-{rank + 1}", daemon=settings.daemons)
         # The process that made the pool is the parent to users, whoever forked this one.
         self._parent_pid = settings.client_pid
         self._identity = (*self._identity[:-1], rank + 1)
