@@ -56,7 +56,7 @@ def run_forked(settings: _agent.Settings, seat: int, rank: int, agent_pid: int) 
         core.die_with_parent(agent_pid)
         if _BOOTSTRAP_LEAVES_THE_END:
             atexit._clear()  # what is registered here is the parent's
-            atexit.register(util._exit_function)
+            atexit.register(util._exit_function)  # type: ignore[attr-defined]
         try:
             return _bootstrap(settings, seat, rank)
         finally:
