@@ -137,14 +137,23 @@ bool may_write(PyObject* self) {
 
 // ---- sending
 
+// False. The error that is set is another one if it is that another thread has closed the
+// connection.
+bool failed(PyObject* self) {
+  if (connection(self).fd < 0 && PyErr_ExceptionMatches(PyExc_OSError) != 0) {
+    raise_os_error("handle is closed");
+  }
+  return false;
+}
+
 // One try with the GIL, which costs less than to give it back; then without.
 template <class Call>
-bool call_pipe(Call&& call, int64_t deadline_ns, Piped* result) {
+bool call_pipe(PyObject* self, Call&& call, int64_t deadline_ns, Piped* result) {
   try {
     *result = call(0);
   } catch (const std::exception&) {
     set_python_error();
-    return false;
+    return failed(self);
   }
   if (*result != Piped::again || deadline_ns == 0) return true;
   const Waited waited = wait_in_slices(
@@ -155,22 +164,26 @@ bool call_pipe(Call&& call, int64_t deadline_ns, Piped* result) {
       },
       deadline_ns);
   if (waited == Waited::timed_out) *result = Piped::again;
-  return waited != Waited::failed;
+  return waited != Waited::failed || failed(self);
+}
+
+void raise_broken_pipe() {
+  errno = EPIPE;
+  PyErr_SetFromErrno(PyExc_OSError);
 }
 
 bool send_frame(PyObject* self, arena::Member& member, std::span<const std::byte> payload) {
   Pipe& pipe = pipe_of(self);
   Piped result = Piped::again;
   const auto call = [&](int64_t deadline_ns) { return pipe.send(member, payload, deadline_ns); };
-  if (!call_pipe(call, -1, &result)) return false;
+  if (!call_pipe(self, call, -1, &result)) return false;
   if (result == Piped::ok) return true;
-  errno = EPIPE;
-  PyErr_SetFromErrno(PyExc_OSError);
+  raise_broken_pipe();
   return false;
 }
 
-// A slot for the message; as many as can be are on their way: waits until one is taken. -1 with an
-// error set.
+// A slot for the message; as many as can be are on their way: waits until one is taken, or nobody
+// is there to take them. -1 with an error set.
 int park(PyObject* self, arena::Member& member, arena::Handle message) {
   Pipe& pipe = pipe_of(self);
   int slot = pipe.park(member, message);
@@ -178,12 +191,17 @@ int park(PyObject* self, arena::Member& member, arena::Handle message) {
   const Waited waited = wait_in_slices(
       [&](int64_t) {
         slot = pipe.park(member, message);
-        if (slot >= 0) return Slice::done;
+        if (slot >= 0 || pipe.is_broken(member)) return Slice::done;
         std::this_thread::sleep_for(std::chrono::milliseconds(1));
         return Slice::again;
       },
       -1);
-  return waited == Waited::failed ? -1 : slot;
+  if (waited == Waited::failed) {
+    failed(self);
+    return -1;
+  }
+  if (slot < 0) raise_broken_pipe();
+  return slot;
 }
 
 // Sends a message of ours, which is gone in any case.
@@ -297,7 +315,7 @@ bool receive(PyObject* self, arena::Member& member, Frame& frame) {
   Pipe& pipe = pipe_of(self);
   Piped result = Piped::again;
   const auto call = [&](int64_t deadline_ns) { return pipe.receive(member, frame, deadline_ns); };
-  if (!call_pipe(call, -1, &result)) {
+  if (!call_pipe(self, call, -1, &result)) {
     pipe.abandon(member, frame);
     return false;
   }
@@ -393,6 +411,7 @@ void close_connection(PyObject* self, bool and_descriptor) {
   ConnectionObject& object = connection(self);
   const int fd = object.fd;
   object.fd = -1;
+  pipe_of(self).forget_descriptor();
   if (fd >= 0 && and_descriptor) os::stream_close(fd);
   let_go_if_unused(self);
 }
@@ -438,7 +457,7 @@ PyObject* connection_poll(PyObject* self, PyObject* const* args, Py_ssize_t coun
   Pipe& pipe = pipe_of(self);
   Piped result = Piped::again;
   const auto call = [&](int64_t slice_ns) { return pipe.poll(slice_ns); };
-  if (!call_pipe(call, deadline_ns, &result)) return nullptr;
+  if (!call_pipe(self, call, deadline_ns, &result)) return nullptr;
   return PyBool_FromLong(result == Piped::ok ? 1 : 0);
 }
 

@@ -46,6 +46,7 @@ class Settings(NamedTuple):
     memory_fd: int  # the session's memory, for exec'd processes
     context: dict[str, Any]  # see _context.py
     results_by_name: bool  # see Engine
+    daemons: bool  # see Engine
 
 
 class _Worker(NamedTuple):

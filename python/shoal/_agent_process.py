@@ -73,6 +73,7 @@ class AgentProcess:
             core.session_fd(),
             context,
             engine.results_by_name,
+            engine.daemons,
         )
 
     def _start_snapshot(self, engine: Engine) -> None:

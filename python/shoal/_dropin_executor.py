@@ -106,6 +106,7 @@ class ExecutorEngine(DropInEngine):
     _hooks: ExecutorHooks
     _hooks_class = ExecutorHooks
     why_withdrawn = ""  # what futures that never began are told instead of being cancelled
+    daemons = False
 
     def __init__(
         self,

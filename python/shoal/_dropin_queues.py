@@ -17,6 +17,7 @@ import multiprocessing.queues as stock_queues
 import os
 import time
 import types
+import weakref
 from typing import Any
 
 from shoal import _queues
@@ -95,11 +96,17 @@ class _Ends(_Shared):
 
     @property
     def _reader(self) -> _End:
-        return _End(self, _GET_END)
+        return self._end(_GET_END)
 
     @property
     def _writer(self) -> _End:
-        return _End(self, _PUT_END)
+        return self._end(_PUT_END)
+
+    def _end(self, which: int) -> _End:
+        """The same one as long as anybody has it: callers look for it in what `wait` returns."""
+        ends: Any = self.__dict__.setdefault("_ends", weakref.WeakValueDictionary())
+        end: _End | None = ends.get(which)
+        return ends.setdefault(which, _End(self, which)) if end is None else end
 
     def _poll(self, timeout: float | None = 0.0) -> bool:
         return self._reader.poll(timeout)

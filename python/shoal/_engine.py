@@ -14,6 +14,7 @@ Design: docs/design/pool.md
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import threading
@@ -26,7 +27,7 @@ from shoal._agent_process import AgentProcess
 from shoal._native import core
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 START_METHODS = ("zygote", "fork", "spawn")
 START_OF_METHOD = {"fork": "fork", "spawn": "spawn", "forkserver": "zygote"}  # of multiprocessing
@@ -93,6 +94,7 @@ class Engine:
     _hooks_class = _hooks.ClientHooks
     _first_workers: int | None = None  # how many start at once; None: all
     results_by_name = False  # what the standard library cannot pickle is no result
+    daemons = True  # workers are pool workers: their tasks start no processes of multiprocessing's
 
     def __init__(
         self,
@@ -130,6 +132,7 @@ class Engine:
         self._jobs: set[Any] = set()
         self._collector: threading.Thread | None = None
         self._stop_collector = False
+        self._tellers: list[int] = []  # threads that run callbacks of outcomes
         from shoal._definitions import Definitions
 
         self.definitions = Definitions()
@@ -350,6 +353,21 @@ class Engine:
                 self._collector = None
                 return False
         return True
+
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[None]:
+        """While a callback of an outcome runs: the outcome is open until it has returned."""
+        me = threading.get_ident()
+        self._tellers.append(me)
+        try:
+            yield
+        finally:
+            self._tellers.remove(me)
+
+    @property
+    def in_callback(self) -> bool:
+        """Whether the calling thread is in such a callback: it would wait for itself to the end."""
+        return threading.get_ident() in self._tellers
 
     def feed_jobs(self) -> None:
         for job in list(self._jobs):

@@ -171,6 +171,7 @@ class Executor(_base.Executor):
         """Take no more tasks; free everything once they have ended.
 
         wait: return when all is done and the workers are gone; else that happens in the background.
+        A callback of one of its futures cannot wait: RuntimeError.
         cancel_futures: withdraw tasks that have not begun.
         """
         engine = self._engine
@@ -179,7 +180,7 @@ class Executor(_base.Executor):
         engine.close()
         if cancel_futures:
             engine.cancel_queued()
-        if wait:
+        if wait and not engine.in_callback:
             engine.drain()
             engine.finish()
             _open.discard(self)
@@ -187,6 +188,11 @@ class Executor(_base.Executor):
             threading.Thread(
                 target=_finish, args=(engine,), name="shoal-shutdown", daemon=True
             ).start()
+            if wait:
+                raise RuntimeError(
+                    "a callback can't wait for the end of its own executor, which goes on without"
+                    " it; call shutdown(wait=False)"
+                )
 
     def terminate_workers(self) -> None:
         """Send SIGTERM to the workers and shut down; open futures get `PoolClosed`."""

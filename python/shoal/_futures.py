@@ -75,14 +75,20 @@ class Future(_base.Future):  # type: ignore[type-arg]
         self._ticket = ticket
 
     def _deliver(self, ok: bool, value: Any) -> None:
+        if self._tell(ok, value):
+            with self._engine.telling():
+                self._invoke_callbacks()  # type: ignore[attr-defined]
+
+    def _tell(self, ok: bool, value: Any) -> bool:
+        """The outcome, to all who wait for it; whether callbacks are to hear of it."""
         with _making:
             condition = self._lazy_condition
             if condition is None:
                 self._settle(ok, value)
-                return
+                return False
         with condition:
             if not self._settle(ok, value):
-                return
+                return False
             for waiter in self._waiters:
                 if self._state == _CANCELLED:
                     waiter.add_cancelled(self)
@@ -91,7 +97,7 @@ class Future(_base.Future):  # type: ignore[type-arg]
                 else:
                     waiter.add_result(self)
             condition.notify_all()
-        self._invoke_callbacks()  # type: ignore[attr-defined]
+        return bool(self._done_callbacks)
 
     def _settle(self, ok: bool, value: Any) -> bool:
         """The outcome, if there is none yet: what a stopped task still gave is dropped."""
@@ -180,7 +186,8 @@ class Future(_base.Future):  # type: ignore[type-arg]
             if not self._stops_running():
                 return False
             self._engine._agent.ring()
-        self._deliver(False, CancelledError())
+        if self._tell(False, CancelledError()):
+            self._invoke_callbacks()  # type: ignore[attr-defined]
         return self._state == _CANCELLED
 
     def _stops_running(self) -> bool:

@@ -8,10 +8,12 @@ Design: docs/design/pool.md
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
 from multiprocessing import process as stock_process
+from multiprocessing import util
 from typing import TYPE_CHECKING, Any
 
 from shoal import _agent, _launch
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 PLANNED, INITIALIZER_FAILED = 1, 2
+# From 3.13 on, finalizers are run by who calls `_bootstrap`, and a fork runs `atexit`'s functions.
+_BOOTSTRAP_LEAVES_THE_END = sys.version_info >= (3, 13)
 
 
 class TaskInterrupted(BaseException):
@@ -33,7 +37,8 @@ class WorkerProcess(stock_process.BaseProcess):
     _start_method = None  # leave the default context alone
 
     def __init__(self, settings: _agent.Settings, seat: int, rank: int) -> None:
-        super().__init__(name=f"{settings.name}PoolWorker-{rank + 1}", daemon=True)
+        what = "PoolWorker" if settings.daemons else "Process"
+        super().__init__(name=f"{settings.name}{what}-{rank + 1}", daemon=settings.daemons)
         # The process that made the pool is the parent to users, whoever forked this one.
         self._parent_pid = settings.client_pid
         self._identity = (*self._identity[:-1], rank + 1)
@@ -49,7 +54,14 @@ def run_forked(settings: _agent.Settings, seat: int, rank: int, agent_pid: int) 
 
     def live() -> int:
         core.die_with_parent(agent_pid)
-        return _bootstrap(settings, seat, rank)
+        if _BOOTSTRAP_LEAVES_THE_END:
+            atexit._clear()  # what is registered here is the parent's
+            atexit.register(util._exit_function)  # type: ignore[attr-defined]
+        try:
+            return _bootstrap(settings, seat, rank)
+        finally:
+            if _BOOTSTRAP_LEAVES_THE_END:
+                _run_exit_functions()
 
     _launch.run_to_the_end(live)
 
@@ -67,9 +79,18 @@ def main(arguments: tuple[Any, ...]) -> NoReturn:
         os.set_inheritable(settings.bell_write, False)
         _context.make_main(settings.context)
         _context.apply(settings.context)
-        return _bootstrap(settings, seat, rank)
+        try:
+            return _bootstrap(settings, seat, rank)
+        finally:
+            _run_exit_functions()
 
     _launch.run_to_the_end(live)
+
+
+def _run_exit_functions() -> None:
+    """What was registered in this process for its end, as the standard library's processes do."""
+    atexit._run_exitfuncs()
+    util._flush_std_streams()  # type: ignore[attr-defined]
 
 
 def _bootstrap(settings: _agent.Settings, seat: int, rank: int) -> int:

@@ -24,6 +24,15 @@ uint64_t big_endian(const std::byte* bytes, int count) noexcept {
   return value;
 }
 
+// The word for a message of this process's: see PipeWay::parked.
+constexpr int kSizeShift = 48;
+constexpr int kSizeUnitShift = 16;
+constexpr uint64_t kHandleMask = (uint64_t{1} << kSizeShift) - 1;
+uint64_t parked_word(const arena::Arena& arena, arena::Handle message) noexcept {
+  const uint64_t units = arena.at<MessageHeader>(message)->weight >> kSizeUnitShift;
+  return std::min(units, ~kHandleMask >> kSizeShift) << kSizeShift | message;
+}
+
 PipeWay* way_of(PipeState* state, uint32_t index) noexcept {
   return reinterpret_cast<PipeWay*>(state + 1) + index;
 }
@@ -149,7 +158,7 @@ Pipe::Entered Pipe::enter_reading(arena::Member& member, PipeWay& way, int64_t d
 // as there is a doubt, since with a reader that died in a frame it may be past telling.
 void Pipe::count_again(PipeWay& way) const noexcept {
   // COMMIT(pipe.doubt.taken): killed before: done again; after: settled with no doubt in the sums.
-  way.taken.store(written_by(way, way.frames.load()) - os::stream_queued(fd_));
+  way.taken.store(written_by(way, way.frames.load()) - os::stream_queued(descriptor()));
   SHOAL_KILL_POINT("pipe.doubt.taken");
   way.doubts.store(0);
 }
@@ -161,7 +170,7 @@ void Pipe::leave(arena::Member& member, sync::MutexState& state) {
 // A reader died, and nobody reads or writes now. Positions count modulo 2^64.
 void Pipe::settle(PipeWay& way) noexcept {
   const uint64_t frames = way.frames.load();
-  const uint64_t read = written_by(way, frames) - os::stream_queued(fd_);
+  const uint64_t read = written_by(way, frames) - os::stream_queued(descriptor());
   const uint64_t doubts = std::min(way.doubts.load(), uint64_t{PipeWay::kDoubts});
   for (uint64_t chosen = 0; chosen < uint64_t{1} << doubts; ++chosen) {
     // Had these of the doubtful frames not been written, the sums would be off by them since.
@@ -201,7 +210,7 @@ void Pipe::skip(uint64_t bytes) noexcept {
   try {
     while (bytes > 0) {
       size_t got = 0;
-      if (os::stream_read(fd_, both_ways(), rest, bytes, &got) != os::Moved::done) return;
+      if (os::stream_read(descriptor(), both_ways(), rest, bytes, &got) != os::Moved::done) return;
       bytes -= got;
     }
   } catch (const os::OsError&) {
@@ -241,8 +250,8 @@ Piped Pipe::write_frame(PipeWay& way, std::span<const std::byte> payload) {
   // COMMIT(pipe.send.end): killed before: nothing; after: not written, counted as doubtful.
   way.ends[frames % PipeWay::kRemembered].store(before + sizeof head + size);
   SHOAL_KILL_POINT("pipe.send.end");
-  const os::Moved moved =
-      os::stream_write(fd_, both_ways(), head, sizeof head, payload.data(), payload.size());
+  const os::Moved moved = os::stream_write(descriptor(), both_ways(), head, sizeof head,
+                                           payload.data(), payload.size());
   // COMMIT(pipe.send.frame): killed before: perhaps written, counted as doubtful; after: counted.
   if (moved == os::Moved::done) way.frames.store(frames + 1);
   SHOAL_KILL_POINT("pipe.send.frame");
@@ -257,6 +266,7 @@ Piped Pipe::write_frame(PipeWay& way, std::span<const std::byte> payload) {
 Piped Pipe::receive(arena::Member& member, Frame& frame, int64_t deadline_ns) {
   for (;;) {
     if (!frame.inside) {
+      if (descriptor() < 0) throw os::OsError("read", EBADF, "a pipe");
       if (deadline_ns != 0) spin();
       const Entered entered = enter_reading(member, *in_, deadline_ns);
       if (entered != Entered::ok) {
@@ -293,7 +303,7 @@ void Pipe::abandon(arena::Member& member, Frame& frame) noexcept {
 Piped Pipe::read_up_to(Frame& frame, std::byte* to, uint64_t offset, uint64_t end) {
   while (frame.got < end) {
     size_t now = 0;
-    switch (os::stream_read(fd_, both_ways(), to + (frame.got - offset),
+    switch (os::stream_read(descriptor(), both_ways(), to + (frame.got - offset),
                             static_cast<size_t>(end - frame.got), &now)) {
       case os::Moved::done:
         frame.got += now;
@@ -361,7 +371,8 @@ Piped Pipe::read_frame(PipeWay& way, Frame& frame) {
 bool Pipe::spin() noexcept {
   constexpr uint32_t kEvery = 8;
   uint32_t looks = 0;
-  return sync::spin_until([&] { return looks++ % kEvery == 0 && os::stream_queued(fd_) != 0; });
+  return sync::spin_until(
+      [&] { return looks++ % kEvery == 0 && os::stream_queued(descriptor()) != 0; });
 }
 
 Piped Pipe::poll(int64_t deadline_ns) {
@@ -370,7 +381,7 @@ Piped Pipe::poll(int64_t deadline_ns) {
 }
 
 Piped Pipe::wait(bool to_write, int64_t deadline_ns) {
-  switch (os::stream_wait(fd_, to_write, deadline_ns)) {
+  switch (os::stream_wait(descriptor(), to_write, deadline_ns)) {
     case os::Readiness::ready:
       return Piped::ok;
     case os::Readiness::timed_out:
@@ -383,16 +394,34 @@ Piped Pipe::wait(bool to_write, int64_t deadline_ns) {
 
 // ---- blocks
 
+// Not while all frames are read: what is parked then is in readers' hands, or was lost with one.
+bool Pipe::is_enough_parked() const noexcept {
+  uint64_t units = 0;
+  for (const os::Atomic<uint64_t>& word : out_->parked) units += word.load() >> kSizeShift;
+  return units >= kMostParkedBytes >> kSizeUnitShift &&
+         os::stream_unread(descriptor(), both_ways()) != 0;
+}
+
+bool Pipe::is_broken(arena::Member& member) {
+  if (!os::stream_broken(descriptor())) return false;
+  free_parked(member, handle_, *out_);
+  return true;
+}
+
 int Pipe::park(arena::Member& member, arena::Handle message) noexcept {
+  if (is_enough_parked()) return -1;
   const uint64_t owner = arena::owner_block(handle_);
+  const uint64_t word = parked_word(*arena_, message);
   for (int round = 0; round < 2; ++round) {
     for (uint64_t i = 0; i < PipeWay::kParked; ++i) {
       uint64_t found = out_->parked[i].load();
       // In the second round also what the dead left there. A block that is just being parked looks
       // the same; without its word it is only freed later, by who reaps.
-      if (found != 0 && (round == 0 || arena_->owner_word(found).load() == owner)) continue;
+      if (found != 0 && (round == 0 || arena_->owner_word(found & kHandleMask).load() == owner)) {
+        continue;
+      }
       // COMMIT(pipe.park.slot): killed before: a block of the dead; after: so, and a stale word.
-      if (!out_->parked[i].compare_exchange(found, message)) continue;
+      if (!out_->parked[i].compare_exchange(found, word)) continue;
       SHOAL_KILL_POINT("pipe.park.slot");
       // COMMIT(pipe.park.owner): killed before: a block of the dead; after: freed with the pipe.
       member.give_to_block(message, handle_);
@@ -407,7 +436,7 @@ bool Pipe::unpark(arena::Member& member, arena::Handle message, uint32_t slot) n
   // COMMIT(pipe.unpark.owner): killed before: freed with the pipe; after: a block of the dead.
   if (!member.take_from_block(message, handle_)) return false;
   SHOAL_KILL_POINT("pipe.unpark.owner");
-  uint64_t expected = message;
+  uint64_t expected = parked_word(*arena_, message);
   out_->parked[slot].compare_exchange(expected, 0);
   return true;
 }
@@ -416,7 +445,7 @@ bool Pipe::take(arena::Member& member, arena::Handle message, uint32_t slot) noe
   // COMMIT(pipe.take.owner): killed before: freed with the pipe; after: a block of the dead.
   if (!member.take_from_block(message, handle_)) return false;
   SHOAL_KILL_POINT("pipe.take.owner");
-  uint64_t expected = message;
+  uint64_t expected = parked_word(*arena_, message);
   // COMMIT(pipe.take.slot): killed before: a stale word, used again when none is free; after: free.
   in_->parked[slot % PipeWay::kParked].compare_exchange(expected, 0);
   SHOAL_KILL_POINT("pipe.take.slot");
@@ -429,7 +458,7 @@ bool Pipe::take_from(arena::Member& member, arena::Handle state, arena::Handle m
 
 void Pipe::free_parked(arena::Member& member, arena::Handle state, PipeWay& way) noexcept {
   for (os::Atomic<uint64_t>& word : way.parked) {
-    const arena::Handle message = word.exchange(0);
+    const arena::Handle message = word.exchange(0) & kHandleMask;
     if (message != 0 && member.take_from_block(message, state)) free_message(member, message);
   }
 }

@@ -64,7 +64,8 @@ struct PipeWay {
   uint32_t header_padding;
   uint64_t spare[10 - kDoubts];
   os::Atomic<uint64_t> ends[kRemembered];
-  os::Atomic<uint64_t> parked[kParked];  // handles of blocks on their way, 0: unused
+  // Blocks on their way, 0: unused. The handle, and above it the size in 64 KiB, rounded down.
+  os::Atomic<uint64_t> parked[kParked];
 };
 static_assert(sizeof(PipeWay) == 256 + 8 * (PipeWay::kRemembered + PipeWay::kParked));
 
@@ -121,13 +122,16 @@ class Pipe {
   Piped poll(int64_t deadline_ns);
 
   // A message of the member's becomes the pipe's, until take() of the other end; 0 <= the slot,
-  // which the other end must be told, or -1: as many as can be are on their way.
+  // which the other end must be told, or -1: as many, or as many bytes, as can be are on their way.
   int park(arena::Member& member, arena::Handle message) noexcept;
   // One that was parked here and not announced is the member's again.
   bool unpark(arena::Member& member, arena::Handle message, uint32_t slot) noexcept;
   // One that was parked at the other end is the member's; false: it is not there (any more).
   [[nodiscard]] bool take(arena::Member& member, arena::Handle message, uint32_t slot) noexcept;
-  // The same for who has not the state itself.
+  // Whether nobody reads what is sent any more; then all that is on its way there is freed. Throws
+  // OsError.
+  bool is_broken(arena::Member& member);
+  // The same as take() for who has not the state itself.
   [[nodiscard]] static bool take_from(arena::Member& member, arena::Handle state,
                                       arena::Handle message) noexcept;
 
@@ -137,9 +141,14 @@ class Pipe {
   [[nodiscard]] uint64_t token() const noexcept { return state_->token; }
   [[nodiscard]] arena::Handle handle() const noexcept { return handle_; }
   [[nodiscard]] bool both_ways() const noexcept { return state_->ways == 2; }
-  [[nodiscard]] int descriptor() const noexcept { return fd_; }
+  // -1: it was forgotten.
+  [[nodiscard]] int descriptor() const noexcept { return fd_.load(); }
+  // Before it is closed, while other threads may be waiting for it: its number may soon be that of
+  // another file, from which they must not read. They get OsError.
+  void forget_descriptor() noexcept { fd_.store(-1); }
 
  private:
+  static constexpr uint64_t kMostParkedBytes = uint64_t{64} << 20;
   enum class Entered { ok, busy, interrupted };
   Entered lock(arena::Member& member, sync::MutexState& state, int64_t deadline_ns,
                bool* owner_died);
@@ -155,14 +164,15 @@ class Pipe {
   Piped write_frame(PipeWay& way, std::span<const std::byte> payload);
   Piped read_frame(PipeWay& way, Frame& frame);
   Piped read_up_to(Frame& frame, std::byte* to, uint64_t offset, uint64_t end);
+  [[nodiscard]] bool is_enough_parked() const noexcept;
   static void free_parked(arena::Member& member, arena::Handle state, PipeWay& way) noexcept;
 
   arena::Arena* arena_;
   arena::Handle handle_;
   PipeState* state_;
-  PipeWay* in_;   // nullptr: this end does not read
-  PipeWay* out_;  // nullptr: this end does not write
-  int fd_;
+  PipeWay* in_;         // nullptr: this end does not read
+  PipeWay* out_;        // nullptr: this end does not write
+  os::Atomic<int> fd_;  // of this process
 };
 
 }  // namespace shoal::channel

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "channel/message.hpp"
+#include "os/error.hpp"
 #include "sync/child_member_for_test.hpp"
 #include "testing/deadline.hpp"
 #include "testing/kill_point.hpp"
@@ -146,6 +147,52 @@ TEST_P(PipeTest, WithoutReadersWhatIsOnItsWayIsFreed) {
   EXPECT_EQ(arena_->statistics().blocks(), 2U);
   EXPECT_EQ(send(*me_, 1), Piped::ended);
   EXPECT_EQ(arena_->statistics().blocks(), 1U);
+}
+
+TEST_P(PipeTest, ItIsKnownThatNobodyReads) {
+  EXPECT_GE(writer_->park(*me_, make_message(*me_, {}, {})), 0);
+  EXPECT_FALSE(writer_->is_broken(*me_));
+  os::stream_close(fds_[0]);
+  fds_[0] = -1;
+  EXPECT_EQ(arena_->statistics().blocks(), 2U);
+  EXPECT_TRUE(writer_->is_broken(*me_));
+  EXPECT_EQ(arena_->statistics().blocks(), 1U);
+}
+
+TEST_P(PipeTest, BytesOnTheirWayAreBounded) {
+  std::vector<std::pair<Handle, uint32_t>> parked;
+  for (;;) {
+    const Handle large = me_->allocate(20 << 20);
+    const Handle message = make_message(*me_, {}, std::span(&large, 1));
+    const int slot = writer_->park(*me_, message);
+    if (slot < 0) {
+      free_message(*me_, message);
+      break;
+    }
+    parked.emplace_back(message, slot);
+    ASSERT_EQ(send(*me_, message), Piped::ok);
+  }
+  EXPECT_EQ(parked.size(), 4U);
+  // All frames are read: what is parked may be lost, and nobody is to wait for it.
+  EXPECT_EQ(drain().size(), parked.size());
+  const Handle next = make_message(*me_, {}, {});
+  parked.emplace_back(next, writer_->park(*me_, next));
+  for (const auto& [message, slot] : parked) {
+    EXPECT_TRUE(reader_->take(*me_, message, slot));
+    free_message(*me_, message);
+  }
+  EXPECT_EQ(arena_->statistics().blocks(), 1U);
+}
+
+TEST_P(PipeTest, AForgottenDescriptorIsAnError) {
+  ASSERT_EQ(send(*me_, 1), Piped::ok);
+  reader_->forget_descriptor();
+  writer_->forget_descriptor();
+  Frame frame;
+  EXPECT_THROW(static_cast<void>(reader_->receive(*me_, frame, 0)), os::OsError);
+  EXPECT_THROW(static_cast<void>(reader_->poll(in_ms(10'000))), os::OsError);
+  EXPECT_THROW(static_cast<void>(send(*me_, 2)), os::OsError);
+  EXPECT_THROW(static_cast<void>(writer_->is_broken(*me_)), os::OsError);
 }
 
 TEST_P(PipeTest, ParkedMessagesAreTakenOnce) {

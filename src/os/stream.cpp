@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
@@ -100,7 +101,20 @@ size_t stream_queued(int fd) noexcept {
   return ioctl(fd, FIONREAD, &count) == 0 && count > 0 ? static_cast<size_t>(count) : 0;
 }
 
+size_t stream_unread(int fd, bool socket) noexcept {
+  int count = 0;
+  return ioctl(fd, socket ? SIOCOUTQ : FIONREAD, &count) == 0 && count > 0
+             ? static_cast<size_t>(count)
+             : 0;
+}
+
+bool stream_broken(int fd) {
+  if (fd < 0) throw OsError("poll", EBADF, "a pipe");
+  return is_ready_now(fd, 0);  // POLLERR and POLLHUP are told unasked
+}
+
 Readiness stream_wait(int fd, bool to_write, int64_t deadline_ns) {
+  if (fd < 0) throw OsError("poll", EBADF, "a pipe");
   pollfd entry{fd, static_cast<short>(to_write ? POLLOUT : POLLIN), 0};
   timespec left{};
   if (deadline_ns > 0) {

@@ -37,9 +37,15 @@ Moved stream_read(int fd, bool socket, void* to, size_t size, size_t* got);
 // Bytes that are there to be read; 0 also when the descriptor is none.
 size_t stream_queued(int fd) noexcept;
 
+// Bytes written to it that nobody has read yet: of a socket a measure of them, 0 when there are
+// none.
+size_t stream_unread(int fd, bool socket) noexcept;
+// Whether nobody can read any more what is written to it. Throws OsError.
+bool stream_broken(int fd);
+
 enum class [[nodiscard]] Readiness { ready, timed_out, interrupted };
 // Until it can be read, or written, or the other side is gone. deadline_ns: CLOCK_MONOTONIC, < 0
-// none, 0 a look only. Throws OsError.
+// none, 0 a look only. Throws OsError, also for a negative descriptor, at which poll(2) waits.
 Readiness stream_wait(int fd, bool to_write, int64_t deadline_ns);
 
 }  // namespace shoal::os

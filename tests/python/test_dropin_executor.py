@@ -55,6 +55,22 @@ def test_what_cannot_be_rebuilt_breaks_its_own_future_only(method: str) -> None:
         assert executor.submit(abs, -1).result() == 1
 
 
+def start_a_process() -> tuple[str, bool, int | None]:
+    process = multiprocessing.get_context("fork").Process(target=abs, args=(1,))
+    process.start()
+    process.join()
+    me = multiprocessing.current_process()
+    return me.name, me.daemon, process.exitcode
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_tasks_may_start_processes(method: str) -> None:
+    with executor_of(method, 1) as executor:
+        name, daemon, status = executor.submit(start_a_process).result()
+    assert name.endswith("Process-1")
+    assert (daemon, status) == (False, 0)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_death_of_an_idle_worker_breaks_the_executor(method: str) -> None:
     with executor_of(method, 1) as executor:

@@ -320,6 +320,25 @@ def test_shutdown_without_waiting_still_completes(kind):
     executor.shutdown(wait=True)
 
 
+def test_a_callback_that_shuts_its_executor_down_cannot_wait(kind):
+    executor = make_executor(kind)
+    outcome = []
+
+    def shut_down(_):
+        try:
+            executor.shutdown(wait=True)
+        except RuntimeError as error:
+            outcome.append(error)
+
+    futures = [executor.submit(tasks.square, i) for i in range(20)]
+    futures[0].add_done_callback(shut_down)
+    assert [future.result(30) for future in futures] == [i * i for i in range(20)]
+    executor.shutdown(wait=True)
+    assert len(outcome) == 1
+    with pytest.raises(RuntimeError, match="cannot schedule new futures after shutdown"):
+        executor.submit(tasks.square, 2)
+
+
 def test_shutdown_can_cancel_what_has_not_begun(kind, tmp_path, wait_until):
     executor = make_executor(kind, 1)
     started, go = tmp_path / "started", tmp_path / "go"
@@ -354,6 +373,15 @@ def test_initializer_runs_before_the_first_task(kind):
 def test_executors_of_no_workers_are_refused(kind, value):
     with pytest.raises(ValueError, match="max_workers must be greater than 0"):
         make_executor(kind, value)
+
+
+def test_workers_run_what_was_registered_for_their_end(kind, tmp_path):
+    with make_executor(kind, 1, initializer=tasks.touch_at_end, initargs=(tmp_path,)) as executor:
+        pid = executor.submit(tasks.pid).result()
+    left = {path.name for path in tmp_path.iterdir()}
+    assert f"finalizer-{pid}" in left
+    # A forked process has run atexit's functions only from 3.13 on.
+    assert (f"atexit-{pid}" in left) == (kind.endswith("spawn") or sys.version_info >= (3, 13))
 
 
 def test_initializers_that_cannot_be_called_are_refused(kind):

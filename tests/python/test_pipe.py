@@ -324,6 +324,35 @@ def test_a_full_pipe_waits_and_ctrl_c_ends_it(make_pipe: Any) -> None:
         assert other.recv() == "goes on"
 
 
+def test_large_objects_wait_for_a_reader_when_many_bytes_are_on_their_way(make_pipe: Any) -> None:
+    for duplex in (False, True):
+        receiver, sender = make_pipe(duplex)
+        sent: list[int] = []
+
+        def send(sender: Any = sender, sent: list[int] = sent) -> None:
+            for number in range(12):
+                sender.send_bytes(bytes(16 << 20))
+                sent.append(number)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        thread.join(0.5)
+        assert len(sent) == 4
+        assert all(len(receiver.recv_bytes()) == 16 << 20 for _ in range(12))
+        thread.join()
+
+
+def test_a_sender_that_waits_for_a_reader_of_large_objects_hears_of_its_end(make_pipe: Any) -> None:
+    for duplex in (False, True):
+        receiver, sender = make_pipe(duplex)
+        timer = threading.Timer(0.2, receiver.close)
+        timer.start()
+        with pytest.raises(BrokenPipeError):
+            for _ in range(1_000):
+                sender.send_bytes(bytes(10_000))
+        timer.join()
+
+
 def test_ctrl_c_ends_a_recv(make_pipe: Any) -> None:
     one, other = make_pipe()
     timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
@@ -438,6 +467,31 @@ def test_closing_while_a_thread_waits_harms_nothing(make_pipe: Any) -> None:
     one.close()
     thread.join()
     assert errors == [EOFError]
+
+
+def test_who_waits_for_a_closed_connection_reads_from_no_other(make_pipe: Any) -> None:
+    for duplex in (False, True):
+        receiver, sender = make_pipe(duplex)
+        errors: list[str] = []
+
+        def receive(receiver: Any = receiver, errors: list[str] = errors) -> None:
+            try:
+                receiver.recv()
+            except OSError as error:
+                errors.append(str(error))
+
+        thread = threading.Thread(target=receive)
+        thread.start()
+        time.sleep(0.1)
+        number = receiver.fileno()
+        receiver.close()
+        others = make_pipe(duplex)
+        assert number in [end.fileno() for end in others]
+        others[1].send("for another")
+        sender.close()
+        thread.join()
+        assert errors == ["handle is closed"]
+        assert others[0].recv() == "for another"
 
 
 # ---- other processes

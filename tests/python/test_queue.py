@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from multiprocessing.connection import wait
 from multiprocessing.pool import ThreadPool
@@ -535,6 +536,19 @@ def test_the_ends_do_what_a_stock_pool_does_with_them() -> None:
     ends._writer.send(2)
     with pytest.raises(OSError, match="closed"):
         ends._reader.recv()
+
+
+@pytest.mark.parametrize("name", ["Queue", "JoinableQueue", "SimpleQueue"])
+def test_wait_gives_back_the_end_that_it_was_given(name: str) -> None:
+    ends = getattr(FORK, name)()
+    other = getattr(FORK, name)()
+    ends.put(1)
+    ready = wait([other._reader, ends._reader], timeout=30)
+    assert ready == [ends._reader]
+    assert ready[0] is ends._reader
+    gone = weakref.ref(ends)
+    del ends, ready
+    assert gone() is None
 
 
 # ---- A consumer that dies with objects in hand
