@@ -8,6 +8,8 @@ import datetime
 import decimal
 import enum
 import fractions
+import importlib
+import importlib.machinery
 import math
 import os
 import pickle
@@ -186,6 +188,90 @@ def test_common_keys_have_the_same_hash_in_every_process() -> None:
             table[key] = number
     assert len(table) == 9_000
     in_process(SPAWN, find_all, table, 1_000)
+
+
+def test_classes_and_functions_are_found_by_name() -> None:
+    """They are somewhere else in each process that has imported their module itself."""
+    table: Any = shoal.Dict()
+    started = FORK.Event()
+
+    def look() -> None:
+        assert started.wait(10)
+        import this_is_imported_late as late
+
+        assert table[late.Class] == 1 and table[late.function] == 2 and table[late.Class, 0] == 3
+
+    source = "class Class: pass\ndef function(): pass\n"
+
+    class Finder:
+        def find_spec(self, name: str, *_: Any) -> Any:
+            loader: Any = self
+            found = name == "this_is_imported_late"
+            return importlib.machinery.ModuleSpec(name, loader) if found else None
+
+        def create_module(self, _: Any) -> None:
+            return None
+
+        def exec_module(self, module: Any) -> None:
+            exec(source, module.__dict__)
+
+    finder: Any = Finder()
+    sys.meta_path.append(finder)
+    try:
+        process = FORK.Process(target=look)
+        process.start()
+        kept = [type(str(number), (), {}) for number in range(100)]  # so that it lies elsewhere
+        late: Any = importlib.import_module("this_is_imported_late")
+        table.update({late.Class: 1, late.function: 2, (late.Class, 0): 3})
+        started.set()
+        process.join()
+        assert process.exitcode == 0 and len(kept) == 100
+    finally:
+        sys.meta_path.remove(finder)
+        sys.modules.pop("this_is_imported_late", None)
+
+
+def test_the_same_hash_seed_does_not_make_addresses_the_same() -> None:
+    code = """
+import operator, shoal, shoal.multiprocessing as smp
+keys = [int, len, (int, 'a'), range(0)]
+table = shoal.Dict({key: 1 for key in keys})
+for key in keys:
+    process = smp.get_context('spawn').Process(target=operator.getitem, args=(table, key))
+    process.start()
+    process.join()
+    assert process.exitcode == 0, key
+"""
+    environment = {**os.environ, "PYTHONHASHSEED": "5"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=60)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Compared so often."""
+
+    number: int
+    compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        Counted.compared += 1
+        return isinstance(other, Counted) and self.number == other.number
+
+
+def find_among(table: Any, count: int) -> None:
+    started = time.process_time()
+    assert table[Counted(count - 1)] == count - 1
+    assert Counted(-1) not in table
+    assert Counted.compared <= 2 * count
+    assert time.process_time() - started < 1
+
+
+def test_keys_of_another_hash_seed_are_each_looked_at_once() -> None:
+    count = 3_000
+    table: Any = shoal.Dict()
+    for number in range(count):
+        table[Counted(number)] = number
+    in_process(SPAWN, find_among, table, count)
 
 
 def test_numpy_keys() -> None:
