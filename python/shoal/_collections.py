@@ -14,7 +14,8 @@ Design: docs/design/collections.md
 
 from __future__ import annotations
 
-import reprlib
+import functools
+import threading
 from collections.abc import (
     Callable,
     ItemsView,
@@ -44,22 +45,62 @@ T = TypeVar("T")
 KEYS, VALUES, ITEMS = 1, 2, 3  # for _snapshot
 
 
-class _Keys(KeysView[K]):
-    def __iter__(self) -> Iterator[K]:
-        mapping: Any = self._mapping  # type: ignore[attr-defined]
-        return iter(mapping._snapshot(KEYS)[1])
+class _View:
+    """Each iteration is over one moment, forwards or backwards."""
+
+    _what = KEYS
+    _mapping: Any
+
+    def _values(self) -> list[Any]:
+        values: list[Any] = self._mapping._snapshot(self._what)[1]
+        return values
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._values())
+
+    def __reversed__(self) -> Iterator[Any]:
+        return iter(self._values()[::-1])
 
 
-class _Values(ValuesView[V]):
-    def __iter__(self) -> Iterator[V]:
-        mapping: Any = self._mapping  # type: ignore[attr-defined]
-        return iter(mapping._snapshot(VALUES)[1])
+class _Keys(_View, KeysView[K]):
+    pass
 
 
-class _Items(ItemsView[K, V]):
-    def __iter__(self) -> Iterator[tuple[K, V]]:
-        mapping: Any = self._mapping  # type: ignore[attr-defined]
-        return iter(mapping._snapshot(ITEMS)[1])
+class _Values(_View, ValuesView[V]):
+    _what = VALUES
+
+    def __contains__(self, value: object) -> bool:
+        return value in self._values()  # key by key, it would miss those that go meanwhile
+
+
+class _Items(_View, ItemsView[K, V]):
+    _what = ITEMS
+
+
+def _of_one_moment(mapping: Any) -> Any:
+    """A shared dict as an ordinary one: whoever goes through it key by key may miss some."""
+    return mapping.copy() if isinstance(mapping, Dict) else mapping
+
+
+def _recursive_repr(shown: str) -> Callable[[Callable[[Any], str]], Callable[[Any], str]]:
+    """`reprlib.recursive_repr` for what is another object each time that it is looked up."""
+    running: set[tuple[int, int]] = set()
+
+    def decorate(function: Callable[[Any], str]) -> Callable[[Any], str]:
+        @functools.wraps(function)
+        def wrapper(self: Any) -> str:
+            key = self._handle, threading.get_ident()
+            if key in running:
+                return shown
+            running.add(key)
+            try:
+                return function(self)
+            finally:
+                running.discard(key)
+
+        return wrapper
+
+    return decorate
 
 
 class Dict(core.Map, MutableMapping[K, V]):
@@ -113,6 +154,10 @@ class Dict(core.Map, MutableMapping[K, V]):
             raise KeyError("popitem(): dictionary is empty")
         return pair
 
+    def update(self, other: Any = (), /, **values: Any) -> None:
+        """As a dict's, one step a key."""
+        super().update(_of_one_moment(other), **values)
+
     def copy(self) -> dict[K, V]:
         """An ordinary dict with what is in it at one moment."""
         return dict(self._snapshot(ITEMS)[1])
@@ -126,10 +171,14 @@ class Dict(core.Map, MutableMapping[K, V]):
         return made
 
     def __or__(self, other: Mapping[Any, Any]) -> dict[Any, Any]:
-        return self.copy() | dict(other) if isinstance(other, Mapping) else NotImplemented
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return self.copy() | dict(_of_one_moment(other))
 
     def __ror__(self, other: Mapping[Any, Any]) -> dict[Any, Any]:
-        return dict(other) | self.copy() if isinstance(other, Mapping) else NotImplemented
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return dict(_of_one_moment(other)) | self.copy()
 
     def __ior__(self, other: Any) -> Self:  # type: ignore[misc]
         self.update(other)
@@ -138,14 +187,14 @@ class Dict(core.Map, MutableMapping[K, V]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):
             return NotImplemented
-        return self.copy() == (other.copy() if isinstance(other, Dict) else dict(other))
+        return self.copy() == dict(_of_one_moment(other))
 
     __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _session.reduce_shared(_map_at, self, type(self))
 
-    @reprlib.recursive_repr("{...}")
+    @_recursive_repr("{...}")
     def __repr__(self) -> str:
         return f"shoal.{type(self).__name__}({self.copy()!r})"
 
@@ -246,7 +295,7 @@ class List(core.Sequence, MutableSequence[T]):
     def __reduce__(self) -> tuple[Any, ...]:
         return _session.reduce_shared(_sequence_at, self, type(self))
 
-    @reprlib.recursive_repr("[...]")
+    @_recursive_repr("[...]")
     def __repr__(self) -> str:
         return f"shoal.{type(self).__name__}({self.copy()!r})"
 
@@ -398,7 +447,7 @@ class Namespace(core.Namespace):
     def __reduce__(self) -> tuple[Any, ...]:
         return _session.reduce_shared(_namespace_at, self, type(self))
 
-    @reprlib.recursive_repr("Namespace(...)")
+    @_recursive_repr("Namespace(...)")
     def __repr__(self) -> str:
         values = ", ".join(f"{name}={value!r}" for name, value in self._snapshot(ITEMS)[1])
         return f"shoal.{type(self).__name__}({values})"

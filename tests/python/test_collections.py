@@ -400,6 +400,34 @@ def test_iteration_goes_over_one_moment() -> None:
     assert list(table) == [100, 101, 102, 103, 104]
 
 
+def test_what_goes_through_a_dict_takes_one_moment() -> None:
+    """Key by key, it would miss those that are gone when it asks for their values: as nan is."""
+    table = shoal.Dict({"a": 1, math.nan: 2, "b": 3})
+    assert 3 in table.values() and 4 not in table.values()
+    updated = shoal.Dict[Any, Any]()
+    updated.update(table)
+    for other in (updated, shoal.Dict(table), shoal.Dict() | table, {} | table, table | {}):
+        assert list(other.values()) == [1, 2, 3]
+    assert list(reversed(table.values())) == [3, 2, 1]
+    assert next(iter(reversed(table.keys()))) == "b"
+    assert next(iter(reversed(table.items()))) == ("b", 3)
+
+
+def test_what_contains_itself_is_shown_once() -> None:
+    values: Any = shoal.List([1])
+    values.append(values)
+    assert repr(values) == "shoal.List([1, [...]])"
+    table: Any = shoal.Dict(values=values)
+    table["self"] = table
+    assert repr(table) == "shoal.Dict({'values': shoal.List([1, [...]]), 'self': {...}})"
+    space: Any = shoal.Namespace()
+    space.itself = space
+    assert repr(space) == "shoal.Namespace(itself=Namespace(...))"
+    values.clear()
+    table.clear()
+    del space.itself
+
+
 def test_values_are_copies() -> None:
     table: Any = shoal.Dict(a=[1])
     table["a"].append(2)
