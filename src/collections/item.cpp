@@ -102,6 +102,7 @@ void set_item_serial(const arena::Arena& arena, Handle item, uint64_t serial) no
 }
 
 void free_item(arena::Member& member, Handle item) noexcept {
+  if (member.arena().owner_word(item).load() != arena::owner_member(member.incarnation())) return;
   ItemHeader* const header = header_at(member.arena(), item);
   if (header != nullptr) {
     if (header->references != 0) take_references_back(member, *header);

@@ -66,9 +66,10 @@ ItemParts open_item(const arena::Arena& arena, Handle item);
 uint64_t item_serial(const arena::Arena& arena, Handle item) noexcept;
 void set_item_serial(const arena::Arena& arena, Handle item, uint64_t serial) noexcept;
 
-// Takes the references of an item that is MEMBER(me) back and frees it.
+// Takes the references of an item that is MEMBER(me) back and frees it; one that is not is left
+// alone: the child of a fork has what its parent was about to put in.
 void free_item(arena::Member& member, Handle item) noexcept;
-// The same for one that is BLOCK(parent); one that is not is left alone.
+// The same for one that is BLOCK(parent).
 void free_item_of(arena::Member& member, Handle item, Handle parent) noexcept;
 
 // The end hook: if the block is an item, takes its references back.

@@ -400,6 +400,31 @@ def test_iteration_goes_over_one_moment() -> None:
     assert list(table) == [100, 101, 102, 103, 104]
 
 
+class Forks:
+    """Forks as it is pickled; the child goes back through all callers."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        child = os.fork()
+        if child == 0:
+            raise SystemExit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        return int, (1,)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # 3.12+: fork with threads
+def test_a_fork_in_the_midst_of_a_change_leaves_it_to_the_parent(nothing_left: None) -> None:
+    inner, values = shoal.List([1]), shoal.List[Any]()
+    large = bytes(50_000)
+    pid = os.getpid()
+    try:
+        values.extend([[inner], large, Forks(), [inner]])
+    except SystemExit:
+        os._exit(0 if os.getpid() != pid else 1)
+    assert values[:] == [[[1]], large, 1, [[1]]]
+    values.clear()
+    assert inner == [1]
+
+
 def test_what_goes_through_a_dict_takes_one_moment() -> None:
     """Key by key, it would miss those that are gone when it asks for their values: as nan is."""
     table = shoal.Dict({"a": 1, math.nan: 2, "b": 3})
