@@ -218,7 +218,7 @@ class List(core.Sequence, MutableSequence[T]):
     ([3, 2, 1], 3, 2)
     """
 
-    def __new__(cls, values: Iterable[T] = (), /) -> Self:
+    def __new__(cls, /, *args: Any, **kwargs: Any) -> Self:
         return core.Sequence.__new__(cls)
 
     def __init__(self, values: Iterable[T] = (), /) -> None:
@@ -317,7 +317,7 @@ class Set(core.KeySet, MutableSet[T]):
     (True, {'a'}, 3)
     """
 
-    def __new__(cls, values: Iterable[T] = (), /) -> Self:
+    def __new__(cls, /, *args: Any, **kwargs: Any) -> Self:
         return core.KeySet.__new__(cls)
 
     def __init__(self, values: Iterable[T] = (), /) -> None:
@@ -427,7 +427,7 @@ class Namespace(core.Namespace):
     shoal.Namespace(rate=0.5, steps=100)
     """
 
-    def __new__(cls, /, **values: Any) -> Self:
+    def __new__(cls, /, *args: Any, **kwargs: Any) -> Self:
         return core.Namespace.__new__(cls)
 
     def __init__(self, /, **values: Any) -> None:
@@ -480,9 +480,9 @@ def share(value: Any) -> Any:
 
 def plain(value: Any) -> Any:
     """A copy in which each shared dict, list and set is an ordinary one, all the way down."""
-    if isinstance(value, Dict):
+    if isinstance(value, Dict) or type(value) is dict:
         return {key: plain(inner) for key, inner in value.items()}
-    if isinstance(value, List):
+    if isinstance(value, List) or type(value) is list:
         return [plain(inner) for inner in value.copy()]
     return value.copy() if isinstance(value, Set) else value
 

@@ -667,6 +667,34 @@ def test_a_namespace() -> None:
     assert repr(space) == "shoal.Namespace(handle=2, get=3, b=[4])"
 
 
+class Settings(shoal.Namespace):
+    rate = 3
+
+    def total(self) -> int:
+        return int(self.rate + self.b)
+
+    @property
+    def broken(self) -> int:
+        raise AttributeError("its own")
+
+
+class Squares(shoal.List[int]):
+    def __init__(self, count: int, *, start: int) -> None:
+        super().__init__(i * i for i in range(start, start + count))
+
+
+def test_classes_of_the_program_have_what_they_define() -> None:
+    settings: Any = Settings(b=2)
+    assert settings.total() == 5 and settings.rate == 3
+    settings.rate = 4
+    assert settings.total() == 6 and Settings.rate == 3
+    with pytest.raises(AttributeError, match="its own"):
+        settings.broken
+    with pytest.raises(AttributeError, match="'Namespace' object has no attribute 'mode'"):
+        settings.mode
+    assert Squares(3, start=2)[:] == [4, 9, 16]
+
+
 # ---- Nesting
 
 
@@ -715,6 +743,7 @@ def test_share_and_plain() -> None:
     shared["a"][1]["b"].add(4)
     assert shoal.plain(shared) == {"a": [1, {"b": {2, 3, 4}}], "t": (1, [2])}
     assert shoal.plain(5) == 5 == shoal.share(5)
+    assert repr(shoal.plain([{"a": shoal.List([1])}])) == "[{'a': [1]}]"
     value["a"].append(value)
     with pytest.raises(RecursionError):
         shoal.share(value)
