@@ -8,8 +8,6 @@ import datetime
 import decimal
 import enum
 import fractions
-import importlib
-import importlib.machinery
 import math
 import os
 import pickle
@@ -190,90 +188,6 @@ def test_common_keys_have_the_same_hash_in_every_process() -> None:
     in_process(SPAWN, find_all, table, 1_000)
 
 
-def test_classes_and_functions_are_found_by_name() -> None:
-    """They are somewhere else in each process that has imported their module itself."""
-    table: Any = shoal.Dict()
-    started = FORK.Event()
-
-    def look() -> None:
-        assert started.wait(10)
-        import this_is_imported_late as late
-
-        assert table[late.Class] == 1 and table[late.function] == 2 and table[late.Class, 0] == 3
-
-    source = "class Class: pass\ndef function(): pass\n"
-
-    class Finder:
-        def find_spec(self, name: str, *_: Any) -> Any:
-            loader: Any = self
-            found = name == "this_is_imported_late"
-            return importlib.machinery.ModuleSpec(name, loader) if found else None
-
-        def create_module(self, _: Any) -> None:
-            return None
-
-        def exec_module(self, module: Any) -> None:
-            exec(source, module.__dict__)
-
-    finder: Any = Finder()
-    sys.meta_path.append(finder)
-    try:
-        process = FORK.Process(target=look)
-        process.start()
-        kept = [type(str(number), (), {}) for number in range(100)]  # so that it lies elsewhere
-        late: Any = importlib.import_module("this_is_imported_late")
-        table.update({late.Class: 1, late.function: 2, (late.Class, 0): 3})
-        started.set()
-        process.join()
-        assert process.exitcode == 0 and len(kept) == 100
-    finally:
-        sys.meta_path.remove(finder)
-        sys.modules.pop("this_is_imported_late", None)
-
-
-def test_the_same_hash_seed_does_not_make_addresses_the_same() -> None:
-    code = """
-import operator, shoal, shoal.multiprocessing as smp
-keys = [int, len, (int, 'a'), range(0)]
-table = shoal.Dict({key: 1 for key in keys})
-for key in keys:
-    process = smp.get_context('spawn').Process(target=operator.getitem, args=(table, key))
-    process.start()
-    process.join()
-    assert process.exitcode == 0, key
-"""
-    environment = {**os.environ, "PYTHONHASHSEED": "5"}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=60)
-
-
-@dataclass(frozen=True)
-class Counted:
-    """Compared so often."""
-
-    number: int
-    compared = 0
-
-    def __eq__(self, other: object) -> bool:
-        Counted.compared += 1
-        return isinstance(other, Counted) and self.number == other.number
-
-
-def find_among(table: Any, count: int) -> None:
-    started = time.process_time()
-    assert table[Counted(count - 1)] == count - 1
-    assert Counted(-1) not in table
-    assert Counted.compared <= 2 * count
-    assert time.process_time() - started < 1
-
-
-def test_keys_of_another_hash_seed_are_each_looked_at_once() -> None:
-    count = 3_000
-    table: Any = shoal.Dict()
-    for number in range(count):
-        table[Counted(number)] = number
-    in_process(SPAWN, find_among, table, count)
-
-
 def test_numpy_keys() -> None:
     numpy = pytest.importorskip("numpy")
     table = shoal.Dict({1: "int", 0.5: "float", "text": "str"})
@@ -423,34 +337,6 @@ def test_a_fork_in_the_midst_of_a_change_leaves_it_to_the_parent(nothing_left: N
     assert values[:] == [[[1]], large, 1, [[1]]]
     values.clear()
     assert inner == [1]
-
-
-def test_what_goes_through_a_dict_takes_one_moment() -> None:
-    """Key by key, it would miss those that are gone when it asks for their values: as nan is."""
-    table = shoal.Dict({"a": 1, math.nan: 2, "b": 3})
-    assert 3 in table.values() and 4 not in table.values()
-    updated = shoal.Dict[Any, Any]()
-    updated.update(table)
-    for other in (updated, shoal.Dict(table), shoal.Dict() | table, {} | table, table | {}):
-        assert list(other.values()) == [1, 2, 3]
-    assert list(reversed(table.values())) == [3, 2, 1]
-    assert next(iter(reversed(table.keys()))) == "b"
-    assert next(iter(reversed(table.items()))) == ("b", 3)
-
-
-def test_what_contains_itself_is_shown_once() -> None:
-    values: Any = shoal.List([1])
-    values.append(values)
-    assert repr(values) == "shoal.List([1, [...]])"
-    table: Any = shoal.Dict(values=values)
-    table["self"] = table
-    assert repr(table) == "shoal.Dict({'values': shoal.List([1, [...]]), 'self': {...}})"
-    space: Any = shoal.Namespace()
-    space.itself = space
-    assert repr(space) == "shoal.Namespace(itself=Namespace(...))"
-    values.clear()
-    table.clear()
-    del space.itself
 
 
 def test_values_are_copies() -> None:
@@ -665,34 +551,6 @@ def test_a_namespace() -> None:
     with pytest.raises(AttributeError):
         del space.a
     assert repr(space) == "shoal.Namespace(handle=2, get=3, b=[4])"
-
-
-class Settings(shoal.Namespace):
-    rate = 3
-
-    def total(self) -> int:
-        return int(self.rate + self.b)
-
-    @property
-    def broken(self) -> int:
-        raise AttributeError("its own")
-
-
-class Squares(shoal.List[int]):
-    def __init__(self, count: int, *, start: int) -> None:
-        super().__init__(i * i for i in range(start, start + count))
-
-
-def test_classes_of_the_program_have_what_they_define() -> None:
-    settings: Any = Settings(b=2)
-    assert settings.total() == 5 and settings.rate == 3
-    settings.rate = 4
-    assert settings.total() == 6 and Settings.rate == 3
-    with pytest.raises(AttributeError, match="its own"):
-        settings.broken
-    with pytest.raises(AttributeError, match="'Namespace' object has no attribute 'mode'"):
-        settings.mode
-    assert Squares(3, start=2)[:] == [4, 9, 16]
 
 
 # ---- Nesting
