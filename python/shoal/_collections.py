@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from collections.abc import (
     Callable,
     ItemsView,
@@ -203,6 +204,21 @@ def _map_at(handle: int, cls: Any) -> Any:
     return core.Map.__new__(cls, handle)
 
 
+def _turns(values: Any) -> Iterator[None]:
+    """For what is done in one step or begun anew: again and again, the others are asked to wait."""
+    asked = False
+    try:
+        while True:
+            started = time.monotonic()
+            yield
+            yield
+            values._ask_for_quiet(0.01 + 2 * (time.monotonic() - started))
+            asked = True
+    finally:
+        if asked:
+            values._ask_for_quiet(0)
+
+
 class List(core.Sequence, MutableSequence[T]):
     """A list that all processes of the session see and change.
 
@@ -246,7 +262,7 @@ class List(core.Sequence, MutableSequence[T]):
 
     def remove(self, value: Any) -> None:
         """Take out the first that is equal; ValueError when there is none."""
-        while True:
+        for _ in _turns(self):
             changes, values = self._snapshot()
             if value not in values:
                 raise ValueError("list.remove(x): x not in list")
@@ -256,7 +272,7 @@ class List(core.Sequence, MutableSequence[T]):
 
     def sort(self, *, key: Callable[[T], Any] | None = None, reverse: bool = False) -> None:
         """Sort in place, in one step; begun anew if another process changes it meanwhile."""
-        while True:
+        for _ in _turns(self):
             changes, values = self._snapshot()
             keys: list[Any] = values if key is None else [key(value) for value in values]
             order = sorted(range(len(keys)), key=keys.__getitem__, reverse=reverse)
@@ -268,10 +284,11 @@ class List(core.Sequence, MutableSequence[T]):
         return self
 
     def __imul__(self, times: int) -> Self:
-        while True:
+        for _ in _turns(self):
             changes, values = self._snapshot()
             if self._splice_if(0, len(values), values * times, changes):
-                return self
+                break
+        return self
 
     def __add__(self, other: Iterable[T]) -> list[T]:
         plain_other = other.copy() if isinstance(other, List) else other

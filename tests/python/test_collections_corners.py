@@ -121,6 +121,31 @@ def test_what_goes_through_a_dict_takes_one_moment() -> None:
     assert next(iter(reversed(table.items()))) == ("b", 3)
 
 
+def append_and_pop(values: Any) -> None:
+    while True:
+        values.append(1)
+        values.pop()
+
+
+def test_a_list_that_others_change_all_the_time_can_be_sorted() -> None:
+    """By a snapshot that nobody has changed meanwhile: they are asked to wait a moment."""
+    count = 20_000
+    values: Any = shoal.List(range(count))
+    process = FORK.Process(target=append_and_pop, args=(values,))
+    process.start()
+    try:
+        values.remove(count // 2)
+        values.sort(reverse=True)
+        values *= 2
+        assert values[0] == count - 1 and len(values) >= 2 * (count - 1)
+        changes = values._snapshot()[0]
+        time.sleep(0.2)
+        assert values._snapshot()[0] > changes  # the wish is over
+    finally:
+        process.kill()
+        process.join()
+
+
 def test_what_contains_itself_is_shown_once() -> None:
     values: Any = shoal.List([1])
     values.append(values)
