@@ -26,21 +26,21 @@ Map::Same KeySearch::judge(Handle item, uint64_t position) {
                       std::memcmp(parts.key.data(), key_.bytes.data(), parts.key.size()) == 0;
     return same ? Map::Same::yes : Map::Same::no;
   }
-  const uint64_t serial = collections::item_serial(arena, item);
+  const Bytes shown = parts.shown_key.empty() ? parts.key : parts.shown_key;
   const auto known = verdicts_.find(position);
-  if (known != verdicts_.end() && known->second.serial == serial) {
+  if (known != verdicts_.end() && known->second.size == shown.size() &&
+      std::memcmp(keys_.data() + known->second.offset, shown.data(), shown.size()) == 0) {
     return known->second.same ? Map::Same::yes : Map::Same::no;
   }
-  if (asked_keys_.size() > kMostAskedBytes) return Map::Same::stop;
-  const Bytes shown = parts.shown_key.empty() ? parts.key : parts.shown_key;
-  asked_.push_back({position, serial, asked_keys_.size(), shown.size()});
-  asked_keys_.append(shown.data(), shown.size());
+  if (keys_.size() - asked_from_ > kMostAskedBytes) return Map::Same::stop;
+  asked_.push_back({position, {keys_.size(), shown.size(), false}});
+  keys_.append(shown.data(), shown.size());
   return Map::Same::no;
 }
 
 Map::Entry KeySearch::search(Map& map, bool* asked) {
   asked_.clear();
-  asked_keys_.clear();
+  asked_from_ = keys_.size();
   const auto is_same = [&](Handle item, uint64_t position) { return judge(item, position); };
   if (!foreign_) {
     const Map::Entry entry = map.find(key_.hash, is_same);
@@ -72,17 +72,18 @@ void KeySearch::insert(Map& map, NewItem& fresh) {
 }
 
 bool KeySearch::compare() {
-  for (const Asked& asked : asked_) {
+  for (Asked& asked : asked_) {
     codec::MessageView view;
-    view.bytes = asked_keys_.data() + asked.offset;
-    view.size = asked.size;
+    view.bytes = keys_.data() + asked.key.offset;
+    view.size = asked.key.size;
     PyObject* const other = codec::python::decode(view, 0, nullptr, codec::python::copy_out);
     if (other == nullptr) return false;
     const int same = PyObject_RichCompareBool(other, key_.object, Py_EQ);
     Py_DECREF(other);
     if (same < 0) return false;
+    asked.key.same = same != 0;
     try {
-      verdicts_[asked.position] = {asked.serial, same != 0};
+      verdicts_[asked.position] = asked.key;
     } catch (const std::exception&) {
       set_python_error();
       return false;

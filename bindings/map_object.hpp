@@ -4,8 +4,8 @@
 //
 // Opaque keys (shared_key.hpp) are compared by the program's __eq__, which must not run under the
 // lock. So a search that meets some copies them, the lock is let go, they are compared, and the
-// search begins anew with what was learned. What was learned is of an item at a position; another
-// item there has another serial.
+// search begins anew with what was learned. What was learned is of a key at a position, whatever
+// its value: one that others put all the time is compared once.
 // Every function needs the GIL.
 // Design: docs/design/collections.md
 #pragma once
@@ -58,15 +58,14 @@ class KeySearch {
   static constexpr uint64_t kForeignHash = 0xF0F0F0F0F0F0F0F0;
   // Of keys that are compared together; the search stops where there are more.
   static constexpr size_t kMostAskedBytes = size_t{64} << 10;
-  struct Verdict {
-    uint64_t serial;
+  struct Judged {   // a key that is to be compared, or has been
+    size_t offset;  // in keys_
+    size_t size;
     bool same;
   };
   struct Asked {
     uint64_t position;
-    uint64_t serial;
-    size_t offset;  // of the key, in asked_keys_
-    size_t size;
+    Judged key;
   };
 
   collections::Map::Entry search(collections::Map& map, bool* asked);
@@ -79,9 +78,10 @@ class KeySearch {
   const bool to_find_;
   bool foreign_ = false;
   SharedKey key_;
-  std::unordered_map<uint64_t, Verdict> verdicts_;  // by position
-  std::vector<Asked> asked_;                        // the keys that are to be compared
-  codec::Buffer asked_keys_;
+  std::unordered_map<uint64_t, Judged> verdicts_;  // by position
+  std::vector<Asked> asked_;                       // the keys that are to be compared
+  codec::Buffer keys_;                             // of both
+  size_t asked_from_ = 0;                          // in keys_
 };
 
 // The entry's item with the key that it has had, should that be shown otherwise than the new one's:
