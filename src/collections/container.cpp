@@ -79,7 +79,6 @@ void Container::unlock(arena::Member& member) {
 // ---- preparing
 
 void Container::prepare(arena::Member& member, Handle item) noexcept {
-  set_item_serial(*arena_, item, get(state_->changes) + 1);
   set(state_->log.prepared_item, item);
   // COMMIT(container.prepare.item): killed before: the dead's; after: undone by who takes the lock
   member.give_to_block(item, handle_);
@@ -92,10 +91,8 @@ void Container::prepare_table(arena::Member& member, Handle table) noexcept {
   member.give_to_block(table, handle_);
   SHOAL_KILL_POINT("container.prepare.table");
   Table& made = *arena_->at<Table>(table);
-  const uint64_t serial = get(state_->changes) + 1;
   for (uint64_t i = made.fresh_begin; i < made.fresh_end; ++i) {
     const Handle item = get(made.items()[i]);
-    set_item_serial(*arena_, item, serial);
     // COMMIT(container.prepare.fresh): killed before: the dead's; after: undone, as above
     member.give_to_block(item, handle_);
     SHOAL_KILL_POINT("container.prepare.fresh");
