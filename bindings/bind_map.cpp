@@ -275,6 +275,14 @@ PyType_Spec set_spec = {"shoal._core.KeySet", sizeof(SyncObject), 0,
 
 // ---- Namespace: attributes without a leading underscore are the map's keys
 
+// Of what is no key: a method or a constant of a program's subclass.
+PyObject* class_attribute(PyObject* self, PyObject* name) {
+  if (PyObject_HasAttr(reinterpret_cast<PyObject*>(Py_TYPE(self)), name) != 0) {
+    return PyObject_GenericGetAttr(self, name);
+  }
+  return PyErr_Format(PyExc_AttributeError, "'Namespace' object has no attribute '%U'", name);
+}
+
 PyObject* namespace_get(PyObject* self, PyObject* name) {
   if (!PyUnicode_Check(name) || PyUnicode_GET_LENGTH(name) == 0 ||
       PyUnicode_READ_CHAR(name, 0) == '_') {
@@ -285,10 +293,8 @@ PyObject* namespace_get(PyObject* self, PyObject* name) {
   KeySearch search(self, *member, true);
   if (!search.prepare(name)) return nullptr;
   PyObject* const value = map_get(search, *member);
-  if (value == nullptr && PyErr_Occurred() == nullptr) {
-    PyErr_Format(PyExc_AttributeError, "'Namespace' object has no attribute '%U'", name);
-  }
-  return value;
+  if (value != nullptr || PyErr_Occurred() != nullptr) return value;
+  return class_attribute(self, name);
 }
 
 int namespace_set(PyObject* self, PyObject* name, PyObject* value) {

@@ -26,7 +26,7 @@ class References {
   }
   // A block of this member.
   void add(Handle block) {
-    handles_.reserve(handles_.size() + 1);
+    make_room(handles_, 1);
     member_.share(block);
     handles_.push_back(block);
   }
@@ -41,7 +41,7 @@ class References {
     }
   }
   void add_held(Handle block) {
-    handles_.reserve(handles_.size() + 1);
+    make_room(handles_, 1);
     if (member_.hold_shared(block)) handles_.push_back(block);
   }
   [[nodiscard]] std::span<const Handle> all() const noexcept { return handles_; }
@@ -127,7 +127,7 @@ void Copies::add(Handle item, int what) {
   const collections::ItemParts parts = collections::open_item(member_.arena(), item);
   if ((what & key) != 0) add_bytes(parts.shown_key.empty() ? parts.key : parts.shown_key);
   if ((what & value) == 0) return;
-  held_.reserve(held_.size() + parts.references.size());
+  make_room(held_, parts.references.size());
   for (const Handle reference : parts.references) {
     if (member_.hold_shared(reference)) held_.push_back(reference);
   }

@@ -18,7 +18,7 @@ bool KeySearch::prepare(PyObject* key) {
   return true;
 }
 
-Map::Same KeySearch::judge(Map& map, Handle item, uint64_t position) {
+Map::Same KeySearch::judge(Handle item, uint64_t position) {
   const arena::Arena& arena = member_.arena();
   const collections::ItemParts parts = collections::open_item(arena, item);
   if (parts.key_kind == KeyKind::canonical && key_.kind == KeyKind::canonical) {
@@ -26,30 +26,26 @@ Map::Same KeySearch::judge(Map& map, Handle item, uint64_t position) {
                       std::memcmp(parts.key.data(), key_.bytes.data(), parts.key.size()) == 0;
     return same ? Map::Same::yes : Map::Same::no;
   }
-  const uint64_t serial = collections::item_serial(arena, item);
-  for (const Verdict& verdict : verdicts_) {
-    if (verdict.position == position && verdict.serial == serial) {
-      return verdict.same ? Map::Same::yes : Map::Same::no;
-    }
-  }
-  static_cast<void>(map);
   const Bytes shown = parts.shown_key.empty() ? parts.key : parts.shown_key;
-  other_.clear();
-  other_.append(shown.data(), shown.size());
-  asked_ = {position, serial, false};
-  return Map::Same::stop;
+  const auto known = verdicts_.find(position);
+  if (known != verdicts_.end() && known->second.size == shown.size() &&
+      std::memcmp(keys_.data() + known->second.offset, shown.data(), shown.size()) == 0) {
+    return known->second.same ? Map::Same::yes : Map::Same::no;
+  }
+  if (keys_.size() - asked_from_ > kMostAskedBytes) return Map::Same::stop;
+  asked_.push_back({position, {keys_.size(), shown.size(), false}});
+  keys_.append(shown.data(), shown.size());
+  return Map::Same::no;
 }
 
 Map::Entry KeySearch::search(Map& map, bool* asked) {
-  *asked = false;
-  const auto is_same = [&](Handle item, uint64_t position) {
-    const Map::Same same = judge(map, item, position);
-    if (same == Map::Same::stop) *asked = true;
-    return same;
-  };
+  asked_.clear();
+  asked_from_ = keys_.size();
+  const auto is_same = [&](Handle item, uint64_t position) { return judge(item, position); };
   if (!foreign_) {
     const Map::Entry entry = map.find(key_.hash, is_same);
-    if (entry || key_.is_portable || map.state().user[kMapForeign].load() == 0) {
+    *asked = !asked_.empty();
+    if (entry || *asked || key_.is_portable || map.state().user[kMapForeign].load() == 0) {
       return entry;
     }
   }
@@ -60,8 +56,11 @@ Map::Entry KeySearch::search(Map& map, bool* asked) {
       continue;
     }
     if (!foreign_ && map.hash_at(i) != kForeignHash) continue;
-    if (is_same(item, i) != Map::Same::no) return *asked ? Map::Entry{} : map.entry_at(i);
+    const Map::Same same = is_same(item, i);
+    if (same == Map::Same::yes && asked_.empty()) return map.entry_at(i);
+    if (same != Map::Same::no) break;
   }
+  *asked = !asked_.empty();
   return {};
 }
 
@@ -73,16 +72,24 @@ void KeySearch::insert(Map& map, NewItem& fresh) {
 }
 
 bool KeySearch::compare() {
-  codec::MessageView view;
-  view.bytes = other_.data();
-  view.size = other_.size();
-  PyObject* const other = codec::python::decode(view, 0, nullptr, codec::python::copy_out);
-  if (other == nullptr) return false;
-  const int same = PyObject_RichCompareBool(other, key_.object, Py_EQ);
-  Py_DECREF(other);
-  if (same < 0) return false;
-  asked_.same = same != 0;
-  verdicts_.push_back(asked_);
+  for (Asked& asked : asked_) {
+    codec::MessageView view;
+    view.bytes = keys_.data() + asked.key.offset;
+    view.size = asked.key.size;
+    PyObject* const other = codec::python::decode(view, 0, nullptr, codec::python::copy_out);
+    if (other == nullptr) return false;
+    const int same = PyObject_RichCompareBool(other, key_.object, Py_EQ);
+    Py_DECREF(other);
+    if (same < 0) return false;
+    asked.key.same = same != 0;
+    try {
+      verdicts_[asked.position] = asked.key;
+    } catch (const std::exception&) {
+      set_python_error();
+      return false;
+    }
+    if (same != 0) break;
+  }
   return true;
 }
 

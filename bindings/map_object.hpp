@@ -3,9 +3,9 @@
 // Finding a Python key in a shared map, for bind_map.cpp and bind_namespace.cpp.
 //
 // Opaque keys (shared_key.hpp) are compared by the program's __eq__, which must not run under the
-// lock. So a search that meets one stops, the lock is let go, the two keys are compared, and the
-// search begins anew with what was learned. What was learned is of an item at a position; another
-// item there has another serial.
+// lock. So a search that meets some copies them, the lock is let go, they are compared, and the
+// search begins anew with what was learned. What was learned is of a key at a position, whatever
+// its value: one that others put all the time is compared once.
 // Every function needs the GIL.
 // Design: docs/design/collections.md
 #pragma once
@@ -15,6 +15,7 @@
 #endif
 #include <Python.h>
 
+#include <unordered_map>
 #include <vector>
 
 #include "collections/map.hpp"
@@ -55,15 +56,21 @@ class KeySearch {
  private:
   // Of opaque keys from processes whose hashes mean nothing elsewhere.
   static constexpr uint64_t kForeignHash = 0xF0F0F0F0F0F0F0F0;
-  struct Verdict {
-    uint64_t position;
-    uint64_t serial;
+  // Of keys that are compared together; the search stops where there are more.
+  static constexpr size_t kMostAskedBytes = size_t{64} << 10;
+  struct Judged {   // a key that is to be compared, or has been
+    size_t offset;  // in keys_
+    size_t size;
     bool same;
+  };
+  struct Asked {
+    uint64_t position;
+    Judged key;
   };
 
   collections::Map::Entry search(collections::Map& map, bool* asked);
-  // yes, no, or stop: ask first.
-  collections::Map::Same judge(collections::Map& map, Handle item, uint64_t position);
+  // no when it is to be asked first, or stop where enough are.
+  collections::Map::Same judge(Handle item, uint64_t position);
   bool compare();
 
   PyObject* const self_;
@@ -71,9 +78,10 @@ class KeySearch {
   const bool to_find_;
   bool foreign_ = false;
   SharedKey key_;
-  std::vector<Verdict> verdicts_;
-  Verdict asked_{};
-  codec::Buffer other_;  // the key that is to be compared
+  std::unordered_map<uint64_t, Judged> verdicts_;  // by position
+  std::vector<Asked> asked_;                       // the keys that are to be compared
+  codec::Buffer keys_;                             // of both
+  size_t asked_from_ = 0;                          // in keys_
 };
 
 // The entry's item with the key that it has had, should that be shown otherwise than the new one's:

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <initializer_list>
 
 #include "bind.hpp"
 #include "codec/python/codec.hpp"
@@ -156,8 +157,8 @@ bool hash_as_python_does(SharedKey& key, uint64_t seed) {
 }
 
 // Hashes of opaque keys that are the same in every process, whatever its hash seed, for types that
-// are often keys: other numbers, dates without a zone, enumerations, UUIDs, and tuples and
-// frozensets of keys. Equal keys must get equal hashes.
+// are often keys: other numbers, dates without a zone, enumerations, UUIDs, classes and functions,
+// and tuples and frozensets of keys. Equal keys must get equal hashes.
 class PortableHash {
  public:
   explicit PortableHash(uint64_t seed) noexcept : seed_(seed) {}
@@ -181,7 +182,10 @@ class PortableHash {
       return found == -1 ? Canonical::failed : Canonical::yes;
     }
     if (is_from(object, "datetime")) return date(object, hash);
-    return is_from_enum(object) ? enumeration(object, hash) : Canonical::no;
+    if (is_named(object)) return by_names({{object, "__qualname__"}}, hash);
+    if (!is_from_enum(object)) return Canonical::no;
+    PyObject* const type = reinterpret_cast<PyObject*>(Py_TYPE(object));
+    return by_names({{type, "__qualname__"}, {object, "_name_"}}, hash);
   }
 
  private:
@@ -211,6 +215,15 @@ class PortableHash {
     PyObject* const meta = reinterpret_cast<PyObject*>(Py_TYPE(object));
     return std::strcmp(Py_TYPE(meta)->tp_name, "EnumType") == 0 ||
            std::strcmp(Py_TYPE(meta)->tp_name, "EnumMeta") == 0;
+  }
+
+  // Classes and functions, which are pickled by name, and are somewhere else in each process. Not
+  // by the name of their module: the main one's depends on how a process was started.
+  static bool is_named(PyObject* object) {
+    const bool is_plain_type = PyType_Check(object) != 0 &&
+                               Py_TYPE(object)->tp_hash == PyType_Type.tp_hash &&
+                               Py_TYPE(object)->tp_richcompare == PyType_Type.tp_richcompare;
+    return is_plain_type || PyFunction_Check(object) || PyCFunction_Check(object) != 0;
   }
 
   Canonical tuple(PyObject* object, int depth, uint64_t* hash) {
@@ -261,14 +274,15 @@ class PortableHash {
     return Canonical::yes;
   }
 
-  // By the names of the class and of the member.
-  Canonical enumeration(PyObject* object, uint64_t* hash) {
-    PyObject* const type = reinterpret_cast<PyObject*>(Py_TYPE(object));
-    PyObject* const parts[] = {PyObject_GetAttrString(type, "__qualname__"),
-                               PyObject_GetAttrString(object, "_name_")};
+  struct Name {
+    PyObject* object;
+    const char* attribute;
+  };
+  Canonical by_names(std::initializer_list<Name> names, uint64_t* hash) {
     uint64_t all = seed_;
     bool named = true;
-    for (PyObject* const part : parts) {
+    for (const Name& name : names) {
+      PyObject* const part = PyObject_GetAttrString(name.object, name.attribute);
       Py_ssize_t size = 0;
       const char* const text = part == nullptr || !PyUnicode_Check(part)
                                    ? nullptr
@@ -331,7 +345,8 @@ uint64_t hash_fingerprint() {
     const Py_hash_t hash = text == nullptr ? 0 : PyObject_Hash(text);
     Py_XDECREF(text);
     PyErr_Clear();
-    known = static_cast<uint64_t>(hash) | 1;
+    // Before CPython 3.12 that of None depends on where the interpreter was loaded.
+    known = mix(static_cast<uint64_t>(hash) + static_cast<uint64_t>(PyObject_Hash(Py_None))) | 1;
   }
   return known;
 }

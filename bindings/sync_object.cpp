@@ -44,7 +44,7 @@ HandleCollector::~HandleCollector() {
 }
 
 bool HandleCollector::add(arena::Handle handle) {
-  handles_.reserve(handles_.size() + 1);
+  make_room(handles_, 1);
   if (!member_.hold_shared(handle)) return false;
   handles_.push_back(handle);
   return true;

@@ -16,6 +16,7 @@
 #endif
 #include <Python.h>
 
+#include <algorithm>
 #include <exception>
 #include <vector>
 
@@ -77,6 +78,12 @@ bool parse_block(const char* function, PyObject* const* args, Py_ssize_t count, 
 void sync_dealloc(PyObject* self);
 // Drops a shared block; ends and frees it if nobody else has it.
 void let_go(arena::Member& member, arena::Handle handle) noexcept;
+
+// Room for so many more, which what follows does not have to allocate; twice as much each time.
+inline void make_room(std::vector<arena::Handle>& handles, size_t more) {
+  if (handles.capacity() - handles.size() >= more) return;
+  handles.reserve(std::max(handles.size() + more, 2 * handles.capacity()));
+}
 
 // While one exists, the handles that objects give away in this thread are collected by it, and held
 // by this process as long: a value that is being put into a container says so what it refers to.

@@ -14,7 +14,9 @@ Design: docs/design/collections.md
 
 from __future__ import annotations
 
-import reprlib
+import functools
+import threading
+import time
 from collections.abc import (
     Callable,
     ItemsView,
@@ -44,22 +46,62 @@ T = TypeVar("T")
 KEYS, VALUES, ITEMS = 1, 2, 3  # for _snapshot
 
 
-class _Keys(KeysView[K]):
-    def __iter__(self) -> Iterator[K]:
-        mapping: Any = self._mapping  # type: ignore[attr-defined]
-        return iter(mapping._snapshot(KEYS)[1])
+class _View:
+    """Each iteration is over one moment, forwards or backwards."""
+
+    _what = KEYS
+    _mapping: Any
+
+    def _values(self) -> list[Any]:
+        values: list[Any] = self._mapping._snapshot(self._what)[1]
+        return values
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._values())
+
+    def __reversed__(self) -> Iterator[Any]:
+        return iter(self._values()[::-1])
 
 
-class _Values(ValuesView[V]):
-    def __iter__(self) -> Iterator[V]:
-        mapping: Any = self._mapping  # type: ignore[attr-defined]
-        return iter(mapping._snapshot(VALUES)[1])
+class _Keys(_View, KeysView[K]):
+    pass
 
 
-class _Items(ItemsView[K, V]):
-    def __iter__(self) -> Iterator[tuple[K, V]]:
-        mapping: Any = self._mapping  # type: ignore[attr-defined]
-        return iter(mapping._snapshot(ITEMS)[1])
+class _Values(_View, ValuesView[V]):
+    _what = VALUES
+
+    def __contains__(self, value: object) -> bool:
+        return value in self._values()  # key by key, it would miss those that go meanwhile
+
+
+class _Items(_View, ItemsView[K, V]):
+    _what = ITEMS
+
+
+def _of_one_moment(mapping: Any) -> Any:
+    """A shared dict as an ordinary one: whoever goes through it key by key may miss some."""
+    return mapping.copy() if isinstance(mapping, Dict) else mapping
+
+
+def _recursive_repr(shown: str) -> Callable[[Callable[[Any], str]], Callable[[Any], str]]:
+    """`reprlib.recursive_repr` for what is another object each time that it is looked up."""
+    running: set[tuple[int, int]] = set()
+
+    def decorate(function: Callable[[Any], str]) -> Callable[[Any], str]:
+        @functools.wraps(function)
+        def wrapper(self: Any) -> str:
+            key = self._handle, threading.get_ident()
+            if key in running:
+                return shown
+            running.add(key)
+            try:
+                return function(self)
+            finally:
+                running.discard(key)
+
+        return wrapper
+
+    return decorate
 
 
 class Dict(core.Map, MutableMapping[K, V]):
@@ -113,6 +155,10 @@ class Dict(core.Map, MutableMapping[K, V]):
             raise KeyError("popitem(): dictionary is empty")
         return pair
 
+    def update(self, other: Any = (), /, **values: Any) -> None:
+        """As a dict's, one step a key."""
+        super().update(_of_one_moment(other), **values)
+
     def copy(self) -> dict[K, V]:
         """An ordinary dict with what is in it at one moment."""
         return dict(self._snapshot(ITEMS)[1])
@@ -126,10 +172,14 @@ class Dict(core.Map, MutableMapping[K, V]):
         return made
 
     def __or__(self, other: Mapping[Any, Any]) -> dict[Any, Any]:
-        return self.copy() | dict(other) if isinstance(other, Mapping) else NotImplemented
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return self.copy() | dict(_of_one_moment(other))
 
     def __ror__(self, other: Mapping[Any, Any]) -> dict[Any, Any]:
-        return dict(other) | self.copy() if isinstance(other, Mapping) else NotImplemented
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        return dict(_of_one_moment(other)) | self.copy()
 
     def __ior__(self, other: Any) -> Self:  # type: ignore[misc]
         self.update(other)
@@ -138,20 +188,35 @@ class Dict(core.Map, MutableMapping[K, V]):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Mapping):
             return NotImplemented
-        return self.copy() == (other.copy() if isinstance(other, Dict) else dict(other))
+        return self.copy() == dict(_of_one_moment(other))
 
     __hash__ = None  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _session.reduce_shared(_map_at, self, type(self))
 
-    @reprlib.recursive_repr("{...}")
+    @_recursive_repr("{...}")
     def __repr__(self) -> str:
         return f"shoal.{type(self).__name__}({self.copy()!r})"
 
 
 def _map_at(handle: int, cls: Any) -> Any:
     return core.Map.__new__(cls, handle)
+
+
+def _turns(values: Any) -> Iterator[None]:
+    """For what is done in one step or begun anew: again and again, the others are asked to wait."""
+    asked = False
+    try:
+        while True:
+            started = time.monotonic()
+            yield
+            yield
+            values._ask_for_quiet(0.01 + 2 * (time.monotonic() - started))
+            asked = True
+    finally:
+        if asked:
+            values._ask_for_quiet(0)
 
 
 class List(core.Sequence, MutableSequence[T]):
@@ -169,7 +234,7 @@ class List(core.Sequence, MutableSequence[T]):
     ([3, 2, 1], 3, 2)
     """
 
-    def __new__(cls, values: Iterable[T] = (), /) -> Self:
+    def __new__(cls, /, *args: Any, **kwargs: Any) -> Self:
         return core.Sequence.__new__(cls)
 
     def __init__(self, values: Iterable[T] = (), /) -> None:
@@ -197,7 +262,7 @@ class List(core.Sequence, MutableSequence[T]):
 
     def remove(self, value: Any) -> None:
         """Take out the first that is equal; ValueError when there is none."""
-        while True:
+        for _ in _turns(self):
             changes, values = self._snapshot()
             if value not in values:
                 raise ValueError("list.remove(x): x not in list")
@@ -207,7 +272,7 @@ class List(core.Sequence, MutableSequence[T]):
 
     def sort(self, *, key: Callable[[T], Any] | None = None, reverse: bool = False) -> None:
         """Sort in place, in one step; begun anew if another process changes it meanwhile."""
-        while True:
+        for _ in _turns(self):
             changes, values = self._snapshot()
             keys: list[Any] = values if key is None else [key(value) for value in values]
             order = sorted(range(len(keys)), key=keys.__getitem__, reverse=reverse)
@@ -219,10 +284,11 @@ class List(core.Sequence, MutableSequence[T]):
         return self
 
     def __imul__(self, times: int) -> Self:
-        while True:
+        for _ in _turns(self):
             changes, values = self._snapshot()
             if self._splice_if(0, len(values), values * times, changes):
-                return self
+                break
+        return self
 
     def __add__(self, other: Iterable[T]) -> list[T]:
         plain_other = other.copy() if isinstance(other, List) else other
@@ -246,7 +312,7 @@ class List(core.Sequence, MutableSequence[T]):
     def __reduce__(self) -> tuple[Any, ...]:
         return _session.reduce_shared(_sequence_at, self, type(self))
 
-    @reprlib.recursive_repr("[...]")
+    @_recursive_repr("[...]")
     def __repr__(self) -> str:
         return f"shoal.{type(self).__name__}({self.copy()!r})"
 
@@ -268,7 +334,7 @@ class Set(core.KeySet, MutableSet[T]):
     (True, {'a'}, 3)
     """
 
-    def __new__(cls, values: Iterable[T] = (), /) -> Self:
+    def __new__(cls, /, *args: Any, **kwargs: Any) -> Self:
         return core.KeySet.__new__(cls)
 
     def __init__(self, values: Iterable[T] = (), /) -> None:
@@ -378,7 +444,7 @@ class Namespace(core.Namespace):
     shoal.Namespace(rate=0.5, steps=100)
     """
 
-    def __new__(cls, /, **values: Any) -> Self:
+    def __new__(cls, /, *args: Any, **kwargs: Any) -> Self:
         return core.Namespace.__new__(cls)
 
     def __init__(self, /, **values: Any) -> None:
@@ -398,7 +464,7 @@ class Namespace(core.Namespace):
     def __reduce__(self) -> tuple[Any, ...]:
         return _session.reduce_shared(_namespace_at, self, type(self))
 
-    @reprlib.recursive_repr("Namespace(...)")
+    @_recursive_repr("Namespace(...)")
     def __repr__(self) -> str:
         values = ", ".join(f"{name}={value!r}" for name, value in self._snapshot(ITEMS)[1])
         return f"shoal.{type(self).__name__}({values})"
@@ -431,9 +497,9 @@ def share(value: Any) -> Any:
 
 def plain(value: Any) -> Any:
     """A copy in which each shared dict, list and set is an ordinary one, all the way down."""
-    if isinstance(value, Dict):
+    if isinstance(value, Dict) or type(value) is dict:
         return {key: plain(inner) for key, inner in value.items()}
-    if isinstance(value, List):
+    if isinstance(value, List) or type(value) is list:
         return [plain(inner) for inner in value.copy()]
     return value.copy() if isinstance(value, Set) else value
 

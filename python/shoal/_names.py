@@ -25,7 +25,8 @@ _T = TypeVar("_T")
 
 received: set[str] = set()
 _importable: dict[str, tuple[int, bool]] = {}
-_STANDARD: Final = frozenset(sys.stdlib_module_names) | frozenset(sys.builtin_module_names)
+# What every process of a session has.
+_STANDARD: Final = frozenset({*sys.stdlib_module_names, *sys.builtin_module_names, "shoal"})
 
 
 class _Absent:
@@ -105,19 +106,22 @@ def key_of(located: tuple[str, str]) -> Key:
     return located[0], located[1].partition(".")[0]
 
 
-def _found_by_finders(module_name: str, module: ModuleType) -> bool:
+def _found_by_finders(module_name: str, module: ModuleType) -> bool | None:
+    """None: not found, but one could not be asked (a signal's handler may have raised in it)."""
     parent = module_name.rpartition(".")[0]
     path = getattr(sys.modules.get(parent), "__path__", None) if parent else None
     origin = getattr(getattr(module, "__spec__", None), "origin", None)
     origin = origin or getattr(module, "__file__", None)
+    missing: bool | None = False
     for finder in sys.meta_path:
         try:
             spec = finder.find_spec(module_name, path, None)
         except Exception:
-            continue  # a finder's own trouble: the next one may know
+            missing = None  # a finder's own trouble: the next one may know
+            continue
         if spec is not None:
             return origin is None or spec.origin is None or spec.origin == origin
-    return False
+    return missing
 
 
 def importable(module_name: str) -> bool:
@@ -133,7 +137,10 @@ def importable(module_name: str) -> bool:
         return False
     known = _importable.get(root)
     if known is None or known[0] != id(module):
-        known = _importable[root] = (id(module), _found_by_finders(root, module))
+        found = _found_by_finders(root, module)
+        if found is None:
+            return False  # for now
+        known = _importable[root] = (id(module), found)
     return known[1] and not _registered_by_value(module_name)
 
 

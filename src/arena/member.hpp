@@ -150,6 +150,8 @@ class Member {
   void release_last(Handle b, uint64_t word) noexcept;
   bool share_again(Handle b) noexcept;
   void share_with_child(Incarnation child) noexcept;
+  void drop_counted_shares() noexcept;
+  bool has_bit() const noexcept { return slot() < kSharerSlots; }  // in shared blocks
   void forget() noexcept;
 
   std::shared_ptr<Arena> arena_;

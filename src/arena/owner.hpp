@@ -12,9 +12,10 @@
 //   dying    incarnation:30                   that member, which is freeing it (its reaper when it
 //                                             died)
 //   shared   pinned:1 | stored:10 | holding slots:49
-//                                             each holder its own bit, and whoever refers to it
-//                                             from another block one of `stored`; who takes the
-//                                             last away owns the block (one compare-exchange)
+//                                             each holder its own bit (or one of `stored`, where
+//                                             its slot has none), and whoever refers to it from
+//                                             another block one of `stored`; who takes the last
+//                                             away owns the block (one compare-exchange)
 //   orphan   0                                spans only: no member allocates here; adopted by
 //                                             compare-exchange
 //
@@ -69,13 +70,13 @@ constexpr uint64_t owner_named(uint64_t payload) noexcept {
   return make_owner(OwnerKind::named, payload);
 }
 
-// Stays until the session ends: a member in a slot without a bit of its own holds it, or more
-// blocks refer to it than can be counted.
+// Stays until the session ends: more blocks (and members in slots without a bit) refer to it than
+// can be counted, or a child was forked that could not become a member.
 inline constexpr uint64_t kSharedPin = uint64_t{1} << 63;
 inline constexpr uint64_t kStoredOnce = uint64_t{1} << (kSharerSlots + 4);  // in the whole word
 inline constexpr uint64_t kStoredMask = kSharedPin - kStoredOnce;
-constexpr uint64_t sharer_bit(uint32_t slot) noexcept {
-  return slot < kSharerSlots ? make_owner(OwnerKind::free, uint64_t{1} << slot) : kSharedPin;
+constexpr uint64_t sharer_bit(uint32_t slot) noexcept {  // of slots below kSharerSlots
+  return make_owner(OwnerKind::free, uint64_t{1} << slot);
 }
 constexpr uint64_t owner_shared(uint64_t bits) noexcept {
   return bits | static_cast<uint64_t>(OwnerKind::shared);

@@ -333,6 +333,7 @@ void Member::leave() noexcept {
     const std::lock_guard<LocalLock> local(local_);
     for (auto& [block, bytes] : private_) arena_->map_shared(block, bytes);
   }
+  drop_counted_shares();
   const std::lock_guard<std::mutex> one_at_a_time(reaping_);
   if (advance_slot(*arena_, incarnation_, SlotState::leaving)) {
     try {

@@ -3,7 +3,8 @@
 // Member: shared blocks. The owner word itself says which members hold the block, one bit each, and
 // how many other blocks refer to it, so that holding, letting go and "I was the last" are one
 // compare-exchange, and a death clears a bit. How often this process holds a block is its own
-// business.
+// business. A member without a bit of its own counts as one more that refers to it: what such a one
+// holds when it is killed stays until the session ends.
 #include "arena/member.hpp"
 #include "arena/slots.hpp"
 #include "testing/kill_point.hpp"
@@ -18,7 +19,7 @@ void Member::share(Handle b) {
     throw std::logic_error("share: this block is not mine");
   shared_.emplace(b, 1);  // may throw: first
   // COMMIT(arena.share.make): killed before: mine, freed by the reaper; after: held by me only
-  owner.store(owner_shared(sharer_bit(slot())));
+  owner.store(owner_shared(has_bit() ? sharer_bit(slot()) : kStoredOnce));
   SHOAL_KILL_POINT("arena.share.make");
 }
 
@@ -33,6 +34,11 @@ bool Member::hold_shared(Handle b) {
   uint64_t word = owner.load();
   if (!is_shared(word)) return false;
   const auto entry = shared_.emplace(b, 1).first;  // may throw: first
+  if (!has_bit()) {
+    const bool counted = store_shared(b);
+    if (!counted) shared_.erase(entry);
+    return counted;
+  }
   const uint64_t bit = sharer_bit(slot());
   while (is_shared(word)) {
     // COMMIT(arena.share.hold): killed before: held by others; after: by me too, until reaped
@@ -49,7 +55,7 @@ bool Member::drop_shared(Handle b) noexcept {
   const auto entry = shared_.find(b);
   if (incarnation_ == 0 || entry == shared_.end() || --entry->second > 0) return false;
   shared_.erase(entry);
-  if (slot() >= kSharerSlots) return false;  // pinned
+  if (!has_bit()) return unstore_shared(b);
   os::Atomic<uint64_t>& owner = arena_->owner_word(b);
   const uint64_t bit = sharer_bit(slot());
   uint64_t word = owner.load();
@@ -94,11 +100,28 @@ bool Member::unstore_shared(Handle b) noexcept {
 
 // Lets the child of a fork, whose slot is prepared, hold what we hold.
 void Member::share_with_child(Incarnation child) noexcept {
-  const uint64_t bit = sharer_bit(child == 0 ? kSharerSlots : slot_of(child));
+  const bool counts = child != 0 && slot_of(child) >= kSharerSlots;
   for (const auto& [block, count] : shared_) {
+    if (counts) {
+      store_shared(block);
+      continue;
+    }
     // COMMIT(arena.fork.share): killed before: held by me; after: by the prepared child too
-    arena_->owner_word(block).fetch_or(bit);
+    arena_->owner_word(block).fetch_or(child == 0 ? kSharedPin : sharer_bit(slot_of(child)));
     SHOAL_KILL_POINT("arena.fork.share");
+  }
+}
+
+// Who leaves takes back what no reaper can: see above.
+void Member::drop_counted_shares() noexcept {
+  if (has_bit()) return;
+  std::unordered_map<Handle, uint32_t> held;
+  {
+    const std::lock_guard<LocalLock> local(local_);
+    held.swap(shared_);
+  }
+  for (const auto& [block, count] : held) {
+    if (unstore_shared(block)) end_block(*this, block);
   }
 }
 

@@ -93,19 +93,45 @@ TEST(Shared, ManyForksLeaveNoSlotBehind) {
   EXPECT_EQ(s.blocks(), 0U);
 }
 
-TEST(Shared, IsPinnedWhenMoreMembersHoldItThanHaveBits) {
+TEST(Shared, MoreMembersHoldItThanHaveBits) {
   TestSession s;
+  std::vector<std::unique_ptr<Member>> members;
+  for (uint32_t i = 0; i <= kSharerSlots + 3; ++i) members.push_back(s.join());
+  Member& last = *members.back();
+  ASSERT_GE(last.slot(), kSharerSlots);
+  const Handle b = last.allocate(64);
+  last.share(b);
+  for (auto& member : members) ASSERT_TRUE(member->hold_shared(b));
+  s.arena->check();
+  ASSERT_TRUE(s.me->hold_shared(b));
+  // Its children hold it too, and let go at their ends.
+  EXPECT_TRUE(succeeded(in_child([&] {
+    const bool is_held = last.slot() >= kSharerSlots && last.shared_held() == 1;
+    s.me->leave();  // each was forked
+    for (auto& member : members) member->leave();
+    return is_held ? 0 : 1;
+  })));
+  for (auto& member : members) EXPECT_FALSE(member->drop_shared(b));
+  EXPECT_FALSE(last.drop_shared(b));  // once more than the others
+  ASSERT_TRUE(last.hold_shared(b));
+  EXPECT_FALSE(s.me->drop_shared(b));
+  last.leave();
+  EXPECT_EQ(s.blocks(), 0U);
+}
+
+TEST(Shared, ADeathInASlotWithoutABitKeepsWhatItHeld) {
+  TestSession s;
+  std::vector<std::unique_ptr<Member>> members;
+  for (uint32_t i = 0; i <= kSharerSlots; ++i) members.push_back(s.join());
+  ASSERT_GE(members.back()->slot(), kSharerSlots);
   const Handle b = s.me->allocate(64);
   s.me->share(b);
-  std::vector<std::unique_ptr<Member>> members;
-  for (uint32_t i = 0; i <= kSharerSlots; ++i) {
-    members.push_back(s.join());
-    ASSERT_TRUE(members.back()->hold_shared(b));
-  }
-  for (auto& member : members) EXPECT_FALSE(member->drop_shared(b));
-  members.clear();
+  ASSERT_TRUE(members.back()->hold_shared(b));
+  members.back()->abandon_for_test();
+  reap_all_dead(*s.arena, *s.me);
   EXPECT_FALSE(s.me->drop_shared(b));
   EXPECT_EQ(s.blocks(), 1U);  // stays until the session ends
+  s.arena->check();
 }
 
 TEST(Shared, ReferencesOutliveTheirMakers) {

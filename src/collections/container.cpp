@@ -79,7 +79,6 @@ void Container::unlock(arena::Member& member) {
 // ---- preparing
 
 void Container::prepare(arena::Member& member, Handle item) noexcept {
-  set_item_serial(*arena_, item, get(state_->changes) + 1);
   set(state_->log.prepared_item, item);
   // COMMIT(container.prepare.item): killed before: the dead's; after: undone by who takes the lock
   member.give_to_block(item, handle_);
@@ -92,10 +91,8 @@ void Container::prepare_table(arena::Member& member, Handle table) noexcept {
   member.give_to_block(table, handle_);
   SHOAL_KILL_POINT("container.prepare.table");
   Table& made = *arena_->at<Table>(table);
-  const uint64_t serial = get(state_->changes) + 1;
   for (uint64_t i = made.fresh_begin; i < made.fresh_end; ++i) {
     const Handle item = get(made.items()[i]);
-    set_item_serial(*arena_, item, serial);
     // COMMIT(container.prepare.fresh): killed before: the dead's; after: undone, as above
     member.give_to_block(item, handle_);
     SHOAL_KILL_POINT("container.prepare.fresh");
@@ -127,7 +124,7 @@ void Container::commit(arena::Member& member, const Put& put) {
   // COMMIT(container.put): killed before: nothing has happened; after: who takes the lock does it
   log.op.exchange(static_cast<uint64_t>(Change::put));
   SHOAL_KILL_POINT("container.put");
-  carry_out_put(member);
+  static_cast<void>(carry_out_put(member));
 }
 
 void Container::commit(arena::Member& member, const Swap& swap) {
@@ -146,10 +143,11 @@ void Container::commit(arena::Member& member, const Swap& swap) {
   // COMMIT(container.swap): killed before: nothing has happened; after: who takes the lock does it
   log.op.exchange(static_cast<uint64_t>(Change::swap));
   SHOAL_KILL_POINT("container.swap");
-  carry_out_swap(member);
+  static_cast<void>(carry_out_swap(member));
 }
 
-void Container::carry_out_put(arena::Member& member) {
+Handle Container::carry_out_put(arena::Member& member) {
+  Handle taken = 0;
   ChangeLog& log = state_->log;
   Table& now = table();
   const uint64_t position = get(log.position);
@@ -171,15 +169,17 @@ void Container::carry_out_put(arena::Member& member) {
   set(log.prepared_item, 0);
   if (const Handle old = get(log.old_item); old != 0) {
     // COMMIT(container.put.old): killed before: taken by who takes the lock; after: the dead's
-    static_cast<void>(member.take_from_block(old, handle_));
+    if (member.take_from_block(old, handle_)) taken = old;
     SHOAL_KILL_POINT("container.put.old");
   }
   // COMMIT(container.put.done): killed before: carried out once more; after: done
   log.op.exchange(static_cast<uint64_t>(Change::none));
   SHOAL_KILL_POINT("container.put.done");
+  return taken;
 }
 
-void Container::carry_out_swap(arena::Member& member) {
+Container::Bags Container::carry_out_swap(arena::Member& member) {
+  Bags taken;
   ChangeLog& log = state_->log;
   const Handle old = get(log.old_table);
   const Handle bag = get(log.bag);
@@ -197,40 +197,35 @@ void Container::carry_out_swap(arena::Member& member) {
     set(before.begin, get(log.old_begin));
     set(before.used, get(log.old_used));
     // COMMIT(container.swap.old): killed before: taken by who takes the lock; after: the dead's bag
-    static_cast<void>(member.take_from_block(old, handle_));
+    if (member.take_from_block(old, handle_)) taken.table = old;
     SHOAL_KILL_POINT("container.swap.old");
   }
   if (bag != 0 && arena_->owner_word(bag).load() == arena::owner_block(handle_)) {
     set(open_table(*arena_, bag, handle_).used, get(log.bag_used));
     // COMMIT(container.swap.bag): killed before: taken by who takes the lock; after: the dead's bag
-    static_cast<void>(member.take_from_block(bag, handle_));
+    if (member.take_from_block(bag, handle_)) taken.bag = bag;
     SHOAL_KILL_POINT("container.swap.bag");
   }
   // COMMIT(container.swap.done): killed before: carried out once more; after: done
   log.op.exchange(static_cast<uint64_t>(Change::none));
   SHOAL_KILL_POINT("container.swap.done");
+  return taken;
 }
 
 // ---- after a death
 
+// Only what was taken here is freed here: a block that the dead had taken out may have been freed
+// by its reaper and allocated again, by this very member.
 void Container::repair(arena::Member& member) {
-  ChangeLog& log = state_->log;
-  const auto op = static_cast<Change>(get(log.op));
-  const Handle old = op == Change::put ? get(log.old_item) : get(log.old_table);
-  const Handle bag = op == Change::swap ? get(log.bag) : 0;
+  const auto op = static_cast<Change>(get(state_->log.op));
   if (op == Change::none) return undo(member);
   if (op == Change::put) {
-    carry_out_put(member);
-  } else {
-    carry_out_swap(member);
+    if (const Handle item = carry_out_put(member); item != 0) free_item(member, item);
+    return;
   }
-  const uint64_t mine = arena::owner_member(member.incarnation());
-  if (op == Change::put && old != 0 && arena_->owner_word(old).load() == mine) {
-    free_item(member, old);
-  } else if (op == Change::swap && arena_->owner_word(old).load() == mine) {
-    free_bag(member, old);
-  }
-  if (bag != 0 && arena_->owner_word(bag).load() == mine) free_bag(member, bag);
+  const Bags bags = carry_out_swap(member);
+  if (bags.table != 0) free_bag(member, bags.table);
+  if (bags.bag != 0) free_bag(member, bags.bag);
 }
 
 // Frees what was prepared for a change that has not happened. It may be done again: what is not the
@@ -242,11 +237,13 @@ void Container::undo(arena::Member& member) noexcept {
     set(log.prepared_item, 0);
   }
   if (const Handle table = get(log.prepared_table); table != 0) {
-    if (member.take_from_block(table, handle_)) {
+    if (arena_->owner_word(table).load() == arena::owner_block(handle_)) {
       Table& made = *arena_->at<Table>(table);
       set(made.begin, made.fresh_begin);
       set(made.used, made.fresh_end);
-      free_bag(member, table);
+      // COMMIT(container.undo.table): killed before: as it was; after: the dead's bag
+      if (member.take_from_block(table, handle_)) free_bag(member, table);
+      SHOAL_KILL_POINT("container.undo.table");
     }
     set(log.prepared_table, 0);
   }

@@ -139,9 +139,13 @@ class Container {
   ContainerState* state_;
 
  private:
-  void carry_out(arena::Member& member);
-  void carry_out_put(arena::Member& member);
-  void carry_out_swap(arena::Member& member);
+  struct Bags {
+    Handle table = 0;
+    Handle bag = 0;
+  };
+  // What was taken out of the container, MEMBER(me); 0: somebody who died had taken it.
+  [[nodiscard]] Handle carry_out_put(arena::Member& member);
+  [[nodiscard]] Bags carry_out_swap(arena::Member& member);
   void undo(arena::Member& member) noexcept;
   void repair(arena::Member& member);
 };

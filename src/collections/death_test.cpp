@@ -275,6 +275,66 @@ TEST_F(CollectionDeathTest, AtEachKillPointOfReferences) {
   }
 }
 
+// The reaper has freed what the dead had taken out, and who takes the lock has got that very block
+// anew: it is his now, and not what is left of the change.
+TEST_F(CollectionDeathTest, WhatTheDeadTookOutMayBeABlockOfTheNextOneByNow) {
+  Sequence x = ten_in_a_sequence();
+  ASSERT_TRUE(sync::is_locked(x.lock(*s.me)));
+  const Handle old = x.at(3);
+  x.unlock(*s.me);
+  ChildMember victim(s.arena, [&](Member& member) {
+    testing::arm_kill_point("container.put.old");
+    run_locked(member, x, kSequenceOperations[1]);  // replace
+  });
+  ASSERT_EQ(victim.wait(), Ending::killed);
+  arena::reap_all_dead(*s.arena, *s.me);
+  std::vector<Handle> mine;
+  do {
+    mine.push_back(item(7));
+  } while (mine.back() != old && mine.size() < 100'000);
+  ASSERT_EQ(mine.back(), old);
+  const uint64_t blocks = s.blocks();
+  ASSERT_TRUE(sync::is_locked(x.lock(*s.me, testing::in_ms(5'000))));
+  EXPECT_EQ(s.blocks(), blocks);
+  EXPECT_EQ(values(x), kSequenceOperations[1].after);
+  x.append(*s.me, old);
+  EXPECT_EQ(value_of(x.at(10)), 7U);
+  x.unlock(*s.me);
+  mine.pop_back();
+  for (const Handle each : mine) free_item(*s.me, each);
+  drop(x);
+  EXPECT_EQ(s.blocks(), 0U);
+}
+
+// Who undoes or repairs a dead one's change is killed as well.
+TEST_F(CollectionDeathTest, AtEachKillPointOfARepair) {
+  for (const char* first : {"container.prepare.item", "container.prepare.fresh",
+                            "container.prepare.bag", "container.put", "container.swap"}) {
+    for (const char* second : {"arena.move.take_block", "item.take", "container.undo.table",
+                               "container.undo.bag", "container.put.old", "container.swap.old",
+                               "container.swap.bag", "bag.take", "bag.free"}) {
+      for (const auto& operation : kSequenceOperations) {
+        SCOPED_TRACE(std::string(first) + ", " + second + " in " + operation.name);
+        Sequence x = ten_in_a_sequence();
+        ChildMember victim(s.arena, [&](Member& member) {
+          testing::arm_kill_point(first);
+          run_locked(member, x, operation);
+        });
+        if (victim.wait() == Ending::killed) {
+          ChildMember next(s.arena, [&](Member& member) {
+            testing::arm_kill_point(second);
+            if (!sync::is_locked(x.lock(member))) _exit(3);
+            x.unlock(member);
+          });
+          if (next.wait() == Ending::killed) died_at_.push_back(second);
+        }
+        expect_sound(x, operation);
+      }
+    }
+  }
+  EXPECT_GT(died_at_.size(), 20U);
+}
+
 // Several processes change one map while some of them are killed: what a survivor has put is there.
 TEST_F(CollectionDeathTest, SurvivorsLoseNothing) {
   Map map = ten_in_a_map();

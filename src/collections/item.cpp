@@ -93,15 +93,8 @@ ItemParts open_item(const arena::Arena& arena, Handle item) {
           header->attached};
 }
 
-uint64_t item_serial(const arena::Arena& arena, Handle item) noexcept {
-  return arena.at<ItemHeader>(item)->serial;
-}
-
-void set_item_serial(const arena::Arena& arena, Handle item, uint64_t serial) noexcept {
-  arena.at<ItemHeader>(item)->serial = serial;
-}
-
 void free_item(arena::Member& member, Handle item) noexcept {
+  if (member.arena().owner_word(item).load() != arena::owner_member(member.incarnation())) return;
   ItemHeader* const header = header_at(member.arena(), item);
   if (header != nullptr) {
     if (header->references != 0) take_references_back(member, *header);

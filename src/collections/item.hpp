@@ -33,8 +33,7 @@ using Bytes = std::span<const std::byte>;
 enum class KeyKind : uint32_t { none = 0, canonical = 1, opaque = 2 };
 
 struct ItemHeader {
-  uint64_t check;   // kItemCheck ^ the block's handle
-  uint64_t serial;  // number of the container's change that brought it
+  uint64_t check;  // kItemCheck ^ the block's handle
   os::Atomic<uint32_t> counted;
   uint32_t references;
   uint32_t key_size;
@@ -44,7 +43,7 @@ struct ItemHeader {
   uint8_t is_far;     // the value lies in the first reference; `value` is its size, a u64
   uint16_t attached;  // so many of the next references are the value's attachments
 };
-static_assert(sizeof(ItemHeader) == 40);
+static_assert(sizeof(ItemHeader) == 32);
 
 struct ItemParts {
   Bytes key;
@@ -63,12 +62,11 @@ Handle make_item(arena::Member& member, const ItemParts& parts);
 // What an item holds, checked against its block; the pointers go into the arena. Throws
 // CorruptArena.
 ItemParts open_item(const arena::Arena& arena, Handle item);
-uint64_t item_serial(const arena::Arena& arena, Handle item) noexcept;
-void set_item_serial(const arena::Arena& arena, Handle item, uint64_t serial) noexcept;
 
-// Takes the references of an item that is MEMBER(me) back and frees it.
+// Takes the references of an item that is MEMBER(me) back and frees it; one that is not is left
+// alone: the child of a fork has what its parent was about to put in.
 void free_item(arena::Member& member, Handle item) noexcept;
-// The same for one that is BLOCK(parent); one that is not is left alone.
+// The same for one that is BLOCK(parent).
 void free_item_of(arena::Member& member, Handle item, Handle parent) noexcept;
 
 // The end hook: if the block is an item, takes its references back.

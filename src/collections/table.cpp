@@ -69,6 +69,7 @@ Table& open_table(const arena::Arena& arena, Handle handle, Handle parent) {
 }
 
 void free_bag(arena::Member& member, Handle handle) noexcept {
+  if (member.arena().owner_word(handle).load() != arena::owner_member(member.incarnation())) return;
   Table* const table = table_at(member.arena(), handle);
   if (table != nullptr) {
     empty(member, *table);

@@ -56,7 +56,8 @@ Handle make_table(arena::Member& member, Handle parent, uint64_t capacity, uint6
 // Throws CorruptArena.
 Table& open_table(const arena::Arena& arena, Handle handle, Handle parent);
 
-// Frees a table that is MEMBER(me), with the items in it that are its parent's.
+// Frees a table that is MEMBER(me), with the items in it that are its parent's; another is left
+// alone.
 void free_bag(arena::Member& member, Handle handle) noexcept;
 
 // The end hook: if the block is a table, frees what is in it.

@@ -314,6 +314,31 @@ def test_iteration_goes_over_one_moment() -> None:
     assert list(table) == [100, 101, 102, 103, 104]
 
 
+class Forks:
+    """Forks as it is pickled; the child goes back through all callers."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        child = os.fork()
+        if child == 0:
+            raise SystemExit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        return int, (1,)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # 3.12+: fork with threads
+def test_a_fork_in_the_midst_of_a_change_leaves_it_to_the_parent(nothing_left: None) -> None:
+    inner, values = shoal.List([1]), shoal.List[Any]()
+    large = bytes(50_000)
+    pid = os.getpid()
+    try:
+        values.extend([[inner], large, Forks(), [inner]])
+    except SystemExit:
+        os._exit(0 if os.getpid() != pid else 1)
+    assert values[:] == [[[1]], large, 1, [[1]]]
+    values.clear()
+    assert inner == [1]
+
+
 def test_values_are_copies() -> None:
     table: Any = shoal.Dict(a=[1])
     table["a"].append(2)
@@ -576,6 +601,7 @@ def test_share_and_plain() -> None:
     shared["a"][1]["b"].add(4)
     assert shoal.plain(shared) == {"a": [1, {"b": {2, 3, 4}}], "t": (1, [2])}
     assert shoal.plain(5) == 5 == shoal.share(5)
+    assert repr(shoal.plain([{"a": shoal.List([1])}])) == "[{'a': [1]}]"
     value["a"].append(value)
     with pytest.raises(RecursionError):
         shoal.share(value)

@@ -56,6 +56,26 @@ def test_functions_of_importable_modules_need_no_definitions() -> None:
     assert definitions.length == 0
 
 
+def test_a_finder_that_raises_once_decides_nothing_for_good(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A handler of SIGALRM that raises may do so in any finder, at the first use of a module."""
+    (tmp_path / "asked_for_twice.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    __import__("asked_for_twice")
+
+    class Interrupted:
+        def find_spec(self, *_: Any) -> None:
+            raise TimeoutError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "meta_path", [Interrupted()])
+        assert not _names.importable("asked_for_twice")
+        assert _names.importable("shoal._session")
+    assert _names.importable("asked_for_twice")
+    del sys.modules["asked_for_twice"]
+
+
 def test_a_name_is_sent_once_and_again_when_it_is_bound_anew(main: types.ModuleType) -> None:
     definitions = Definitions()
     define(main, "x = 1000\ndef f(): return x")
