@@ -156,6 +156,8 @@ class ShoalBackend(stock.LokyBackend):  # type: ignore[misc]
             progress.set()
 
         future.add_done_callback(ended)
+        if getattr(self.parallel, "_aborting", False):
+            future.cancel()  # abort_everything, in another thread, may not have seen it yet
         return future
 
     def _have_waiting(self, tracker: Any) -> None:
