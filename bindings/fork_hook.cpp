@@ -35,7 +35,7 @@ void raise_after_the_hooks(PyObject* hook) {
   if (is_main_thread()) {
     auto late = std::make_unique<Late>(Late{exception, getpid()});
     if (Py_AddPendingCall(raise_now, late.get()) == 0) {
-      late.release();
+      (void)late.release();  // raise_now has it
       return;
     }
   }
