@@ -54,7 +54,7 @@ bool share_state(PyObject* self, arena::Member& member, arena::Handle handle) {
   try {
     member.share(handle);
   } catch (const std::exception&) {
-    member.free(handle);
+    arena::end_block(member, handle);  // with what it holds: a container has a table
     set_python_error();
     return false;
   }
