@@ -159,10 +159,17 @@ class Graph:
         return index
 
     def _use(self, name: str, code: CodeType, variables: dict[str, Any], shipped: bool) -> None:
-        """Note what the code needs of its module, and of submodules nobody names."""
+        """Note what the code needs of its module, and of submodules nobody names.
+
+        A module that the other side imports has its globals there, but for those that an import
+        hook put in here: no source can bind names like pytest's `@pytest_ar`.
+        """
         used = [n for n in _names.used_names(code, variables) if n in variables]
         if shipped:
             self.pickler.needs.update((name, n) for n in used)
+        else:
+            for injected in [n for n in used if not n.isidentifier()]:
+                self.later("injected", 0, (name, injected, variables[injected]))
         for module in [variables[n] for n in used if isinstance(variables[n], ModuleType)]:
             for submodule in _names.used_submodules(module, [code]):
                 self.later("import", 0, submodule)
@@ -194,7 +201,7 @@ class Graph:
         `again()` is asked afterwards: if it is true, the part is taken back.
         """
         pickler = self.pickler
-        must = self.strict and part[0] not in ("annotations", "import")
+        must = self.strict and part[0] not in ("annotations", "import", "injected")
         memo = None if must else pickler.memo.copy()
         chunks, buffers = len(pickler.chunks), len(pickler.buffers)
         try:

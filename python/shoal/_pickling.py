@@ -5,8 +5,9 @@
 
 1. Functions and classes that the other side cannot find by name travel by value (`_graph`).
 2. Names of `__main__` that the object needs are sent first, by the current `Definitions`.
-3. Large numpy arrays go out of band and come back writable, read-only ones too.
-4. Registrations with `copyreg` and `multiprocessing.reduction.ForkingPickler` are honoured.
+3. Modules and a few more that plain pickle refuses go as cloudpickle sends them (`_reducers`).
+4. Large numpy arrays go out of band and come back writable, read-only ones too.
+5. Registrations with `copyreg` and `multiprocessing.reduction.ForkingPickler` are honoured.
 
 Users' hooks run exactly as often as plain pickle would run them. Everything here may be called from
 any thread; a hook may itself call `dumps`.
@@ -67,7 +68,7 @@ class Pickler(pickle.Pickler):
         self.needs: set[_names.Key] = set()  # names that the other side must have
         self.graph: Graph | None = None  # what travels by value; made when first needed
         self.by_name = False  # nothing travels by value
-        self.generous = False  # reduce also locks, modules, properties...: inside definitions
+        self.generous = False  # reduce also locks, thread-locals...: inside definitions
         self.in_round = False  # this is a log entry: only names of earlier entries are there
 
     def reducer_override(self, obj: Any, /) -> Any:
@@ -249,6 +250,15 @@ def _registered_reducer(pickler: Pickler, obj: Any) -> Any:
     return _custom(pickler, obj)
 
 
+def _as_cloudpickle_does(pickler: Pickler, obj: Any) -> Any:
+    """Modules, views of a dictionary...: libraries that reckon with cloudpickle send them."""
+    if pickler.by_name:
+        return NotImplemented
+    from shoal._reducers import reduce_harmless
+
+    return reduce_harmless(pickler, obj)
+
+
 def _classify(kind: type) -> Handler:
     """Decide once for a type. A type's own reducers are not expected to change afterwards."""
     handler = _handler_of(kind)
@@ -267,6 +277,10 @@ def _handler_of(kind: type) -> Handler:
         return _array
     if kind.__module__ == "functools" and kind.__name__ == "_lru_cache_wrapper":
         return _lru_cache_function
+    from shoal._reducers import is_harmless
+
+    if is_harmless(kind):
+        return _as_cloudpickle_does
     own = kind.__reduce_ex__ is not object.__reduce_ex__ or kind.__reduce__ is not object.__reduce__
     if own and (kind.__flags__ & _HEAP_TYPE or kind.__module__ in ("typing", "_typing")):
         return _custom

@@ -233,6 +233,10 @@ class Loader:
         if kind == "import":
             importlib.import_module(value)
             return
+        if kind == "injected":
+            module_name, name, content = value
+            module_dict(module_name).setdefault(name, content)
+            return
         if index in self.known:
             return
         target = self.nodes[index]

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reducers for what plain pickle refuses, inside definitions only.
+"""Reducers for what plain pickle refuses.
 
 A global, a closure or a class attribute may hold a lock, a module, a property, the stdout: there
-the other side gets one of the same kind. In arguments and results these stay errors, as in pickle.
+the other side gets one of the same kind. In arguments and results only what cloudpickle sends too
+is sent (`is_harmless`); a lock or a thread-local stays an error there, as in pickle: the copy would
+have nothing to do with the original.
 """
 
 from __future__ import annotations
@@ -23,9 +25,9 @@ if TYPE_CHECKING:
 
 _LOCK: Final = type(threading.Lock())
 _RLOCK: Final = type(threading.RLock())
-_BY_CLOUDPICKLE: Final = frozenset(
+# Types without a name that is worth an import, by `kind.__name__`.
+_CONTENTS: Final = frozenset(
     {
-        "code",
         "memoryview",
         "WeakSet",
         "dict_keys",
@@ -34,11 +36,9 @@ _BY_CLOUDPICKLE: Final = frozenset(
         "odict_keys",
         "odict_values",
         "odict_items",
-        "TypeVar",
-        "ParamSpec",
-        "TypeVarTuple",
     }
 )
+_BY_CLOUDPICKLE: Final = _CONTENTS | {"TypeVar", "ParamSpec", "TypeVarTuple"}
 
 
 def reduce_odd(pickler: Pickler, obj: Any, is_plain: bool) -> Any:
@@ -69,6 +69,18 @@ _STREAMS: Final = ("stdout", "stderr", "stdin")
 _CLOUDPICKLE_MODULES: Final = frozenset(
     {"builtins", "collections", "typing", "_weakrefset", "weakref"}
 )
+
+
+def is_harmless(kind: type) -> bool:
+    """Whether arguments and results may hold instances of `kind`: their copies are as good."""
+    if kind in _HARMLESS:
+        return True
+    return kind.__name__ in _CONTENTS and kind.__module__ in _CLOUDPICKLE_MODULES
+
+
+def reduce_harmless(pickler: Pickler, obj: Any) -> Any:
+    reducer = _REDUCERS.get(type(obj))
+    return reduce_by_cloudpickle(obj) if reducer is None else reducer(pickler, obj)
 
 
 def reduce_by_cloudpickle(obj: Any) -> Any:
@@ -160,3 +172,14 @@ _REDUCERS: Final[dict[type, Any]] = {
     weakref.WeakKeyDictionary: _weak_key_dictionary,
     weakref.WeakValueDictionary: _weak_value_dictionary,
 }
+_HARMLESS: Final = frozenset(
+    {
+        types.ModuleType,
+        property,
+        staticmethod,
+        classmethod,
+        types.MappingProxyType,
+        types.CellType,
+        types.CodeType,
+    }
+)

@@ -10,8 +10,12 @@ import decimal
 import enum
 import fractions
 import functools
+import os
 import pickle
+import sys
 import threading
+import types
+import xml.dom
 from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
@@ -153,6 +157,50 @@ def test_a_failure_leaves_nothing_behind_for_the_next_dump() -> None:
 def test_a_lock_in_an_argument_is_an_error_as_in_pickle() -> None:
     with pytest.raises(TypeError, match="cannot pickle"):
         _pickling.dumps(threading.Lock())
+
+
+def test_what_cloudpickle_sends_travels_in_arguments_too() -> None:
+    table = {1: "one"}
+    assert back(xml.dom) is xml.dom and back([os, {"m": pickle}]) == [os, {"m": pickle}]
+    assert list(back(table.items())) == [(1, "one")] and type(back(table.keys())) is type({}.keys())
+    assert back(types.MappingProxyType(table)) == table
+    assert back(memoryview(b"bytes")) == b"bytes"
+    assert back(Point.method.__code__) == Point.method.__code__
+    assert back(property(len)).fget is len
+
+
+def test_a_module_that_only_this_process_has_is_an_error() -> None:
+    with pytest.raises(TypeError, match="cannot pickle 'module'"):
+        _pickling.dumps(types.ModuleType("made_by_hand"))
+
+
+def test_results_of_the_drop_in_refuse_what_the_standard_library_does() -> None:
+    _pickling._current.by_name = True
+    try:
+        for refused in (os, {}.keys(), memoryview(b"")):
+            with pytest.raises(TypeError, match="cannot pickle"):
+                _pickling.dumps(refused)
+    finally:
+        _pickling._current.by_name = False
+
+
+@pytest.mark.parametrize("content", [os, threading.Lock()])
+def test_names_that_an_import_hook_put_into_a_module_travel_with_functions(content: Any) -> None:
+    # As pytest does where it rewrites assert statements; the other side imports the plain module.
+    module = sys.modules[__name__]
+
+    def local() -> Any:
+        return placeholder  # type: ignore[name-defined]  # noqa: F821
+
+    local.__code__ = local.__code__.replace(co_names=("@injected",))
+    setattr(module, "@injected", content)
+    try:
+        data, buffers = _pickling.dumps(local)
+    finally:
+        delattr(module, "@injected")
+    there = _pickling.loads(data, buffers)
+    assert type(there()) is type(content)
+    delattr(module, "@injected")
 
 
 def test_a_hook_may_itself_dump() -> None:
