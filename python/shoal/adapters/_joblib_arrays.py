@@ -85,6 +85,17 @@ class MappedFile:
         return self._reduced
 
 
+def _has(call: Any, kind: type) -> bool:
+    """Whether an argument of the call is a `kind`. Runs for each task: no calls of ours inside."""
+    for value in call[1]:
+        if isinstance(value, kind):
+            return True
+    for value in call[2].values():
+        if isinstance(value, kind):
+            return True
+    return False
+
+
 class Sharing:
     """The arrays of one parallel call. Thread safe."""
 
@@ -97,13 +108,15 @@ class Sharing:
     def wrap(self, items: list[Any]) -> tuple[list[Any], list[Any]]:
         """The calls with their large arrays replaced, and what to keep until they are done."""
         kept: list[Any] = []
-        if "numpy" not in sys.modules:
+        numpy = sys.modules.get("numpy")
+        if numpy is None:
             return items, kept
-        return [self._wrap_call(item, kept) for item in items], kept
+        array = numpy.ndarray
+        return [self._wrap_call(i, kept) if _has(i, array) else i for i in items], kept
 
     def _wrap_call(self, item: Any, kept: list[Any]) -> Any:
         function, args, kwargs = item
-        if not any(map(self._is_ours, args)) and not any(map(self._is_ours, kwargs.values())):
+        if not any(map(self._is_ours, (*args, *kwargs.values()))):
             return item
         args = tuple(self._wrap(value, kept) for value in args)
         return function, args, {key: self._wrap(value, kept) for key, value in kwargs.items()}
