@@ -54,6 +54,7 @@ class DropInPool(_pool.Pool, _StockPool):  # type: ignore[misc]
         self._engine = DropInEngine(
             self._ctx, processes, initializer, tuple(initargs), maxtasksperchild, self._name
         )
+        self._engine.closed_error = ValueError  # itself: some compare types (scipy's tests do)
         self._processes = self._engine.workers
         self._maxtasksperchild = maxtasksperchild
         self._initializer = initializer

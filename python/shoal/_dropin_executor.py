@@ -21,6 +21,7 @@ import builtins
 import concurrent.futures.process as stock_futures
 import multiprocessing
 import multiprocessing.pool as stock_pool
+import operator
 import os
 import pickle
 import signal
@@ -404,6 +405,8 @@ def _check_arguments(
     """The checks of the stock constructor, with its texts."""
     if max_workers is not None and max_workers <= 0:
         raise ValueError("max_workers must be greater than 0")
+    if max_workers is not None:
+        operator.index(max_workers)  # a TypeError here, not in the first task
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
     if max_tasks_per_child is None:

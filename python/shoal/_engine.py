@@ -94,6 +94,7 @@ class Engine:
     _hooks_class = _hooks.ClientHooks
     _first_workers: int | None = None  # how many start at once; None: all
     results_by_name = False  # what the standard library cannot pickle is no result
+    closed_error: type[Exception] | None = None  # what a closed pool raises; None: PoolClosed
     daemons = True  # workers are pool workers: their tasks start no processes of multiprocessing's
 
     def __init__(
@@ -199,9 +200,8 @@ class Engine:
             raise errors.ForkedPool(_hooks.FORKED)
         if self.broken is not None:
             raise self.broken
-        raise errors.PoolClosed(
-            "Pool not running: it was closed, terminated or shut down; make a new one"
-        )
+        kind = self.closed_error or errors.PoolClosed
+        raise kind("Pool not running: it was closed, terminated or shut down; make a new one")
 
     def function(self, callable_: Callable[..., Any]) -> tuple[Any, str]:
         """The stored form of a function (None when it must travel with each task) and its name."""

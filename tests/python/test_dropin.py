@@ -267,6 +267,29 @@ def test_fork_forks_a_process_with_threads_and_warns_as_cpython_does(program) ->
     )
 
 
+def test_errors_have_exactly_the_standard_librarys_types(program) -> None:
+    program("""
+        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor
+
+        def kind(call, *arguments):
+            try:
+                call(*arguments)
+            except Exception as error:
+                return type(error)
+
+        with multiprocessing.Pool(1) as pool:
+            pass
+        for method in (pool.map, pool.map_async, pool.imap, pool.imap_unordered, pool.starmap):
+            assert kind(method, len, ["a"]) is ValueError, method
+        assert kind(pool.apply, len, ("a",)) is kind(pool.__enter__) is ValueError
+        executor = ProcessPoolExecutor(1)
+        executor.shutdown()
+        assert kind(executor.submit, len, "a") is RuntimeError
+        assert kind(ProcessPoolExecutor, 2.5) is kind(ProcessPoolExecutor, "2") is TypeError
+    """)
+
+
 def test_unclosed_pool_warns_with_the_standard_librarys_text(program) -> None:
     program("""
         import gc
