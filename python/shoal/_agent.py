@@ -2,7 +2,8 @@
 """The agent: the process that starts a pool's workers, watches them, and stops what must stop.
 
 It is a template of the worker: either a *snapshot* (a fork of the client, taken where that is safe)
-or *clean* (a fresh interpreter that imports what the client has imported). It has one thread, runs
+or *clean*: a fresh interpreter that imports what the client has imported, or, for the drop-in's
+forkserver, a child of the standard library's fork server. It has one thread, runs
 no user code, and sleeps in poll() on: its bell, the client's pidfd, its workers' pidfds, and the
 nearest time limit.
 
@@ -47,6 +48,7 @@ class Settings(NamedTuple):
     context: dict[str, Any]  # see _context.py
     results_by_name: bool  # see Engine
     daemons: bool  # see Engine
+    start_method: str | None  # of multiprocessing, which workers take over; None: leave it alone
 
 
 class _Worker(NamedTuple):
@@ -71,11 +73,11 @@ class Agent:
         self.terminated_at = 0.0
         self.retry_at = 0.0
 
-    def run(self) -> None:
+    def run(self, client_lives: Callable[[], bool]) -> None:
         self.poll.register(self.settings.bell_read, select.POLLIN)
         self.poll.register(self.client_pidfd, select.POLLIN)
-        if os.getppid() != self.settings.client_pid:
-            return  # the client died before we could watch it
+        if not client_lives():
+            return  # it died before we could watch it, and the pidfd may be another process's
         while self.step():
             pass
 
@@ -211,10 +213,15 @@ def run_snapshot(settings: Settings) -> NoReturn:
         _be_quiet()
         _launch.ready()
         core.set_bond(settings.client)
-        Agent(settings, lambda seat, rank: _fork_worker(settings, seat, rank)).run()
+        _run(settings, _fork_worker)
         return 0
 
     _launch.run_to_the_end(live)
+
+
+def _run(settings: Settings, starter: Callable[[Settings, int, int], int]) -> None:
+    agent = Agent(settings, lambda seat, rank: starter(settings, seat, rank))
+    agent.run(lambda: os.getppid() == settings.client_pid)
 
 
 def import_for_workers() -> None:
@@ -251,12 +258,36 @@ def run_clean(settings: Settings) -> NoReturn:
             _context.make_main(settings.context)
             _context.apply(settings.context)
             _context.import_modules(settings.context)
-            import gc
+            _freeze()
+        _run(settings, starter)
+        return 0
 
-            import_for_workers()
-            gc.collect()
-            gc.freeze()
-        Agent(settings, lambda seat, rank: starter(settings, seat, rank)).run()
+    _launch.run_to_the_end(live)
+
+
+def _freeze() -> None:
+    import gc
+
+    import_for_workers()
+    gc.collect()
+    gc.freeze()
+
+
+def run_in_fork_server(settings: Settings, name: str, client_sentinel: int) -> NoReturn:
+    """In a child of the standard library's fork server, which has joined the session already.
+    `client_sentinel` is readable when the client has ended.
+    """
+    from shoal import _context
+
+    def live() -> int:
+        _be_quiet()
+        _launch.ready()
+        core.set_bond(settings.client)
+        _context.apply(settings.context)
+        _context.prepare(settings.context, name)
+        _freeze()
+        agent = Agent(settings, lambda seat, rank: _fork_worker(settings, seat, rank))
+        agent.run(lambda: not select.select([client_sentinel], [], [], 0)[0])
         return 0
 
     _launch.run_to_the_end(live)

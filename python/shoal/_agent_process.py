@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from shoal._engine import Engine
 
 
+PATIENCE = 3  # agents that the fork server is asked for; one that dies at once is no template
+
+
 class AgentProcess:
     """The client's view of its agent."""
 
@@ -31,14 +34,22 @@ class AgentProcess:
         self.bell = -1
         self.template = ""
         self.ended = False
+        self._asked = 0  # how often the fork server was
+        self._popen: Any = None  # of the fork server's child; keeps open what tells it of our end
 
     def start(self, engine: Engine, own_threads: int) -> None:
         """Start it. A Ctrl-C waits until all is in place: fork handlers could not take it.
         `own_threads`: shoal's, which do not hinder a snapshot.
         """
+        from_fork_server = self._may_come_from_fork_server(engine)
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            self._start(engine, own_threads)
+            if from_fork_server:
+                self._start_in_fork_server(engine)
+            else:
+                self._start(engine, own_threads)
+            self.pidfd = os.pidfd_open(self.pid)
+            engine.client.set_agent(self.pidfd)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
@@ -56,8 +67,6 @@ class AgentProcess:
             self._start_snapshot(engine)
         else:
             self._start_clean(engine, "fork", f"a clean template, because {refusal}")
-        self.pidfd = os.pidfd_open(self.pid)
-        engine.client.set_agent(self.pidfd)
 
     def _settings(self, engine: Engine, method: str, context: dict[str, Any]) -> _agent.Settings:
         self._close_bell()
@@ -74,6 +83,7 @@ class AgentProcess:
             context,
             engine.results_by_name,
             engine.daemons,
+            engine.start_method,
         )
 
     def _start_snapshot(self, engine: Engine) -> None:
@@ -105,12 +115,43 @@ class AgentProcess:
         self.template = template
         if self.pid == 0:
             engine.store_startup()
-        context = _context.capture(modules=method == "fork")
+        context = _context.capture(method == "fork", engine.preparation())
         settings = self._settings(engine, method, context)
         _flush()
         fds = (settings.memory_fd, settings.bell_read, settings.bell_write)
         try:
             self.pid = _launch.spawn("shoal._agent", settings, fds, context)
+        finally:
+            os.close(settings.bell_read)
+
+    def _may_come_from_fork_server(self, engine: Engine) -> bool:
+        """Whether to ask the fork server, which runs then."""
+        if self._asked == PATIENCE or not engine.uses_fork_server():
+            return False
+        self._asked += 1
+        from multiprocessing import forkserver
+
+        from shoal import _session
+
+        _session.carry_session()
+        forkserver.ensure_running()  # with the signal mask of the program, which it inherits
+        return True
+
+    def _start_in_fork_server(self, engine: Engine) -> None:
+        from shoal import _context, _in_fork_server
+
+        self.template = "a clean template, forked by the fork server"
+        if self.pid == 0:
+            engine.store_startup()
+        context = _context.capture(False, engine.preparation())
+        settings = self._settings(engine, "fork", context)
+        _flush()
+        try:
+            self._popen = _in_fork_server.start(settings)
+        except (OSError, EOFError) as error:
+            self._start_clean(engine, "fork", f"a clean template, because of {error!r}")
+        else:
+            self.pid = self._popen.pid
         finally:
             os.close(settings.bell_read)
 
@@ -141,8 +182,10 @@ class AgentProcess:
     def _wait(self) -> None:
         try:
             os.waitpid(self.pid, 0)
-        except ChildProcessError:
-            pass
+        except ChildProcessError:  # the fork server's child, or the program has waited for it
+            poll = select.poll()
+            poll.register(self.pidfd, select.POLLIN)
+            poll.poll()
 
     def _reap(self) -> None:
         if self.pidfd < 0:

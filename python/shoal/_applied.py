@@ -34,15 +34,17 @@ class Applied:
     """What this worker has of the parent's definitions.
 
     With `snapshot`, this process is a fork of the parent, and what its main module holds now came
-    from there: the parent may send it again.
+    from there: the parent may send it again. With `imported`, this process has run the main module
+    itself, and what that holds stays: the parent only adds to it.
     """
 
-    def __init__(self, snapshot: bool = False) -> None:
+    def __init__(self, snapshot: bool = False, imported: bool = False) -> None:
         global current
         current = self
         self.length = 0
         self.missing: dict[str, str] = {}
         self._bound: dict[_names.Key, Any] = {}
+        self._imported = frozenset(vars(sys.modules[_names.MAIN])) if imported else frozenset()
         if snapshot:
             _names.received.update(sys.modules)
             main = vars(sys.modules[_names.MAIN])
@@ -57,8 +59,17 @@ class Applied:
             for name, facts in loader.modules.items():
                 self._prepare(name, facts)
             self.missing.update(loader.failures)
-            loader.create(self._failed, self._bind)
+            loader.create(self._failed, self._bind, self._here(loader))
             loader.fill_from(0, self._failed, self._bind)
+
+    def _here(self, loader: _rebuild.Loader) -> dict[int, Any]:
+        """The entry's functions and classes that came with the main module's import."""
+        main = vars(sys.modules[_names.MAIN])
+        return {
+            index: main[name]
+            for index, module_name, name in loader.names
+            if module_name == _names.MAIN and name in self._imported and name in main
+        }
 
     def _prepare(self, name: str, facts: dict[str, Any]) -> None:
         module = sys.modules.get(name)

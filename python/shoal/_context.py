@@ -15,8 +15,10 @@ from typing import Any
 from shoal import _settings
 
 
-def capture(modules: bool) -> dict[str, Any]:
-    """The client's context now. `modules`: name what it has imported, for a template to import."""
+def capture(modules: bool, preparation: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The client's context now. `modules`: name what it has imported, for a template to import.
+    `preparation`: see `prepare`.
+    """
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
     process = multiprocessing.process.current_process()
@@ -33,6 +35,7 @@ def capture(modules: bool) -> dict[str, Any]:
         "process": (process.name, process._identity, bytes(process.authkey)),
         "modules": _module_names() if modules else [],
         "settings": _settings.capture() if modules else [],
+        "preparation": preparation,
     }
 
 
@@ -94,6 +97,47 @@ def make_main(context: dict[str, Any]) -> None:
 
     facts = {} if context["main_file"] is None else {"__file__": context["main_file"]}
     _applied.make_main(facts)
+
+
+def prepare(context: dict[str, Any], name: str) -> None:
+    """What the standard library does first in a process of its own that starts afresh, the main
+    module's import under the name `__mp_main__` included. `name` is this process's for so long.
+
+    A main module that cannot be imported here is none: its definitions come from the client.
+    """
+    data = context["preparation"]
+    if data is None:
+        make_main(context)
+        return
+    from multiprocessing import spawn
+
+    process: Any = multiprocessing.process.current_process()
+    process._inheriting = True
+    try:
+        spawn.prepare({"name": name, **data})
+    except (Exception, SystemExit) as error:
+        make_main(context)
+        print(
+            f"shoal: {name} could not import the main module {context['main_file']}, and goes on"
+            f" with what it is sent: {type(error).__name__}: {error}",
+            file=sys.stderr,
+        )
+    else:
+        if not imports_main(data):
+            make_main(context)
+    finally:
+        del process._inheriting
+        process._name = context["process"][0]
+
+
+def has_imported_main() -> bool:
+    """Whether this process has run the main module as `__mp_main__`."""
+    return getattr(sys.modules.get("__main__"), "__name__", None) == "__mp_main__"
+
+
+def imports_main(data: dict[str, Any]) -> bool:
+    """Whether who is given this preparation data runs the main module."""
+    return "init_main_from_name" in data or "init_main_from_path" in data
 
 
 def import_modules(context: dict[str, Any]) -> None:

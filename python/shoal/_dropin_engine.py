@@ -5,7 +5,9 @@
 2. What only inheritance may carry (locks, queues, connections) can stand in `initargs`. Workers
    that come from a copy of this process find the very objects; for fresh interpreters they are
    pickled as for a process being spawned, and a descriptor travels as its place in this process.
-3. Fresh interpreters have this process's `authkey`, so that proxies of managers work in them.
+3. Fresh interpreters run a main module that has a guard as `__mp_main__`, as there. One without a
+   guard would start the program again, and there ends in an error; here its functions are sent.
+4. Fresh interpreters have this process's `authkey`, so that proxies of managers work in them.
 
 Module state: `_inherited`, initializers by token, kept while their engine lives.
 Design: docs/design/drop_in.md
@@ -27,11 +29,20 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
-from shoal import _definitions, _engine, _names, _pickling
+from shoal import _context, _definitions, _engine, _main_module, _names, _pickling
 
 _context_module: Any = multiprocessing.context
 _PIDFD_GETFD = 438  # the number of the system call, the same on all architectures
 
+# Of `get_preparation_data()`.
+_CARRIED = (
+    "log_to_stderr",
+    "log_level",
+    "orig_dir",
+    "start_method",
+    "init_main_from_name",
+    "init_main_from_path",
+)
 _tokens = itertools.count()
 _inherited: dict[int, tuple[Callable[..., object], tuple[Any, ...]]] = {}
 
@@ -61,8 +72,24 @@ class DropInEngine(_engine.Engine):
             from multiprocessing import spawn
 
             spawn._check_not_importing_main()  # type: ignore[attr-defined]
+        self.start_method = method
         start = _engine.START_OF_METHOD[method]
         super().__init__(workers, initializer, initargs, tasks_per_worker, start, name)
+
+    def preparation(self) -> dict[str, Any]:
+        """As far as it is plain: the rest is `_context.capture()`'s, or the fork server's."""
+        from multiprocessing import spawn
+
+        data = spawn.get_preparation_data(self.name)
+        if not _main_module.is_guarded():
+            data = {k: v for k, v in data.items() if not k.startswith("init_main_from")}
+        return {key: data[key] for key in _CARRIED if key in data}
+
+    def uses_fork_server(self) -> bool:
+        """Without a main module to run, workers come from a snapshot of this process: what is
+        defined in a notebook is there.
+        """
+        return self.start_method == "forkserver" and _context.imports_main(self.preparation())
 
     def store_startup(self) -> None:
         """Called once the template is decided: does a worker inherit this process's memory?"""

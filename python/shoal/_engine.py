@@ -95,6 +95,7 @@ class Engine:
     _first_workers: int | None = None  # how many start at once; None: all
     results_by_name = False  # what the standard library cannot pickle is no result
     closed_error: type[Exception] | None = None  # what a closed pool raises; None: PoolClosed
+    start_method: str | None = None  # that of multiprocessing's to which the pool belongs
     daemons = True  # workers are pool workers: their tasks start no processes of multiprocessing's
 
     def __init__(
@@ -173,6 +174,14 @@ class Engine:
         with self.definitions.active():
             payload = _pickling.dumps_in_band(self._startup, self.definitions)
         self.client.set_startup(payload)
+
+    def preparation(self) -> dict[str, Any] | None:
+        """What a fresh interpreter is to be told besides `_context.capture()`: see there."""
+        return None
+
+    def uses_fork_server(self) -> bool:
+        """Whether the agent is a child of the standard library's fork server."""
+        return False
 
     def template(self) -> str:
         """What workers are made from, and why: for `statistics()`."""

@@ -31,14 +31,17 @@ class TaskInterrupted(BaseException):
     """Raised inside a task that is to stop: its time is up or it was cancelled."""
 
 
+def _name(settings: _agent.Settings, rank: int) -> str:
+    what = "PoolWorker" if settings.daemons else "Process"
+    return f"{settings.name}{what}-{rank + 1}"
+
+
 class WorkerProcess(stock_process.BaseProcess):
     """What `multiprocessing.current_process()` is in a worker."""
 
-    _start_method = None  # leave the default context alone
-
     def __init__(self, settings: _agent.Settings, seat: int, rank: int) -> None:
-        what = "PoolWorker" if settings.daemons else "Process"
-        super().__init__(name=f"{settings.name}{what}-{rank + 1}", daemon=settings.daemons)
+        super().__init__(name=_name(settings, rank), daemon=settings.daemons)
+        self._start_method = settings.start_method
         # The process that made the pool is the parent to users, whoever forked this one.
         self._parent_pid = settings.client_pid
         self._identity = (*self._identity[:-1], rank + 1)
@@ -77,8 +80,8 @@ def main(arguments: tuple[Any, ...]) -> NoReturn:
         _launch.ready()
         core.join_session(settings.memory_fd, settings.client)
         os.set_inheritable(settings.bell_write, False)
-        _context.make_main(settings.context)
         _context.apply(settings.context)
+        _context.prepare(settings.context, _name(settings, rank))
         try:
             return _bootstrap(settings, seat, rank)
         finally:
@@ -106,11 +109,12 @@ def _ignore(number: int, frame: object) -> None:
 
 def serve(settings: _agent.Settings, seat: int) -> None:
     """Initialize, then run tasks until the pool ends."""
-    from shoal import _hooks
+    from shoal import _context, _hooks
     from shoal._definitions import Applied
 
     signal.signal(signal.SIGINT, _ignore)
-    hooks = _hooks.WorkerHooks(Applied(snapshot=not settings.context), settings.results_by_name)
+    applied = Applied(snapshot=not settings.context, imported=_context.has_imported_main())
+    hooks = _hooks.WorkerHooks(applied, settings.results_by_name)
     worker = core.Worker(settings.pool, seat, settings.bell_write, hooks, TaskInterrupted)
 
     def stop(number: int, frame: object) -> None:
