@@ -51,6 +51,11 @@ class Settings(NamedTuple):
     start_method: str | None  # of multiprocessing, which workers take over; None: leave it alone
 
 
+def worker_name(settings: Settings, rank: int) -> str:
+    what = "PoolWorker" if settings.daemons else "Process"
+    return f"{settings.name}{what}-{rank + 1}"
+
+
 class _Worker(NamedTuple):
     seat: int
     pid: int

@@ -14,7 +14,7 @@ Module state: `current`, written when an `Applied` is made.
 from __future__ import annotations
 
 import sys
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from shoal import _names, _rebuild
@@ -28,6 +28,17 @@ def make_main(facts: dict[str, Any] | None = None) -> ModuleType:
     vars(main).update({"__builtins__": sys.modules["builtins"], **(facts or {})})
     sys.modules[_names.MAIN] = sys.modules["__mp_main__"] = main
     return main
+
+
+def _globals_of_functions(module: ModuleType) -> dict[str, Any] | None:
+    """Those of the functions that the module defines, if any."""
+    found = list(vars(module).values())
+    for value in found:
+        if isinstance(value, type) and value.__module__ == module.__name__:
+            found.extend(vars(value).values())
+        elif isinstance(value, FunctionType) and value.__module__ == module.__name__:
+            return value.__globals__
+    return None
 
 
 class Applied:
@@ -44,7 +55,10 @@ class Applied:
         self.length = 0
         self.missing: dict[str, str] = {}
         self._bound: dict[_names.Key, Any] = {}
-        self._imported = frozenset(vars(sys.modules[_names.MAIN])) if imported else frozenset()
+        self._imported: frozenset[str] = frozenset()
+        if imported:
+            self._imported = frozenset(vars(sys.modules[_names.MAIN]))
+            _rebuild.main_globals = _globals_of_functions(sys.modules[_names.MAIN])
         if snapshot:
             _names.received.update(sys.modules)
             main = vars(sys.modules[_names.MAIN])
@@ -89,6 +103,8 @@ class Applied:
             self._bound.pop(key, None)  # the worker's own from now on
             return
         variables[name] = self._bound[key] = value
+        if module_name == _names.MAIN and self._imported:
+            _rebuild.module_dict(module_name)[name] = value
         self.missing.pop(name, None)
 
     def _failed(self, what: str, error: BaseException) -> None:

@@ -23,7 +23,7 @@ class _AgentToBe:
     """What the fork server's child unpickles and calls: as much of a process object as it needs."""
 
     def __init__(self, settings: _agent.Settings) -> None:
-        self._name = f"{settings.name}PoolWorker-1"  # as a worker's: it imports the main module
+        self._name = _agent.worker_name(settings, 0)  # it imports the main module for the workers
         self._settings = settings
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -17,7 +17,7 @@ Messages have neither names nor modules nor failures; log entries have no object
 
 The first part of a `dumps` message is the object; every other part is (kind, ...) for `fill`.
 
-Module state: `_loading` (each thread's stack of node lists), `tokens` and `_by_token` (classes that
+Module state: `_loading` (each thread's stack of node lists), `main_globals`, `tokens` and `_by_token` (classes that
 travelled by value: a class that comes back is the class that left).
 """
 
@@ -50,6 +50,9 @@ class _Loading(threading.local):
 
 
 _loading = _Loading()
+# Where the functions of a main module that `runpy` has run find their globals: the module that
+# multiprocessing then puts in its place has a copy of them.
+main_globals: dict[str, Any] | None = None
 tokens: _names.IdentityMap[str] = _names.IdentityMap()
 _by_token: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
 
@@ -280,6 +283,9 @@ def load_message(data: Any, buffers: Any) -> Any:
 
 
 def module_dict(name: str) -> dict[str, Any]:
+    """The globals of the module's functions."""
+    if name == _names.MAIN and main_globals is not None:
+        return main_globals
     module = sys.modules.get(name)
     return vars(importlib.import_module(name) if module is None else module)
 

@@ -31,16 +31,11 @@ class TaskInterrupted(BaseException):
     """Raised inside a task that is to stop: its time is up or it was cancelled."""
 
 
-def _name(settings: _agent.Settings, rank: int) -> str:
-    what = "PoolWorker" if settings.daemons else "Process"
-    return f"{settings.name}{what}-{rank + 1}"
-
-
 class WorkerProcess(stock_process.BaseProcess):
     """What `multiprocessing.current_process()` is in a worker."""
 
     def __init__(self, settings: _agent.Settings, seat: int, rank: int) -> None:
-        super().__init__(name=_name(settings, rank), daemon=settings.daemons)
+        super().__init__(name=_agent.worker_name(settings, rank), daemon=settings.daemons)
         self._start_method = settings.start_method
         # The process that made the pool is the parent to users, whoever forked this one.
         self._parent_pid = settings.client_pid
@@ -81,7 +76,7 @@ def main(arguments: tuple[Any, ...]) -> NoReturn:
         core.join_session(settings.memory_fd, settings.client)
         os.set_inheritable(settings.bell_write, False)
         _context.apply(settings.context)
-        _context.prepare(settings.context, _name(settings, rank))
+        _context.prepare(settings.context, _agent.worker_name(settings, rank))
         try:
             return _bootstrap(settings, seat, rank)
         finally:
