@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import io
 import os
-from multiprocessing import forkserver, popen_forkserver, spawn, util
-from multiprocessing.context import reduction, set_spawning_popen
+from multiprocessing import forkserver, popen_forkserver, reduction, spawn, util
+from multiprocessing.context import set_spawning_popen
 from typing import Any, NoReturn
 
 from shoal import _agent
@@ -50,6 +50,8 @@ class _Popen(popen_forkserver.Popen):
     process has ended.
     """
 
+    _fds: list[int]
+
     def _launch(self, agent: _AgentToBe) -> None:
         data = spawn.get_preparation_data(agent._name)
         data = {key: value for key, value in data.items() if not key.startswith("init_main_from")}
@@ -62,10 +64,15 @@ class _Popen(popen_forkserver.Popen):
             set_spawning_popen(None)
         self.sentinel, write = forkserver.connect_to_new_process(self._fds)
         while_we_live = os.dup(write)
-        self.finalizer = util.Finalize(self, util.close_fds, (while_we_live, self.sentinel))
+        self.finalizer = util.Finalize(self, _close, (while_we_live, self.sentinel))
         with open(write, "wb") as pipe:
             pipe.write(message.getbuffer())
         self.pid = forkserver.read_signed(self.sentinel)
+
+
+def _close(*descriptors: int) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def start(settings: _agent.Settings) -> Any:

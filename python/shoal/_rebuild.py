@@ -17,8 +17,9 @@ Messages have neither names nor modules nor failures; log entries have no object
 
 The first part of a `dumps` message is the object; every other part is (kind, ...) for `fill`.
 
-Module state: `_loading` (each thread's stack of node lists), `main_globals`, `tokens` and `_by_token` (classes that
-travelled by value: a class that comes back is the class that left).
+Module state: `_loading` (each thread's stack of node lists), `main_globals` (set once, before any
+entry is applied), `tokens` and `_by_token` (classes that travelled by value: a class that comes
+back is the class that left).
 """
 
 from __future__ import annotations
