@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing.process
 import os
+import pickle
 import sys
 from typing import Any
 
@@ -114,12 +115,14 @@ def prepare(context: dict[str, Any], name: str) -> None:
     process: Any = multiprocessing.process.current_process()
     process._inheriting = True
     try:
+        if data.get("added"):
+            pickle.loads(data["added"])  # acts by being unpickled
         spawn.prepare({"name": name, **data})
     except (Exception, SystemExit) as error:
         make_main(context)
         print(
-            f"shoal: {name} could not import the main module {context['main_file']}, and goes on"
-            f" with what it is sent: {type(error).__name__}: {error}",
+            f"shoal: {name} could not be prepared with the main module {context['main_file']}, and"
+            f" goes on with what it is sent: {type(error).__name__}: {error}",
             file=sys.stderr,
         )
     else:

@@ -43,6 +43,8 @@ _CARRIED = (
     "init_main_from_name",
     "init_main_from_path",
 )
+# The fork server sends these; a fresh interpreter has them from `_context.capture()`.
+_OURS = ("shoal", "name", "authkey", "sys_path", "sys_argv", "dir")
 _tokens = itertools.count()
 _inherited: dict[int, tuple[Callable[..., object], tuple[Any, ...]]] = {}
 
@@ -77,13 +79,19 @@ class DropInEngine(_engine.Engine):
         super().__init__(workers, initializer, initargs, tasks_per_worker, start, name)
 
     def preparation(self) -> dict[str, Any]:
-        """As far as it is plain: the rest is `_context.capture()`'s, or the fork server's."""
-        from multiprocessing import spawn
+        """What the standard library tells its processes, and what others have added to it (which
+        the fork server has told already).
+        """
+        from multiprocessing import reduction, spawn
 
         data = spawn.get_preparation_data(self.name)
+        plain = {key: data[key] for key in _CARRIED if key in data}
         if not _main_module.is_guarded():
-            data = {k: v for k, v in data.items() if not k.startswith("init_main_from")}
-        return {key: data[key] for key in _CARRIED if key in data}
+            plain = {k: v for k, v in plain.items() if not k.startswith("init_main_from")}
+        if self.start_method == "spawn":  # coverage passes itself on in this way
+            added = [v for key, v in data.items() if key not in _CARRIED and key not in _OURS]
+            plain["added"] = bytes(reduction.ForkingPickler.dumps(added)) if added else b""
+        return plain
 
     def uses_fork_server(self) -> bool:
         """Without a main module to run, workers come from a snapshot of this process: what is

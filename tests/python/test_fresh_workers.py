@@ -129,6 +129,57 @@ def test_what_the_guarded_part_defines_is_sent(interpreter, method: str) -> None
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_what_a_library_adds_to_the_preparation_arrives_before_the_main_module(
+    interpreter, method: str
+) -> None:
+    # So does coverage: an object that acts when it is unpickled.
+    interpreter.folder.joinpath("stowaway.py").write_text(
+        """
+import multiprocessing.process
+aboard = []
+
+class Stowaway:
+    def __getstate__(self):
+        return {"from": "parent"}
+
+    def __setstate__(self, state):
+        aboard.append(state["from"])
+        stock = multiprocessing.process.BaseProcess._bootstrap
+
+        def bootstrap(self, *arguments, **options):
+            aboard.append("bootstrap")
+            return stock(self, *arguments, **options)
+
+        multiprocessing.process.BaseProcess._bootstrap = bootstrap
+"""
+    )
+    interpreter(
+        """
+        import multiprocessing, sys
+        import multiprocessing.spawn as spawn
+        import stowaway
+
+        at_import = list(stowaway.aboard)
+
+        def look():
+            return at_import, stowaway.aboard
+
+        if __name__ == "__main__":
+            stock = spawn.get_preparation_data
+
+            def get_preparation_data(name):
+                return {**stock(name), "stowaway": stowaway.Stowaway()}
+
+            spawn.get_preparation_data = get_preparation_data
+            with multiprocessing.get_context(sys.argv[1]).Pool(1) as pool:
+                assert pool.apply(look) == (["parent"], ["parent", "bootstrap"])
+        """,
+        method,
+        env={"SHOAL_RUN": "1", "PYTHONPATH": str(interpreter.folder)},
+    ).check()
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_a_program_without_a_guard_runs_once(interpreter, method: str) -> None:
     out = program(
         interpreter,
@@ -169,7 +220,7 @@ def test_a_main_module_that_others_cannot_import_is_said_and_done_without(
         env={"SHOAL_RUN": "1"},
     )
     finished.check()
-    assert f"{method.title().replace('server', 'Server')}PoolWorker-1 could not" in finished.err
+    assert f"{method.title().replace('server', 'Server')}PoolWorker-1 could not be prepared" in finished.err
     assert ("ImportError: not there" if "raise" in trouble else "SystemExit: 3") in finished.err
 
 
