@@ -220,7 +220,8 @@ def test_a_main_module_that_others_cannot_import_is_said_and_done_without(
         env={"SHOAL_RUN": "1"},
     )
     finished.check()
-    assert f"{method.title().replace('server', 'Server')}PoolWorker-1 could not be prepared" in finished.err
+    worker = f"{'Spawn' if method == 'spawn' else 'ForkServer'}PoolWorker-1"
+    assert f"{worker} could not be prepared" in finished.err
     assert ("ImportError: not there" if "raise" in trouble else "SystemExit: 3") in finished.err
 
 
