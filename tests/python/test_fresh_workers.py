@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 import pytest
 
@@ -220,6 +221,8 @@ def test_a_main_module_that_others_cannot_import_is_said_and_done_without(
         env={"SHOAL_RUN": "1"},
     )
     finished.check()
+    if method == "forkserver" and sys.version_info >= (3, 14):
+        return  # the fork server imports the main module itself, and dies of it
     worker = f"{'Spawn' if method == 'spawn' else 'ForkServer'}PoolWorker-1"
     assert f"{worker} could not be prepared" in finished.err
     assert ("ImportError: not there" if "raise" in trouble else "SystemExit: 3") in finished.err
