@@ -133,8 +133,10 @@ def prepare(context: dict[str, Any], name: str) -> None:
         process._name = context["process"][0]
 
 
-def has_imported_main() -> bool:
-    """Whether this process has run the main module as `__mp_main__`."""
+def has_imported_main(context: dict[str, Any]) -> bool:
+    """Whether `prepare` has run the main module here. (A copy of a process that has is none.)"""
+    if not context or context["preparation"] is None:
+        return False
     return getattr(sys.modules.get("__main__"), "__name__", None) == "__mp_main__"
 
 

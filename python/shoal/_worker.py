@@ -108,7 +108,8 @@ def serve(settings: _agent.Settings, seat: int) -> None:
     from shoal._definitions import Applied
 
     signal.signal(signal.SIGINT, _ignore)
-    applied = Applied(snapshot=not settings.context, imported=_context.has_imported_main())
+    imported = _context.has_imported_main(settings.context)
+    applied = Applied(snapshot=not settings.context, imported=imported)
     hooks = _hooks.WorkerHooks(applied, settings.results_by_name)
     worker = core.Worker(settings.pool, seat, settings.bell_write, hooks, TaskInterrupted)
 

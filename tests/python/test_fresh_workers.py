@@ -130,6 +130,36 @@ def test_what_the_guarded_part_defines_is_sent(interpreter, method: str) -> None
 
 
 @pytest.mark.parametrize("method", METHODS)
+def test_a_fork_pool_in_a_fresh_process_has_what_is_defined_later(interpreter, method: str) -> None:
+    program(
+        interpreter,
+        """
+        import multiprocessing, sys
+
+        def answer():
+            return "old"
+
+        def ask(queue):
+            import shoal
+            with shoal.Pool(1) as pool:  # its workers are copies of this process
+                first = pool.apply(answer)
+                global_answer = globals()
+                exec("def answer():\\n    return 'new'", global_answer)
+                queue.put((first, pool.apply(global_answer["answer"])))
+
+        if __name__ == "__main__":
+            context = multiprocessing.get_context(sys.argv[1])
+            queue = context.SimpleQueue()
+            process = context.Process(target=ask, args=(queue,))
+            process.start()
+            print(queue.get())
+            process.join()
+        """,
+        method,
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_what_a_library_adds_to_the_preparation_arrives_before_the_main_module(
     interpreter, method: str
 ) -> None:
