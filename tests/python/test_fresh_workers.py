@@ -152,7 +152,7 @@ def test_a_fork_pool_in_a_fresh_process_has_what_is_defined_later(interpreter, m
             queue = context.SimpleQueue()
             process = context.Process(target=ask, args=(queue,))
             process.start()
-            print(queue.get())
+            assert queue.get() == ('old', 'new')
             process.join()
         """,
         method,
