@@ -72,17 +72,22 @@ class Agent:
         self.workers: dict[int, _Worker] = {}  # by pidfd
         self.poll = select.poll()
         self.client_pidfd = os.pidfd_open(settings.client_pid)
+        self.ends_with_client = {self.client_pidfd}  # readable when the client has ended
         self.kills = core.oom_kills()
         self.strikes = 0  # of the out-of-memory killer, not yet accounted to a worker
         self.struck_at = 0.0
         self.terminated_at = 0.0
         self.retry_at = 0.0
 
-    def run(self, client_lives: Callable[[], bool]) -> None:
+    def run(self, client_sentinel: int | None = None) -> None:
+        """`client_sentinel`: for an agent that is not the client's child."""
         self.poll.register(self.settings.bell_read, select.POLLIN)
         self.poll.register(self.client_pidfd, select.POLLIN)
-        if not client_lives():
-            return  # it died before we could watch it, and the pidfd may be another process's
+        if client_sentinel is not None:
+            self.ends_with_client.add(client_sentinel)
+            self.poll.register(client_sentinel, select.POLLIN)
+        elif os.getppid() != self.settings.client_pid:
+            return  # the client died before we could watch it
         while self.step():
             pass
 
@@ -92,7 +97,7 @@ class Agent:
         if not self.supervisor.wants_workers() and self.shut_down():
             return False
         for fd, _ in self.poll.poll(self.timeout()):
-            if fd == self.client_pidfd:
+            if fd in self.ends_with_client:
                 self.kill_all()
                 return False
             if fd == self.settings.bell_read:
@@ -226,7 +231,7 @@ def run_snapshot(settings: Settings) -> NoReturn:
 
 def _run(settings: Settings, starter: Callable[[Settings, int, int], int]) -> None:
     agent = Agent(settings, lambda seat, rank: starter(settings, seat, rank))
-    agent.run(lambda: os.getppid() == settings.client_pid)
+    agent.run()
 
 
 def import_for_workers() -> None:
@@ -260,7 +265,8 @@ def run_clean(settings: Settings) -> NoReturn:
         else:
             starter = _fork_worker
             os.set_inheritable(settings.bell_write, False)
-            _context.make_main(settings.context)
+            if not _context.imports_main(settings.context):
+                _context.make_main(settings.context)
             _context.apply(settings.context)
             _context.import_modules(settings.context)
             _freeze()
@@ -278,9 +284,9 @@ def _freeze() -> None:
     gc.freeze()
 
 
-def run_in_fork_server(settings: Settings, name: str, client_sentinel: int) -> NoReturn:
+def run_in_fork_server(settings: Settings, client_sentinel: int) -> NoReturn:
     """In a child of the standard library's fork server, which has joined the session already.
-    `client_sentinel` is readable when the client has ended.
+    `client_sentinel` is readable when the client has ended, or has given up this agent.
     """
     from shoal import _context
 
@@ -289,10 +295,9 @@ def run_in_fork_server(settings: Settings, name: str, client_sentinel: int) -> N
         _launch.ready()
         core.set_bond(settings.client)
         _context.apply(settings.context)
-        _context.prepare(settings.context, name)
         _freeze()
         agent = Agent(settings, lambda seat, rank: _fork_worker(settings, seat, rank))
-        agent.run(lambda: not select.select([client_sentinel], [], [], 0)[0])
+        agent.run(client_sentinel)
         return 0
 
     _launch.run_to_the_end(live)

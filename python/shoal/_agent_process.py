@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from shoal._engine import Engine
 
 
-PATIENCE = 3  # agents that the fork server is asked for; one that dies at once is no template
+PATIENCE = 3  # agents in a row that the fork server is asked for without a worker of theirs
 
 
 class AgentProcess:
@@ -34,19 +34,21 @@ class AgentProcess:
         self.bell = -1
         self.template = ""
         self.ended = False
-        self._asked = 0  # how often the fork server was
+        self._asked = 0  # how often the fork server was, since a worker came of it
         self._popen: Any = None  # of the fork server's child; keeps open what tells it of our end
 
     def start(self, engine: Engine, own_threads: int) -> None:
         """Start it. A Ctrl-C waits until all is in place: fork handlers could not take it.
         `own_threads`: shoal's, which do not hinder a snapshot.
         """
-        from_fork_server = self._may_come_from_fork_server(engine)
+        fresh = engine.uses_fork_server()
+        # Without the mask: a fork server that starts would inherit it, and nothing is forked here.
+        started = fresh and self._start_in_fork_server(engine)
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            if from_fork_server:
-                self._start_in_fork_server(engine)
-            else:
+            if fresh and not started:
+                self._start_clean(engine, "fork", "a clean template, as the fork server fails")
+            elif not fresh:
                 self._start(engine, own_threads)
             self.pidfd = os.pidfd_open(self.pid)
             engine.client.set_agent(self.pidfd)
@@ -113,7 +115,7 @@ class AgentProcess:
         from shoal import _context, _launch
 
         self.template = template
-        if self.pid == 0:
+        if self.pid == 0 and self._asked == 0:
             engine.store_startup()
         context = _context.capture(method == "fork", engine.preparation())
         settings = self._settings(engine, method, context)
@@ -124,36 +126,32 @@ class AgentProcess:
         finally:
             os.close(settings.bell_read)
 
-    def _may_come_from_fork_server(self, engine: Engine) -> bool:
-        """Whether to ask the fork server, which runs then."""
-        if self._asked == PATIENCE or not engine.uses_fork_server():
+    def _start_in_fork_server(self, engine: Engine) -> bool:
+        """False: the fork server does not answer, or what it starts does not live."""
+        if self._asked == PATIENCE:
             return False
         self._asked += 1
         from multiprocessing import forkserver
 
-        from shoal import _session
+        from shoal import _context, _in_fork_server, _session
 
         _session.carry_session()
-        forkserver.ensure_running()  # with the signal mask of the program, which it inherits
-        return True
-
-    def _start_in_fork_server(self, engine: Engine) -> None:
-        from shoal import _context, _in_fork_server
-
-        self.template = "a clean template, forked by the fork server"
+        forkserver.ensure_running()
         if self.pid == 0:
             engine.store_startup()
+        self.template = "a clean template, forked by the fork server"
         context = _context.capture(False, engine.preparation())
         settings = self._settings(engine, "fork", context)
         _flush()
+        self._popen = None  # the last agent's
         try:
             self._popen = _in_fork_server.start(settings)
-        except (OSError, EOFError) as error:
-            self._start_clean(engine, "fork", f"a clean template, because of {error!r}")
-        else:
-            self.pid = self._popen.pid
+        except (OSError, EOFError):
+            return False
         finally:
             os.close(settings.bell_read)
+        self.pid = self._popen.pid
+        return True
 
     def ring(self) -> None:
         try:
@@ -166,6 +164,8 @@ class AgentProcess:
         with engine._process_lock:
             if self.ended or engine._ending or not self._has_died():
                 return  # by now another thread has started the next one
+            if engine.worker_pids():
+                self._asked = 0  # it was a good one
             if not engine.client.bury():
                 return  # the workers are dying: who waits comes here again
             self._wait()
@@ -204,7 +204,10 @@ class AgentProcess:
         """Give up while starting."""
         if self.pid and not self.ended:
             self.ended = True
-            os.kill(self.pid, signal.SIGKILL)
+            try:
+                os.kill(self.pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass  # the fork server has waited for it
             self._reap()
 
     def wait_for_end(self, client: Any) -> None:

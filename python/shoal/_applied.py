@@ -36,8 +36,11 @@ def _globals_of_functions(module: ModuleType) -> dict[str, Any] | None:
     for value in found:
         if isinstance(value, type) and value.__module__ == module.__name__:
             found.extend(vars(value).values())
-        elif isinstance(value, FunctionType) and value.__module__ == module.__name__:
-            return value.__globals__
+        elif isinstance(value, FunctionType):
+            variables = value.__globals__
+            # not those of who has wrapped a function of this module
+            if variables.get("__name__") == module.__name__:
+                return variables
     return None
 
 

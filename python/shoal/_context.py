@@ -101,14 +101,11 @@ def make_main(context: dict[str, Any]) -> None:
 
 
 def prepare(context: dict[str, Any], name: str) -> None:
-    """What the standard library does first in a process of its own that starts afresh, the main
-    module's import under the name `__mp_main__` included. `name` is this process's for so long.
-
-    A main module that cannot be imported here is none: its definitions come from the client.
+    """In a worker: what the standard library does first in a process of its own that starts afresh,
+    the main module's import under the name `__mp_main__` included. `name` is the worker's.
     """
-    data = context["preparation"]
+    data = context.get("preparation")
     if data is None:
-        make_main(context)
         return
     from multiprocessing import spawn
 
@@ -119,29 +116,17 @@ def prepare(context: dict[str, Any], name: str) -> None:
             pickle.loads(data["added"])  # acts by being unpickled
         spawn.prepare({"name": name, **data})
     except (Exception, SystemExit) as error:
-        make_main(context)
-        print(
-            f"shoal: {name} could not be prepared with the main module {context['main_file']}, and"
-            f" goes on with what it is sent: {type(error).__name__}: {error}",
-            file=sys.stderr,
-        )
-    else:
-        if not imports_main(data):
-            make_main(context)
+        file = context["main_file"]
+        what = f"a worker could not import the main module {file}: {type(error).__name__}: {error}"
+        raise RuntimeError(what) from error
     finally:
         del process._inheriting
         process._name = context["process"][0]
 
 
-def has_imported_main(context: dict[str, Any]) -> bool:
-    """Whether `prepare` has run the main module here. (A copy of a process that has is none.)"""
-    if not context or context["preparation"] is None:
-        return False
-    return getattr(sys.modules.get("__main__"), "__name__", None) == "__mp_main__"
-
-
-def imports_main(data: dict[str, Any]) -> bool:
-    """Whether who is given this preparation data runs the main module."""
+def imports_main(context: dict[str, Any]) -> bool:
+    """Whether workers import the main module."""
+    data = context.get("preparation") or {}
     return "init_main_from_name" in data or "init_main_from_path" in data
 
 

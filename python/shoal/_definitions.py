@@ -56,6 +56,28 @@ class Snapshot:
         reference = self._names.get(key[1]) if key[0] == _names.MAIN else None
         return reference is not None and reference() is value
 
+    def stays(self, key: _names.Key) -> bool:
+        """Whether workers keep what they have under this name when the parent binds it anew."""
+        return False
+
+
+class ImportedMain(Snapshot):
+    """What workers have that have imported the main module: `names`, whatever the parent binds to
+    them. What they hold there is theirs.
+    """
+
+    def __init__(self, names: frozenset[str]) -> None:
+        self._there = names
+
+    def has_module(self, module_name: str) -> bool:
+        return False
+
+    def holds(self, key: _names.Key, value: Any) -> bool:
+        return self.stays(key)
+
+    def stays(self, key: _names.Key) -> bool:
+        return key[0] == _names.MAIN and key[1] in self._there
+
 
 class _Sent:
     """A name whose present value the workers have."""
@@ -240,7 +262,7 @@ class Definitions:
                 if known and sent is None:
                     self._sent[key] = _Sent(value, uses, -1)
                     self.generation += 1
-                elif known and value is _names.ABSENT:
+                elif known and (value is _names.ABSENT or self._stays(key)):
                     self._replace(key, value, uses, -1)
                     self.generation += 1
                 else:
@@ -248,6 +270,9 @@ class Definitions:
             queue.extend(k for k in uses if k not in seen)
             seen.update(uses)
         return new
+
+    def _stays(self, key: _names.Key) -> bool:
+        return self._snapshot is not None and self._snapshot.stays(key)
 
     def _replace(
         self, key: _names.Key, value: Any, uses: Collection[_names.Key], index: int

@@ -29,7 +29,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
-from shoal import _context, _definitions, _engine, _main_module, _names, _pickling
+from shoal import _definitions, _engine, _main_module, _names, _pickling
 
 _context_module: Any = multiprocessing.context
 _PIDFD_GETFD = 438  # the number of the system call, the same on all architectures
@@ -65,6 +65,8 @@ class DropInEngine(_engine.Engine):
     ) -> None:
         method = context.get_start_method()
         self.force_fork = method == "fork"
+        # What workers have of the main module by its import; None: they do not import it.
+        self._main_names = None if method == "fork" else _main_module.names_after_import()
         self._descriptors: list[int] = []
         weakref.finalize(self, _close_all, self._descriptors).atexit = False
         if self.force_fork:
@@ -86,7 +88,7 @@ class DropInEngine(_engine.Engine):
 
         data = spawn.get_preparation_data(self.name)
         plain = {key: data[key] for key in _CARRIED if key in data}
-        if not _main_module.is_guarded():
+        if self._main_names is None:
             plain = {k: v for k, v in plain.items() if not k.startswith("init_main_from")}
         if self.start_method == "spawn":  # coverage passes itself on in this way
             added = [v for key, v in data.items() if key not in _CARRIED and key not in _OURS]
@@ -97,7 +99,7 @@ class DropInEngine(_engine.Engine):
         """Without a main module to run, workers come from a snapshot of this process: what is
         defined in a notebook is there.
         """
-        return self.start_method == "forkserver" and _context.imports_main(self.preparation())
+        return self.start_method == "forkserver" and self._main_names is not None
 
     def store_startup(self) -> None:
         """Called once the template is decided: does a worker inherit this process's memory?"""
@@ -111,6 +113,8 @@ class DropInEngine(_engine.Engine):
                 self._startup = _run_inherited, (token,)
             super().store_startup()
             return
+        if self._main_names is not None:
+            self.definitions.mark_snapshot(_definitions.ImportedMain(self._main_names))
         authkey = bytes(multiprocessing.current_process().authkey)
         self._startup = _run_in_fresh_interpreter, (authkey, *(self._startup or ()))
         _pickling._look_at_registrations()  # of what is shared by inheritance, such as Values

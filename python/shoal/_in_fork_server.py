@@ -3,7 +3,7 @@
 
 The fork server starts it like any process of the forkserver context: with the modules that the
 program asked for (`set_forkserver_preload`), its start method, its logging level, and the session.
-Only the main module is left to the agent, which can do without. It is no child of this process, and
+Only the main module is left to the workers. The agent is no child of this process, and
 `active_children()` does not know of it. Design: docs/design/drop_in.md
 """
 
@@ -23,7 +23,7 @@ class _AgentToBe:
     """What the fork server's child unpickles and calls: as much of a process object as it needs."""
 
     def __init__(self, settings: _agent.Settings) -> None:
-        self._name = _agent.worker_name(settings, 0)  # it imports the main module for the workers
+        self._name = _agent.worker_name(settings, 0)
         self._settings = settings
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -33,7 +33,7 @@ class _AgentToBe:
         return _rebuild, (*facts, *map(reduction.DupFd, descriptors))
 
     def _bootstrap(self, parent_sentinel: int) -> NoReturn:
-        _agent.run_in_fork_server(self._settings, self._name, parent_sentinel)
+        _agent.run_in_fork_server(self._settings, parent_sentinel)
 
 
 def _rebuild(

@@ -42,9 +42,10 @@ class WorkerProcess(stock_process.BaseProcess):
         self._identity = (*self._identity[:-1], rank + 1)
         self.settings = settings
         self.seat = seat
+        self.unprepared: RuntimeError | None = None  # why this worker cannot serve
 
     def run(self) -> None:
-        serve(self.settings, self.seat)
+        serve(self.settings, self.seat, self.unprepared)
 
 
 def run_forked(settings: _agent.Settings, seat: int, rank: int, agent_pid: int) -> NoReturn:
@@ -76,7 +77,8 @@ def main(arguments: tuple[Any, ...]) -> NoReturn:
         core.join_session(settings.memory_fd, settings.client)
         os.set_inheritable(settings.bell_write, False)
         _context.apply(settings.context)
-        _context.prepare(settings.context, _agent.worker_name(settings, rank))
+        if not _context.imports_main(settings.context):
+            _context.make_main(settings.context)
         try:
             return _bootstrap(settings, seat, rank)
         finally:
@@ -92,8 +94,16 @@ def _run_exit_functions() -> None:
 
 
 def _bootstrap(settings: _agent.Settings, seat: int, rank: int) -> int:
+    from shoal import _context
+
     core.set_bond(settings.client)
+    unprepared = None
+    try:
+        _context.prepare(settings.context, _agent.worker_name(settings, rank))
+    except RuntimeError as error:
+        unprepared = error
     process: Any = WorkerProcess(settings, seat, rank)
+    process.unprepared = unprepared
     # Readable when the client has ended: what multiprocessing.parent_process() waits for.
     return int(process._bootstrap(parent_sentinel=os.pidfd_open(settings.client_pid)))
 
@@ -102,13 +112,13 @@ def _ignore(number: int, frame: object) -> None:
     """A handler, not SIG_IGN: ignored signals would survive exec into the task's subprocesses."""
 
 
-def serve(settings: _agent.Settings, seat: int) -> None:
+def serve(settings: _agent.Settings, seat: int, unprepared: RuntimeError | None) -> None:
     """Initialize, then run tasks until the pool ends."""
     from shoal import _context, _hooks
     from shoal._definitions import Applied
 
     signal.signal(signal.SIGINT, _ignore)
-    imported = _context.has_imported_main(settings.context)
+    imported = _context.imports_main(settings.context)
     applied = Applied(snapshot=not settings.context, imported=imported)
     hooks = _hooks.WorkerHooks(applied, settings.results_by_name)
     worker = core.Worker(settings.pool, seat, settings.bell_write, hooks, TaskInterrupted)
@@ -122,16 +132,18 @@ def serve(settings: _agent.Settings, seat: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {_agent.STOP_SIGNAL})
     _fresh_random_streams()
     _prefer_as_victim()
-    _initialize(worker, hooks)
+    _initialize(worker, hooks, unprepared)
     worker.run()
     worker.leaving(PLANNED)
 
 
-def _initialize(worker: Any, hooks: Any) -> None:
+def _initialize(worker: Any, hooks: Any, unprepared: RuntimeError | None) -> None:
     payload = worker.startup()
-    if payload is None:
+    if payload is None and unprepared is None:
         return
     try:
+        if unprepared is not None:
+            raise unprepared
         worker.apply_definitions()
         from shoal import _pickling
 
