@@ -296,7 +296,10 @@ def run_in_fork_server(settings: Settings, client_sentinel: int) -> NoReturn:
         core.set_bond(settings.client)
         _context.apply(settings.context)
         _freeze()
-        agent = Agent(settings, lambda seat, rank: _fork_worker(settings, seat, rank))
+        try:
+            agent = Agent(settings, lambda seat, rank: _fork_worker(settings, seat, rank))
+        except ProcessLookupError:
+            return 0  # the client has ended
         agent.run(client_sentinel)
         return 0
 

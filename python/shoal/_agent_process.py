@@ -50,7 +50,8 @@ class AgentProcess:
                 self._start_clean(engine, "fork", "a clean template, as the fork server fails")
             elif not fresh:
                 self._start(engine, own_threads)
-            self.pidfd = os.pidfd_open(self.pid)
+            if not started:
+                self.pidfd = os.pidfd_open(self.pid)
             engine.client.set_agent(self.pidfd)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -151,6 +152,10 @@ class AgentProcess:
         finally:
             os.close(settings.bell_read)
         self.pid = self._popen.pid
+        try:
+            self.pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return False  # the fork server has waited for it
         return True
 
     def ring(self) -> None:

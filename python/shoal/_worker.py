@@ -97,6 +97,7 @@ def _bootstrap(settings: _agent.Settings, seat: int, rank: int) -> int:
     from shoal import _context
 
     core.set_bond(settings.client)
+    signal.signal(signal.SIGINT, _ignore)  # until a main module that is imported wants it otherwise
     unprepared = None
     try:
         _context.prepare(settings.context, _agent.worker_name(settings, rank))
@@ -117,7 +118,6 @@ def serve(settings: _agent.Settings, seat: int, unprepared: RuntimeError | None)
     from shoal import _context, _hooks
     from shoal._definitions import Applied
 
-    signal.signal(signal.SIGINT, _ignore)
     imported = _context.imports_main(settings.context)
     applied = Applied(snapshot=not settings.context, imported=imported)
     hooks = _hooks.WorkerHooks(applied, settings.results_by_name)

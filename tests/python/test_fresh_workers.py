@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
+import textwrap
 
 import pytest
+from shoal._main_module import _read
 
 METHODS = ["spawn", "forkserver"]
 
@@ -94,6 +95,47 @@ def test_a_task_finds_what_it_finds_in_the_standard_librarys_worker(
     arguments = (program, method, default, str(tmp_path))
     stock = interpreter(*arguments).check()
     assert interpreter(*arguments, env={"SHOAL_RUN": "1"}).check() == stock
+
+
+@pytest.mark.parametrize(
+    "guard",
+    [
+        'if __name__ == "__main__":',
+        "if '__main__' == __name__:",
+        'if not __name__ != "__main__" and ready:',
+        'if __name__ in ("x", "__main__"):',
+        "if __name__ is MAIN:",
+        'if name.endswith("main__"):',
+        'if multiprocessing.current_process().name == "MainProcess":',
+        'while __name__ == "__main__":',
+    ],
+)
+def test_a_guard_is_seen_and_what_it_guards_is_not_there_after_the_import(guard: str) -> None:
+    source = """
+        import a.b, c as d
+        from e import f as g
+        name = __name__
+        h, (i, *j) = k["l"] = m.n = 1, (2, 3)
+        for o in (p := [q for q in range(3)]):
+            with open(r) as s:
+                t: int = lambda: (u := 1)
+        try:
+            def v(w):
+                x = w
+        except ValueError:
+            class y:
+                z = 1
+        """
+    names = _read(textwrap.dedent(source) + guard + "\n    only_here = 1\n")
+    assert names == {*"adghijopstvy", "name"}
+    assert _read(textwrap.dedent(source)) is None
+
+
+def test_the_other_branch_of_a_guard_is_for_children() -> None:
+    assert _read('if __name__ == "__main__":\n    a = 1\nelse:\n    b = 1') == {"b"}
+    assert _read('if __name__ != "__main__":\n    a = 1\nelse:\n    b = 1') == {"a"}
+    assert _read('__name__ == "__main__" and main()') == set()
+    assert _read("# if __name__ == '__main__':\nmain()") is None
 
 
 def program(interpreter, source: str, *arguments: str) -> str:
