@@ -42,8 +42,15 @@ bool running_or_raise(Client* client) {
 
 // ---- Function -----------------------------------------------------------------------------------
 
+int function_traverse(Function* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  Py_VISIT(self->client);
+  return 0;
+}
+
 void function_dealloc(Function* self) {
   PyTypeObject* type = Py_TYPE(self);
+  PyObject_GC_UnTrack(self);
   // Batches that name it keep it: nobody reads the block any more.
   if (self->client != nullptr && self->client->pool != nullptr)
     self->client->pool->free_block(self->block);
@@ -53,10 +60,11 @@ void function_dealloc(Function* self) {
 }
 
 PyType_Slot function_slots[] = {{Py_tp_dealloc, reinterpret_cast<void*>(function_dealloc)},
+                                {Py_tp_traverse, reinterpret_cast<void*>(function_traverse)},
                                 {0, nullptr}};
-PyType_Spec function_spec = {"shoal._core.Function", sizeof(Function), 0,
-                             Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-                             function_slots};
+PyType_Spec function_spec = {
+    "shoal._core.Function", sizeof(Function), 0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, function_slots};
 
 PyObject* client_add_function(Client* self, PyObject* bytes) {
   if (!open_or_raise(self)) return nullptr;
@@ -652,8 +660,21 @@ PyObject* client_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
   return reinterpret_cast<PyObject*>(self);
 }
 
+// The definitions lead to the program's globals, and one of those is the pool. Without this the
+// garbage collector could not free any of them when the interpreter ends: files among them would
+// not be flushed. It visits what never changes; what is in flight may change hands just now. No
+// tp_clear is needed: each of these three has one.
+int client_traverse(Client* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  Py_VISIT(self->hooks);
+  Py_VISIT(self->definitions);
+  Py_VISIT(self->trouble);
+  return 0;
+}
+
 void client_dealloc(Client* self) {
   PyTypeObject* type = Py_TYPE(self);
+  PyObject_GC_UnTrack(self);
   drop_flights(self);
   self->pool.reset();
   self->builder.reset();
@@ -718,12 +739,13 @@ PyGetSetDef client_getset[] = {
 
 PyType_Slot client_slots[] = {{Py_tp_new, reinterpret_cast<void*>(client_new)},
                               {Py_tp_dealloc, reinterpret_cast<void*>(client_dealloc)},
+                              {Py_tp_traverse, reinterpret_cast<void*>(client_traverse)},
                               {Py_tp_methods, client_methods},
                               {Py_tp_getset, client_getset},
                               {0, nullptr}};
 
-PyType_Spec client_spec = {"shoal._core.Client", sizeof(Client), 0, Py_TPFLAGS_DEFAULT,
-                           client_slots};
+PyType_Spec client_spec = {"shoal._core.Client", sizeof(Client), 0,
+                           Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC, client_slots};
 
 PyObject* encoding_hooks(PyObject*, PyObject*) { return current_encoding_hooks(); }
 

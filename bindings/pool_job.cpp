@@ -671,8 +671,23 @@ PyObject* job_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
   return reinterpret_cast<PyObject*>(job);
 }
 
+// An error's traceback leads to the frames that know the job: see client_traverse. Each of these
+// owns what it names at every moment; `items` change hands while Python code runs.
+int job_traverse(Job* job, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(job));
+  Py_VISIT(job->client);
+  Py_VISIT(job->function);
+  Py_VISIT(job->callable);
+  Py_VISIT(job->iterator);
+  Py_VISIT(job->list);
+  Py_VISIT(job->first_error);
+  Py_VISIT(job->on_done);
+  return 0;
+}
+
 void job_dealloc(Job* job) {
   PyTypeObject* type = Py_TYPE(job);
+  PyObject_GC_UnTrack(job);
   if (job->items != nullptr) {
     for (const Item& item : *job->items) Py_XDECREF(item.value);
     delete job->items;
@@ -717,11 +732,13 @@ PyGetSetDef job_getset[] = {
 
 PyType_Slot job_slots[] = {{Py_tp_new, reinterpret_cast<void*>(job_new)},
                            {Py_tp_dealloc, reinterpret_cast<void*>(job_dealloc)},
+                           {Py_tp_traverse, reinterpret_cast<void*>(job_traverse)},
                            {Py_tp_methods, job_methods},
                            {Py_tp_getset, job_getset},
                            {0, nullptr}};
 
-PyType_Spec job_spec = {"shoal._core.Job", sizeof(Job), 0, Py_TPFLAGS_DEFAULT, job_slots};
+PyType_Spec job_spec = {"shoal._core.Job", sizeof(Job), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+                        job_slots};
 
 }  // namespace
 
