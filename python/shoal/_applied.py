@@ -67,6 +67,12 @@ class Applied:
             main = vars(sys.modules[_names.MAIN])
             self._bound = {(_names.MAIN, name): value for name, value in main.items()}
 
+    def end(self) -> None:
+        """The worker's tasks are over."""
+        global current
+        current = _rebuild.main_globals = None
+        self._bound.clear()
+
     def apply(self, entry: bytes) -> None:
         """Apply the next entry of the log."""
         self.length += 1

@@ -66,25 +66,19 @@ def run_forked(settings: _agent.Settings, seat: int, rank: int, agent_pid: int) 
 
 
 def main(arguments: tuple[Any, ...]) -> NoReturn:
-    """In a fresh interpreter (start="spawn")."""
+    """In a fresh interpreter (start="spawn"). It ends as any: all that is in it is its own."""
     from shoal import _context
 
-    def live() -> int:
-        settings, (seat, rank, agent_pid) = _agent.Settings(*arguments[0]), arguments[1:]
-        core.die_with_parent(agent_pid)
-        signal.signal(signal.SIGINT, _ignore)
-        _launch.ready()
-        core.join_session(settings.memory_fd, settings.client)
-        os.set_inheritable(settings.bell_write, False)
-        _context.apply(settings.context)
-        if not _context.imports_main(settings.context):
-            _context.make_main(settings.context)
-        try:
-            return _bootstrap(settings, seat, rank)
-        finally:
-            _run_exit_functions()
-
-    _launch.run_to_the_end(live)
+    settings, (seat, rank, agent_pid) = _agent.Settings(*arguments[0]), arguments[1:]
+    core.die_with_parent(agent_pid)
+    signal.signal(signal.SIGINT, _ignore)
+    _launch.ready()
+    core.join_session(settings.memory_fd, settings.client)
+    os.set_inheritable(settings.bell_write, False)
+    _context.apply(settings.context)
+    if not _context.imports_main(settings.context):
+        _context.make_main(settings.context)
+    sys.exit(_bootstrap(settings, seat, rank))
 
 
 def _run_exit_functions() -> None:
@@ -135,6 +129,9 @@ def serve(settings: _agent.Settings, seat: int, unprepared: RuntimeError | None)
     _initialize(worker, hooks, unprepared)
     worker.run()
     worker.leaving(PLANNED)
+    # What the main module holds is freed with it, not kept to the interpreter's very end by us.
+    signal.signal(_agent.STOP_SIGNAL, signal.SIG_IGN)
+    applied.end()
 
 
 def _initialize(worker: Any, hooks: Any, unprepared: RuntimeError | None) -> None:

@@ -51,6 +51,35 @@ if __name__ == "__main__":
     assert target.read_text() == "written"
 
 
+def test_a_fresh_worker_ends_as_any_interpreter(interpreter, tmp_path) -> None:
+    program = """
+    import multiprocessing, os, sys
+    log = open(os.path.join(sys.argv[1], str(os.getpid())), "w")
+
+    class Held:
+        def __del__(self, write=os.write):
+            write(1, b"freed\\n")
+
+    held = Held()
+
+    def note(value):
+        log.write("noted")
+        return held is not None
+
+    if __name__ == "__main__":
+        held = None
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            assert pool.map(note, [1, 2], chunksize=1) == [True, True]
+            pool.close()
+            pool.join()
+    """
+    for variables in ({}, {"SHOAL_RUN": "1"}):
+        folder = tmp_path / f"logs{len(variables)}"
+        folder.mkdir()
+        assert interpreter(program, str(folder), env=variables).check() == "freed\nfreed\n"
+        assert sorted(log.read_text() for log in folder.iterdir()) == ["", "notednoted"]
+
+
 class Thing:
     pass
 
