@@ -350,7 +350,7 @@ TEST_P(PipeTest, WhileADeathIsBeingSettled) {
 
 // Several writers die before a reader does: each frame may have been written or not.
 TEST_P(PipeTest, WhenSeveralWritersDieBeforeAReader) {
-  for (const uint64_t pattern : {0b000, 0b001, 0b010, 0b011, 0b101, 0b110, 0b111}) {
+  for (const uint64_t pattern : {0b000U, 0b001U, 0b010U, 0b011U, 0b101U, 0b110U, 0b111U}) {
     for (const char* reading : {"pipe.receive.header", "pipe.receive.frame"}) {
       SCOPED_TRACE(std::to_string(pattern) + " " + reading);
       std::vector<uint64_t> expected;
