@@ -274,7 +274,7 @@ def test_interrupts_at_random_never_leave_a_lock_held() -> None:
         seen = 0
         thread.start()
         end = time.monotonic() + 2
-        while time.monotonic() < end:
+        while time.monotonic() < end or seen <= 10:  # a busy machine takes longer
             try:
                 armed.append(True)
                 for _ in range(200):
@@ -290,4 +290,3 @@ def test_interrupts_at_random_never_leave_a_lock_held() -> None:
         signal.signal(signal.SIGUSR1, before)
     assert lock.acquire(block=False), "an interrupted `with` left the lock held"
     lock.release()
-    assert seen > 10
