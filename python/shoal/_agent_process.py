@@ -222,6 +222,7 @@ class AgentProcess:
         while not client.bury():
             time.sleep(0.001)
         self.ended = True
+        self._popen = None  # and its descriptors
 
 
 def _flush() -> None:

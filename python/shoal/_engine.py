@@ -550,7 +550,7 @@ def _start_failure(engine: Engine) -> BaseException:
 
     cause = decode_exception(encoded)
     error = InitializerFailed(
-        "the initializer failed in several fresh workers in a row, and the pool gave up: "
+        "several fresh workers in a row could not be initialized, and the pool gave up: "
         f"{type(cause).__name__}: {cause}"
     )
     error.__cause__ = cause

@@ -57,7 +57,9 @@ class PoolClosed(ShoalError, ValueError, RuntimeError):
 
 
 class InitializerFailed(ShoalError, RuntimeError):
-    """The initializer failed in each of several fresh workers; `__cause__` is its last error."""
+    """The initializer, or the import of the main module, failed in each of several fresh workers;
+    `__cause__` is the last error.
+    """
 
 
 class ForkedPool(ShoalError, RuntimeError):

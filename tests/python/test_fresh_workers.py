@@ -300,6 +300,7 @@ def test_a_main_module_that_others_cannot_import_is_one_error(
             context = multiprocessing.get_context(sys.argv[1])
             with context.Pool(1) as pool:
                 error = fails(pool.map, double, [1, 2])
+                assert "fresh workers in a row could not be initialized" in str(error), error
                 assert "a worker could not import the main module" in str(error), error
                 assert sys.argv[2] in str(error), error
             with ProcessPoolExecutor(1, mp_context=context) as executor:
@@ -370,6 +371,11 @@ def test_workers_come_from_the_fork_server_and_are_nobodys_children_here(interpr
         assert multiprocessing.active_children() == []
         process = context.Process()
         assert process.name == "ForkServerProcess-1", process.name
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        with context.Pool(1) as another:
+            pass
+        assert len(os.listdir("/proc/self/fd")) == before
 """,
         env={"SHOAL_RUN": "1", "PYTHONPATH": str(interpreter.folder)},
     )
