@@ -3,9 +3,8 @@
 
 It is a template of the worker: either a *snapshot* (a fork of the client, taken where that is safe)
 or *clean*: a fresh interpreter that imports what the client has imported, or, for the drop-in's
-forkserver, a child of the standard library's fork server. It has one thread, runs
-no user code, and sleeps in poll() on: its bell, the client's pidfd, its workers' pidfds, and the
-nearest time limit.
+forkserver, a child of the standard library's fork server. It has one thread, runs no user code, and
+sleeps in poll() on: its bell, the client's pidfd, its workers' pidfds, and the nearest time limit.
 
 Who dies with whom: the agent ends when its client does (pidfd), the workers when the agent does
 (PDEATHSIG, set by each worker right after its fork; safe because the agent has one thread, which
@@ -80,7 +79,7 @@ class Agent:
         self.retry_at = 0.0
 
     def run(self, client_sentinel: int | None = None) -> None:
-        """`client_sentinel`: for an agent that is not the client's child."""
+        """`client_sentinel`: readable when the client has ended; of an agent that is no child."""
         self.poll.register(self.settings.bell_read, select.POLLIN)
         self.poll.register(self.client_pidfd, select.POLLIN)
         if client_sentinel is not None:
@@ -229,9 +228,16 @@ def run_snapshot(settings: Settings) -> NoReturn:
     _launch.run_to_the_end(live)
 
 
-def _run(settings: Settings, starter: Callable[[Settings, int, int], int]) -> None:
-    agent = Agent(settings, lambda seat, rank: starter(settings, seat, rank))
-    agent.run()
+def _run(
+    settings: Settings,
+    starter: Callable[[Settings, int, int], int],
+    client_sentinel: int | None = None,
+) -> None:
+    try:
+        agent = Agent(settings, lambda seat, rank: starter(settings, seat, rank))
+    except ProcessLookupError:
+        return  # the client has ended
+    agent.run(client_sentinel)
 
 
 def import_for_workers() -> None:
@@ -265,8 +271,7 @@ def run_clean(settings: Settings) -> NoReturn:
         else:
             starter = _fork_worker
             os.set_inheritable(settings.bell_write, False)
-            if not _context.imports_main(settings.context):
-                _context.make_main(settings.context)
+            _context.make_main(settings.context)
             _context.apply(settings.context)
             _context.import_modules(settings.context)
             _freeze()
@@ -296,11 +301,7 @@ def run_in_fork_server(settings: Settings, client_sentinel: int) -> NoReturn:
         core.set_bond(settings.client)
         _context.apply(settings.context)
         _freeze()
-        try:
-            agent = Agent(settings, lambda seat, rank: _fork_worker(settings, seat, rank))
-        except ProcessLookupError:
-            return 0  # the client has ended
-        agent.run(client_sentinel)
+        _run(settings, _fork_worker, client_sentinel)
         return 0
 
     _launch.run_to_the_end(live)

@@ -16,6 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from shoal import _agent, _snapshot
+from shoal._definitions import Snapshot
 from shoal._native import core
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class AgentProcess:
         self.bell = -1
         self.template = ""
         self.ended = False
+        self._startup_stored = False
         self._asked = 0  # how often the fork server was, since a worker came of it
         self._popen: Any = None  # of the fork server's child; keeps open what tells it of our end
 
@@ -41,17 +43,14 @@ class AgentProcess:
         """Start it. A Ctrl-C waits until all is in place: fork handlers could not take it.
         `own_threads`: shoal's, which do not hinder a snapshot.
         """
-        fresh = engine.uses_fork_server()
         # Without the mask: a fork server that starts would inherit it, and nothing is forked here.
-        started = fresh and self._start_in_fork_server(engine)
+        if engine.uses_fork_server() and self._start_in_fork_server(engine):
+            engine.client.set_agent(self.pidfd)
+            return
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            if fresh and not started:
-                self._start_clean(engine, "fork", "a clean template, as the fork server fails")
-            elif not fresh:
-                self._start(engine, own_threads)
-            if not started:
-                self.pidfd = os.pidfd_open(self.pid)
+            self._start(engine, own_threads)
+            self.pidfd = os.pidfd_open(self.pid)
             engine.client.set_agent(self.pidfd)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -66,6 +65,8 @@ class AgentProcess:
         forced = forced and not self.template.startswith("a clean")
         if engine.start == "spawn":
             self._start_clean(engine, "exec", "spawn: every worker is a fresh interpreter")
+        elif engine.uses_fork_server():
+            self._start_clean(engine, "fork", "a clean template, as the fork server fails")
         elif refusal is None or forced:
             self._start_snapshot(engine)
         else:
@@ -92,9 +93,9 @@ class AgentProcess:
     def _start_snapshot(self, engine: Engine) -> None:
         self.template = "a snapshot of this process"
         _agent.import_for_workers()  # here, once, instead of in every agent and worker
-        if self.pid == 0:
-            engine.definitions.mark_snapshot()
-            engine.store_startup()
+        if not self._startup_stored:
+            engine.definitions.workers_have(Snapshot())
+        self._store_startup(engine)
         settings = self._settings(engine, "fork", {})
         _flush()
         import warnings
@@ -116,8 +117,7 @@ class AgentProcess:
         from shoal import _context, _launch
 
         self.template = template
-        if self.pid == 0 and self._asked == 0:
-            engine.store_startup()
+        self._store_startup(engine)
         context = _context.capture(method == "fork", engine.preparation())
         settings = self._settings(engine, method, context)
         _flush()
@@ -138,9 +138,8 @@ class AgentProcess:
 
         _session.carry_session()
         forkserver.ensure_running()
-        if self.pid == 0:
-            engine.store_startup()
         self.template = "a clean template, forked by the fork server"
+        self._store_startup(engine)
         context = _context.capture(False, engine.preparation())
         settings = self._settings(engine, "fork", context)
         _flush()
@@ -157,6 +156,12 @@ class AgentProcess:
         except ProcessLookupError:
             return False  # the fork server has waited for it
         return True
+
+    def _store_startup(self, engine: Engine) -> None:
+        """Once, for the first agent's kind of template; later ones are of that kind."""
+        if not self._startup_stored:
+            self._startup_stored = True
+            engine.store_startup()
 
     def ring(self) -> None:
         try:

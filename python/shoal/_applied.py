@@ -58,9 +58,7 @@ class Applied:
         self.length = 0
         self.missing: dict[str, str] = {}
         self._bound: dict[_names.Key, Any] = {}
-        self._imported: frozenset[str] = frozenset()
         if imported:
-            self._imported = frozenset(vars(sys.modules[_names.MAIN]))
             _rebuild.main_globals = _globals_of_functions(sys.modules[_names.MAIN])
         if snapshot:
             _names.received.update(sys.modules)
@@ -82,17 +80,8 @@ class Applied:
             for name, facts in loader.modules.items():
                 self._prepare(name, facts)
             self.missing.update(loader.failures)
-            loader.create(self._failed, self._bind, self._here(loader))
+            loader.create(self._failed, self._bind)
             loader.fill_from(0, self._failed, self._bind)
-
-    def _here(self, loader: _rebuild.Loader) -> dict[int, Any]:
-        """The entry's functions and classes that came with the main module's import."""
-        main = vars(sys.modules[_names.MAIN])
-        return {
-            index: main[name]
-            for index, module_name, name in loader.names
-            if module_name == _names.MAIN and name in self._imported and name in main
-        }
 
     def _prepare(self, name: str, facts: dict[str, Any]) -> None:
         module = sys.modules.get(name)
@@ -112,8 +101,7 @@ class Applied:
             self._bound.pop(key, None)  # the worker's own from now on
             return
         variables[name] = self._bound[key] = value
-        if module_name == _names.MAIN and self._imported:
-            _rebuild.module_dict(module_name)[name] = value
+        _rebuild.module_dict(module_name)[name] = value  # another one in an imported main module
         self.missing.pop(name, None)
 
     def _failed(self, what: str, error: BaseException) -> None:

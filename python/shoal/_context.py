@@ -93,7 +93,11 @@ def apply(context: dict[str, Any]) -> None:
 
 
 def make_main(context: dict[str, Any]) -> None:
-    """An empty `__main__` that looks like the client's; definitions come into it later."""
+    """An empty `__main__` that looks like the client's; definitions come into it later. Not where
+    the main module itself is imported: that would be taken for it.
+    """
+    if imports_main(context):
+        return
     from shoal import _applied
 
     facts = {} if context["main_file"] is None else {"__file__": context["main_file"]}

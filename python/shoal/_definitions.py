@@ -24,7 +24,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable
 from itertools import repeat
 from operator import is_
 from types import FunctionType, ModuleType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from shoal import _locks, _names, _pickling
 from shoal._applied import Applied
@@ -32,6 +32,19 @@ from shoal._uses import shipped_key, uses_of
 
 _FACTS: Final = ("__file__", "__package__", "__doc__")
 _Group = tuple[Callable[..., Any], tuple[str, ...], tuple[Any, ...]]
+
+
+class Beforehand(Protocol):
+    """What workers have without being sent it."""
+
+    def has_module(self, module_name: str) -> bool:
+        """Whether the module is there, with its names."""
+
+    def holds(self, key: _names.Key, value: Any) -> bool:
+        """Whether the name is bound there, to `value` or to what stands for it."""
+
+    def stays(self, key: _names.Key) -> bool:
+        """Whether it stays what it is there when this process binds it anew."""
 
 
 class Snapshot:
@@ -57,14 +70,11 @@ class Snapshot:
         return reference is not None and reference() is value
 
     def stays(self, key: _names.Key) -> bool:
-        """Whether workers keep what they have under this name when the parent binds it anew."""
         return False
 
 
-class ImportedMain(Snapshot):
-    """What workers have that have imported the main module: `names`, whatever the parent binds to
-    them. What they hold there is theirs.
-    """
+class ImportedMain:
+    """What the main module binds when workers import it. It is theirs, whatever it is here."""
 
     def __init__(self, names: frozenset[str]) -> None:
         self._there = names
@@ -146,7 +156,7 @@ class Definitions:
         # Functions and classes sent under their own names: how to see that they still have them.
         self.own_names: dict[int, tuple[Callable[[str], Any], str, _names.Key]] = {}
         self._watches: dict[_names.Key, Watch] = {}
-        self._snapshot: Snapshot | None = None
+        self._beforehand: Beforehand | None = None
         self._lock = _locks.RLock()
         self._replaceable: dict[int, set[_names.Key]] = {}  # entries of plain values only
         self._functions = FunctionKeys(self)
@@ -167,13 +177,9 @@ class Definitions:
         """`with definitions.active():` `_pickling.dumps` in this thread adds to this log."""
         return Active(self)
 
-    def mark_snapshot(self, snapshot: Snapshot | None = None) -> int:
-        """The workers come from a fork of this process, taken when `snapshot` was (or is now).
-
-        They have what was there already. Call it before the first worker starts.
-        """
-        self._snapshot = snapshot if snapshot is not None else Snapshot()
-        return len(self._log)
+    def workers_have(self, beforehand: Beforehand) -> None:
+        """Call it before the first worker starts."""
+        self._beforehand = beforehand
 
     # --- functions -----------------------------------------------------------------------------
 
@@ -212,12 +218,12 @@ class Definitions:
         return Watch(self._sent, roots, self.generation)
 
     def has_sent(self, key: _names.Key) -> bool:
-        """Whether entries before the one being made, or the snapshot, have the present value."""
+        """Whether workers have the present value, by an entry before the one being made or else."""
         value = _value(key)
         sent = self._sent.get(key)
         if sent is not None:
             return sent.value is value
-        return self._snapshot is not None and self._snapshot.holds(key, value)
+        return self._beforehand is not None and self._beforehand.holds(key, value)
 
     def key_of_sent(self, obj: Any) -> _names.Key | None:
         """The name of an object that was sent as a global."""
@@ -225,7 +231,7 @@ class Definitions:
         return key if key is not None and self._sent[key].value is obj else None
 
     def in_snapshot(self, module_name: str) -> bool:
-        return self._snapshot is not None and self._snapshot.has_module(module_name)
+        return self._beforehand is not None and self._beforehand.has_module(module_name)
 
     def _update(self, keys: Iterable[_names.Key]) -> None:
         new = self.find_new(keys)
@@ -257,7 +263,7 @@ class Definitions:
             else:
                 uses = uses_of(value, self)
                 known = value is _names.ABSENT or (
-                    self._snapshot is not None and self._snapshot.holds(key, value)
+                    self._beforehand is not None and self._beforehand.holds(key, value)
                 )
                 if known and sent is None:
                     self._sent[key] = _Sent(value, uses, -1)
@@ -272,7 +278,7 @@ class Definitions:
         return new
 
     def _stays(self, key: _names.Key) -> bool:
-        return self._snapshot is not None and self._snapshot.stays(key)
+        return self._beforehand is not None and self._beforehand.stays(key)
 
     def _replace(
         self, key: _names.Key, value: Any, uses: Collection[_names.Key], index: int
@@ -314,4 +320,12 @@ def decode_function(payload: Any) -> Any:
     return _pickling.loads(payload)
 
 
-__all__ = ["Active", "Applied", "Definitions", "Snapshot", "decode_function", "shipped_key"]
+__all__ = [
+    "Active",
+    "Applied",
+    "Definitions",
+    "ImportedMain",
+    "Snapshot",
+    "decode_function",
+    "shipped_key",
+]

@@ -44,7 +44,7 @@ _CARRIED = (
     "init_main_from_path",
 )
 # The fork server sends these; a fresh interpreter has them from `_context.capture()`.
-_OURS = ("shoal", "name", "authkey", "sys_path", "sys_argv", "dir")
+_HAD_ANYWAY = ("shoal", "name", "authkey", "sys_path", "sys_argv", "dir")
 _tokens = itertools.count()
 _inherited: dict[int, tuple[Callable[..., object], tuple[Any, ...]]] = {}
 
@@ -91,7 +91,7 @@ class DropInEngine(_engine.Engine):
         if self._main_names is None:
             plain = {k: v for k, v in plain.items() if not k.startswith("init_main_from")}
         if self.start_method == "spawn":  # coverage passes itself on in this way
-            added = [v for key, v in data.items() if key not in _CARRIED and key not in _OURS]
+            added = [v for key, v in data.items() if key not in _CARRIED and key not in _HAD_ANYWAY]
             plain["added"] = bytes(reduction.ForkingPickler.dumps(added)) if added else b""
         return plain
 
@@ -105,7 +105,7 @@ class DropInEngine(_engine.Engine):
         """Called once the template is decided: does a worker inherit this process's memory?"""
         if self._agent.template.startswith("a snapshot"):
             if self.force_fork:
-                self.definitions.mark_snapshot(_ForkSnapshot())
+                self.definitions.workers_have(_ForkSnapshot())
             if self._startup is not None:
                 token = next(_tokens)
                 _inherited[token] = self._startup
@@ -114,7 +114,7 @@ class DropInEngine(_engine.Engine):
             super().store_startup()
             return
         if self._main_names is not None:
-            self.definitions.mark_snapshot(_definitions.ImportedMain(self._main_names))
+            self.definitions.workers_have(_definitions.ImportedMain(self._main_names))
         authkey = bytes(multiprocessing.current_process().authkey)
         self._startup = _run_in_fresh_interpreter, (authkey, *(self._startup or ()))
         _pickling._look_at_registrations()  # of what is shared by inheritance, such as Values

@@ -113,20 +113,13 @@ class Loader:
         self.nodes: list[Any] = []
         self.known: set[int] = set()  # nodes that were here already: their parts are skipped
 
-    def create(
-        self, failed: Failed | None = None, bind: Any = None, here: dict[int, Any] | None = None
-    ) -> None:
-        """Make the nodes, but for those that are `here` already."""
+    def create(self, failed: Failed | None = None, bind: Any = None) -> None:
         names: dict[int, list[tuple[str, str]]] = {}
         for index, module_name, name in self.names:
             names.setdefault(index, []).append((module_name, name))
         for index, recipe in enumerate(self.recipes):
             made: Any = _LOST
             try:
-                if here and index in here:
-                    self.known.add(index)
-                    self.nodes.append(here[index])
-                    continue
                 made = getattr(self, "_make_" + recipe[0])(*recipe[1:])
             except Exception as error:
                 if failed is None:

@@ -34,7 +34,9 @@ class TaskInterrupted(BaseException):
 class WorkerProcess(stock_process.BaseProcess):
     """What `multiprocessing.current_process()` is in a worker."""
 
-    def __init__(self, settings: _agent.Settings, seat: int, rank: int) -> None:
+    def __init__(
+        self, settings: _agent.Settings, seat: int, rank: int, unprepared: RuntimeError | None
+    ) -> None:
         super().__init__(name=_agent.worker_name(settings, rank), daemon=settings.daemons)
         self._start_method = settings.start_method
         # The process that made the pool is the parent to users, whoever forked this one.
@@ -42,7 +44,7 @@ class WorkerProcess(stock_process.BaseProcess):
         self._identity = (*self._identity[:-1], rank + 1)
         self.settings = settings
         self.seat = seat
-        self.unprepared: RuntimeError | None = None  # why this worker cannot serve
+        self.unprepared = unprepared  # why this worker cannot serve
 
     def run(self) -> None:
         serve(self.settings, self.seat, self.unprepared)
@@ -76,8 +78,7 @@ def main(arguments: tuple[Any, ...]) -> NoReturn:
     core.join_session(settings.memory_fd, settings.client)
     os.set_inheritable(settings.bell_write, False)
     _context.apply(settings.context)
-    if not _context.imports_main(settings.context):
-        _context.make_main(settings.context)
+    _context.make_main(settings.context)
     sys.exit(_bootstrap(settings, seat, rank))
 
 
@@ -97,8 +98,7 @@ def _bootstrap(settings: _agent.Settings, seat: int, rank: int) -> int:
         _context.prepare(settings.context, _agent.worker_name(settings, rank))
     except RuntimeError as error:
         unprepared = error
-    process: Any = WorkerProcess(settings, seat, rank)
-    process.unprepared = unprepared
+    process: Any = WorkerProcess(settings, seat, rank, unprepared)
     # Readable when the client has ended: what multiprocessing.parent_process() waits for.
     return int(process._bootstrap(parent_sentinel=os.pidfd_open(settings.client_pid)))
 

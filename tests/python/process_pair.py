@@ -16,7 +16,7 @@ import sys
 from typing import Any, BinaryIO
 
 from shoal import _pickling
-from shoal._definitions import Applied, Definitions, decode_function
+from shoal._definitions import Applied, Definitions, Snapshot, decode_function
 from shoal._errors_transport import decode_exception, encode_exception
 
 
@@ -40,7 +40,8 @@ class Worker:
         self.functions: set[Any] = set()
         self.shipped = 0  # functions that were sent, not named by their token
         if fork:
-            self.sent = self.definitions.mark_snapshot() if definitions is None else 0
+            if definitions is None:
+                self.definitions.workers_have(Snapshot())
             to_worker, from_parent = os.pipe()
             to_parent, from_worker = os.pipe()
             self.pid = os.fork()

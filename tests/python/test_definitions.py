@@ -99,7 +99,7 @@ def test_entries_of_plain_values_become_empty_when_all_are_sent_again(
 def test_a_snapshot_needs_only_what_came_later(main: types.ModuleType) -> None:
     definitions = Definitions()
     define(main, "x = [1]\ny = 5\ndef f(): return g(x, y)\ndef g(a, b): return a, b")
-    assert definitions.mark_snapshot() == 0
+    definitions.workers_have(Snapshot())
     assert needs(definitions, main, "f") == 0
     define(main, "y = 6")
     assert needs(definitions, main, "f") == 1
