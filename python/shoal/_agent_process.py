@@ -13,17 +13,15 @@ import select
 import signal
 import sys
 import time
+from multiprocessing import process as stock_process
 from typing import TYPE_CHECKING, Any
 
-from shoal import _agent, _snapshot
+from shoal import _agent, _seeds, _snapshot
 from shoal._definitions import Snapshot
 from shoal._native import core
 
 if TYPE_CHECKING:
     from shoal._engine import Engine
-
-
-PATIENCE = 3  # agents in a row that the fork server is asked for without a worker of theirs
 
 
 class AgentProcess:
@@ -33,21 +31,19 @@ class AgentProcess:
         self.pid = 0
         self.pidfd = -1
         self.bell = -1
-        self.template = ""
+        self.template = ""  # what workers are made from, and why, for `statistics()`
+        self.is_snapshot = False  # workers are copies of this process
         self.ended = False
         self._startup_stored = False
-        self._asked = 0  # how often the fork server was, since a worker came of it
-        self._popen: Any = None  # of the fork server's child; keeps open what tells it of our end
+        self._numbers: tuple[int, ...] = ()
 
     def start(self, engine: Engine, own_threads: int) -> None:
         """Start it. A Ctrl-C waits until all is in place: fork handlers could not take it.
         `own_threads`: shoal's, which do not hinder a snapshot.
         """
-        # Without the mask: a fork server that starts would inherit it, and nothing is forked here.
-        if engine.uses_fork_server() and self._start_in_fork_server(engine):
-            engine.client.set_agent(self.pidfd)
-            return
+        seeds = _seeds.capture(inherited=False)
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        self._for_workers = tuple(map(int, mask)), tuple(seeds)
         try:
             self._start(engine, own_threads)
             self.pidfd = os.pidfd_open(self.pid)
@@ -61,12 +57,9 @@ class AgentProcess:
             refusal = _snapshot.refusal(own_threads)
         # What was encoded for workers made from a snapshot names what only a snapshot has; threads
         # that were started meanwhile are a smaller risk, as for the standard library's fork.
-        forced = self.pid != 0 or (engine.start == "fork" and getattr(engine, "force_fork", False))
-        forced = forced and not self.template.startswith("a clean")
+        forced = self.is_snapshot and self.pid != 0
         if engine.start == "spawn":
             self._start_clean(engine, "exec", "spawn: every worker is a fresh interpreter")
-        elif engine.uses_fork_server():
-            self._start_clean(engine, "fork", "a clean template, as the fork server fails")
         elif refusal is None or forced:
             self._start_snapshot(engine)
         else:
@@ -75,6 +68,11 @@ class AgentProcess:
     def _settings(self, engine: Engine, method: str, context: dict[str, Any]) -> _agent.Settings:
         self._close_bell()
         read, self.bell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        process: Any = stock_process.current_process()
+        if not self._numbers:  # of the program's processes, so that no two have one name
+            counter = stock_process._process_counter  # type: ignore[attr-defined]
+            self._numbers = tuple(next(counter) for _ in range(engine.workers))
+        mask, seeds = self._for_workers
         return _agent.Settings(
             engine.client.handle,
             core.incarnation(),
@@ -83,15 +81,19 @@ class AgentProcess:
             self.bell,
             method,
             engine.name,
+            process._identity,
+            self._numbers,
             core.session_fd(),
             context,
             engine.results_by_name,
             engine.daemons,
             engine.start_method,
+            mask,
+            seeds,
         )
 
     def _start_snapshot(self, engine: Engine) -> None:
-        self.template = "a snapshot of this process"
+        self.template, self.is_snapshot = "a snapshot of this process", True
         _agent.import_for_workers()  # here, once, instead of in every agent and worker
         if not self._startup_stored:
             engine.definitions.workers_have(Snapshot())
@@ -116,7 +118,7 @@ class AgentProcess:
     def _start_clean(self, engine: Engine, method: str, template: str) -> None:
         from shoal import _context, _launch
 
-        self.template = template
+        self.template, self.is_snapshot = template, False
         self._store_startup(engine)
         context = _context.capture(method == "fork", engine.preparation())
         settings = self._settings(engine, method, context)
@@ -126,36 +128,6 @@ class AgentProcess:
             self.pid = _launch.spawn("shoal._agent", settings, fds, context)
         finally:
             os.close(settings.bell_read)
-
-    def _start_in_fork_server(self, engine: Engine) -> bool:
-        """False: the fork server does not answer, or what it starts does not live."""
-        if self._asked == PATIENCE:
-            return False
-        self._asked += 1
-        from multiprocessing import forkserver
-
-        from shoal import _context, _in_fork_server, _session
-
-        _session.carry_session()
-        forkserver.ensure_running()
-        self.template = "a clean template, forked by the fork server"
-        self._store_startup(engine)
-        context = _context.capture(False, engine.preparation())
-        settings = self._settings(engine, "fork", context)
-        _flush()
-        self._popen = None  # the last agent's
-        try:
-            self._popen = _in_fork_server.start(settings)
-        except (OSError, EOFError):
-            return False
-        finally:
-            os.close(settings.bell_read)
-        self.pid = self._popen.pid
-        try:
-            self.pidfd = os.pidfd_open(self.pid)
-        except ProcessLookupError:
-            return False  # the fork server has waited for it
-        return True
 
     def _store_startup(self, engine: Engine) -> None:
         """Once, for the first agent's kind of template; later ones are of that kind."""
@@ -169,15 +141,15 @@ class AgentProcess:
         except OSError:
             pass  # full: it has been rung; broken: it is gone, which the pidfd tells
 
+    start_workers_now = ring  # there are to be more: the agent looks when it is rung
+
     def restart(self, engine: Engine, own_threads: int) -> None:
         """The agent was killed, and its workers with it."""
         with engine._process_lock:
             if self.ended or engine._ending or not self._has_died():
                 return  # by now another thread has started the next one
-            if engine.worker_pids():
-                self._asked = 0  # it was a good one
             if not engine.client.bury():
-                return  # the workers are dying: who waits comes here again
+                return  # the workers are dying: the next wait comes here again
             self._wait()
             dead = self.pidfd
             # when this fails the dead one stays known, and who waits tries again
@@ -192,7 +164,7 @@ class AgentProcess:
     def _wait(self) -> None:
         try:
             os.waitpid(self.pid, 0)
-        except ChildProcessError:  # the fork server's child, or the program has waited for it
+        except ChildProcessError:  # the program has waited for it
             poll = select.poll()
             poll.register(self.pidfd, select.POLLIN)
             poll.poll()
@@ -214,10 +186,7 @@ class AgentProcess:
         """Give up while starting."""
         if self.pid and not self.ended:
             self.ended = True
-            try:
-                os.kill(self.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass  # the fork server has waited for it
+            os.kill(self.pid, signal.SIGKILL)
             self._reap()
 
     def wait_for_end(self, client: Any) -> None:
@@ -227,7 +196,6 @@ class AgentProcess:
         while not client.bury():
             time.sleep(0.001)
         self.ended = True
-        self._popen = None  # and its descriptors
 
 
 def _flush() -> None:

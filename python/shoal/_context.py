@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import multiprocessing.process
 import os
-import pickle
 import sys
 from typing import Any
 
@@ -114,10 +113,8 @@ def prepare(context: dict[str, Any], name: str) -> None:
     from multiprocessing import spawn
 
     process: Any = multiprocessing.process.current_process()
-    process._inheriting = True
+    own_name, process._inheriting = process._name, True
     try:
-        if data.get("added"):
-            pickle.loads(data["added"])  # acts by being unpickled
         spawn.prepare({"name": name, **data})
     except (Exception, SystemExit) as error:
         file = context["main_file"]
@@ -125,7 +122,7 @@ def prepare(context: dict[str, Any], name: str) -> None:
         raise RuntimeError(what) from error
     finally:
         del process._inheriting
-        process._name = context["process"][0]
+        process._name = own_name
 
 
 def imports_main(context: dict[str, Any]) -> bool:

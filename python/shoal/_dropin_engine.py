@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine of the drop-in's pools: starts workers as the standard library's contexts do.
+"""The engine of the drop-in's pools: workers are processes of the standard library's contexts
+(`_dropin_processes.py`).
 
 1. fork forks the caller whatever threads it has, with CPython's own warning.
 2. What only inheritance may carry (locks, queues, connections) can stand in `initargs`. Workers
@@ -22,29 +23,18 @@ import multiprocessing
 import multiprocessing.context
 import os
 import sys
-import threading
-import warnings
 import weakref
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
-from shoal import _definitions, _engine, _main_module, _names, _pickling
+from shoal import _definitions, _dropin_processes, _engine, _main_module, _names, _pickling
 
 _context_module: Any = multiprocessing.context
 _PIDFD_GETFD = 438  # the number of the system call, the same on all architectures
 
 # Of `get_preparation_data()`.
-_CARRIED = (
-    "log_to_stderr",
-    "log_level",
-    "orig_dir",
-    "start_method",
-    "init_main_from_name",
-    "init_main_from_path",
-)
-# The fork server sends these; a fresh interpreter has them from `_context.capture()`.
-_HAD_ANYWAY = ("shoal", "name", "authkey", "sys_path", "sys_argv", "dir")
+_CARRIED = ("log_to_stderr", "log_level", "orig_dir", "start_method")
 _tokens = itertools.count()
 _inherited: dict[int, tuple[Callable[..., object], tuple[Any, ...]]] = {}
 
@@ -69,9 +59,7 @@ class DropInEngine(_engine.Engine):
         self._main_names = None if method == "fork" else _main_module.names_after_import()
         self._descriptors: list[int] = []
         weakref.finalize(self, _close_all, self._descriptors).atexit = False
-        if self.force_fork:
-            _warn_about_threads()
-        else:
+        if not self.force_fork:
             # A main module that is just being imported in a child must not make pools: a fork bomb.
             from multiprocessing import spawn
 
@@ -80,30 +68,37 @@ class DropInEngine(_engine.Engine):
         start = _engine.START_OF_METHOD[method]
         super().__init__(workers, initializer, initargs, tasks_per_worker, start, name)
 
-    def preparation(self) -> dict[str, Any]:
-        """What the standard library tells its processes, and what others have added to it (which
-        the fork server has told already).
+    def _make_agent(self) -> Any:
+        """Without a main module to import, workers of forkserver come from an agent that is a copy
+        of this process: what is defined in a notebook is there.
         """
-        from multiprocessing import reduction, spawn
+        if self.start_method == "forkserver" and self._main_names is None:
+            return super()._make_agent()
+        return _dropin_processes.Keeper()
+
+    def preparation(self) -> dict[str, Any]:
+        """What the standard library tells its processes; for workers of an agent."""
+        from multiprocessing import spawn
 
         data = spawn.get_preparation_data(self.name)
-        plain = {key: data[key] for key in _CARRIED if key in data}
-        if self._main_names is None:
-            plain = {k: v for k, v in plain.items() if not k.startswith("init_main_from")}
-        if self.start_method == "spawn":  # coverage passes itself on in this way
-            added = [v for key, v in data.items() if key not in _CARRIED and key not in _HAD_ANYWAY]
-            plain["added"] = bytes(reduction.ForkingPickler.dumps(added)) if added else b""
-        return plain
+        return {key: data[key] for key in _CARRIED if key in data}
 
-    def uses_fork_server(self) -> bool:
-        """Without a main module to run, workers come from a snapshot of this process: what is
-        defined in a notebook is there.
-        """
-        return self.start_method == "forkserver" and self._main_names is not None
+    def worker_context(self) -> dict[str, Any]:
+        """What a worker of the keeper does not hear from the standard library: see `_context`."""
+        if self.force_fork:
+            return {}
+        from multiprocessing import spawn
+
+        data = spawn.get_preparation_data(self.name)
+        main = {key: value for key, value in data.items() if key.startswith("init_main_from")}
+        return {
+            "main_file": getattr(sys.modules.get("__main__"), "__file__", None),
+            "preparation": None if self._main_names is None else main,
+        }
 
     def store_startup(self) -> None:
         """Called once the template is decided: does a worker inherit this process's memory?"""
-        if self._agent.template.startswith("a snapshot"):
+        if self._agent.is_snapshot:
             if self.force_fork:
                 self.definitions.workers_have(_ForkSnapshot())
             if self._startup is not None:
@@ -212,10 +207,3 @@ class DescriptorElsewhere:
 def _close_all(descriptors: list[int]) -> None:
     while descriptors:
         os.close(descriptors.pop())
-
-
-def _warn_about_threads() -> None:
-    """CPython's own warning of a fork from a process with threads, where it has one."""
-    if sys.version_info >= (3, 12) and threading.active_count() > 1:
-        text = f"This process (pid={os.getpid()}) is multi-threaded, use of fork() may lead to"
-        warnings.warn(f"{text} deadlocks in the child.", DeprecationWarning, stacklevel=5)

@@ -142,7 +142,7 @@ class ExecutorEngine(DropInEngine):
         wanted = min(self.workers, max(client.open_calls, tasks))
         if wanted > client.wanted:
             client.want(wanted)
-            self._agent.ring()
+            self._agent.start_workers_now()
 
     def withdraw_queued(self, why: str) -> None:
         """What has not begun fails, and no worker that leaves has a successor."""

@@ -151,15 +151,20 @@ class Engine:
         if self._first_workers is not None:
             self.client.want(self._first_workers)
         self._startup = None if initializer is None else (initializer, tuple(initargs))
-        self._agent = AgentProcess()
+        self._agent: Any = self._make_agent()
         try:
             with self._process_lock:
                 self._agent.start(self, running_collectors())
             _engines.add(self)
             _register_at_exit()
         except BaseException:  # Ctrl-C, most likely: leave no process behind
+            self.client.set_phase(STOPPING)
             self._agent.kill()
             raise
+
+    def _make_agent(self) -> Any:
+        """What starts and watches the workers: has the methods of `AgentProcess`."""
+        return AgentProcess()
 
     # ---- Starting --------------------------------------------------------------------------------
 
@@ -178,10 +183,6 @@ class Engine:
     def preparation(self) -> dict[str, Any] | None:
         """What a fresh interpreter is to be told besides `_context.capture()`: see there."""
         return None
-
-    def uses_fork_server(self) -> bool:
-        """Whether the agent is a child of the standard library's fork server."""
-        return False
 
     def template(self) -> str:
         """What workers are made from, and why: for `statistics()`."""

@@ -19,8 +19,8 @@ A fork inherits the swap. `multiprocessing.spawn.get_preparation_data` carries i
 start from a fresh interpreter, before they import the program's main module; and with it the
 session, once there is one (`_session.py`).
 
-Module state: `_active` (written by install and uninstall), `_patched` (classes that have our
-`__new__`; it stays on them after uninstall, as CPython cannot restore a type's slot, and then does
+Module state: `_active` (written by install and uninstall), `_starting` (by thread: how its next
+child starts), `_patched` (classes that have our `__new__`; it stays on them after uninstall, as CPython cannot restore a type's slot, and then does
 what the stock class does).
 Design: docs/design/drop_in.md
 """
@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from _thread import _local
 
 from shoal import _leftovers, _swaps
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 _active = False
 _patched: set[type] = set()
+_starting = _local()
 
 # Runs in a child while it unpickles its preparation data: `sys.path` is not the parent's yet.
 _CHILD = """
@@ -190,11 +192,25 @@ def patch_spawn(module: ModuleType) -> None:
 
     def get_preparation_data(name: str) -> dict[str, Any]:
         data: dict[str, Any] = stock(name)
+        if getattr(_starting, "without_main", False):
+            data = {key: v for key, v in data.items() if not key.startswith("init_main_from")}
         return {"shoal": _InChild(), **data} if _active or _has_session() else data
 
     get_preparation_data._shoal = True  # type: ignore[attr-defined]
     get_preparation_data.__wrapped__ = stock  # type: ignore[attr-defined]
     module.get_preparation_data = get_preparation_data  # type: ignore[attr-defined]
+
+
+class main_module_left_out:
+    """`with main_module_left_out():` children that this thread starts are not told of the main
+    module: they import it themselves, later, where an error can be reported.
+    """
+
+    def __enter__(self) -> None:
+        _starting.without_main = True
+
+    def __exit__(self, *exception: object) -> None:
+        _starting.without_main = False
 
 
 def _has_session() -> bool:

@@ -55,7 +55,7 @@ def spawn(module: str, arguments: Any, fds: tuple[int, ...], context: dict[str, 
 
     read, write = os.pipe()
     # A Ctrl-C that comes before the fresh interpreter has its handlers waits for them: the mask is
-    # inherited, and `ready()` lifts it.
+    # inherited, and lifted there by `_signals`.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         executable = context.get("executable") or sys.executable
@@ -74,11 +74,6 @@ def spawn(module: str, arguments: Any, fds: tuple[int, ...], context: dict[str, 
         except BrokenPipeError:
             pass  # it died already; its pidfd says so
     return int(pid)
-
-
-def ready() -> None:
-    """In the fresh interpreter: its handlers are in place, signals may come."""
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def run_to_the_end(body: Callable[[], int]) -> NoReturn:

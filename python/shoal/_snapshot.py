@@ -2,8 +2,9 @@
 """May this process be forked as a template? Only when no thread of it can hold a lock that the
 child would wait for.
 
-Python threads refuse it, as do native ones, but for those that are known to end by themselves at a
-fork: OpenBLAS joins its threads in a fork handler (numpy and scipy bring it along).
+Python threads refuse it, as do native ones, but for those whose libraries are known to see to it at a
+fork: OpenBLAS joins its threads in a fork handler (numpy and scipy bring it along), jemalloc takes
+its locks (pyarrow brings it along, and so do pandas and scikit-learn).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import ctypes
 import os
 import sys
 import threading
+import weakref
 
 _THREADS_OF = (  # how OpenBLAS, under the names its builds have, says how many threads it uses
     "openblas_get_num_threads",
@@ -19,6 +21,10 @@ _THREADS_OF = (  # how OpenBLAS, under the names its builds have, says how many 
     "scipy_openblas_get_num_threads",
     "scipy_openblas_get_num_threads64_",
 )
+# Threads of libraries that have fork handlers for them, by the names that they give their threads.
+_HARMLESS_NAMES = ("jemalloc_bg_thd",)  # pyarrow's allocator: 300 forks with it at work, none failed
+# Python threads of shoal's own that hold no lock while they sleep, which is nearly always.
+harmless: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 # Drivers that do not survive a fork.
 _NEVER = ("libcuda.so", "libnvidia-ml.so", "libamdhip64.so")
 
@@ -27,16 +33,14 @@ def refusal(own_threads: int = 0) -> str | None:
     """Why this process must not be forked, or None. `own_threads`: Python threads that shoal stops
     at a fork.
     """
+    keepers = [thread for thread in list(harmless) if thread.is_alive()]
+    own_threads += len(keepers)
     alive = threading.active_count() - own_threads
     if alive > 1:
-        names = ", ".join(
-            thread.name for thread in threading.enumerate() if thread is not threading.main_thread()
-        )
+        others = {threading.main_thread(), *keepers}
+        names = ", ".join(t.name for t in threading.enumerate() if t not in others)
         return f"Python threads are running ({names})"
-    try:
-        native = len(os.listdir("/proc/self/task"))
-    except OSError:
-        native = 1
+    native = _native_threads()
     if native == 1 + own_threads and not _has_driver():
         return None
     libraries = _libraries()
@@ -47,6 +51,23 @@ def refusal(own_threads: int = 0) -> str | None:
     if extra > 0:
         return f"{extra} native threads of unknown origin are running"
     return None
+
+
+def _native_threads() -> int:
+    """All threads of this process but those known by name to be harmless."""
+    try:
+        threads = os.listdir("/proc/self/task")
+    except OSError:
+        return 1
+    return len(threads) if len(threads) == 1 else len(threads) - sum(map(_is_harmless, threads))
+
+
+def _is_harmless(thread: str) -> bool:
+    try:
+        with open(f"/proc/self/task/{thread}/comm", encoding="utf-8", errors="replace") as file:
+            return file.read().strip() in _HARMLESS_NAMES
+    except OSError:  # it has just ended
+        return True
 
 
 def _has_driver() -> bool:

@@ -2,7 +2,9 @@
 """A worker process: from the fork (or exec) to its last task.
 
 It runs inside `multiprocessing`'s own `BaseProcess._bootstrap`, so that whatever hooks that
-(coverage, loggers, finalizers, `multiprocessing.current_process()`) finds what it expects.
+(coverage, loggers, finalizers, `multiprocessing.current_process()`) finds what it expects. Workers
+of an agent begin here; those of the drop-in are processes of `multiprocessing` already
+(`_dropin_processes.py`), and come to `serve`.
 Design: docs/design/pool.md
 """
 
@@ -16,7 +18,7 @@ from multiprocessing import process as stock_process
 from multiprocessing import util
 from typing import TYPE_CHECKING, Any
 
-from shoal import _agent, _launch
+from shoal import _agent, _launch, _plan, _seeds, _signals, _watch
 from shoal._native import core
 
 if TYPE_CHECKING:
@@ -41,20 +43,27 @@ class WorkerProcess(stock_process.BaseProcess):
         self._start_method = settings.start_method
         # The process that made the pool is the parent to users, whoever forked this one.
         self._parent_pid = settings.client_pid
-        self._identity = (*self._identity[:-1], rank + 1)
+        self._identity = _agent.worker_identity(settings, rank)
         self.settings = settings
         self.seat = seat
         self.unprepared = unprepared  # why this worker cannot serve
 
     def run(self) -> None:
-        serve(self.settings, self.seat, self.unprepared)
+        told = self.settings
+        plan = _plan.Plan(told.pool, told.client, told.context, told.results_by_name)
+        serve(plan, self.seat, told.bell_write, self.unprepared)
 
 
-def run_forked(settings: _agent.Settings, seat: int, rank: int, agent_pid: int) -> NoReturn:
-    """In the child of the agent's fork."""
+def run_forked(
+    settings: _agent.Settings, seat: int, rank: int, nth: int, agent_pid: int
+) -> NoReturn:
+    """In the child of the agent's fork, its `nth`."""
 
     def live() -> int:
         core.die_with_parent(agent_pid)
+        _seeds.apply(
+            _seeds.Seeds(*settings.seeds), (*_agent.worker_identity(settings, rank), nth)
+        )
         if _BOOTSTRAP_LEAVES_THE_END:
             atexit._clear()  # what is registered here is the parent's
             atexit.register(util._exit_function)  # type: ignore[attr-defined]
@@ -73,8 +82,6 @@ def main(arguments: tuple[Any, ...]) -> NoReturn:
 
     settings, (seat, rank, agent_pid) = _agent.Settings(*arguments[0]), arguments[1:]
     core.die_with_parent(agent_pid)
-    signal.signal(signal.SIGINT, _ignore)
-    _launch.ready()
     core.join_session(settings.memory_fd, settings.client)
     os.set_inheritable(settings.bell_write, False)
     _context.apply(settings.context)
@@ -92,7 +99,7 @@ def _bootstrap(settings: _agent.Settings, seat: int, rank: int) -> int:
     from shoal import _context
 
     core.set_bond(settings.client)
-    signal.signal(signal.SIGINT, _ignore)  # until a main module that is imported wants it otherwise
+    _signals.let_in(settings.mask)  # before the main module's import, which may set handlers
     unprepared = None
     try:
         _context.prepare(settings.context, _agent.worker_name(settings, rank))
@@ -103,34 +110,29 @@ def _bootstrap(settings: _agent.Settings, seat: int, rank: int) -> int:
     return int(process._bootstrap(parent_sentinel=os.pidfd_open(settings.client_pid)))
 
 
-def _ignore(number: int, frame: object) -> None:
-    """A handler, not SIG_IGN: ignored signals would survive exec into the task's subprocesses."""
-
-
-def serve(settings: _agent.Settings, seat: int, unprepared: RuntimeError | None) -> None:
-    """Initialize, then run tasks until the pool ends."""
+def serve(plan: _plan.Plan, seat: int, bell: int, unprepared: RuntimeError | None) -> None:
+    """Initialize, then run tasks until the pool ends. `bell`: descriptor of the bell of who watches.
+    `unprepared`: why this worker cannot serve.
+    """
     from shoal import _context, _hooks
     from shoal._definitions import Applied
 
-    imported = _context.imports_main(settings.context)
-    applied = Applied(snapshot=not settings.context, imported=imported)
-    hooks = _hooks.WorkerHooks(applied, settings.results_by_name)
-    worker = core.Worker(settings.pool, seat, settings.bell_write, hooks, TaskInterrupted)
+    imported = _context.imports_main(plan.context)
+    applied = Applied(snapshot=not plan.context, imported=imported)
+    hooks = _hooks.WorkerHooks(applied, plan.results_by_name)
+    worker = core.Worker(plan.pool, seat, bell, hooks, TaskInterrupted)
 
     def stop(number: int, frame: object) -> None:
         if worker.stopping():
             raise TaskInterrupted
 
-    signal.signal(_agent.STOP_SIGNAL, stop)
-    # The thread that made the pool may have blocked all signals.
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {_agent.STOP_SIGNAL})
-    _fresh_random_streams()
+    _signals.catch_stop(_watch.STOP_SIGNAL, stop)
     _prefer_as_victim()
     _initialize(worker, hooks, unprepared)
     worker.run()
     worker.leaving(PLANNED)
     # What the main module holds is freed with it, not kept to the interpreter's very end by us.
-    signal.signal(_agent.STOP_SIGNAL, signal.SIG_IGN)
+    signal.signal(_watch.STOP_SIGNAL, signal.SIG_IGN)
     applied.end()
 
 
@@ -153,13 +155,6 @@ def _initialize(worker: Any, hooks: Any, unprepared: RuntimeError | None) -> Non
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(1)
-
-
-def _fresh_random_streams() -> None:
-    """Forked copies would draw the same numbers. Python's own `random` sees to that by itself."""
-    random = sys.modules.get("numpy.random")
-    if random is not None:
-        random.seed()
 
 
 def _prefer_as_victim() -> None:

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Signals in the processes that shoal adds to a program.
+
+The agent is no part of the program as users see it: a signal to the whole process group (Ctrl-C,
+Ctrl-Z, a batch system's SIGUSR1, a service manager's SIGTERM) is the program's to handle. So the
+agent blocks all signals; it ends as told by its bell, or when the program ends.
+
+A worker has what its start method gives it in the standard library: after a fork the program's
+handlers, also those that C code has set (`faulthandler.register`), what it ignores, and its mask;
+in a fresh interpreter the mask and what is ignored. But Ctrl-C is told to the program only, unless
+the program has a handler of its own for it.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterable
+from typing import Any
+
+_sigchld: Any = None  # in an agent: the handler that its workers are to have
+
+
+def current_mask() -> tuple[int, ...]:
+    """The signals that this thread blocks."""
+    return tuple(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ())))
+
+
+def keep_out() -> None:
+    """In the agent, before its first worker."""
+    global _sigchld
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    signal.set_wakeup_fd(-1)  # it may belong to an event loop of the program
+    # Ignored, the kernel would not keep the workers' exit statuses.
+    if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
+        _sigchld = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+
+def let_in(mask: Iterable[int]) -> None:
+    """In a worker, when it is ready for signals. `mask`: those to block, as the program does."""
+    global _sigchld
+    leave_interrupts_to_the_program()
+    if _sigchld is not None:
+        signal.signal(signal.SIGCHLD, _sigchld)
+        _sigchld = None
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def leave_interrupts_to_the_program() -> None:
+    """In a worker: Ctrl-C goes to the whole process group, and the program decides what ends. Its
+    event loop, too, hears of its own signals only.
+    """
+    signal.set_wakeup_fd(-1)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _nothing)
+
+
+def _nothing(number: int, frame: object) -> None:
+    """A handler, not SIG_IGN: ignored signals would survive exec into the task's subprocesses."""
+
+
+def catch_stop(number: int, handler: Callable[[int, object], None]) -> None:
+    """In a worker: call `handler` for shoal's own signal, which the program may have blocked."""
+    signal.signal(number, handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
