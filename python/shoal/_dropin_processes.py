@@ -131,6 +131,7 @@ class PoolProcess(stock_process.BaseProcess):
         self.seeds = _seeds.Seeds()
         self.mask: tuple[int, ...] | None = None  # of signals, to be restored
         self.follows_thread = False  # the thread that starts it lives as long as the program
+        self.unprepared: RuntimeError | None = None  # why this worker cannot serve
 
     def start(self) -> None:
         """As the standard library's, but that a daemon may start pools of shoal's."""
@@ -141,26 +142,32 @@ class PoolProcess(stock_process.BaseProcess):
         del me._target, me._args, me._kwargs
         stock_process._children.add(self)  # type: ignore[attr-defined]
 
-    def run(self) -> None:
-        """In the worker: see to what its start method leaves open, then serve."""
-        from shoal import _context, _worker
+    def _bootstrap(self, parent_sentinel: int | None = None) -> int:
+        """In the worker: what comes before all that a process of `multiprocessing` does, the main
+        module's import among it.
+        """
+        from shoal import _context
 
         core.set_bond(self.plan.client)
-        tie_to_parent(self)
+        tie_to_parent(self, parent_sentinel)
         _signals.leave_interrupts_to_the_program()
         if self.mask is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
-        unprepared = None
         if self.plan.context:
             _context.make_main(self.plan.context)
             try:
                 _context.prepare(self.plan.context, self.name)
             except RuntimeError as error:
-                unprepared = error
-        else:
+                self.unprepared = error
+        return int(super()._bootstrap(parent_sentinel))  # type: ignore[misc]
+
+    def run(self) -> None:
+        from shoal import _worker
+
+        if not self.plan.context:
             gc.freeze()  # collections here leave alone what is shared with the program
             _seeds.apply(self.seeds, self._identity)  # type: ignore[attr-defined]
-        _worker.serve(self.plan, self.seat, self.bell.descriptor, unprepared)
+        _worker.serve(self.plan, self.seat, self.bell.descriptor, self.unprepared)
 
 
 class ForkProcess(PoolProcess, _contexts.ForkProcess):  # type: ignore[misc]
@@ -401,11 +408,14 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 # ---- In a worker ---------------------------------------------------------------------------------
 
 
-def tie_to_parent(process: PoolProcess) -> None:
-    """Have the kernel kill this worker as soon as the program has ended."""
+def tie_to_parent(process: Any, sentinel: int | None) -> None:
+    """Have the kernel kill this worker as soon as the program has ended. `sentinel`: the read end of
+    a pipe whose other end only the program has, and nobody writes to any more.
+    """
     if process.follows_thread:
-        core.die_with_parent(stock_process.parent_process().pid)  # type: ignore[union-attr]
-    sentinel: int = stock_process.parent_process()._sentinel  # type: ignore[union-attr]
+        core.die_with_parent(process._parent_pid)
+    if sentinel is None:
+        return
     fcntl.fcntl(sentinel, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(sentinel, _F_SETSIG, int(signal.SIGKILL))
     flags = fcntl.fcntl(sentinel, fcntl.F_GETFL)

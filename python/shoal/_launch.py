@@ -83,6 +83,8 @@ def run_to_the_end(body: Callable[[], int]) -> NoReturn:
     code = 1
     try:
         code = body()
+    except SystemExit as error:  # of a signal's handler that the program has set
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
