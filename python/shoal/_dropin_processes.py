@@ -254,7 +254,9 @@ class Keeper(_watch.Watch):
         self._class = _CLASSES[method]
         read, self.bell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         super().__init__(engine.client.handle, read)
-        if not self.is_snapshot:
+        if self.is_snapshot:  # once, here, for all workers
+            from shoal import _applied, _context, _definitions, _hooks, _pickling, _worker  # noqa: F401
+        else:
             from shoal import _session
 
             _session.carry_session()
@@ -375,7 +377,8 @@ class Keeper(_watch.Watch):
 
     def bury(self, worker: _watch.Worker) -> None:
         super().bury(worker)
-        self.processes = [p for p in self.processes if p.pid != worker.pid]
+        if self.supervisor.wants_workers():  # else it stays the last that there were
+            self.processes = [p for p in self.processes if p.pid != worker.pid]
 
 
 _TEMPLATES = {

@@ -30,6 +30,21 @@ WARM = "shoal._fork_server_warm"
 MAIN, MODULES = "SHOAL_MAIN", "SHOAL_MODULES"
 _told: list[Variables] = []
 _starting = _locks.RLock()
+# What workers of pools import of shoal, and what makes neither a thread nor a member of a session.
+_OURS = frozenset(
+    f"shoal.{name}"
+    for name in (
+        "multiprocessing",
+        "_native",
+        "_dropin_processes",
+        "_worker",
+        "_context",
+        "_hooks",
+        "_definitions",
+        "_applied",
+        "_pickling",
+    )
+)
 _NOT_QUIET = ("antigravity", "this", "idlelib", "tkinter", "readline", "site", "sitecustomize")
 
 
@@ -103,7 +118,7 @@ def _quiet_modules() -> list[str]:
     return [
         name
         for name in list(sys.modules)
-        if name in ("shoal.multiprocessing", "shoal._native")
+        if name in _OURS
         or ((top := name.partition(".")[0]) in standard and top not in _NOT_QUIET)
     ]
 

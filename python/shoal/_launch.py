@@ -3,7 +3,9 @@
 shoal's own processes.
 
 The arguments travel pickled through a pipe, so that neither their size nor their content meets the
-command line.
+command line. In a frozen application (`sys.frozen`: PyInstaller and the like) the executable is the
+application itself. It is then started as the standard library starts its processes, so that
+`multiprocessing.freeze_support()` finds out, and the application's main part does not run again.
 """
 
 from __future__ import annotations
@@ -40,7 +42,31 @@ def _own_folder() -> list[str]:
     return [os.path.dirname(os.path.dirname(os.path.abspath(shoal.__file__)))]
 
 
+class _Start:
+    """What `freeze_support()` unpickles and calls in a frozen application."""
+
+    def __init__(self, lineage: list[str], module: str, arguments: Any) -> None:
+        self._lineage = lineage
+        self._module = module
+        self._arguments = arguments
+
+    def _bootstrap(self, parent_sentinel: int) -> None:
+        import importlib
+
+        os.close(parent_sentinel)
+        _leftovers.come_from(self._lineage)
+        importlib.import_module(self._module).main(self._arguments)
+
+
+def _is_frozen() -> bool:
+    return bool(getattr(sys, "frozen", False))
+
+
 def command(fd: int, executable: str | None = None) -> list[str]:
+    if _is_frozen():
+        from multiprocessing import spawn
+
+        return spawn.get_command_line(pipe_handle=fd)
     from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
 
     flags: list[str] = _args_from_interpreter_flags()
@@ -68,12 +94,19 @@ def spawn(module: str, arguments: Any, fds: tuple[int, ...], context: dict[str, 
         os.close(read)
     with os.fdopen(write, "wb") as pipe:
         try:
-            pickle.dump(_own_folder(), pipe)
-            pickle.dump(_leftovers.lineage(), pipe)
-            pickle.dump((module, arguments), pipe)
+            for part in _message(module, arguments):
+                pickle.dump(part, pipe)
         except BrokenPipeError:
             pass  # it died already; its pidfd says so
     return int(pid)
+
+
+def _message(module: str, arguments: Any) -> tuple[Any, ...]:
+    """What the fresh interpreter reads from its pipe, one after the other."""
+    lineage = _leftovers.lineage()
+    if _is_frozen():
+        return {}, _Start(lineage, module, arguments)  # the first: preparation data
+    return _own_folder(), lineage, (module, arguments)
 
 
 def run_to_the_end(body: Callable[[], int]) -> NoReturn:

@@ -14,7 +14,7 @@ import select
 import signal
 import time
 import weakref
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from shoal._engine import Engine
@@ -75,8 +75,13 @@ class WorkerView:
         return f"<{self.name} pid={self.pid} {state} daemon>"
 
 
-def view_workers(engine: Engine, prefix: str) -> list[WorkerView]:
-    """The workers of a pool, waiting a while for those being started; busy ones come first."""
+def view_workers(engine: Engine, prefix: str) -> list[Any]:
+    """The workers of a pool: its processes, if they are children of this one. Else views of them,
+    waiting a while for those being started; busy ones come first.
+    """
+    processes = getattr(engine._agent, "processes", None)
+    if processes is not None:
+        return list(processes)
     deadline = time.monotonic() + _PATIENCE
     pids = engine.worker_pids()
     while time.monotonic() < deadline and not engine._agent.ended:
