@@ -2,9 +2,9 @@
 """The agent: the process that starts a pool's workers, watches them, and stops what must stop.
 
 It is a template of the worker: either a *snapshot* (a fork of the client, taken where that is safe)
-or *clean*: a fresh interpreter that imports what the client has imported. It has one thread, runs no
-user code, blocks all signals, and sleeps in poll() on: its bell, the client's pidfd, its workers'
-pidfds, and the nearest time limit.
+or *clean*: a fresh interpreter that imports what the client has imported. It has one thread, runs
+no user code, blocks all signals, and sleeps in poll() on: its bell, the client's pidfd, its
+workers' pidfds, and the nearest time limit.
 
 Who dies with whom: the agent ends when its client does (pidfd), the workers when the agent does
 (PDEATHSIG, set by each worker right after its fork; safe because the agent has one thread, which
@@ -63,12 +63,13 @@ def worker_name(settings: Settings, rank: int) -> str:
     return f"{settings.name}{what}-{':'.join(map(str, worker_identity(settings, rank)))}"
 
 
-class _Child(NamedTuple):
+class _Child:
     """A worker that is the agent's child."""
 
-    seat: int
-    pid: int
-    fd: int  # a pidfd
+    def __init__(self, seat: int, pid: int, pidfd: int) -> None:
+        self.seat = seat
+        self.pid = pid
+        self.fd = pidfd
 
     def send(self, number: int) -> None:
         try:
@@ -146,7 +147,7 @@ def _run(settings: Settings, starter: Callable[[Settings, int, int], int]) -> No
 def import_for_workers() -> None:
     """Once here, so that not every worker does it after its fork."""
 
-    from shoal import _applied, _definitions, _hooks, _pickling, _worker  # noqa: F401
+    from shoal import _applied, _context, _definitions, _hooks, _pickling, _worker  # noqa: F401
 
 
 def _fork_worker(settings: Settings, seat: int, rank: int) -> int:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine of the drop-in's pools: workers are processes of the standard library's contexts
-(`_dropin_processes.py`).
+(`_dropin_processes.py`, `_dropin_keeper.py`).
 
 1. fork forks the caller whatever threads it has, with CPython's own warning.
 2. What only inheritance may carry (locks, queues, connections) can stand in `initargs`. Workers
@@ -28,7 +28,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any
 
-from shoal import _definitions, _dropin_processes, _engine, _main_module, _names, _pickling
+from shoal import _definitions, _dropin_keeper, _engine, _main_module, _names, _pickling
 
 _context_module: Any = multiprocessing.context
 _PIDFD_GETFD = 438  # the number of the system call, the same on all architectures
@@ -74,7 +74,7 @@ class DropInEngine(_engine.Engine):
         """
         if self.start_method == "forkserver" and self._main_names is None:
             return super()._make_agent()
-        return _dropin_processes.Keeper()
+        return _dropin_keeper.Keeper()
 
     def preparation(self) -> dict[str, Any]:
         """What the standard library tells its processes; for workers of an agent."""

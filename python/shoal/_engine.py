@@ -186,7 +186,7 @@ class Engine:
 
     def template(self) -> str:
         """What workers are made from, and why: for `statistics()`."""
-        return self._agent.template
+        return str(self._agent.template)
 
     # ---- Tasks -----------------------------------------------------------------------------------
 

@@ -118,8 +118,7 @@ def _quiet_modules() -> list[str]:
     return [
         name
         for name in list(sys.modules)
-        if name in _OURS
-        or ((top := name.partition(".")[0]) in standard and top not in _NOT_QUIET)
+        if name in _OURS or ((top := name.partition(".")[0]) in standard and top not in _NOT_QUIET)
     ]
 
 

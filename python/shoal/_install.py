@@ -20,8 +20,8 @@ start from a fresh interpreter, before they import the program's main module; an
 session, once there is one (`_session.py`).
 
 Module state: `_active` (written by install and uninstall), `_starting` (by thread: how its next
-child starts), `_patched` (classes that have our `__new__`; it stays on them after uninstall, as CPython cannot restore a type's slot, and then does
-what the stock class does).
+child starts), `_patched` (classes that have our `__new__`; it stays on them after uninstall, as
+CPython cannot restore a type's slot, and then does what the stock class does).
 Design: docs/design/drop_in.md
 """
 

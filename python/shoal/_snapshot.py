@@ -2,9 +2,9 @@
 """May this process be forked as a template? Only when no thread of it can hold a lock that the
 child would wait for.
 
-Python threads refuse it, as do native ones, but for those whose libraries are known to see to it at a
-fork: OpenBLAS joins its threads in a fork handler (numpy and scipy bring it along), jemalloc takes
-its locks (pyarrow brings it along, and so do pandas and scikit-learn).
+Python threads refuse it, as do native ones, but for those whose libraries are known to see to it:
+in fork handlers OpenBLAS joins its threads (numpy and scipy bring it along), and jemalloc takes its
+locks (pyarrow brings it along, and so do pandas and scikit-learn).
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ _THREADS_OF = (  # how OpenBLAS, under the names its builds have, says how many 
     "scipy_openblas_get_num_threads64_",
 )
 # Threads of libraries that have fork handlers for them, by the names that they give their threads.
-_HARMLESS_NAMES = ("jemalloc_bg_thd",)  # pyarrow's allocator: 300 forks with it at work, none failed
+# jemalloc: 300 forks with pyarrow and pandas at work, in the child too; none failed.
+_HARMLESS_NAMES = ("jemalloc_bg_thd",)
 # Python threads of shoal's own that hold no lock while they sleep, which is nearly always.
 harmless: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 # Drivers that do not survive a fork.

@@ -4,7 +4,7 @@ must stop.
 
 Two watch pools: the agent, a process between the program and its workers (`_agent.py`), and the
 keeper, a thread of the program whose workers are the program's own children
-(`_dropin_processes.py`). Both sleep in poll() on a bell, on what tells each worker's end, and until
+(`_dropin_keeper.py`). Both sleep in poll() on a bell, on what tells each worker's end, and until
 the nearest time limit.
 Design: docs/design/pool.md
 """

@@ -61,9 +61,7 @@ def run_forked(
 
     def live() -> int:
         core.die_with_parent(agent_pid)
-        _seeds.apply(
-            _seeds.Seeds(*settings.seeds), (*_agent.worker_identity(settings, rank), nth)
-        )
+        _seeds.apply(_seeds.Seeds(*settings.seeds), (*_agent.worker_identity(settings, rank), nth))
         if _BOOTSTRAP_LEAVES_THE_END:
             atexit._clear()  # what is registered here is the parent's
             atexit.register(util._exit_function)  # type: ignore[attr-defined]
@@ -111,8 +109,8 @@ def _bootstrap(settings: _agent.Settings, seat: int, rank: int) -> int:
 
 
 def serve(plan: _plan.Plan, seat: int, bell: int, unprepared: RuntimeError | None) -> None:
-    """Initialize, then run tasks until the pool ends. `bell`: descriptor of the bell of who watches.
-    `unprepared`: why this worker cannot serve.
+    """Initialize, then run tasks until the pool ends. `bell`: the write end of the bell of whoever
+    watches this worker. `unprepared`: why it cannot serve.
     """
     from shoal import _context, _hooks
     from shoal._definitions import Applied

@@ -236,7 +236,8 @@ def test_the_same_in_workers_of_a_native_pool(interpreter: Any) -> None:
         def look():
             os.kill(os.getpid(), signal.SIGUSR1)
             blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-            ignored = [signal.getsignal(n) is signal.SIG_IGN for n in (signal.SIGUSR2, signal.SIGCHLD)]
+            numbers = signal.SIGUSR2, signal.SIGCHLD
+            ignored = [signal.getsignal(number) is signal.SIG_IGN for number in numbers]
             return signal.SIGHUP in blocked, signal.SIGTERM in blocked, ignored
 
         with shoal.Pool(1) as pool:

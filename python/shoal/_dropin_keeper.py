@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The keeper of a drop-in's pool: starts its workers, sees how they end, starts their successors.
+
+The first workers are started by the thread that makes the pool; those that an executor needs later,
+by the thread that sends the task. All else is done by a thread of the program, as in the standard
+library's `Pool`. It holds no lock while it sleeps and refers to no pool.
+
+Thread safety: `Keeper._lock` is held for all but sleeping. Module state: `_living`, the keepers
+whose workers run. Design: docs/design/drop_in.md
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+import weakref
+from multiprocessing import process as stock_process
+from typing import TYPE_CHECKING, Any
+
+from shoal import _dropin_processes, _locks, _plan, _seeds, _snapshot, _watch
+from shoal._native import core
+
+if TYPE_CHECKING:
+    from shoal._dropin_engine import DropInEngine
+
+_living: weakref.WeakSet[Keeper] = weakref.WeakSet()
+
+
+class _Watched:
+    """A worker as the keeper sees it: see _watch.Worker."""
+
+    def __init__(self, process: _dropin_processes.PoolProcess) -> None:
+        self.process: Any = process
+        self.seat = process.seat
+        self.pid = process.pid or 0
+        # Rather a pidfd: a grandchild may hold the sentinel's other end when the worker has ended.
+        self._has_pidfd = True
+        try:
+            self.fd = os.pidfd_open(self.pid)
+        except OSError:  # an old kernel, or the fork server has waited for it
+            self._has_pidfd = False
+            self.fd = os.dup(self.process.sentinel)
+
+    def send(self, number: int) -> None:
+        try:
+            if self._has_pidfd:
+                signal.pidfd_send_signal(self.fd, number)
+            else:
+                self.process._popen._send_signal(number)
+        except ProcessLookupError:
+            pass
+
+    def wait(self) -> tuple[int, int] | None:
+        os.close(self.fd)
+        popen = self.process._popen
+        code = popen.poll(0)
+        stock_process._children.discard(self.process)  # type: ignore[attr-defined]
+        if isinstance(popen, _dropin_processes.Waited):
+            return None if popen.status is None else (popen.status, popen.peak)
+        return (-code if code < 0 else code << 8), 0  # the fork server tells no more
+
+
+class Keeper(_watch.Watch):
+    """Keeps a pool's workers. The engine sees it as it sees an `AgentProcess`."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self.template = ""
+        self.is_snapshot = False
+        self.bell = -1
+        self.processes: list[Any] = []  # those that live, and those whose end nobody has seen yet
+        self._lock = _locks.RLock()
+        self._thread: threading.Thread | None = None
+        self._leaving = False
+        self._plan: _plan.Plan | None = None
+
+    # ---- What the engine asks for ----------------------------------------------------------------
+
+    def start(self, engine: DropInEngine, own_threads: int) -> None:
+        """Start the first workers, in this thread, then the keeper's. Failures are the caller's."""
+        method = engine.start_method or ""
+        self.is_snapshot = method == "fork"
+        self.template = _TEMPLATES[method]
+        self._class = _dropin_processes.CLASSES[method]
+        read, self.bell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        super().__init__(engine.client.handle, read)
+        if self.is_snapshot:  # once, here, for all workers
+            from shoal import _agent
+
+            _agent.import_for_workers()
+        else:
+            from shoal import _session
+
+            _session.carry_session()
+        engine.store_startup()
+        self._plan = _plan.Plan(
+            engine.client.handle,
+            core.incarnation(),
+            engine.worker_context(),
+            engine.results_by_name,
+        )
+        self._daemons = engine.daemons
+        _living.add(self)
+        with self._lock:
+            for _ in range(max(0, self.supervisor.missing())):
+                self._start_one(self.supervisor.take_seat())
+        self._thread = threading.Thread(target=self._keep, name="shoal-keeper", daemon=True)
+        _snapshot.harmless.add(self._thread)
+        self._thread.start()
+
+    def start_workers_now(self) -> None:
+        """In the calling thread: there are to be more."""
+        with self._lock:
+            if not (self.ended or self._leaving):
+                self.start_missing()
+        self.ring()
+
+    def ring(self) -> None:
+        try:
+            os.write(self.bell, b"!")
+        except OSError:
+            pass  # full: it has been rung
+
+    def restart(self, engine: DropInEngine, own_threads: int) -> None:
+        """A thread of this process does not die alone."""
+
+    def wait_for_end(self, client: Any) -> None:
+        """The pool's phase is set: the keeper leaves when its workers have left."""
+        self.ring()
+        thread = self._thread
+        if thread is None or thread is threading.current_thread():
+            self._keep()
+        else:
+            thread.join()
+        while not client.bury():
+            time.sleep(0.001)
+        self._close()
+
+    def kill(self) -> None:
+        """Give up while starting."""
+        for process in self.processes:
+            process.kill()
+        for process in self.processes:
+            process.join()
+        for descriptor in self.workers:
+            os.close(descriptor)
+        self.workers.clear()
+        self._close()
+
+    def forget(self) -> None:
+        """In a child of the program: the workers are the program's."""
+        self.ended = True
+        for process in self.processes:
+            _dropin_processes.close_inherited(process._popen)
+
+    def _close(self) -> None:
+        self.ended = True
+        _living.discard(self)
+        bell, self.bell = self.bell, -1
+        if bell >= 0:
+            os.close(bell)
+            os.close(self.bell_read)
+
+    # ---- The keeper's thread ---------------------------------------------------------------------
+
+    def _keep(self) -> None:
+        while not self.ended and self._step():
+            pass
+
+    def _step(self) -> bool:
+        with self._lock:
+            self.start_missing()
+            self.carry_out_orders()
+            if not self.supervisor.wants_workers() and self.shut_down():
+                self._leaving = True
+                return False
+            timeout = self.timeout()
+        for fd, _ in self.poll.poll(timeout):
+            with self._lock:
+                self.see(fd)
+        return True
+
+    def start_worker(self, seat: int, rank: int) -> _watch.Worker:
+        try:
+            return self._start(seat)
+        except OSError:
+            raise
+        except Exception as error:  # the fork server was killed in the midst of it, most likely
+            raise OSError(f"{type(error).__name__}: {error}") from error
+
+    def _start_one(self, seat: int) -> None:
+        try:
+            self.seated(self._start(seat))
+        except BaseException:
+            self.supervisor.free_seat(seat)
+            raise
+
+    def _start(self, seat: int) -> _Watched:
+        assert self._plan is not None
+        process = self._class(self._plan, seat, self._daemons)
+        process.bell = _dropin_processes.Bell(self.bell)
+        lasting = (threading.main_thread(), self._thread)
+        process.follows_thread = (
+            self._class is not _dropin_processes.ForkServerProcess
+            and threading.current_thread() in lasting
+        )
+        if self.is_snapshot:
+            process.seeds = _seeds.capture(inherited=True)
+        process.start()
+        self.processes.append(process)
+        return _Watched(process)
+
+    def bury(self, worker: _watch.Worker) -> None:
+        super().bury(worker)
+        if self.supervisor.wants_workers():  # else it stays the last that there were
+            self.processes = [p for p in self.processes if p.pid != worker.pid]
+
+
+_TEMPLATES = {
+    "fork": "a fork of this process",
+    "spawn": "spawn: every worker is a fresh interpreter",
+    "forkserver": "a fork of the standard library's fork server",
+}
+
+
+def _after_fork_in_child() -> None:
+    for keeper in list(_living):
+        keeper.forget()
+    _living.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
