@@ -98,12 +98,21 @@ def _spawn(process: Any) -> Any:
 
 def _ask_fork_server(process: Any) -> Any:
     from multiprocessing import forkserver, popen_forkserver
+    from multiprocessing.connection import wait
 
     from shoal import _install
 
+    class ForkServerPopen(popen_forkserver.Popen):
+        def poll(self, flag: int = os.WNOHANG) -> int | None:
+            """The fork server tells the exit code once: one thread must not read another's."""
+            if not flag & os.WNOHANG:
+                wait([self.sentinel])
+            with Waited._reading:
+                return super().poll(os.WNOHANG)
+
     forkserver.ensure_running()  # it may import the main module, if it is told of it
     with _install.main_module_left_out():
-        return popen_forkserver.Popen(process)
+        return ForkServerPopen(process)
 
 
 class PoolProcess(stock_process.BaseProcess):

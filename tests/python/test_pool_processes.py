@@ -87,8 +87,6 @@ if __name__ == "__main__":
     with context.Pool(2) as one, context.Pool(2, maxtasksperchild=1) as other:
         for _ in range(20):
             names |= {name_ for pool in (one, other) for name_ in pool.map(name, [1, 2], 1)}
-        for pool in (one, other):
-            print(sorted(worker.name for worker in pool._pool)[:0], len(pool._pool))
     numbers = sorted(int(name_.rpartition("-")[2]) for name_ in names)
     print(numbers[0] > 1, len(numbers) == len(set(numbers)), len(numbers) > 10)
 """

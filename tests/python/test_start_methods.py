@@ -557,3 +557,30 @@ def test_program_typed_into_the_interactive_interpreter(kind, tmp_path):
         process.kill()
         process.wait()
         os.close(primary)
+
+
+def test_threads_of_libraries_with_fork_handlers_hinder_no_snapshot(interpreter):
+    """jemalloc's background thread, which pyarrow starts, is known by the name that it has."""
+    interpreter(
+        """
+        import ctypes, os, shoal, sys
+        libc = ctypes.CDLL(None)
+        thread = ctypes.c_ulong()
+        before = set(os.listdir("/proc/self/task"))
+        assert libc.pthread_create(ctypes.byref(thread), None, libc.pause, None) == 0
+        (native,) = set(os.listdir("/proc/self/task")) - before
+        DATA = {}  # only a copy of this process has what is put in here now
+        DATA["there"] = True
+
+        def template(name):
+            with open(f"/proc/self/task/{native}/comm", "w") as file:
+                file.write(name)
+            with shoal.Pool(1) as pool:
+                return pool.statistics()["template"], pool.apply(abs, (-1,))
+
+        assert template("jemalloc_bg_thd") == ("a snapshot of this process", 1)
+        found, _ = template("another")
+        assert "1 native threads of unknown origin" in found, found
+        os._exit(0)  # the thread waits for ever
+        """
+    ).check()
