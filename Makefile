@@ -5,10 +5,10 @@ MAKEFLAGS += --no-print-directory
 export PYTHON
 
 .PHONY: help demo test bench build setup check format sanitize test-newer test-install test-clang \
-  compat clean
+  wheels sdist compat clean
 
 help:
-	@echo 'make demo          a real program under the standard library and under shoal, compared'
+	@echo 'make demo          ordinary programs under the standard library and under shoal, compared'
 	@echo 'make test          build, then all tests'
 	@echo 'make bench         measure shoal against the standard library'
 	@echo 'make check         style, layers, types'
@@ -16,6 +16,8 @@ help:
 	@echo 'make sanitize      C++ tests under ASan with UBSan, and under TSan'
 	@echo 'make test-clang    C++ tests built by clang, warnings are errors'
 	@echo 'make test-install  build the wheel, test it in a clean environment'
+	@echo 'make wheels        a wheel for each interpreter here, checked and tried, in dist/'
+	@echo 'make sdist         the source distribution, tried by building from it, in dist/'
 	@echo 'make test-newer    make test on CPython 3.14 and 3.15 in a Debian root of their own'
 	@echo "make compat        CPython's own multiprocessing suites, run on shoal"
 	@echo 'make clean         remove builds and environments'
@@ -51,6 +53,12 @@ test-clang:
 test-install:
 	@scripts/test tests/install
 
+wheels:
+	@scripts/wheels
+
+sdist:
+	@scripts/sdist
+
 test-newer:
 	@scripts/test_newer
 
@@ -58,4 +66,4 @@ compat:
 	@scripts/compat
 
 clean:
-	rm -rf build .venvs .venv python/shoal/_core*.so
+	rm -rf build dist .venvs .venv python/shoal/_core*.so

@@ -141,6 +141,12 @@ def find_sources(root: str) -> Iterator[str]:
                 yield os.path.relpath(os.path.join(folder, name), root)
 
 
+def spread(names: list[str], count: int) -> list[str]:
+    """At most `count` of the names, at even distances."""
+    count = min(max(count, 0), len(names))
+    return [names[number * len(names) // count] for number in range(count)]
+
+
 def print_report(report: CorpusReport, root: str, top: int) -> None:
     """The table. Nothing in it depends on time or on the machine's load."""
     counts = report.counts
@@ -183,12 +189,22 @@ def main() -> int:
         metavar="N",
         help="how many words and files to list (default: 8)",
     )
+    parser.add_argument(
+        "--files",
+        type=int,
+        default=None,
+        metavar="N",
+        help="read N files, spread over the tree (default: all)",
+    )
     options = parser.parse_args()
     if not os.path.isdir(options.path):
         parser.error(f"not a folder: {options.path}")
 
     started = time.perf_counter()
-    tasks = [(options.path, name) for name in find_sources(options.path)]
+    names = list(find_sources(options.path))
+    if options.files is not None:
+        names = spread(names, options.files)
+    tasks = [(options.path, name) for name in names]
     report = CorpusReport()
     with multiprocessing.Pool(options.processes) as pool:
         for file_report in pool.imap_unordered(read_file, tasks):

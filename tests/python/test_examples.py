@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -98,6 +99,66 @@ def test_pi_does_not_depend_on_the_number_of_workers() -> None:
         for on_shoal in (False, True)
     }
     assert len(outputs) == 1, outputs
+
+
+def test_corpus_reads_a_part_of_the_tree(tree: Path) -> None:
+    outputs = {
+        run("corpus.py", "--files", "5", str(tree), on_shoal=on_shoal) for on_shoal in (False, True)
+    }
+    (output,) = outputs
+    assert output.startswith("5 files of ")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("queue_primes.py", "--numbers", "200"),
+        ("log_search.py", "--megabytes", "2"),
+        ("collatz.py", "--numbers", "500"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_workers_give_what_a_loop_gives_under_both_libraries(command: tuple[str, ...]) -> None:
+    outputs = {
+        run(*command, "--serial"),
+        run(*command),
+        run(*command, on_shoal=True),
+    }
+    assert len(outputs) == 1, outputs
+
+
+def test_a_killed_worker_costs_its_task_and_nothing_else() -> None:
+    output = run("killed_worker.py", on_shoal=True)
+    assert output == "task 7 failed: WorkerDied\n99 tasks done, 1 failed\n"
+
+
+def demo(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(EXAMPLES.parent / "scripts" / "demo.py"), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+
+
+def test_demo_compares_every_example_and_says_which_side_hangs() -> None:
+    done = demo("--quick", "--rounds", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = {row["name"]: row for row in json.loads(done.stdout)["rows"]}
+    assert rows["a kill"]["seconds"]["standard library"] is None
+    assert rows["a kill"]["said"] == "99 tasks done, 1 failed"
+    assert all(row["ratio"] for name, row in rows.items() if name != "a kill")
+    assert "queue_primes.py    no workers" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [(("--rounds", "0"), "must be at least 1"), (("--only", "nothing"), "there are: corpus")],
+)
+def test_demo_says_which_argument_is_wrong(arguments: tuple[str, ...], said: str) -> None:
+    done = demo(*arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
