@@ -6,6 +6,7 @@
 // After a fork the Member object is the child's: it is a member already if the parent held counted
 // blocks, else it joins when it is first needed (arena/member.hpp, 3).
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -185,7 +186,7 @@ bool join_session(int fd, arena::Incarnation bond) {
 
 // The thread with the process's id; after a fork the forking thread is that one, for Python as for
 // the kernel.
-bool is_main_thread() { return gettid() == getpid(); }
+bool is_main_thread() { return ::syscall(SYS_gettid) == getpid(); }
 
 bool bind_process(PyObject* module) { return PyModule_AddFunctions(module, methods) == 0; }
 

@@ -14,6 +14,14 @@
 
 #include "os/proc_file.hpp"
 
+// A C library older than the kernel lacks the names; the numbers are the same on all machines.
+#ifndef SYS_pidfd_send_signal
+#define SYS_pidfd_send_signal 424
+#endif
+#ifndef SYS_pidfd_open
+#define SYS_pidfd_open 434
+#endif
+
 namespace shoal::os {
 
 namespace {
