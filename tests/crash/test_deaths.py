@@ -6,6 +6,7 @@ again.
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import resource
 import signal
@@ -39,6 +40,7 @@ def by_segfault() -> None:
 
 
 def by_wild_pointer() -> None:
+    faulthandler.disable()  # pytest's would print the stack of a death that is meant
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     ctypes.string_at(8)
 
@@ -52,6 +54,7 @@ def by_exit_zero() -> None:
 
 
 def by_abort() -> None:
+    faulthandler.disable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.abort()
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import multiprocessing
 import os
 import pickle
@@ -109,6 +110,7 @@ def append(path: str, text: Any) -> Any:
 
 
 def die(number: int = signal.SIGKILL) -> None:
+    faulthandler.disable()  # pytest's would print the stack of a death that is meant
     os.kill(os.getpid(), number)
     time.sleep(60)
 
