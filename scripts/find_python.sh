@@ -34,14 +34,28 @@ all() {
     sort -t. -k2,2nr -k3,3nr -s | awk '{split($1, v, "."); if (!seen[v[2]]++) print $2}'
 }
 
+# One line about an interpreter that cannot be used; `make` shows it, so it says what to do.
+refuse() { # the value of PYTHON
+  local what
+  if ! type -P "$1" >/dev/null; then
+    what=": no such command"
+  elif ! what=$("$1" -c '
+import platform, sys
+print(" is %s %s%s" % (platform.python_implementation(), platform.python_version(),
+    ", free-threaded" if "free-threading" in sys.version else ""))' 2>/dev/null); then
+    what=" does not run as Python does"
+  fi
+  echo "PYTHON=$1$what. shoal needs CPython 3.10 to 3.15: leave PYTHON out to have the newest one here," \
+    "or name one, as in: make PYTHON=$(all | head -1 | grep . || echo /path/to/python3.13)" >&2
+  exit 1
+}
+
 if [ "${1:-}" = --all ]; then
   all
 elif [ -n "${PYTHON:-}" ]; then
   # A name such as python3.10 or 3.10 that PATH does not give may still be beside PATH.
-  found=$(describe "$PYTHON") || found=$(all | grep "/python3[.]${PYTHON##*3.}\$" | sed 's/^/. /') || {
-    echo "PYTHON=$PYTHON: not a CPython from 3.10 to 3.15" >&2
-    exit 1
-  }
+  found=$(describe "$PYTHON" | grep .) || found=$(all | grep "/python3[.]${PYTHON##*3.}\$" | sed 's/^/. /') ||
+    refuse "$PYTHON"
   echo "${found#* }"
 else
   found=$(all | head -1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The wheel, built from the tree and installed where the tree is out of reach, works."""
+"""The wheel, built from the source distribution and installed where the tree is out of reach, works."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -39,13 +40,24 @@ def run(*command: str | Path, **keywords: object) -> str:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, so that only what git would ship can be in it."""
-    folder = tmp_path_factory.mktemp("wheel")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source distribution, made from a copy of the tree that has only what git would ship."""
+    folder = tmp_path_factory.mktemp("source")
     copy = folder / "tree"
-    ignore = shutil.ignore_patterns(".*", "build", "*.so", "__pycache__")
+    ignore = shutil.ignore_patterns(".venv*", ".git", "build", "dist", "*.so", "__pycache__")
     shutil.copytree(TREE, copy, ignore=ignore)
-    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, copy)
+    make = "import scikit_build_core.build as b; print(b.build_sdist('..'))"
+    run(sys.executable, "-c", make, cwd=copy)
+    shutil.rmtree(copy)
+    (found,) = folder.glob("shoal-*.tar.gz")
+    return found
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built from the source distribution alone: the tree is elsewhere, and there is no git."""
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", folder, source)
     (found,) = folder.glob("shoal-*.whl")
     return found
 
@@ -69,6 +81,21 @@ def test_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
     assert "shoal/_core.pyi" in names
     assert any(n.startswith("shoal/_core.cpython") for n in names)
     assert not [n for n in names if "_core_testing" in n or n.startswith(("src/", "tests/"))]
+
+
+def test_source_distribution_has_what_a_build_and_its_tests_need(source: Path) -> None:
+    with tarfile.open(source) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = {"CMakeLists.txt", "cmake/core.cmake", "LICENSE", "README.md", "Makefile"}
+    assert wanted | {"tests/conftest.py", "scripts/build", "examples/corpus.py"} <= names
+    built = [n for n in names if n.endswith((".so", ".pyc")) or n.startswith((".venv", "build/"))]
+    assert not built
+
+
+def test_everything_works_in_an_empty_environment(clean: Path, tmp_path: Path) -> None:
+    program = shutil.copy(TREE / "tests" / "install" / "smoke.py", tmp_path)
+    out = run(clean / "python", "-I", program, cwd=tmp_path, env=bare_environment(), timeout=300)
+    assert "works on CPython" in out
 
 
 def test_program_runs_on_what_is_installed_alone(clean: Path, tmp_path: Path) -> None:
