@@ -66,9 +66,9 @@ def machine(tmp_path: Path) -> Machine:
 
 
 def complaint(done: subprocess.CompletedProcess[str]) -> str:
-    """The one line that was said; make's own closing line is left out."""
+    """The one line that was said: neither a step with its time nor make's own closing line."""
     assert done.returncode != 0, done.stdout
-    lines = [line for line in done.stderr.splitlines() if not line.startswith("make: ***")]
+    lines = [line for line in done.stderr.splitlines() if not line.startswith(("  ", "make: ***"))]
     assert len(lines) == 1, done.stdout + done.stderr
     return lines[0]
 
