@@ -136,7 +136,7 @@ def find_files(paths: list[str]) -> list[str]:
     for name in paths:
         path = TREE / name
         files = path.glob("**/test_*.py") if path.is_dir() else [path]
-        found.update(str(file.relative_to(TREE)) for file in files)
+        found.update(os.path.relpath(file, TREE) for file in files)
     return sorted(found)
 
 
