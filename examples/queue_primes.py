@@ -23,10 +23,10 @@ POISON_PILL = None
 
 
 def is_prime(number: int) -> bool:
-    """Trial division."""
+    """Trial division, in a loop: all() over a generator takes twice as long."""
     if number < 2 or number % 2 == 0:
         return number == 2
-    for divisor in range(3, math.isqrt(number) + 1, 2):
+    for divisor in range(3, math.isqrt(number) + 1, 2):  # noqa: SIM110
         if number % divisor == 0:
             return False
     return True

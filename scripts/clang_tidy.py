@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HEADERS = f"^{re.escape(str(ROOT))}/(src|include|bindings)/"
 INCLUDE = re.compile(r'^\s*#\s*include\s+["<]([^">]+)[">]', re.MULTILINE)
 RULES = (".clang-tidy", "scripts/clang_tidy.py", "scripts/requirements-check.txt",
-         "scripts/requirements-test.txt")  # fmt: skip
+         "scripts/requirements-build.txt")  # fmt: skip
 
 
 def commands(build: Path) -> dict[Path, list[str]]:

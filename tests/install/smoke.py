@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tries an installed shoal: run by `make wheels`, `make sdist` and the release of wheels, each time in
-an environment that has the wheel and nothing of the tree. Prints one line, or fails.
+"""Tries an installed shoal: run by `make wheels`, `make sdist` and the release's workflow, each time
+in an environment that has the wheel and nothing of the tree. Prints one line, or fails.
 """
 
 from __future__ import annotations

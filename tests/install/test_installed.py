@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The wheel, built from the source distribution and installed where the tree is out of reach, works."""
+"""The wheel, built from the source distribution and installed out of the tree's reach, works."""
 
 from __future__ import annotations
 

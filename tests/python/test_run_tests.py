@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-
 RUNNER = Path(__file__).resolve().parents[2] / "scripts" / "run_tests.py"
 GOOD = """
 import os, sys
@@ -88,7 +87,6 @@ def test_a_path_that_does_not_exist_is_named(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert f"no such file or folder: {tmp_path}/nowhere" in done.stderr
-
 
 
 def test_shared_memory_is_not_seen_by_a_file_that_runs_beside(tmp_path: Path) -> None:
