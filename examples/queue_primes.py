@@ -71,7 +71,7 @@ def primes_by_workers(numbers: range, workers: int) -> list[int]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Primes by workers between two queues.")
     parser.add_argument(
-        "--start", type=int, default=100_000_001, metavar="N", help="default: 100000001"
+        "--start", type=int, default=10_000_001, metavar="N", help="default: 10000001"
     )
     parser.add_argument(
         "--numbers",

@@ -51,8 +51,8 @@ ROWS = (
     Row(
         "corpus",
         "corpus.py",
-        "tokenises and parses 500 files, indexes their words",
-        ("--files", "500"),
+        "tokenises and parses 300 files, indexes their words",
+        ("--files", "300"),
         ("--files", "10"),
     ),
     Row(
@@ -74,23 +74,23 @@ ROWS = (
     Row(
         "tiny tasks",
         "collatz.py",
-        "60,000 tasks of 12 us, one by one",
-        (),
+        "40,000 tasks of about 10 us, one by one",
+        ("--numbers", "40000"),
         ("--numbers", "300"),
         serial=True,
     ),
     Row(
         "rows",
         "julia.py",
-        "600 rows of a Julia set, each a task",
-        ("--size", "600"),
+        "400 rows of a Julia set, each a task",
+        ("--size", "400"),
         ("--size", "20"),
     ),
     Row(
         "a kill",
         "killed_worker.py",
         "100 tasks, and one worker is killed at its work",
-        hangs_after_s=5.0,
+        hangs_after_s=4.0,
     ),
 )
 

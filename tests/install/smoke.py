@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tries an installed shoal: run by `make wheels`, `make sdist` and the release's workflow, each time
+"""Tries an installed shoal. `make wheels`, `make sdist` and the release's workflow run it, each time
 in an environment that has the wheel and nothing of the tree. Prints one line, or fails.
 """
 
