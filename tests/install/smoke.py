@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tries an installed shoal. `make wheels`, `make sdist` and the release's workflow run it, each time
-in an environment that has the wheel and nothing of the tree. Prints one line, or fails.
+"""Tries an installed shoal. `make wheels`, `make sdist` and the workflow of a release run it, each
+time in an environment that has the wheel and nothing of the tree. Prints one line, or fails.
 """
 
 from __future__ import annotations
