@@ -51,7 +51,7 @@ test-clang:
 	@scripts/test_clang
 
 test-install:
-	@scripts/test tests/install
+	@scripts/test tests/install -o faulthandler_timeout=0
 
 wheels:
 	@scripts/wheels
