@@ -55,8 +55,8 @@ class Line {
   size_t used_ = 0;
 };
 
-// In a fork's child, after the arena's own handler: says what the child cannot see, and ends it when
-// it would see what others write to its arrays. Numbers that are wrong in silence are worse.
+// In a fork's child, after the arena's own handler: says what the child cannot see, and ends it
+// when it would see what others write to its arrays. Numbers that are wrong in silence are worse.
 void tell_what_is_unseen() {
   if (!process().member) return;
   const arena::Member::Unseen& unseen = process().member->unseen();

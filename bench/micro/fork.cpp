@@ -91,9 +91,9 @@ void held_blocks(Member& me, size_t count, bool scattered) {
     held.blocks.clear();
     held.drop();
   }
-  std::printf("%6zu blocks of 64 KiB, %-10s first fork %9.0f us, next %9.0f us, drop of all %9.0f us\n",
-              count, scattered ? "scattered:" : "in a row:", median(first), median(next),
-              median(dropped));
+  std::printf(
+      "%6zu blocks of 64 KiB, %-10s first fork %9.0f us, next %9.0f us, drop of all %9.0f us\n",
+      count, scattered ? "scattered:" : "in a row:", median(first), median(next), median(dropped));
 }
 
 uint64_t read_all(const uint64_t* words) {
@@ -120,9 +120,10 @@ void touched(const char* what, const std::function<uint64_t*()>& make,
     });
     drop();
   }
-  std::printf("100 MB, one word of each page, %-16s read %6.0f us; after a fork read %6.0f, then "
-              "written %6.0f us\n",
-              what, median(warm), median(read), median(written));
+  std::printf(
+      "100 MB, one word of each page, %-16s read %6.0f us; after a fork read %6.0f, then "
+      "written %6.0f us\n",
+      what, median(warm), median(read), median(written));
 }
 
 }  // namespace

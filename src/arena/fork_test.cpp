@@ -64,7 +64,8 @@ const Signal* hold_up = nullptr;
 
 struct Block {
   explicit Block(const TestSession& session, size_t bytes = kLarge)
-      : handle(session.me->allocate(bytes)), words(session.arena->at<os::Atomic<uint32_t>>(handle)) {
+      : handle(session.me->allocate(bytes)),
+        words(session.arena->at<os::Atomic<uint32_t>>(handle)) {
     for (size_t i = 0; i < bytes / sizeof(uint32_t); ++i) words[i].store(1);
     session.me->make_counted(handle);
   }
@@ -162,8 +163,8 @@ TEST(Fork, SecondChildSeesWhatTheParentWroteSinceTheFirst) {
   EXPECT_TRUE(succeeded(status_of(second)));
 }
 
-// One thread counts in two blocks, first in the one, then in the other. Whatever the fork meets, the
-// child has the two as they were at one instant, and the parent loses no count.
+// One thread counts in two blocks, first in the one, then in the other. Whatever the fork meets,
+// the child has the two as they were at one instant, and the parent loses no count.
 TEST(Fork, IsOneInstantForThreadsThatWriteMeanwhile) {
   TestSession s;
   const Block a(s);
@@ -329,9 +330,8 @@ TEST(Fork, ChildStoppedBeforeItsFirstInstructionIsWaitedForAnyTime) {
   const Block b(s);
   const Signal go;
   hold_up = &go;
-  const pid_t child = start_child([&] {
-    return s.me->incarnation() != 0 && b.words[0].load() == 1 ? 0 : 1;
-  });
+  const pid_t child =
+      start_child([&] { return s.me->incarnation() != 0 && b.words[0].load() == 1 ? 0 : 1; });
   hold_up = nullptr;
   for (uint32_t i = 0; i < slots_in_use(*s.arena); ++i) s.arena->slot(i).born_ns.store(1);
   EXPECT_EQ(reap_all_dead(*s.arena, *s.me), 0);  // born long ago, by its slot
@@ -439,7 +439,7 @@ TEST(Fork, WhatCannotBeMadePrivateIsHiddenFromTheChild) {
     if (setrlimit(RLIMIT_DATA, &little) != 0) return 1;
     const int child = in_child([&] {
       if (s.me->unseen().blocks != 1 || s.me->unseen().exposed) _exit(2);
-      if (b.words[0].load() != 1) _exit(3);  // was private already
+      if (b.words[0].load() != 1) _exit(3);          // was private already
       return static_cast<int>(own.words[0].load());  // a fault
     });
     own.words[0].store(2);
@@ -461,8 +461,8 @@ TEST(Fork, ChildIsToldWhenItSeesWhatItsParentWrites) {
     s.me->rejoin();
     const Block b(s);
     const size_t pages = os::most_mappings() + 10;
-    auto* area = static_cast<char*>(mmap(nullptr, pages * 4096, PROT_NONE,
-                                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    auto* area = static_cast<char*>(
+        mmap(nullptr, pages * 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     if (area == MAP_FAILED) return 1;
     for (size_t i = 1; i < pages; i += 2)
       if (mprotect(area + i * 4096, 4096, PROT_READ) != 0) break;
