@@ -93,9 +93,8 @@ void Member::drop_again() noexcept {
     {
       const std::lock_guard<LocalLock> local(local_);
       if (undropped_ == 0) return;
-      const auto entry = std::find_if(held_.begin(), held_.end(), [](const auto& held) {
-        return held.second.references == 0;
-      });
+      const auto entry = std::find_if(held_.begin(), held_.end(),
+                                      [](const auto& held) { return held.second.references == 0; });
       if (entry == held_.end()) {
         undropped_ = 0;
         return;

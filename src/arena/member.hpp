@@ -144,9 +144,9 @@ class Member {
     size_t cursor = 0;            // where the next scan for remotely freed blocks begins
     size_t trim_at = 0;           // so many free blocks: look for spans to give back
   };
-  struct Held {             // a counted block that this process holds
-    uint32_t references;    // in this process; 0: dropped, once its shared view can be restored
-    bool is_private;        // this process sees a view of its own: see arena/views.cpp
+  struct Held {           // a counted block that this process holds
+    uint32_t references;  // in this process; 0: dropped, once its shared view can be restored
+    bool is_private;      // this process sees a view of its own: see arena/views.cpp
   };
   struct View {  // of a held block
     Handle block;
@@ -211,7 +211,7 @@ class Member {
   std::unordered_map<Handle, uint32_t> shared_;  // shared blocks -> references in this process
   size_t most_held_ = 0;                         // counted blocks that this process may hold
   Unseen unseen_;
-  std::mutex reaping_;  // one reap at a time per member; taken before local_
+  std::mutex reaping_;             // one reap at a time per member; taken before local_
   std::vector<Copy> fork_copies_;  // during a fork: what the child gets a copy of
   Incarnation fork_child_ = 0;     // slot prepared for the child of the fork under way
   int birth_lock_ = -1;            // during a fork: descriptor of the lock that says it may live

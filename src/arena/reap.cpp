@@ -324,9 +324,9 @@ int reap_all_dead(Arena& arena, Member& reaper) {
     const uint64_t word = arena.slot(i).state.load();
     const SlotState state = slot_state(word);
     if (state == SlotState::free || slot_incarnation(word) == reaper.incarnation()) continue;
-    const bool over = is_unborn(arena, word) &&
-                      (has_birth_lock(arena, word) || static_cast<uint64_t>(os::monotonic_ns()) >
-                                                          arena.slot(i).born_ns.load() + kLateChildNs);
+    const bool over = is_unborn(arena, word) && (has_birth_lock(arena, word) ||
+                                                 static_cast<uint64_t>(os::monotonic_ns()) >
+                                                     arena.slot(i).born_ns.load() + kLateChildNs);
     if (over) bury_unborn(arena, word);
     if (reap(arena, reaper, slot_incarnation(word))) ++reaped;
   }

@@ -123,9 +123,8 @@ void Member::restore_views() noexcept {
 
 size_t Member::private_views_for_test() const noexcept {
   const std::lock_guard<LocalLock> local(local_);
-  return static_cast<size_t>(std::count_if(held_.begin(), held_.end(), [](const auto& entry) {
-    return entry.second.is_private;
-  }));
+  return static_cast<size_t>(std::count_if(
+      held_.begin(), held_.end(), [](const auto& entry) { return entry.second.is_private; }));
 }
 
 }  // namespace shoal::arena

@@ -102,7 +102,7 @@ void close_fd(int fd) noexcept {
 
 namespace {
 struct flock one_byte(uint64_t offset) noexcept {
-  struct flock lock {};
+  struct flock lock{};
   lock.l_type = F_WRLCK;
   lock.l_whence = SEEK_SET;
   lock.l_start = static_cast<off_t>(offset);
