@@ -5,12 +5,15 @@
 //
 // After a fork the Member object is the child's: it is a member already if the parent held counted
 // blocks, else it joins when it is first needed (arena/member.hpp, 3).
+#include <pthread.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <charconv>
 #include <csignal>
 #include <memory>
+#include <string_view>
 
 #include "arena/arena.hpp"
 #include "bind.hpp"
@@ -31,6 +34,54 @@ struct Process {
 Process& process() {
   static auto* instance = new Process;  // never destroyed: arrays may outlive the module
   return *instance;
+}
+
+// One line for standard error, put together without allocating: for a fork's child.
+class Line {
+ public:
+  Line& operator<<(std::string_view text) noexcept {
+    for (const char c : text)
+      if (used_ < sizeof text_) text_[used_++] = c;
+    return *this;
+  }
+  Line& operator<<(size_t number) noexcept {
+    char digits[24];
+    const auto end = std::to_chars(digits, digits + sizeof digits, number).ptr;
+    return *this << std::string_view(digits, static_cast<size_t>(end - digits));
+  }
+  void write() const noexcept { (void)!::write(STDERR_FILENO, text_, used_); }
+
+ private:
+  char text_[400];
+  size_t used_ = 0;
+};
+
+// In a fork's child, after the arena's own handler: says what the child cannot see, and ends it
+// when it would see what others write to its arrays. Numbers that are wrong in silence are worse.
+void tell_what_is_unseen() {
+  if (!process().member) return;
+  const arena::Member::Unseen& unseen = process().member->unseen();
+  if (unseen.blocks == 0) return;
+  Line line;
+  line << "shoal: forked process " << static_cast<size_t>(getpid());
+  if (unseen.exposed)
+    line << " is ended: ";
+  else
+    line << " ends if it touches one of ";
+  line << unseen.blocks << " arrays that its parent received from other processes";
+  if (unseen.exposed) line << " would change under it";
+  if (unseen.lost)
+    line << ": the parent died while it forked, and they are gone.\n";
+  else
+    line << ": mapping them for it alone failed with errno " << static_cast<size_t>(unseen.error)
+         << ". Raise vm.max_map_count, RLIMIT_DATA or RLIMIT_MEMLOCK, or hold fewer arrays.\n";
+  line.write();
+  if (unseen.exposed) _exit(1);
+}
+
+void tell_forked_children() {
+  static const int once = pthread_atfork(nullptr, nullptr, tell_what_is_unseen);
+  (void)once;
 }
 
 PyObject* session_fd(PyObject*, PyObject*) {
@@ -155,6 +206,7 @@ arena::Member* current_member() {
       self.member->rejoin();
     } else {
       self.member = arena::Member::join(self.arena, arena::MemberKind::process, self.bond);
+      tell_forked_children();
     }
     return self.member.get();
   } catch (...) {

@@ -174,8 +174,7 @@ void Arena::decommit(uint64_t offset, uint64_t bytes) const noexcept {
 
 bool Arena::map_private(uint64_t offset, uint64_t bytes) const noexcept {
   const int file = fd();
-  if (file < 0) return os::copy_private(base_ + offset, bytes);
-  return os::map_file(file, offset, bytes, false, base_ + offset) != nullptr;
+  return file >= 0 && os::map_file(file, offset, bytes, false, base_ + offset) != nullptr;
 }
 
 bool Arena::map_shared(uint64_t offset, uint64_t bytes) const noexcept {

@@ -136,8 +136,8 @@ class Arena {
   // with errno.
   bool commit(uint64_t offset, uint64_t bytes) const noexcept;
   void decommit(uint64_t offset, uint64_t bytes) const noexcept;
-  // Shares or unshares this process's view of a range: see arena/fork.cpp. False when it cannot be
-  // done.
+  // Shares or unshares this process's view of a range: see arena/views.cpp. False when it cannot
+  // be done.
   bool map_private(uint64_t offset, uint64_t bytes) const noexcept;
   bool map_shared(uint64_t offset, uint64_t bytes) const noexcept;
   void unmap_for_test();

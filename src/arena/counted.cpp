@@ -4,6 +4,8 @@
 // and-not, so a death clears a bit and no counter needs repair. How often this process holds a
 // block is its own business. The owner word of each sharing is unique: who saw the last bit vanish
 // can free that sharing only, not a later one of the same pages.
+#include <algorithm>
+
 #include "arena/member.hpp"
 #include "arena/runs.hpp"
 #include "testing/kill_point.hpp"
@@ -14,15 +16,21 @@ namespace {
 constexpr uint64_t bit_of(uint32_t slot) noexcept { return uint64_t{1} << slot; }
 }  // namespace
 
+bool Member::can_count(Handle b) const noexcept {
+  if (!can_hold() || !arena_->is_run(b)) return false;
+  const std::lock_guard<LocalLock> local(local_);
+  return held_.size() < most_held_;
+}
+
 void Member::make_counted(Handle b) {
   require_membership();
-  if (!can_count(b))
+  if (!can_hold() || !arena_->is_run(b))
     throw std::logic_error("make_counted: this member cannot hold, or not a page run");
   PageDescriptor& head = arena_->page(arena_->page_of(b));
   const std::lock_guard<LocalLock> local(local_);
   uint64_t mine = owner_member(incarnation_);
   if (head.owner.load() != mine) throw std::logic_error("make_counted: this block is not mine");
-  held_.emplace(b, 1);  // may throw: first
+  held_.emplace(b, Held{1, false});  // may throw: first
   head.holders.store(bit_of(slot()));
   const uint64_t number = uint64_t{incarnation_} << 30 | (sharing_number_++ & 0x3FFFFFFF);
   // COMMIT(arena.counted.make): killed before: mine, freed by the reaper; after: counted, my bit is
@@ -32,12 +40,12 @@ void Member::make_counted(Handle b) {
 }
 
 bool Member::hold(Handle b) {
-  if (!can_count(b)) return false;
+  if (!can_hold() || !arena_->is_run(b)) return false;
   PageDescriptor& head = arena_->page(arena_->page_of(b));
   const std::lock_guard<LocalLock> local(local_);
   if (!is_counted(head.owner.load())) return false;
-  uint32_t& count = held_[b];
-  if (count++ > 0) return true;
+  Held& held = held_.try_emplace(b, Held{0, false}).first->second;
+  if (held.references++ > 0) return true;
   // COMMIT(arena.counted.hold): killed before: held by others; after: by me too, cleared by the
   // reaper
   head.holders.fetch_or(bit_of(slot()));
@@ -47,32 +55,64 @@ bool Member::hold(Handle b) {
 
 void Member::drop(Handle b) noexcept {
   uint64_t word = 0;
+  bool more = false;
   {
     const std::lock_guard<LocalLock> local(local_);
     const auto entry = held_.find(b);
-    if (incarnation_ == 0 || entry == held_.end()) return;
-    if (--entry->second > 0) return;
-    if (!share_again(b)) {  // this process can never see others' use of these pages: keep them
-      entry->second = 1;
-      return;
-    }
-    held_.erase(entry);
-    PageDescriptor& head = arena_->page(arena_->page_of(b));
-    word = head.owner.load();
-    // COMMIT(arena.counted.drop): killed before: the reaper clears it; after: if the last, the next
-    // reap frees it
-    const uint64_t before = head.holders.fetch_and(~bit_of(slot()));
-    SHOAL_KILL_POINT("arena.counted.drop");
-    if ((before & ~bit_of(slot())) != 0) return;
+    if (incarnation_ == 0 || entry == held_.end() || entry->second.references == 0) return;
+    if (--entry->second.references > 0) return;
+    more = undropped_ > 0;
+    if (!let_go(entry, &word)) ++undropped_;
   }
-  release_last(b, word);
+  if (word != 0) release_last(b, word);
+  if (more) drop_again();
+}
+
+// Ends this process's hold on a block to which nothing refers. False: its pages are not seen as
+// others see them, and must not become anybody else's: it stays held. `*last`: the owner word when
+// nobody else holds it, else 0.
+bool Member::let_go(HeldEntry entry, uint64_t* last) noexcept {
+  const Handle b = entry->first;
+  if (!see_shared(b, entry->second)) return false;
+  held_.erase(entry);
+  PageDescriptor& head = arena_->page(arena_->page_of(b));
+  const uint64_t word = head.owner.load();
+  // COMMIT(arena.counted.drop): killed before: the reaper clears it; after: if the last, the next
+  // reap frees it
+  const uint64_t before = head.holders.fetch_and(~bit_of(slot()));
+  SHOAL_KILL_POINT("arena.counted.drop");
+  *last = (before & ~bit_of(slot())) == 0 ? word : 0;
+  return true;
+}
+
+// Tries those once more that could not be let go of.
+void Member::drop_again() noexcept {
+  while (true) {
+    Handle b = 0;
+    uint64_t word = 0;
+    {
+      const std::lock_guard<LocalLock> local(local_);
+      if (undropped_ == 0) return;
+      const auto entry = std::find_if(held_.begin(), held_.end(),
+                                      [](const auto& held) { return held.second.references == 0; });
+      if (entry == held_.end()) {
+        undropped_ = 0;
+        return;
+      }
+      b = entry->first;
+      if (!let_go(entry, &word)) return;
+      --undropped_;
+    }
+    if (word != 0) release_last(b, word);
+  }
 }
 
 // Only who holds a block can let another hold it: when my bit is the only one it stays so.
 bool Member::take_counted(Handle b) noexcept {
   const std::lock_guard<LocalLock> local(local_);
   const auto entry = held_.find(b);
-  if (incarnation_ == 0 || entry == held_.end() || entry->second != 1 || private_.count(b) != 0)
+  if (incarnation_ == 0 || entry == held_.end() || entry->second.references != 1 ||
+      entry->second.is_private)
     return false;
   PageDescriptor& head = arena_->page(arena_->page_of(b));
   uint64_t word = head.owner.load();
@@ -93,15 +133,6 @@ void Member::release_last(Handle b, uint64_t word) noexcept {
   if (!arena_->page(page).owner.compare_exchange(word, owner_dying(incarnation_))) return;
   SHOAL_KILL_POINT("arena.counted.last");
   RunAllocator(*arena_, incarnation_).release(page, arena_->block_size(b) >> kPageShift);
-}
-
-// Ends this process's private view of a block that was inherited through a fork.
-bool Member::share_again(Handle b) noexcept {
-  const auto entry = private_.find(b);
-  if (entry == private_.end()) return true;
-  if (!arena_->map_shared(b, entry->second)) return false;
-  private_.erase(entry);
-  return true;
 }
 
 }  // namespace shoal::arena

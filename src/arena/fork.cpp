@@ -33,56 +33,59 @@ struct ForkHandlers {
  private:
   static void make_room(Member& member) noexcept;
   static void prepare_member(Member& member) noexcept;
+  static void give_to_child(Member& member, Incarnation child) noexcept;
   static void adopt_member(Member& member) noexcept;
-  static void unshare(Member& member, bool protected_by_bits) noexcept;
+  static void hide_what_is_held(Member& member) noexcept;
+  static void end_birth(Member& member) noexcept;
 };
 
-// Gives the child a slot and lets it hold what we hold. Without a slot that can hold, the blocks
-// are pinned: they stay until the session ends, which is better than memory that changes under the
-// child.
+// What we hold we see privately from here on, and so will the child. It gets a slot, and a lock
+// that tells reapers that it may live though nobody knows its process yet.
 void ForkHandlers::prepare_member(Member& member) noexcept {
   member.fork_child_ = 0;
   if (member.incarnation_ == 0 || (member.held_.empty() && member.shared_.empty())) return;
+  if (!member.make_views_private()) member.copy_shared_views();
   Arena& arena = *member.arena_;
-  try {
-    for (const auto& [block, count] : member.held_)
-      if (member.private_.count(block) == 0) member.fork_private_[block] = arena.block_size(block);
-    member.private_.reserve(member.held_.size());  // the child's merge allocates nothing
-  } catch (const std::bad_alloc&) {
-    // the child will be no member; its views are unprotected, as after any fork without memory
-    return;
-  }
   const Incarnation child = try_claim_slot(arena, MemberKind::process, 0, member.incarnation_);
+  if (child != 0) member.birth_lock_ = lock_birth(arena, child);
+  give_to_child(member, child);
+  member.fork_child_ = child;
+}
+
+// The child holds what we hold. Without a slot that can hold, the blocks are pinned: they stay
+// until the session ends, which is better than memory that changes under the child.
+void ForkHandlers::give_to_child(Member& member, Incarnation child) noexcept {
   member.share_with_child(child);
   const bool holds = child != 0 && slot_of(child) < kHolderSlots;
   const uint64_t bit = holds ? uint64_t{1} << slot_of(child) : kPinned;
-  for (const auto& [block, count] : member.held_) {
+  Arena& arena = *member.arena_;
+  for (const auto& [block, held] : member.held_) {
     // COMMIT(arena.fork.hold): killed before: held by me; after: by the prepared child, reaped with
     // me
     arena.page(arena.page_of(block)).holders.fetch_or(bit);
     SHOAL_KILL_POINT("arena.fork.hold");
   }
-  member.fork_child_ = child;
 }
 
-// The child sees its own copy of what it inherited. When it is no member, nothing guarantees the
-// contents any more, and a fault is better than another's data. When a mapping fails (too many),
-// the pages stay shared: held, so never recycled.
-void ForkHandlers::unshare(Member& member, bool protected_by_bits) noexcept {
-  for (const auto& [block, bytes] : member.fork_private_) {
-    if (protected_by_bits)
-      static_cast<void>(member.arena_->map_private(block, bytes));
-    else
-      os::forbid(member.arena_->address(block), bytes);
-  }
+// Nothing guarantees the contents any more, and a fault is better than another's data.
+void ForkHandlers::hide_what_is_held(Member& member) noexcept {
+  for (auto& [block, held] : member.held_) member.hide(block, held);
+}
+
+// The fork is over, here or in the child, or it has failed.
+void ForkHandlers::end_birth(Member& member) noexcept {
+  member.forget_copies();
+  os::close_fd(member.birth_lock_);
+  member.birth_lock_ = -1;
+  member.fork_child_ = 0;
 }
 
 void ForkHandlers::adopt_member(Member& member) noexcept {
   const Incarnation child = member.fork_child_;
   const int pid = os::own_pid();
-  member.fork_child_ = 0;
   member.incarnation_ = 0;
   member.forked_child_ = true;
+  member.unseen_.blocks = 0;
   member.lanes_taken_.store(0);
   for (Member::Cache& cache : member.caches_) {
     cache.free.clear();
@@ -90,16 +93,18 @@ void ForkHandlers::adopt_member(Member& member) noexcept {
     cache.cursor = 0;
   }
   const bool adopted = child != 0 && enliven_slot(*member.arena_, child, pid, os::start_time(pid));
-  unshare(member, adopted || child == 0);
-  if (adopted) {
+  const bool lost = child != 0 && !adopted;
+  member.lost_ |= lost && !(member.held_.empty() && member.shared_.empty());
+  if (lost)
+    hide_what_is_held(member);
+  else
+    member.leave_shared_views();
+  member.unseen_.lost = lost;
+  if (adopted)
     member.incarnation_ = child;
-    // moves nodes: allocates nothing while there is room
-    member.private_.merge(member.fork_private_);
-  } else {
-    member.held_.clear();
-    member.lost_ = child != 0 && !member.shared_.empty();
-  }
-  member.fork_private_.clear();
+  else
+    member.held_.clear();  // what is private stays so, and is pinned
+  end_birth(member);
 }
 
 // The dead give their slots back, if the child would get one without bits of its own.
@@ -126,8 +131,7 @@ void ForkHandlers::prepare() {
 void ForkHandlers::in_parent() {
   const int saved = errno;
   for (Member* member : registry()) {
-    member->fork_private_.clear();
-    member->fork_child_ = 0;
+    end_birth(*member);
     member->local_.unlock();
   }
   registry_lock.unlock();

@@ -3,17 +3,17 @@
 // Fork handlers: what becomes of members when user code forks. The only process-global state of the
 // core: the list of this process's members, which pthread_atfork handlers need.
 //
-// 1. Before the fork the parent prepares, only if it holds counted or shared blocks, a slot for the
-// child (born, parent = me) whose
-//    bit is set on each of them, so that nothing the child inherits can be freed under it.
-// 2. In the child each inherited counted block becomes a private view: parent and child cannot see
-// each other's later
-//    writes (but the child sees the parent's later writes to pages that it has not written itself).
+// 1. A fork is a snapshot. Before it, the parent makes its views of the counted blocks that it
+//    holds private (arena/views.cpp), and prepares a slot for the child (born, parent = me) whose
+//    bit is set on each of them and on each shared block, so that nothing the child inherits can be
+//    freed under it.
+// 2. Until the child is live, it may be found alive by its birth lock alone: a lock on a byte of
+//    the memory file that goes with an inherited descriptor. So a parent that dies right after
+//    the fork, and a child that is stopped before its first instruction, cost the child nothing.
 // 3. The child handler allocates nothing and takes no lock that another thread of the parent may
-// have held.
+//    have held.
 // 4. vfork, posix_spawn and subprocess run no handlers; a failed fork runs prepare and parent: the
-// prepared slot is
-//    reaped after 30 s or with the parent.
+//    views stay private, and the prepared slot is reaped by whoever looks next.
 // Design: docs/design/arena.md
 #pragma once
 

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "arena/lock.hpp"
+#include "arena/slots.hpp"
 #include "arena/test_session.hpp"
 #include "testing/kill_point.hpp"
 
@@ -64,6 +65,7 @@ struct Scene {
     EXPECT_TRUE(victim->hold_shared(used));
     const Handle alone = victim->allocate(64);
     victim->share(alone);
+    (void)try_claim_slot(*s.arena, MemberKind::process, 0, dead);  // for the child of a fork
     victim->abandon_for_test();
     s.arena->header().lock.store(dead);
   }

@@ -67,7 +67,9 @@ struct MemberSlot {
   os::Atomic<uint32_t> kind;
   os::Atomic<uint32_t> bond;     // incarnation whose death entails this one's; 0: none
   os::Atomic<uint32_t> user[4];  // for the layers above; zero when the member joins
-  uint64_t reserved[7];
+  // born for a fork: 1 once the birth lock is held, which from then on says whether it may live
+  os::Atomic<uint64_t> birth;
+  uint64_t reserved[6];
   Lane lanes[kLanes];
   alignas(128) std::byte
       trace[1024];  // src/trace/record.hpp says what is in here; zero when the member joins

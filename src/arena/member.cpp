@@ -7,6 +7,7 @@
 
 #include "arena/fork.hpp"
 #include "arena/slots.hpp"
+#include "os/memory.hpp"
 #include "os/process.hpp"
 #include "testing/kill_point.hpp"
 
@@ -14,6 +15,9 @@ namespace shoal::arena {
 
 namespace {
 constexpr double kDefaultDecaySeconds = 30;
+// A private view of a block between others takes two mappings, its own and the rest's: half of what
+// the kernel allows is left to the program.
+constexpr uint64_t kMappingsPerHeld = 4;
 
 int64_t decay_from_environment() {
   const char* text = std::getenv("SHOAL_DECAY");
@@ -29,6 +33,7 @@ std::unique_ptr<Member> Member::join(std::shared_ptr<Arena> arena, MemberKind ki
                                      Incarnation bond) {
   std::unique_ptr<Member> member(new Member(std::move(arena)));
   member->decay_ns_ = decay_from_environment();
+  member->most_held_ = os::most_mappings() / kMappingsPerHeld;
   member->join_low_slot(kind, bond);
   register_for_fork(*member);
   return member;
@@ -86,14 +91,15 @@ void Member::forget() noexcept {
     cache.trim_at = 0;
   }
   held_.clear();
+  undropped_ = 0;
   shared_.clear();
-  private_.clear();
   // order: relaxed; the member is not in use any more
   lanes_taken_.store(0, os::relaxed);
 }
 
 void Member::abandon_for_test() noexcept {
   if (incarnation_ == 0) return;
+  restore_views();
   advance_slot(*arena_, incarnation_, SlotState::dead);
   forget();
   incarnation_ = 0;

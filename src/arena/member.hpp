@@ -68,13 +68,27 @@ class Member {
   // Counted blocks: page runs that several members see, freed by the last holder. The counts within
   // this process are private; shared is only one bit per member.
   bool can_hold() const noexcept { return incarnation_ != 0 && slot() < kHolderSlots; }
-  bool can_count(Handle b) const noexcept { return can_hold() && arena_->is_run(b); }
-  // MEMBER(me) -> COUNTED, held once by this process. Needs can_count(b).
+  // Can b be counted, and may this process hold one more? Each may become a private view at a fork,
+  // and the kernel limits how many mappings a process has.
+  bool can_count(Handle b) const noexcept;
+  // MEMBER(me) -> COUNTED, held once by this process. Needs: can_hold(), b is a page run.
   void make_counted(Handle b);
-  bool hold(Handle b);  // one more reference; needs: somebody holds it and cannot let go meanwhile
+  // One more reference. Needs: somebody holds it and cannot let go meanwhile. What another holds is
+  // seen in the arena's memory: without what that process wrote since a fork.
+  bool hold(Handle b);
   void drop(Handle b) noexcept;
-  // COUNTED -> MEMBER(me) when this process holds it once and nobody else does; else false.
+  // COUNTED -> MEMBER(me) when this process holds it once, in a shared view, and nobody else does;
+  // else false.
   [[nodiscard]] bool take_counted(Handle b) noexcept;
+
+  // What the fork that made this process could not give it a view of its own of.
+  struct Unseen {
+    size_t blocks = 0;     // an access to them is a fault: see arena/views.cpp
+    bool exposed = false;  // not even that could be had: this process must not go on
+    bool lost = false;     // why: its parent died, and what it held has been given back
+    int error = 0;         // why otherwise: what the kernel said to a private mapping
+  };
+  const Unseen& unseen() const noexcept { return unseen_; }
 
   // Shared blocks: of any size, used in place by all who hold them (a fork's child goes on to use
   // the same memory), freed by the last holder. The counts within this process are private.
@@ -111,6 +125,8 @@ class Member {
   void rejoin();
   // Behaves as if this process had been killed here; the object is unusable after.
   void abandon_for_test() noexcept;
+  void limit_held_for_test(size_t most) noexcept { most_held_ = most; }
+  size_t private_views_for_test() const noexcept;
 
   MemberSlot& shared() const noexcept { return arena_->slot(slot()); }
 
@@ -128,6 +144,21 @@ class Member {
     size_t cursor = 0;            // where the next scan for remotely freed blocks begins
     size_t trim_at = 0;           // so many free blocks: look for spans to give back
   };
+  struct Held {           // a counted block that this process holds
+    uint32_t references;  // in this process; 0: dropped, once its shared view can be restored
+    bool is_private;      // this process sees a view of its own: see arena/views.cpp
+  };
+  struct View {  // of a held block
+    Handle block;
+    uint64_t bytes;
+    Held* held;
+  };
+  struct Copy {  // for the child of the fork under way
+    Handle block;
+    uint64_t bytes;
+    void* contents;
+  };
+  using HeldEntry = std::unordered_map<Handle, Held>::iterator;
 
   explicit Member(std::shared_ptr<Arena> arena) noexcept;
   void join_slot(MemberKind kind, Incarnation bond);
@@ -148,7 +179,17 @@ class Member {
   void purge_if_due() noexcept;
   uint64_t sweep_orphans();
   void release_last(Handle b, uint64_t word) noexcept;
-  bool share_again(Handle b) noexcept;
+  bool let_go(HeldEntry entry, uint64_t* last) noexcept;
+  void drop_again() noexcept;
+  std::vector<View> shared_views();
+  bool make_private(const View* views, size_t count, uint64_t bytes) noexcept;
+  bool make_views_private() noexcept;
+  void copy_shared_views() noexcept;
+  void forget_copies() noexcept;
+  void leave_shared_views() noexcept;
+  void hide(Handle b, Held& held) noexcept;
+  bool see_shared(Handle b, Held& held) noexcept;
+  void restore_views() noexcept;
   void share_with_child(Incarnation child) noexcept;
   void drop_counted_shares() noexcept;
   bool has_bit() const noexcept { return slot() < kSharerSlots; }  // in shared blocks
@@ -165,14 +206,15 @@ class Member {
 
   mutable LocalLock local_;  // guards what follows; never held across a wait
   std::array<Cache, kClasses> caches_;
-  std::unordered_map<Handle, uint32_t> held_;  // counted blocks -> references in this process
-  std::unordered_map<Handle, uint64_t>
-      private_;  // after a fork: held blocks of which this child sees a private copy
+  std::unordered_map<Handle, Held> held_;        // counted blocks
+  size_t undropped_ = 0;                         // of these: without references
   std::unordered_map<Handle, uint32_t> shared_;  // shared blocks -> references in this process
-  std::mutex reaping_;  // one reap at a time per member; taken before local_
-  std::unordered_map<Handle, uint64_t>
-      fork_private_;            // during a fork: what the child is to see a private copy of
-  Incarnation fork_child_ = 0;  // slot prepared for the child of the fork under way
+  size_t most_held_ = 0;                         // counted blocks that this process may hold
+  Unseen unseen_;
+  std::mutex reaping_;             // one reap at a time per member; taken before local_
+  std::vector<Copy> fork_copies_;  // during a fork: what the child gets a copy of
+  Incarnation fork_child_ = 0;     // slot prepared for the child of the fork under way
+  int birth_lock_ = -1;            // during a fork: descriptor of the lock that says it may live
 };
 
 // Claims a lane for the running operation.

@@ -31,7 +31,7 @@ namespace {
 
 constexpr uint64_t kBatchPages = 64;    // descriptors, and
 constexpr uint64_t kBatchWords = 1024;  // owner words that are looked at under one hold of the lock
-// a fork's child that does not appear for so long never will
+// a fork's child without a birth lock that does not appear for so long never will
 constexpr uint64_t kLateChildNs = 30'000'000'000;
 
 os::Atomic<uint64_t> hooks[16];     // ReapHook by intent kind; set once at start-up by each layer
@@ -55,6 +55,15 @@ bool holds_anything(const Lane& lane) noexcept {
   uint64_t any = lane.intent.load() | lane.wake.load();
   for (const os::Atomic<uint64_t>& held : lane.held) any |= held.load();
   return any != 0;
+}
+
+// True: the slot is dead now. The process that its word names has ended; but a slot that was
+// claimed for a fork's child names the parent.
+bool declare_dead(Arena& arena, uint64_t word) noexcept {
+  const Incarnation dead = slot_incarnation(word);
+  if (!is_listed(slot_state(word))) return true;
+  if (is_unborn(arena, word)) return bury_unborn(arena, word);
+  return advance_slot(arena, dead, SlotState::dead);
 }
 
 }  // namespace
@@ -131,9 +140,8 @@ void Reaping::reap_children() {
     const SlotState state = slot_state(word);
     if (state != SlotState::born && state != SlotState::dead) continue;
     if (arena_.slot(i).parent.load() != dead_ || slot_incarnation(word) == dead_) continue;
-    // A born child of a dead parent can be declared dead: if its process lives, it finds that out
-    // and is no member.
-    if (advance_slot(arena_, slot_incarnation(word), SlotState::dead))
+    // One that may still come to life keeps what it was given; it is looked at again later.
+    if (state == SlotState::dead || bury_unborn(arena_, word))
       reap_dead(arena_, member_, slot_incarnation(word));
   }
 }
@@ -307,8 +315,7 @@ bool reap(Arena& arena, Member& reaper, Incarnation dead) {
   if (slot_incarnation(word) != dead || slot_state(word) == SlotState::free)
     return true;  // nothing is left of it
   if (is_listed(slot_state(word)) && process_behind_lives(arena, word)) return false;
-  if (is_listed(slot_state(word)) && !advance_slot(arena, dead, SlotState::dead)) return false;
-  return reap_dead(arena, reaper, dead);
+  return declare_dead(arena, word) && reap_dead(arena, reaper, dead);
 }
 
 int reap_all_dead(Arena& arena, Member& reaper) {
@@ -317,10 +324,10 @@ int reap_all_dead(Arena& arena, Member& reaper) {
     const uint64_t word = arena.slot(i).state.load();
     const SlotState state = slot_state(word);
     if (state == SlotState::free || slot_incarnation(word) == reaper.incarnation()) continue;
-    const bool late =
-        state == SlotState::born && arena.slot(i).parent.load() != 0 &&
-        static_cast<uint64_t>(os::monotonic_ns()) > arena.slot(i).born_ns.load() + kLateChildNs;
-    if (late) advance_slot(arena, slot_incarnation(word), SlotState::dead);
+    const bool over = is_unborn(arena, word) && (has_birth_lock(arena, word) ||
+                                                 static_cast<uint64_t>(os::monotonic_ns()) >
+                                                     arena.slot(i).born_ns.load() + kLateChildNs);
+    if (over) bury_unborn(arena, word);
     if (reap(arena, reaper, slot_incarnation(word))) ++reaped;
   }
   return reaped;
@@ -331,7 +338,7 @@ void Member::leave() noexcept {
   unregister_for_fork(*this);
   {
     const std::lock_guard<LocalLock> local(local_);
-    for (auto& [block, bytes] : private_) arena_->map_shared(block, bytes);
+    restore_views();
   }
   drop_counted_shares();
   const std::lock_guard<std::mutex> one_at_a_time(reaping_);

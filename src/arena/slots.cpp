@@ -7,6 +7,7 @@
 
 #include "os/clock.hpp"
 #include "os/error.hpp"
+#include "os/memory.hpp"
 #include "os/process.hpp"
 #include "testing/kill_point.hpp"
 
@@ -45,6 +46,7 @@ void clear_slot(MemberSlot& slot) noexcept {
   slot.image.store(0);
   slot.reaper.store(0);
   slot.parent.store(0);
+  slot.birth.store(0);
   for (os::Atomic<uint32_t>& word : slot.user) word.store(0);
   for (Lane& lane : slot.lanes) {
     lane.intent.store(0);
@@ -117,6 +119,38 @@ bool enliven_slot(Arena& arena, Incarnation incarnation, int pid, uint64_t start
   // COMMIT(arena.join.live): killed before: born, reaped; after: a member
   const bool done = slot.state.compare_exchange(word, live);
   SHOAL_KILL_POINT("arena.join.live");
+  return done;
+}
+
+int lock_birth(const Arena& arena, Incarnation child) noexcept {
+  const int file = arena.fd();
+  const int lock = file < 0 ? -1 : os::lock_byte(file, slot_handle(slot_of(child)));
+  if (lock < 0) return -1;
+  // COMMIT(arena.fork.birth): killed before: no child, reaped with me; after: the same, as the lock
+  // is gone with me
+  arena.slot(slot_of(child)).birth.store(1);
+  SHOAL_KILL_POINT("arena.fork.birth");
+  return lock;
+}
+
+bool is_unborn(const Arena& arena, uint64_t word) noexcept {
+  return slot_state(word) == SlotState::born &&
+         arena.slot(slot_of(slot_incarnation(word))).parent.load() != 0;
+}
+
+bool has_birth_lock(const Arena& arena, uint64_t word) noexcept {
+  return arena.slot(slot_of(slot_incarnation(word))).birth.load() != 0;
+}
+
+bool bury_unborn(Arena& arena, uint64_t word) noexcept {
+  const uint32_t slot = slot_of(slot_incarnation(word));
+  if (!is_unborn(arena, word)) return false;
+  if (has_birth_lock(arena, word) && !os::byte_is_free(arena.fd(), slot_handle(slot))) return false;
+  // COMMIT(arena.slot.bury): killed before: born, the next reaper does it; after: dead. A child
+  // that has come to life since, and so gave its lock back, has changed the word.
+  const bool done =
+      arena.slot(slot).state.compare_exchange(word, with_state(word, SlotState::dead));
+  SHOAL_KILL_POINT("arena.slot.bury");
   return done;
 }
 

@@ -40,6 +40,17 @@ Incarnation try_claim_slot(Arena& arena, MemberKind kind, Incarnation bond,
                            Incarnation parent) noexcept;
 // born -> live as process `pid`; false: a reaper declared it dead meanwhile.
 bool enliven_slot(Arena& arena, Incarnation incarnation, int pid, uint64_t start) noexcept;
+// The birth lock of the child that a slot was claimed for: a descriptor that parent and child close
+// when the child is live. -1: none can be had; then the child must appear before its parent is
+// found dead, and within kLateChildNs. Callable in fork handlers.
+int lock_birth(const Arena& arena, Incarnation child) noexcept;
+// Was this slot prepared for a fork's child that nobody has seen yet?
+bool is_unborn(const Arena& arena, uint64_t word) noexcept;
+// Does its birth lock, not the time, say whether that child may still come?
+bool has_birth_lock(const Arena& arena, uint64_t word) noexcept;
+// born -> dead for such a slot, if it still is what `word` says and its birth lock, if it has one,
+// is known to be free. False: the child may come, or has come.
+bool bury_unborn(Arena& arena, uint64_t word) noexcept;
 // Moves the slot on if it still is this incarnation's and listed; true: it is in `state` now.
 bool advance_slot(Arena& arena, Incarnation incarnation, SlotState state) noexcept;
 // Does the process behind a listed slot live? Looks into /proc.

@@ -20,6 +20,9 @@ class EveryInstruction : public ::testing::Test {
     GTEST_SKIP() << "sanitizers' own instructions would be stepped";
 #endif
     s.me->free(s.me->allocate(kLarge * 20));  // warm pages: no growth in the operations under test
+    // No purge either, which comes once a second: a run that has it is longer than all others, and
+    // the sample would be taken from its length.
+    s.arena->header().next_purge_ms.store(UINT64_MAX);
   }
 
   void survive(uint64_t k) {

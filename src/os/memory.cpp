@@ -10,9 +10,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
+#include <cstdlib>
 #include <cstring>
 
 #include "os/error.hpp"
+#include "os/proc_file.hpp"
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -98,6 +100,35 @@ void close_fd(int fd) noexcept {
   if (fd >= 0) ::close(fd);
 }
 
+namespace {
+struct flock one_byte(uint64_t offset) noexcept {
+  struct flock lock{};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  lock.l_start = static_cast<off_t>(offset);
+  lock.l_len = 1;
+  return lock;
+}
+}  // namespace
+
+int lock_byte(int fd, uint64_t offset) noexcept {
+  char path[48];
+  make_path(path, sizeof path, "/proc/self/fd/", fd, "");
+  const int own = ::open(path, O_RDWR | O_CLOEXEC);
+  if (own < 0) return -1;
+  struct flock lock = one_byte(offset);
+  if (fcntl(own, F_OFD_SETLK, &lock) == 0) return own;
+  const int error = errno;
+  ::close(own);
+  errno = error;
+  return -1;
+}
+
+bool byte_is_free(int fd, uint64_t offset) noexcept {
+  struct flock lock = one_byte(offset);
+  return fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type == F_UNLCK;
+}
+
 uint64_t file_size_limit() noexcept {
   rlimit limit{};
   if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return UINT64_MAX;
@@ -151,16 +182,27 @@ bool punch(void* at, uint64_t size) noexcept {
   });
 }
 
-bool copy_private(void* at, uint64_t size) noexcept {
+void* copy_of(const void* at, uint64_t size) noexcept {
   void* copy = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (copy == MAP_FAILED) return false;
+  if (copy == MAP_FAILED) return nullptr;
+  madvise(copy, size, MADV_DONTDUMP);
   std::memcpy(copy, at, size);
-  if (mremap(copy, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, at) != MAP_FAILED) return true;
-  munmap(copy, size);
-  return false;
+  return copy;
 }
 
-void forbid(void* at, uint64_t size) noexcept { mprotect(at, size, PROT_NONE); }
+bool put_in_place(void* copy, uint64_t size, void* at) noexcept {
+  return mremap(copy, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, at) != MAP_FAILED;
+}
+
+bool forbid(void* at, uint64_t size) noexcept { return mprotect(at, size, PROT_NONE) == 0; }
+
+uint64_t most_mappings() noexcept {
+  constexpr uint64_t kUsual = 65530;
+  char text[32];
+  if (read_small_file("/proc/sys/vm/max_map_count", text, sizeof text) <= 0) return kUsual;
+  const uint64_t most = std::strtoull(text, nullptr, 10);
+  return most == 0 ? kUsual : most;
+}
 
 bool collapse(void* at, uint64_t size) noexcept { return madvise(at, size, MADV_COLLAPSE) == 0; }
 

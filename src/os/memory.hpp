@@ -34,6 +34,13 @@ int duplicate_fd(int fd);  // close-on-exec; throws OsError
 bool identify(int fd, FileIdentity* out) noexcept;
 void close_fd(int fd) noexcept;
 
+// A lock on one byte of the file behind `fd`, taken through an opening of its own, whose
+// descriptor is returned: the lock lasts until all processes that have inherited that descriptor
+// have closed it, exec'd or died. -1 with errno: it cannot be had (no /proc, no descriptor left).
+int lock_byte(int fd, uint64_t offset) noexcept;
+// Is it known that no opening but fd's own has that byte locked?
+bool byte_is_free(int fd, uint64_t offset) noexcept;
+
 // The largest file this process may create (RLIMIT_FSIZE); UINT64_MAX: no limit.
 uint64_t file_size_limit() noexcept;
 
@@ -52,10 +59,15 @@ bool reserve_file_range(int fd, uint64_t offset, uint64_t size) noexcept;
 bool populate(void* at, uint64_t size) noexcept;
 // Gives the memory behind a shared mapping back to the system; it reads as zero afterwards.
 bool punch(void* at, uint64_t size) noexcept;
-// Replaces a shared mapping by a private copy without a file descriptor.
-bool copy_private(void* at, uint64_t size) noexcept;
-// Makes every access to the range fault.
-void forbid(void* at, uint64_t size) noexcept;
+// Private memory with the same contents, to be put in place of the range or unmapped; nullptr with
+// errno.
+void* copy_of(const void* at, uint64_t size) noexcept;
+// Replaces the mapping at `at` by such a copy. False with errno: the copy is still where it was.
+bool put_in_place(void* copy, uint64_t size, void* at) noexcept;
+// Makes every access to the range fault. False with errno.
+bool forbid(void* at, uint64_t size) noexcept;
+// How many mappings the kernel lets a process have (vm.max_map_count).
+uint64_t most_mappings() noexcept;
 // Asks for huge pages behind a warm range now (MADV_COLLAPSE, Linux 6.1); false where it cannot be
 // had.
 bool collapse(void* at, uint64_t size) noexcept;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "os/error.hpp"
@@ -57,11 +58,41 @@ TEST_F(MemoryFile, PrivateViewsHideWrites) {
   at[0] = std::byte{2};
   ASSERT_NE(map_file(fd, 0, 1 << 16, true, at), nullptr);
   EXPECT_EQ(at[0], std::byte{1});
-  ASSERT_TRUE(copy_private(at, 1 << 16));
+  void* const copy = copy_of(at, 1 << 16);
+  ASSERT_NE(copy, nullptr);
+  ASSERT_TRUE(put_in_place(copy, 1 << 16, at));
   at[0] = std::byte{3};
   ASSERT_NE(map_file(fd, 0, 1 << 16, true, at), nullptr);
   EXPECT_EQ(at[0], std::byte{1});
 }
+
+TEST_F(MemoryFile, ByteStaysLockedWhileAnyProcessHasTheDescriptor) {
+  const int lock = lock_byte(fd, 7);
+  ASSERT_GE(lock, 0);
+  EXPECT_FALSE(byte_is_free(fd, 7));
+  EXPECT_TRUE(byte_is_free(fd, 8));
+  EXPECT_EQ(lock_byte(fd, 7), -1);
+  int end[2];
+  ASSERT_EQ(pipe(end), 0);
+  const pid_t child = fork();
+  if (child == 0) {
+    close_fd(end[1]);
+    char c;
+    _exit(read(end[0], &c, 1) == 0 ? 0 : 1);
+  }
+  close_fd(lock);
+  EXPECT_FALSE(byte_is_free(fd, 7));
+  close_fd(end[1]);
+  int status = 0;
+  waitpid(child, &status, 0);
+  EXPECT_EQ(status, 0);
+  EXPECT_TRUE(byte_is_free(fd, 7));
+  EXPECT_FALSE(byte_is_free(-1, 7));  // nobody knows
+  EXPECT_EQ(lock_byte(-1, 7), -1);
+  close_fd(end[0]);
+}
+
+TEST(Mappings, AreLimitedByTheKernel) { EXPECT_GE(most_mappings(), 1000U); }
 
 TEST_F(MemoryFile, IsToldFromAnotherOne) {
   const int other = create_memory_file("other", 4096);
