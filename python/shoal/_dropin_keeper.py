@@ -46,7 +46,7 @@ class _Watched:
     def send(self, number: int) -> None:
         try:
             if self._has_pidfd:
-                signal.pidfd_send_signal(self.fd, number)
+                core.signal_process(self.fd, self.pid, number)
             else:
                 self.process._popen._send_signal(number)
         except ProcessLookupError:
