@@ -2,6 +2,7 @@
 #include "channel/bell.hpp"
 
 #include <stdexcept>
+#include <thread>
 
 #include "os/clock.hpp"
 #include "os/error.hpp"
@@ -52,17 +53,31 @@ bool Bell::lock(arena::Member& member, int64_t patience_ns, bool* unsure) {
   }
 }
 
+bool Bell::lock_without_reaping(arena::Member& member, arena::Incarnation dead, bool* unsure) {
+  sync::Mutex mutex(*arena_, board_->lock);
+  const int64_t deadline_ns = os::monotonic_ns() + kPatienceNs;
+  do {
+    const sync::Locked locked = mutex.try_lock(member);
+    *unsure = locked == sync::Locked::owner_died;
+    if (sync::is_locked(locked)) return true;
+    std::this_thread::yield();
+  } while (mutex.owner() != dead && os::monotonic_ns() < deadline_ns);
+  return false;
+}
+
 void Bell::unlock(arena::Member& member) {
   sync::Mutex mutex(*arena_, board_->lock);
   static_cast<void>(mutex.unlock(member));
 }
 
-void Bell::settle(arena::Member& member) noexcept {
+void Bell::settle(arena::Member& member, arena::Incarnation dead) noexcept {
   if (board_->pipe.load() == 0) return;
   try {
     do {
       bool unsure = false;
-      if (!lock(member, kPatienceNs, &unsure)) {
+      const bool locked = dead != 0 ? lock_without_reaping(member, dead, &unsure)
+                                    : lock(member, kPatienceNs, &unsure);
+      if (!locked) {
         board_->again.store(1);
         settle_unlocked();
         return;
@@ -105,7 +120,7 @@ void Bell::settle_locked(bool unsure) noexcept {
   }
 }
 
-// The lock's holder is stopped.
+// The lock's holder is stopped, or dead: then the next one finds CHANGING.
 void Bell::settle_unlocked() noexcept {
   if (is_ready()) {
     ring();
@@ -192,8 +207,9 @@ void Bell::keep(int fd) noexcept {
   for (os::Atomic<uint64_t>& keeper : board_->keepers) {
     uint64_t expected = 0;
     // COMMIT(bell.keep.word): killed before: not found here; after: so, by who sees it gone.
-    if (keeper.compare_exchange(expected, word)) return;
+    const bool kept = keeper.compare_exchange(expected, word);
     SHOAL_KILL_POINT("bell.keep.word");
+    if (kept) return;
   }
 }
 

@@ -75,7 +75,11 @@ class Bell {
     if (board_->pipe.load() != 0 && board_->state.load() != kSilent && !is_ready()) settle(member);
   }
   // Makes the descriptor say what is.
-  void settle(arena::Member& member) noexcept;
+  void settle(arena::Member& member) noexcept { settle(member, 0); }
+  // The same for a reaper, which must not wait for what it is to repair itself.
+  void settle_for(arena::Member& reaper, arena::Incarnation dead) noexcept {
+    settle(reaper, dead);
+  }
 
   // Readable while it is ready. The bell keeps it; a fork's child has the same. Throws OsError, or
   // runtime_error when the lock's holder is stopped.
@@ -91,7 +95,9 @@ class Bell {
   static constexpr int64_t kLongPatienceNs = 5'000'000'000;
 
   [[nodiscard]] bool is_ready() const noexcept { return ask_(user_); }
+  void settle(arena::Member& member, arena::Incarnation dead) noexcept;
   bool lock(arena::Member& member, int64_t patience_ns, bool* unsure);
+  bool lock_without_reaping(arena::Member& member, arena::Incarnation dead, bool* unsure);
   void unlock(arena::Member& member);
   void settle_locked(bool unsure) noexcept;
   void settle_unlocked() noexcept;

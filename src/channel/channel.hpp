@@ -124,8 +124,8 @@ class Channel {
   // The same, readable while there may be room.
   int space_descriptor(arena::Member& member) { return space_bell_.descriptor(member); }
 
-  // Makes both say what is, for somebody who has died.
-  void settle_bells(arena::Member& member) noexcept;
+  // Makes both descriptors say what is, for somebody who has died. Called by reapers.
+  void settle_bells(arena::Member& reaper, arena::Incarnation dead) noexcept;
 
   // Closes the channel, frees what is in it, and takes its name away; then frees the state: nobody
   // may use the channel any more, in any process. False: somebody else has removed it.
