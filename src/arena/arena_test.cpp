@@ -87,7 +87,7 @@ TEST(Arena, WorksUnderAFileSizeLimit) {
       const std::shared_ptr<Arena> other = Arena::attach(s.arena->fd());
       const bool same = *static_cast<char*>(other->address(b)) == 7;
       s.me->free(b);
-      return s.arena->reserve() == (1 << 30) && same && s.me->purge() != 0 ? 0 : 1;
+      return s.arena->reserve() == (1 << 30) && same && s.me->purge(0) != 0 ? 0 : 1;
     });
     EXPECT_TRUE(succeeded(status)) << bytes;
   }

@@ -122,6 +122,9 @@ void Bell::settle_locked(bool unsure) noexcept {
 
 // The lock's holder is stopped, or dead: then the next one finds CHANGING.
 void Bell::settle_unlocked() noexcept {
+  // COMMIT(bell.change.alone): killed before: not told; after: the next one empties the pipe.
+  board_->state.store(kChanging);
+  SHOAL_KILL_POINT("bell.change.alone");
   if (is_ready()) {
     ring();
     return;

@@ -77,9 +77,7 @@ class Bell {
   // Makes the descriptor say what is.
   void settle(arena::Member& member) noexcept { settle(member, 0); }
   // The same for a reaper, which must not wait for what it is to repair itself.
-  void settle_for(arena::Member& reaper, arena::Incarnation dead) noexcept {
-    settle(reaper, dead);
-  }
+  void settle_for(arena::Member& reaper, arena::Incarnation dead) noexcept { settle(reaper, dead); }
 
   // Readable while it is ready. The bell keeps it; a fork's child has the same. Throws OsError, or
   // runtime_error when the lock's holder is stopped.

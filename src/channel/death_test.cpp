@@ -356,7 +356,8 @@ TEST_F(ChannelDeathTest, NoKillPointIsForgotten) {
       " ring.push.sum ring.push.tail ring.push.back ring.push.done ring.pop.enter ring.pop.owner"
       " ring.pop.slot ring.pop.head channel.create.owner channel.create.root channel.close.closed"
       " channel.remove.root channel.remove.owner bell.make.pipe bell.keep.word"
-      " bell.forget.keeper bell.end.pipe bell.change.begin bell.change.end ring.segment.owner ring.segment.link ring.segment.back"
+      " bell.forget.keeper bell.end.pipe bell.change.begin bell.change.end bell.change.alone"
+      " ring.segment.owner ring.segment.link ring.segment.back"
       " ring.segment.reuse ring.segment.base ring.segment.tail ring.segment.head"
       " ring.segment.free channel.done.count channel.hand.count channel.hand.end ";
   for (const std::string& name : testing::kill_point_names()) {

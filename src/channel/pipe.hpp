@@ -19,7 +19,8 @@
 // 3. ends[n % kRemembered] is where frame n ended, counted in bytes since the beginning; `frames`
 //    of them were written; `taken` is where the last frame that was read ended.
 // 4. A block named by a frame has the owner BLOCK(state) and its handle in a `parked` word until
-//    it is taken. Who has read the frame has it in a lane's intent meanwhile. It is freed by who takes it, or with the state by the last process that has it.
+//    it is taken. Who has read the frame has it in a lane's intent until then. It is freed by who
+//    takes it, or with the state by the last process that has it.
 //
 // Deaths. Who gets the writing lock from a dead writer counts the frame that this was writing as
 // written, and notes its size as doubtful. Who gets the reading lock from a dead reader takes the
@@ -128,8 +129,7 @@ class Pipe {
   // `naming` says which parked block a whole frame names, which is taken with it: then no death
   // in between keeps the block and its slot.
   using Naming = Named (*)(const Pipe& pipe, const Frame& frame) noexcept;
-  Piped receive(arena::Member& member, Frame& frame, int64_t deadline_ns,
-                Naming naming = nullptr);
+  Piped receive(arena::Member& member, Frame& frame, int64_t deadline_ns, Naming naming = nullptr);
   void abandon(arena::Member& member, Frame& frame) noexcept;
   // Whether receive() would find something: ok or again.
   Piped poll(int64_t deadline_ns);

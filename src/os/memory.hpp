@@ -21,7 +21,7 @@ inline constexpr uint64_t kFileStep = 16 << 20;
 struct FileIdentity {
   uint64_t device = 0;
   uint64_t inode = 0;
-  uint64_t size = 0;  // of the memory
+  uint64_t size = 0;        // of the memory
   bool is_segment = false;  // the file only stands for memory that is none: os/segment.hpp
   bool operator==(const FileIdentity& other) const noexcept {
     return device == other.device && inode == other.inode;

@@ -7,7 +7,6 @@ Each program runs on both (SHOAL_RUN), so what is asked for here is what the sta
 
 from __future__ import annotations
 
-
 import pytest
 
 METHODS = ("fork", "spawn", "forkserver")

@@ -200,11 +200,7 @@ def test_proc_need_not_be_mounted(interpreter, method, tmp_path) -> None:
     os.execvp("unshare", ["unshare", "-m", "sh", "-c", 'umount -l /proc; exec "$@"', "sh",
               sys.executable, *sys.argv[1:]])
     """
-    finished = interpreter(
-        starter, str(program), method, env={"SHOAL_RUN": "1"}, timeout=120
-    )
+    finished = interpreter(starter, str(program), method, env={"SHOAL_RUN": "1"}, timeout=120)
     lines = finished.check().splitlines()
     assert lines[-1] == "done"
     assert "/proc" in lines[-2]  # a queue's descriptor is what needs it, and says so
-
-
