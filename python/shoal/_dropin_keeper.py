@@ -12,7 +12,6 @@ whose workers run. Design: docs/design/drop_in.md
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
 import weakref
