@@ -107,6 +107,12 @@ bool read_note(const Pipe& pipe, const Frame& frame, Note* note) {
          note->state == pipe.handle();
 }
 
+channel::Named named_by(const Pipe& pipe, const Frame& frame) noexcept {
+  Note note;
+  if (!read_note(pipe, frame, &note)) return {};
+  return {note.message, note.slot};
+}
+
 // ---- checks
 
 PyObject* raise_os_error(const char* text) {
@@ -314,7 +320,9 @@ bool receive(PyObject* self, arena::Member& member, Frame& frame) {
   if (PyErr_CheckSignals() < 0) return false;  // before something is taken, never after
   Pipe& pipe = pipe_of(self);
   Piped result = Piped::again;
-  const auto call = [&](int64_t deadline_ns) { return pipe.receive(member, frame, deadline_ns); };
+  const auto call = [&](int64_t deadline_ns) {
+    return pipe.receive(member, frame, deadline_ns, &named_by);
+  };
   if (!call_pipe(self, call, -1, &result)) {
     pipe.abandon(member, frame);
     return false;
@@ -328,9 +336,9 @@ bool receive(PyObject* self, arena::Member& member, Frame& frame) {
   return false;
 }
 
-// The message that the note names is ours; false with an error set.
-bool take(PyObject* self, arena::Member& member, const Note& note) {
-  if (pipe_of(self).take(member, note.message, note.slot)) return true;
+// The message that the frame names was taken with it; false with an error set.
+bool has_taken(const Frame& frame) {
+  if (frame.took) return true;
   raise_os_error(
       "a message of this connection is gone: somebody else read the frame that names it");
   return false;
@@ -387,7 +395,7 @@ PyObject* connection_recv(PyObject* self, PyObject*) {
     const Use use(self);
     if (!receive(self, *member, frame)) return nullptr;
     if (!read_note(pipe_of(self), frame, &note)) return object_of_frame(frame);
-    if (!take(self, *member, note)) return nullptr;
+    if (!has_taken(frame)) return nullptr;
   }
   return object_of_message(*member, note.message, note.kind);
 }
@@ -401,7 +409,7 @@ PyObject* receive_bytes(PyObject* self) {
     const Use use(self);
     if (!receive(self, *member, frame)) return nullptr;
     if (!read_note(pipe_of(self), frame, &note)) return bytes_of_frame(frame);
-    if (!take(self, *member, note)) return nullptr;
+    if (!has_taken(frame)) return nullptr;
   }
   if (note.kind == Kind::bytes) return bytes_of_message(*member, note.message);
   return call_python("_pickled", decode_message(note.message, *member));

@@ -20,6 +20,7 @@
 #include "os/cgroup.hpp"
 #include "os/cpus.hpp"
 #include "os/process.hpp"
+#include "os/watch.hpp"
 
 namespace shoal::bindings {
 
@@ -175,6 +176,23 @@ PyObject* die_with_parent(PyObject*, PyObject* parent) {
   Py_RETURN_NONE;
 }
 
+// A descriptor that is readable once the process has ended.
+PyObject* watch_process(PyObject*, PyObject* number) {
+  const long pid = PyLong_AsLong(number);
+  if (pid == -1 && PyErr_Occurred() != nullptr) return nullptr;
+  const int fd = os::watch_process(static_cast<pid_t>(pid));
+  return fd >= 0 ? PyLong_FromLong(fd) : PyErr_SetFromErrno(PyExc_OSError);
+}
+
+PyObject* signal_process(PyObject*, PyObject* arguments) {
+  int fd = -1;
+  int pid = 0;
+  int number = 0;
+  if (!PyArg_ParseTuple(arguments, "iii", &fd, &pid, &number)) return nullptr;
+  if (os::signal_watched(fd, pid, number) == 0) Py_RETURN_NONE;
+  return PyErr_SetFromErrno(PyExc_OSError);
+}
+
 PyMethodDef methods[] = {
     {"session_fd", session_fd, METH_NOARGS, "File descriptor of the session's memory."},
     {"session_identity", session_identity, METH_NOARGS,
@@ -189,6 +207,10 @@ PyMethodDef methods[] = {
     {"oom_kills", oom_kills, METH_NOARGS, "Out-of-memory kills in this process's cgroup so far."},
     {"die_with_parent", die_with_parent, METH_O,
      "die_with_parent(pid): be killed when the process that forked this one ends."},
+    {"watch_process", watch_process, METH_O,
+     "watch_process(pid): a descriptor that is readable once the process has ended."},
+    {"signal_process", signal_process, METH_VARARGS,
+     "signal_process(watched, pid, signal): to the process that the descriptor watches."},
     {"reap", reap, METH_NOARGS, "Give back what dead processes held; returns their number."},
     {"purge", purge, METH_NOARGS, "Return free memory that has been idle to the system."},
     {nullptr, nullptr, 0, nullptr}};

@@ -73,7 +73,7 @@ class _Child:
 
     def send(self, number: int) -> None:
         try:
-            signal.pidfd_send_signal(self.fd, number)
+            core.signal_process(self.fd, self.pid, number)
         except ProcessLookupError:
             pass
 
@@ -93,12 +93,12 @@ class Agent(_watch.Watch):
         super().__init__(settings.pool, settings.bell_read)
         self.settings = settings
         self.start = start
-        self.client_pidfd = os.pidfd_open(settings.client_pid)
+        self.client_pidfd = core.watch_process(settings.client_pid)
         self.ends_with_client = {self.client_pidfd}  # readable when the client has ended
 
     def start_worker(self, seat: int, rank: int) -> _watch.Worker:
         pid = self.start(seat, rank)
-        return _Child(seat, pid, os.pidfd_open(pid))
+        return _Child(seat, pid, core.watch_process(pid))
 
     def run(self) -> None:
         self.poll.register(self.client_pidfd, select.POLLIN)

@@ -46,7 +46,7 @@ class AgentProcess:
         self._for_workers = tuple(map(int, mask)), tuple(seeds)
         try:
             self._start(engine, own_threads)
-            self.pidfd = os.pidfd_open(self.pid)
+            self.pidfd = core.watch_process(self.pid)
             engine.client.set_agent(self.pidfd)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)

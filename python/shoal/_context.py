@@ -47,11 +47,16 @@ def _cwd() -> str | None:
 
 
 def _umask() -> int:
-    with open("/proc/self/status", encoding="ascii", errors="replace") as status:
-        for line in status:
-            if line.startswith("Umask:"):
-                return int(line.split()[1], 8)
-    return 0o022
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+            for line in status:
+                if line.startswith("Umask:"):
+                    return int(line.split()[1], 8)
+    except OSError:
+        pass  # /proc is not mounted
+    mask = os.umask(0o077)  # the only other way to read it; strict for that moment
+    os.umask(mask)
+    return mask
 
 
 def _executable() -> str:

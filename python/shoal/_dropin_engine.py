@@ -192,13 +192,17 @@ class DescriptorElsewhere:
         return fd
 
     def _fetch(self) -> int:
-        pidfd = os.pidfd_open(self._pid)
+        what = f"can't fetch descriptor {self._fd} (a socket?) of process {self._pid}"
+        try:
+            pidfd = os.pidfd_open(self._pid)
+        except OSError as error:
+            raise OSError(error.errno, f"{what}: pidfd_open: {error.strerror}") from None
         try:
             libc = ctypes.CDLL(None, use_errno=True)
             fd: int = libc.syscall(_PIDFD_GETFD, pidfd, self._fd, 0)
             if fd < 0:
                 number = ctypes.get_errno()
-                raise OSError(number, f"can't fetch descriptor {self._fd} of process {self._pid}")
+                raise OSError(number, f"{what}: pidfd_getfd: {os.strerror(number)}")
             return fd
         finally:
             os.close(pidfd)

@@ -12,7 +12,6 @@ whose workers run. Design: docs/design/drop_in.md
 from __future__ import annotations
 
 import os
-import signal
 import threading
 import time
 import weakref
@@ -46,7 +45,7 @@ class _Watched:
     def send(self, number: int) -> None:
         try:
             if self._has_pidfd:
-                signal.pidfd_send_signal(self.fd, number)
+                core.signal_process(self.fd, self.pid, number)
             else:
                 self.process._popen._send_signal(number)
         except ProcessLookupError:

@@ -16,6 +16,8 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from shoal._native import core
+
 if TYPE_CHECKING:
     from shoal._engine import Engine
 
@@ -32,7 +34,7 @@ class WorkerView:
         self.pid = self.ident = pid
         self.name = name
         try:
-            self._pidfd = os.pidfd_open(pid)
+            self._pidfd = core.watch_process(pid)
         except ProcessLookupError:
             self._pidfd = -1
 
@@ -66,7 +68,7 @@ class WorkerView:
     def _signal(self, number: signal.Signals) -> None:
         if self._pidfd >= 0:
             try:
-                signal.pidfd_send_signal(self._pidfd, number)
+                core.signal_process(self._pidfd, self.pid, number)
             except ProcessLookupError:
                 pass
 

@@ -105,7 +105,7 @@ def _bootstrap(settings: _agent.Settings, seat: int, rank: int) -> int:
         unprepared = error
     process: Any = WorkerProcess(settings, seat, rank, unprepared)
     # Readable when the client has ended: what multiprocessing.parent_process() waits for.
-    return int(process._bootstrap(parent_sentinel=os.pidfd_open(settings.client_pid)))
+    return int(process._bootstrap(parent_sentinel=core.watch_process(settings.client_pid)))
 
 
 def serve(plan: _plan.Plan, seat: int, bell: int, unprepared: RuntimeError | None) -> None:

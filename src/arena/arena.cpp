@@ -44,10 +44,27 @@ uint64_t bytes_from_environment(const char* name) {
 // The largest power of two, from 1 TiB down, that can be mapped and created here.
 uint64_t choose_reserve(uint64_t wanted) {
   if (wanted == 0) wanted = bytes_from_environment("SHOAL_RESERVE");
-  const uint64_t most = std::min(os::file_size_limit(), wanted != 0 ? wanted : kMaxReserve);
+  // Under ulimit -v the program needs most of the address space for itself.
+  const uint64_t left = os::address_space_left();
+  const uint64_t share = left == UINT64_MAX ? kMaxReserve : left / 3;
+  const uint64_t most = wanted != 0 ? wanted : std::min(kMaxReserve, share);
   uint64_t reserve = std::clamp(most, kMinReserve, uint64_t{1} << 40) / kPage * kPage;
   while (reserve > kMinReserve && !os::can_reserve(reserve)) reserve /= 2;
   return std::max(reserve / kPage * kPage, kMinReserve);
+}
+
+// A memory file of this size, or of what the system allows (kernel.shmmax): `*reserve`.
+int create_file(uint64_t* reserve) {
+  for (;;) {
+    try {
+      return os::create_memory_file("shoal", *reserve);
+    } catch (const os::OsError& error) {
+      const bool too_large =
+          error.error == EINVAL || error.error == ENOSPC || error.error == ENOMEM;
+      if (!too_large || *reserve <= kMinReserve) throw;
+      *reserve = std::max(*reserve / 2 / kPage * kPage, kMinReserve);
+    }
+  }
 }
 
 // Fills in where the tables lie in a file of this size.
@@ -84,6 +101,7 @@ void Arena::map(uint64_t reserve) {
   if (!os::identify(fd_, &identity)) throw os::OsError("fstat", errno, "the arena's memory file");
   fd_device_ = identity.device;
   fd_inode_ = identity.inode;
+  is_segment_ = identity.is_segment;
   base_ = os::map_file(fd_, 0, reserve, true);
   if (base_ == nullptr)
     throw os::OsError(
@@ -104,9 +122,9 @@ void Arena::adopt_tables() noexcept {
 }
 
 std::shared_ptr<Arena> Arena::create(const ArenaOptions& options) {
-  const uint64_t reserve = choose_reserve(options.reserve);
+  uint64_t reserve = choose_reserve(options.reserve);
   std::shared_ptr<Arena> arena(new Arena);
-  arena->fd_ = os::create_memory_file("shoal", reserve);
+  arena->fd_ = create_file(&reserve);
   arena->map(reserve);
   if (!arena->commit(0, kSlotsOffset)) throw os::OsError("fallocate", errno, "the arena's header");
   Header& h = arena->header();
@@ -164,8 +182,8 @@ int Arena::fd() const noexcept {
 
 bool Arena::commit(uint64_t offset, uint64_t bytes) const noexcept {
   const int file = fd();
-  return file >= 0 ? os::reserve_file_range(file, offset, bytes)
-                   : os::populate(base_ + offset, bytes);
+  return file >= 0 && !is_segment_ ? os::reserve_file_range(file, offset, bytes)
+                                   : os::populate(base_ + offset, bytes);
 }
 
 void Arena::decommit(uint64_t offset, uint64_t bytes) const noexcept {

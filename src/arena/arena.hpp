@@ -158,6 +158,7 @@ class Arena {
   int fd_ = -1;
   uint64_t fd_device_ = 0;  // who fd_ must be: user code may close any number and open it anew
   uint64_t fd_inode_ = 0;
+  bool is_segment_ = false;  // the file only stands for the memory: os/segment.hpp
   os::CgroupPath memory_path_;
 };
 

@@ -76,13 +76,21 @@ TEST(Arena, NeverTouchesAFileThatTookItsDescriptorNumber) {
 }
 
 TEST(Arena, WorksUnderAFileSizeLimit) {
-  const int status = in_child([] {
-    const rlimit limit{64 << 20, 64 << 20};
-    setrlimit(RLIMIT_FSIZE, &limit);
-    TestSession s(uint64_t{1} << 30);
-    return s.arena->reserve() == (64 << 20) && s.me->allocate(1 << 20) != 0 ? 0 : 1;
-  });
-  EXPECT_TRUE(succeeded(status));
+  for (const rlim_t bytes : {rlim_t{0}, rlim_t{64} << 10, rlim_t{4} << 20}) {
+    const int status = in_child([&] {
+      const rlimit limit{bytes, bytes};
+      setrlimit(RLIMIT_FSIZE, &limit);
+      TestSession s(uint64_t{1} << 30);
+      const Handle b = s.me->allocate(20 << 20);
+      std::memset(s.arena->address(b), 7, 20 << 20);
+      // Another process that has only the file: it maps the same memory.
+      const std::shared_ptr<Arena> other = Arena::attach(s.arena->fd());
+      const bool same = *static_cast<char*>(other->address(b)) == 7;
+      s.me->free(b);
+      return s.arena->reserve() == (1 << 30) && same && s.me->purge(0) != 0 ? 0 : 1;
+    });
+    EXPECT_TRUE(succeeded(status)) << bytes;
+  }
 }
 
 TEST(Arena, TakesASmallerReserveUnderAnAddressSpaceLimit) {

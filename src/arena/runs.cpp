@@ -172,7 +172,8 @@ uint64_t RunAllocator::allocate(uint64_t pages) {
     if (taken.first == kNoPage) {
       shortage = taken.error != 0 ? refused(taken.error)
                                   : Shortage{true, 0, arena_.reserve(),
-                                             "the reserved address space (SHOAL_RESERVE)"};
+                                             "the reserved address space (SHOAL_RESERVE; a third "
+                                             "of what ulimit -v leaves)"};
       continue;
     }
     if (taken.warm) return taken.first;

@@ -1,80 +1,257 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "channel/bell.hpp"
 
-#include <cstdio>
 #include <stdexcept>
+#include <thread>
 
-#include "os/datagram.hpp"
+#include "os/clock.hpp"
+#include "os/error.hpp"
 #include "os/process.hpp"
+#include "os/stream.hpp"
 #include "testing/kill_point.hpp"
 
 namespace shoal::channel {
 
 namespace {
 
-constexpr uint64_t kRandomMask = (uint64_t{1} << 34) - 1;
+uint64_t keeper_word(pid_t process, int fd) noexcept {
+  return static_cast<uint64_t>(process) << 32 | static_cast<uint32_t>(fd);
+}
 
-struct Name {
-  char text[32];
-};
-
-Name name_of(uint64_t word) noexcept {
-  Name name{};
-  std::snprintf(name.text, sizeof name.text, "shoal-bell-%016llx",
-                static_cast<unsigned long long>(word));
-  return name;
+os::Place place_in(uint64_t word) noexcept {
+  return {static_cast<pid_t>(word >> 32), static_cast<int>(word & 0xFFFF'FFFF)};
 }
 
 }  // namespace
 
-void BellBoard::ring_all(bool unarmed_too) noexcept {
-  for (int i = 0; i < kBells; ++i) {
-    const uint64_t bit = uint64_t{1} << i;
-    // COMMIT(bell.ring.armed): killed before: still armed; after: the reaper rings every bell.
-    const bool was_armed = (armed.load() & bit) != 0 && (armed.fetch_and(~bit) & bit) != 0;
-    SHOAL_KILL_POINT("bell.ring.armed");
-    uint64_t word = bells[i].load();
-    if (word == 0 || (!was_armed && !unarmed_too)) continue;
-    if (os::datagram_ring(name_of(word).text) != os::Rung::nobody) continue;
-    // COMMIT(bell.ring.gone): killed before: the next one finds it gone; after: unused.
-    bells[i].compare_exchange(word, 0);
-    SHOAL_KILL_POINT("bell.ring.gone");
-  }
-}
-
-Bell::Bell(BellBoard& board, arena::Incarnation incarnation)
-    : board_(&board), incarnation_(incarnation), process_(os::own_pid()) {
-  while (descriptor_ < 0) {
-    word_ = uint64_t{incarnation} << 34 | (os::random_bits() & kRandomMask);
-    descriptor_ = os::datagram_bind(name_of(word_).text);
-  }
-  board.ring_all(true);  // makes room: bells of the dead are removed
-  for (int i = 0; i < BellBoard::kBells && index_ < 0; ++i) {
-    uint64_t expected = 0;
-    // COMMIT(bell.hang.word): killed before: nothing; after: removed by the next one who rings it.
-    if (board.bells[i].compare_exchange(expected, word_)) index_ = i;
-    SHOAL_KILL_POINT("bell.hang.word");
-  }
-  if (index_ >= 0) return;
-  os::datagram_close(descriptor_);
-  throw std::runtime_error("15 others have asked for this channel's descriptor, more cannot");
-}
-
+// The board may be gone by now.
 Bell::~Bell() {
-  uint64_t expected = os::own_pid() == process_ ? word_ : 0;  // after a fork it is the parent's
-  // COMMIT(bell.unhang.word): killed before: removed by who rings it; after: unused.
-  if (expected != 0) board_->bells[index_].compare_exchange(expected, 0);
-  SHOAL_KILL_POINT("bell.unhang.word");
-  os::datagram_close(descriptor_);
+  const int fd = fd_.load();
+  if (fd >= 0 && os::pipe_identity(fd) == identity_.load()) os::stream_close(fd);
 }
 
-void Bell::quiet() noexcept {
-  os::datagram_drain(descriptor_);
-  // COMMIT(bell.quiet.armed): killed before: nothing; after: one ring that nobody hears.
-  board_->armed.fetch_or(uint64_t{1} << index_);
-  SHOAL_KILL_POINT("bell.quiet.armed");
+void Bell::leave() noexcept {
+  const pid_t me = os::own_pid();
+  if (keeper_.load() != static_cast<uint32_t>(me)) return;
+  const uint64_t word = keeper_word(me, fd_.load());
+  for (int i = 0; i < BellBoard::kKeepers; ++i) {
+    if (board_->keepers[i].load() == word) forget_keeper(i, word);
+  }
 }
 
-void Bell::ring() noexcept { os::datagram_ring(name_of(word_).text); }
+// ---- the lock
+
+// `*unsure`: its last holder died inside.
+bool Bell::lock(arena::Member& member, int64_t patience_ns, bool* unsure) {
+  sync::Mutex mutex(*arena_, board_->lock);
+  const int64_t deadline_ns = os::monotonic_ns() + patience_ns;
+  for (;;) {
+    const sync::Locked locked = mutex.lock(member, deadline_ns);
+    if (locked == sync::Locked::interrupted) continue;
+    *unsure = locked == sync::Locked::owner_died;
+    return sync::is_locked(locked);
+  }
+}
+
+bool Bell::lock_without_reaping(arena::Member& member, arena::Incarnation dead, bool* unsure) {
+  sync::Mutex mutex(*arena_, board_->lock);
+  const int64_t deadline_ns = os::monotonic_ns() + kPatienceNs;
+  do {
+    const sync::Locked locked = mutex.try_lock(member);
+    *unsure = locked == sync::Locked::owner_died;
+    if (sync::is_locked(locked)) return true;
+    std::this_thread::yield();
+  } while (mutex.owner() != dead && os::monotonic_ns() < deadline_ns);
+  return false;
+}
+
+void Bell::unlock(arena::Member& member) {
+  sync::Mutex mutex(*arena_, board_->lock);
+  static_cast<void>(mutex.unlock(member));
+}
+
+void Bell::settle(arena::Member& member, arena::Incarnation dead) noexcept {
+  if (board_->pipe.load() == 0) return;
+  try {
+    do {
+      bool unsure = false;
+      const bool locked = dead != 0 ? lock_without_reaping(member, dead, &unsure)
+                                    : lock(member, kPatienceNs, &unsure);
+      if (!locked) {
+        board_->again.store(1);
+        settle_unlocked();
+        return;
+      }
+      unsure = board_->again.exchange(0) != 0 || unsure;
+      settle_locked(unsure);
+      unlock(member);
+      // Who set it since then did so after it had failed to get the lock, so it is ours to see.
+    } while (board_->again.load() != 0);
+  } catch (const std::exception&) {
+    return;  // no member any more
+  }
+}
+
+// `unsure`: a byte may be in the pipe whatever `state` says.
+void Bell::settle_locked(bool unsure) noexcept {
+  for (;;) {
+    const uint32_t state = unsure ? kChanging : board_->state.load();
+    const bool ready = is_ready();
+    if (state == (ready ? kRung : kSilent)) return;
+    // COMMIT(bell.change.begin): killed before: as it was; after: the next one empties the pipe.
+    board_->state.store(kChanging);
+    SHOAL_KILL_POINT("bell.change.begin");
+    uint32_t now = kSilent;
+    if (state == kSilent) {
+      if (is_ready() && ring()) now = kRung;
+      if (now == kSilent && is_ready()) {  // not to be reached: the next sender tries again
+        board_->state.store(kSilent);
+        return;
+      }
+    } else if (!hush()) {
+      if (board_->pipe.load() == 0) return;  // nobody listens any more
+      now = kRung;                           // the next reader tries again
+    }
+    // COMMIT(bell.change.end): killed before: the next one empties the pipe; after: settled.
+    board_->state.store(now);
+    SHOAL_KILL_POINT("bell.change.end");
+    if (now == kRung) return;
+    unsure = false;
+  }
+}
+
+// The lock's holder is stopped, or dead: then the next one finds CHANGING.
+void Bell::settle_unlocked() noexcept {
+  // COMMIT(bell.change.alone): killed before: not told; after: the next one empties the pipe.
+  board_->state.store(kChanging);
+  SHOAL_KILL_POINT("bell.change.alone");
+  if (is_ready()) {
+    ring();
+    return;
+  }
+  hush();
+  if (is_ready()) ring();
+}
+
+// ---- the pipe
+
+bool Bell::ring() noexcept { return act(os::put_byte, os::put_byte_at); }
+bool Bell::hush() noexcept { return act(os::take_bytes, os::take_bytes_at); }
+
+bool Bell::act(void (*through)(int fd), bool (*at)(const os::Place&, uint64_t)) noexcept {
+  const uint64_t identity = board_->pipe.load();
+  if (identity == 0) return false;
+  os::Place unreachable{0, 0};
+  const int fd = reach(identity, &unreachable);
+  if (fd >= 0) {
+    through(fd);
+    return true;
+  }
+  if (unreachable.process != 0) return at(unreachable, identity);
+  // COMMIT(bell.end.pipe): killed before: the next one finds nobody; after: nobody listens.
+  uint64_t expected = identity;
+  board_->pipe.compare_exchange(expected, 0);
+  SHOAL_KILL_POINT("bell.end.pipe");
+  return false;
+}
+
+// A descriptor of the pipe; -1: at none of the places is it, or it cannot be opened at this one.
+int Bell::reach(uint64_t identity, os::Place* unreachable) noexcept {
+  int mine = fd_.load();
+  if (mine >= 0) {
+    if (os::pipe_identity(mine) == identity) {
+      const uint32_t keeper = keeper_.load();
+      if (keeper != 0 && keeper != static_cast<uint32_t>(os::own_pid())) keep(mine);  // forked
+      return mine;
+    }
+    fd_.compare_exchange(mine, -1);  // the number is another file's now, or another pipe was made
+  }
+  for (int i = 0; i < BellBoard::kKeepers; ++i) {
+    const uint64_t word = board_->keepers[i].load();
+    if (word == 0) continue;
+    int fd = -1;
+    const os::Place place = place_in(word);
+    switch (os::open_pipe_at(place, identity, &fd)) {
+      case os::Found::gone:
+        forget_keeper(i, word);
+        continue;
+      case os::Found::unreachable:
+        *unreachable = place;
+        continue;
+      case os::Found::yes:
+        break;
+    }
+    int none = -1;
+    identity_.store(identity);
+    if (fd_.compare_exchange(none, fd)) {
+      keeper_.store(0);
+      return fd;
+    }
+    os::stream_close(fd);  // another thread was faster
+    return none;
+  }
+  return -1;
+}
+
+void Bell::forget_keeper(int index, uint64_t word) noexcept {
+  // COMMIT(bell.forget.keeper): killed before: forgotten by the next; after: unused.
+  board_->keepers[index].compare_exchange(word, 0);
+  SHOAL_KILL_POINT("bell.forget.keeper");
+}
+
+// Others will find the pipe here. Where there is no room it has more keepers than can die at once.
+void Bell::keep(int fd) noexcept {
+  const pid_t me = os::own_pid();
+  const uint64_t word = keeper_word(me, fd);
+  keeper_.store(static_cast<uint32_t>(me));
+  for (os::Atomic<uint64_t>& keeper : board_->keepers) {
+    if (keeper.load() == word) return;
+  }
+  for (os::Atomic<uint64_t>& keeper : board_->keepers) {
+    uint64_t expected = 0;
+    // COMMIT(bell.keep.word): killed before: not found here; after: so, by who sees it gone.
+    const bool kept = keeper.compare_exchange(expected, word);
+    SHOAL_KILL_POINT("bell.keep.word");
+    if (kept) return;
+  }
+}
+
+int Bell::descriptor(arena::Member& member) {
+  bool unsure = false;
+  if (!lock(member, kLongPatienceNs, &unsure)) {
+    throw std::runtime_error(
+        "a process that was about to change this queue's descriptor has been stopped: let it go on"
+        " (SIGCONT) or kill it");
+  }
+  try {
+    uint64_t identity = board_->pipe.load();
+    os::Place unreachable{0, 0};
+    int fd = identity == 0 ? -1 : reach(identity, &unreachable);
+    if (fd < 0 && unreachable.process != 0) {
+      throw os::OsError("open", EMFILE,
+                        "the descriptor of a queue, which process " +
+                            std::to_string(unreachable.process) +
+                            " has: ulimit -n (RLIMIT_NOFILE)? another user's process?");
+    }
+    if (fd < 0) {
+      fd = os::make_bell_pipe();
+      identity_.store(os::pipe_identity(fd));
+      fd_.store(fd);
+      keep(fd);
+      board_->state.store(kSilent);
+      // COMMIT(bell.make.pipe): killed before: nobody knows of it; after: found gone by the next.
+      board_->pipe.store(identity_.load());
+      SHOAL_KILL_POINT("bell.make.pipe");
+    } else {
+      keep(fd);
+    }
+    settle_locked(unsure);
+    unlock(member);
+    return fd;
+  } catch (...) {
+    unlock(member);
+    throw;
+  }
+}
 
 }  // namespace shoal::channel

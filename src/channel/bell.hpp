@@ -1,19 +1,36 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Bell: a file descriptor of this process that is readable while a channel may have messages, for
-// select, poll and asyncio. One per Channel object that was asked for a descriptor.
+// Bell: a file descriptor that is readable exactly while a channel has messages (or room), for
+// select, poll, epoll and asyncio. It is a pipe that all processes share which have asked for the
+// descriptor, or were forked by one that has: a byte in it says "readable".
 //
-// BellBoard, in the channel's state:   armed  bit i: ring bell i when a message comes
-//                                      bells  63..34 incarnation  33..0 random; 0 = unused
-// The descriptor is a datagram socket whose name follows from the bell's word. It is a level hint:
-//   receiver, finding the channel empty:  drain the socket; B1 set its armed bit; B2 look again
-//   sender:                               P1 publish; P2 read armed; if its bit: clear it, ring
-// By the argument of sync/wait.hpp the receiver sees the message at B2 or the sender sees the bit.
-// While the receiver is busy, senders only read one word. The hint may be wrong in one direction:
-// readable although another process has taken the message. A sender that dies before it rings is
-// in the channel's held words, and its reaper rings all bells. A bell whose socket is gone is
-// removed by the next one who rings it.
-// Abstract names belong to a network name space: members in different ones cannot ring each other.
+// BellBoard, in the channel's state:
+//   lock      who has it, and nobody else, writes into the pipe or reads from it
+//   pipe      its identity; 0: nobody has asked for a descriptor
+//   state     SILENT no byte is in it; RUNG a byte is in it; CHANGING one of the two, ask the pipe
+//   again     1: somebody could not wait for the lock, so its holder has to look once more
+//   keepers   pid:32 | fd:32 of processes that have it open; others find it there
+// Written under the lock, but for `again` and keepers that go.
+//
+// "Ready" below is the channel's own question: is there a message (is there room)?
+// Invariants, at each moment at which nobody has the lock:
+// 1. state is RUNG if and only if a byte is in the pipe, else SILENT. (A death in between leaves
+//    CHANGING, and the next one empties the pipe and starts from there.)
+// 2. Whoever made the channel ready loads `state` after that, and comes for the lock unless it is
+//    RUNG; whoever took the last message loads it after that, and comes unless it is SILENT.
+// 3. Inside, CHANGING is stored first, then "ready" is asked (before a byte is written) or asked
+//    once more (after the pipe was emptied and SILENT stored). So, all of these being seq_cst:
+//    a. No wake-up is lost. A sender that finds RUNG published before the store of CHANGING that
+//       precedes the emptying, so who empties sees its message and writes the byte.
+//    b. With one reader the byte is never there for nothing. If the reader, having taken the last
+//       message, finds SILENT, then a sender that has yet to write will ask after that, and find
+//       nothing. If it finds anything else, it waits for the lock and empties the pipe itself,
+//       before its receive() returns.
+//    Several readers race for one message, as on any pipe.
+// Who has waited kPatienceNs for the lock (its holder is stopped) goes on without it: readable too
+// long, never too short; the holder, when it goes on, finds `again`.
+// A process that dies between publishing and ringing has the channel in its held words, and its
+// reaper does it.
 // Design: docs/design/channel.md
 #pragma once
 
@@ -21,46 +38,83 @@
 
 #include "arena/arena.hpp"
 #include "os/atomic.hpp"
+#include "os/place.hpp"
+#include "sync/mutex.hpp"
 
 namespace shoal::channel {
 
 struct BellBoard {
-  static constexpr int kBells = 15;
-  os::Atomic<uint64_t> armed;
-  os::Atomic<uint64_t> bells[kBells];
+  static constexpr int kKeepers = 22;
+  sync::MutexState lock;
+  os::Atomic<uint64_t> pipe;
+  os::Atomic<uint32_t> state;
+  os::Atomic<uint32_t> again;
+  os::Atomic<uint64_t> keepers[kKeepers];
 
-  // P2. One load when nobody listens.
-  void ring_armed() noexcept {
-    if (armed.load() != 0) ring_all(false);
-  }
-  // Rings those that are armed, or, for reapers, every bell.
-  void ring_all(bool unarmed_too) noexcept;
+  void create() noexcept { lock.magic = sync::Mutex::kMagic; }
 };
-static_assert(sizeof(BellBoard) == 128);
+static_assert(sizeof(BellBoard) == 256 && offsetof(BellBoard, pipe) == 64);
 
+// This process's access to a board. Any thread. Never throws but in descriptor().
 class Bell {
  public:
-  // Hangs a bell on the board. Throws OsError when no socket can be had, runtime_error when the
-  // board is full.
-  Bell(BellBoard& board, arena::Incarnation incarnation);
+  // For `user` of the board, to be asked whether it is ready.
+  using IsReady = bool (*)(const void* user) noexcept;
+  Bell(arena::Arena& arena, BellBoard& board, IsReady ask, const void* user) noexcept
+      : arena_(&arena), board_(&board), ask_(ask), user_(user) {}
   ~Bell();
   Bell(const Bell&) = delete;
   Bell& operator=(const Bell&) = delete;
 
-  [[nodiscard]] int descriptor() const noexcept { return descriptor_; }
-  [[nodiscard]] arena::Incarnation incarnation() const noexcept { return incarnation_; }
-  // The channel was found empty: not readable any more until a message comes. Look again after it.
-  void quiet() noexcept;
-  // There may be more: readable.
-  void ring() noexcept;
+  // After what may have made it ready: one load when nobody listens.
+  void more(arena::Member& member) noexcept {
+    if (board_->pipe.load() != 0 && board_->state.load() != kRung) settle(member);
+  }
+  // After what may have ended that.
+  void less(arena::Member& member) noexcept {
+    if (board_->pipe.load() != 0 && board_->state.load() != kSilent && !is_ready()) settle(member);
+  }
+  // Makes the descriptor say what is.
+  void settle(arena::Member& member) noexcept { settle(member, 0); }
+  // The same for a reaper, which must not wait for what it is to repair itself.
+  void settle_for(arena::Member& reaper, arena::Incarnation dead) noexcept { settle(reaper, dead); }
+
+  // Readable while it is ready. The bell keeps it; a fork's child has the same. Throws OsError, or
+  // runtime_error when the lock's holder is stopped.
+  int descriptor(arena::Member& member);
+  // Before the board may be freed: others will not look for the pipe here any more.
+  void leave() noexcept;
 
  private:
+  static constexpr uint32_t kSilent = 0;
+  static constexpr uint32_t kRung = 1;
+  static constexpr uint32_t kChanging = 2;
+  static constexpr int64_t kPatienceNs = 20'000'000;
+  static constexpr int64_t kLongPatienceNs = 5'000'000'000;
+
+  [[nodiscard]] bool is_ready() const noexcept { return ask_(user_); }
+  void settle(arena::Member& member, arena::Incarnation dead) noexcept;
+  bool lock(arena::Member& member, int64_t patience_ns, bool* unsure);
+  bool lock_without_reaping(arena::Member& member, arena::Incarnation dead, bool* unsure);
+  void unlock(arena::Member& member);
+  void settle_locked(bool unsure) noexcept;
+  void settle_unlocked() noexcept;
+  bool ring() noexcept;
+  bool hush() noexcept;
+  bool act(void (*through)(int fd), bool (*at)(const os::Place&, uint64_t)) noexcept;
+  int reach(uint64_t identity, os::Place* unreachable) noexcept;
+  void keep(int fd) noexcept;
+  void forget_keeper(int index, uint64_t word) noexcept;
+
+  arena::Arena* arena_;
   BellBoard* board_;
-  arena::Incarnation incarnation_;
-  int process_;
-  uint64_t word_ = 0;
-  int index_ = -1;
-  int descriptor_ = -1;
+  IsReady ask_;
+  const void* user_;
+  // The pipe, as far as it is open here; after a fork the child has it under the same number.
+  os::Atomic<int> fd_{-1};
+  os::Atomic<uint64_t> identity_{0};  // of the pipe that it was opened as
+  // The process that was entered as a keeper of fd_; 0: none, fd_ is only to ring.
+  os::Atomic<uint32_t> keeper_{0};
 };
 
 }  // namespace shoal::channel

@@ -27,18 +27,31 @@ ChannelState* state_at(arena::Arena& arena, arena::Handle handle) noexcept {
   return state->magic == arena::magic_at(Channel::kMagic, handle) ? state : nullptr;
 }
 
-void reap_items(arena::Arena& arena, arena::Member&, arena::Incarnation, arena::Handle handle) {
-  if (ChannelState* const state = state_at(arena, handle)) {
-    state->ring.items.wake_all();
-    state->all_done.wake_all();
-    state->items_board.ring_all(true);
+// What was to be told by the dead.
+void settle_bells(arena::Member& reaper, arena::Incarnation dead, arena::Handle handle,
+                  const ChannelState& state) {
+  if (state.items_board.pipe.load() == 0 && state.space_board.pipe.load() == 0) return;
+  try {
+    Channel::at(reaper, handle)->settle_bells(reaper, dead);
+  } catch (const arena::CorruptArena&) {
+    return;  // scribbled over
   }
 }
 
-void reap_space(arena::Arena& arena, arena::Member&, arena::Incarnation, arena::Handle handle) {
+void reap_items(arena::Arena& arena, arena::Member& reaper, arena::Incarnation dead,
+                arena::Handle handle) {
+  if (ChannelState* const state = state_at(arena, handle)) {
+    state->ring.items.wake_all();
+    state->all_done.wake_all();
+    settle_bells(reaper, dead, handle, *state);
+  }
+}
+
+void reap_space(arena::Arena& arena, arena::Member& reaper, arena::Incarnation dead,
+                arena::Handle handle) {
   if (ChannelState* const state = state_at(arena, handle)) {
     state->ring.space.wake_all();
-    state->space_board.ring_all(true);
+    settle_bells(reaper, dead, handle, *state);
   }
 }
 
@@ -124,9 +137,25 @@ Channel::Channel(arena::Arena& arena, arena::Handle handle, std::string name)
     : arena_(&arena),
       handle_(handle),
       state_(arena.at<ChannelState>(handle)),
-      ring_(arena, &state_->ring, handle, &state_->items_board, &state_->space_board),
-      name_(std::move(name)),
-      process_(os::own_pid()) {}
+      items_bell_(arena, state_->items_board, &has_messages, this),
+      space_bell_(arena, state_->space_board, &has_room, this),
+      ring_(arena, &state_->ring, handle, &items_bell_, &space_bell_),
+      name_(std::move(name)) {}
+
+bool Channel::has_messages(const void* channel) noexcept {
+  const auto* const self = static_cast<const Channel*>(channel);
+  return self->ring_.has_item() || self->is_closed();
+}
+
+bool Channel::has_room(const void* channel) noexcept {
+  const auto* const self = static_cast<const Channel*>(channel);
+  return self->ring_.seems_to_fit(1) || self->is_closed();
+}
+
+void Channel::settle_bells(arena::Member& reaper, arena::Incarnation dead) noexcept {
+  items_bell_.settle_for(reaper, dead);
+  space_bell_.settle_for(reaper, dead);
+}
 
 size_t Channel::state_size(const Ring::Limits& limits) noexcept {
   return sizeof(ChannelState) - sizeof(RingState) + Ring::bytes_for(limits);
@@ -137,6 +166,8 @@ void Channel::create_state(arena::Arena& arena, arena::Handle handle, const Ring
   auto* const state = new (arena.address(handle)) ChannelState{};
   state->magic = arena::magic_at(kMagic, handle);
   state->id = static_cast<uint32_t>(os::random_bits() & 0xFFFFF);
+  state->items_board.create();
+  state->space_board.create();
   std::memcpy(state->name, root.data(), root.size());
   Ring::create(&state->ring, state->id, limits, handle + offsetof(ChannelState, ring));
 }
@@ -211,19 +242,7 @@ Sent Channel::send_once(arena::Member& member, arena::Handle message, uint64_t w
 }
 
 Sent Channel::try_send(arena::Member& member, arena::Handle message) {
-  const uint64_t weight = arena_->at<MessageHeader>(message)->weight;
-  const Sent first = send_once(member, message, weight);
-  // Another number than mine: the parent's, from before a fork, or of another member of this
-  // process.
-  // order: acquire; pairs with the release in listen(); publishes the bell
-  if (first != Sent::full || space_listener_.owner.load(os::acquire) != member.incarnation()) {
-    return first;
-  }
-  const std::lock_guard lock(space_listener_.lock);
-  space_listener_.bell->quiet();
-  const Sent again = send_once(member, message, weight);
-  if (again != Sent::full) space_listener_.bell->ring();  // there may be more room
-  return again;
+  return send_once(member, message, arena_->at<MessageHeader>(message)->weight);
 }
 
 Sent Channel::send(arena::Member& member, arena::Handle message, int64_t deadline_ns) {
@@ -266,16 +285,7 @@ Received Channel::receive_once(arena::Member& member, arena::Handle* message) {
 }
 
 Received Channel::try_receive(arena::Member& member, arena::Handle* message) {
-  const Received first = receive_once(member, message);
-  // order: acquire; as in try_send
-  if (first == Received::ok || items_listener_.owner.load(os::acquire) != member.incarnation()) {
-    return first;
-  }
-  const std::lock_guard lock(items_listener_.lock);
-  items_listener_.bell->quiet();
-  const Received again = receive_once(member, message);
-  if (again != Received::empty) items_listener_.bell->ring();  // more may have come before
-  return again;
+  return receive_once(member, message);
 }
 
 Received Channel::receive(arena::Member& member, arena::Handle* message, int64_t deadline_ns) {
@@ -405,8 +415,8 @@ void Channel::close(arena::Member& member) noexcept {
   SHOAL_KILL_POINT("channel.close.closed");
   state_->ring.space.wake_all();
   state_->ring.items.wake_all();
-  state_->items_board.ring_all(true);
-  state_->space_board.ring_all(true);
+  items_bell_.more(member);
+  space_bell_.more(member);
   lane->wake.store(0);
 }
 
@@ -423,36 +433,6 @@ ChannelStatistics Channel::statistics() const noexcept {
           is_closed()};
 }
 
-// Hangs the bell at the first call. `is_ready` says whether it is to be readable.
-template <class IsReady>
-int Channel::listen(arena::Member& member, Listener& listener, BellBoard& board, IsReady is_ready) {
-  if (const int process = os::own_pid(); process != process_) {
-    // Forked while a thread of the parent had one: nobody unlocks it.
-    new (&items_listener_.lock) std::mutex;
-    new (&space_listener_.lock) std::mutex;
-    process_ = process;
-  }
-  const std::lock_guard lock(listener.lock);
-  if (listener.bell == nullptr || listener.bell->incarnation() != member.incarnation()) {
-    listener.bell = std::make_unique<Bell>(board, member.incarnation());
-    // order: release; pairs with the acquire in try_send and try_receive; publishes the bell
-    listener.owner.store(member.incarnation(), os::release);
-  }
-  listener.bell->quiet();
-  if (is_ready()) listener.bell->ring();
-  return listener.bell->descriptor();
-}
-
-int Channel::descriptor(arena::Member& member) {
-  return listen(member, items_listener_, state_->items_board,
-                [&] { return !ring_.seems_empty() || is_closed(); });
-}
-
-int Channel::space_descriptor(arena::Member& member) {
-  return listen(member, space_listener_, state_->space_board,
-                [&] { return ring_.seems_to_fit(1) || is_closed(); });
-}
-
 void Channel::empty_all(arena::Member& member) noexcept {
   arena::Handle message = 0;
   while ((message = ring_.try_pop(member)) != 0) free_message(member, message);
@@ -460,6 +440,8 @@ void Channel::empty_all(arena::Member& member) noexcept {
 
 bool Channel::let_go(arena::Member& member) noexcept {
   drop_hand(member);
+  items_bell_.leave();
+  space_bell_.leave();
   if (!member.drop_shared(handle_)) return false;
   empty_all(member);
   ring_.free_segments(member);

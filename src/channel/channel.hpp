@@ -22,7 +22,6 @@
 #pragma once
 
 #include <memory>
-#include <mutex>
 #include <string>
 
 #include "arena/arena.hpp"
@@ -54,7 +53,7 @@ struct ChannelState {
   BellBoard space_board;
   RingState ring;  // its first segment follows
 };
-static_assert(offsetof(ChannelState, items_board) == 128 && offsetof(ChannelState, ring) == 384);
+static_assert(offsetof(ChannelState, items_board) == 128 && offsetof(ChannelState, ring) == 640);
 
 enum class [[nodiscard]] Sent { ok, full, closed, interrupted };
 enum class [[nodiscard]] Received { ok, empty, closed, interrupted };
@@ -119,12 +118,14 @@ class Channel {
   [[nodiscard]] uint64_t length() const noexcept { return ring_.length(); }
   [[nodiscard]] ChannelStatistics statistics() const noexcept;
 
-  // A descriptor that is readable while there may be messages; the channel keeps it. After a fork
-  // the child gets its own by asking again. At each call it is made exact: not readable when the
-  // channel is empty. Throws OsError.
-  int descriptor(arena::Member& member);
+  // A descriptor that is readable while there are messages, or the channel is closed; the channel
+  // keeps it: channel/bell.hpp. A fork's child may use the same number. Throws OsError.
+  int descriptor(arena::Member& member) { return items_bell_.descriptor(member); }
   // The same, readable while there may be room.
-  int space_descriptor(arena::Member& member);
+  int space_descriptor(arena::Member& member) { return space_bell_.descriptor(member); }
+
+  // Makes both descriptors say what is, for somebody who has died. Called by reapers.
+  void settle_bells(arena::Member& reaper, arena::Incarnation dead) noexcept;
 
   // Closes the channel, frees what is in it, and takes its name away; then frees the state: nobody
   // may use the channel any more, in any process. False: somebody else has removed it.
@@ -137,18 +138,11 @@ class Channel {
   [[nodiscard]] Ring& ring() noexcept { return ring_; }
 
  private:
-  // This process's bell on one of the boards. The lock is never held across a wait.
-  struct Listener {
-    std::mutex lock;  // guards bell
-    std::unique_ptr<Bell> bell;
-    os::Atomic<uint32_t> owner;  // the member for which it hangs; 0: none was asked for
-  };
-
   Channel(arena::Arena& arena, arena::Handle handle, std::string name);
   static arena::Handle make_state(arena::Member& member, const std::string& root,
                                   const Ring::Limits& limits, bool* exists);
-  template <class IsReady>
-  int listen(arena::Member& member, Listener& listener, BellBoard& board, IsReady is_ready);
+  static bool has_messages(const void* channel) noexcept;
+  static bool has_room(const void* channel) noexcept;
   void empty_all(arena::Member& member) noexcept;
   Sent send_once(arena::Member& member, arena::Handle message, uint64_t weight);
   Received receive_once(arena::Member& member, arena::Handle* message);
@@ -160,11 +154,10 @@ class Channel {
   arena::Arena* arena_;
   arena::Handle handle_;
   ChannelState* state_;
+  Bell items_bell_;
+  Bell space_bell_;
   Ring ring_;
   std::string name_;
-  Listener items_listener_;
-  Listener space_listener_;
-  int process_;
   os::Atomic<uint64_t> hand_;  // this process's, 0: none yet; after a fork still the parent's
 };
 

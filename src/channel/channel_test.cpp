@@ -35,11 +35,6 @@ uint64_t value_of(Arena& arena, Handle handle) {
   return value;
 }
 
-bool readable(int fd) {
-  pollfd entry{fd, POLLIN, 0};
-  return poll(&entry, 1, 0) == 1;
-}
-
 class ChannelTest : public ::testing::Test {
  protected:
   ChannelTest() { register_reap_hooks(); }
@@ -147,29 +142,6 @@ TEST_F(ChannelTest, SleepersAreWokenUnderAllLimits) {
   }
 }
 
-TEST_F(ChannelTest, DescriptorIsReadableWhileThereMayBeMessages) {
-  const auto channel = open();
-  const auto other = Member::join(arena_, MemberKind::process);
-  const int fd = channel->descriptor(*me_);
-  Handle got = 0;
-  EXPECT_EQ(channel->try_receive(*me_, &got), Received::empty);
-  EXPECT_FALSE(readable(fd));
-  ASSERT_EQ(channel->send(*other, message(*other, 1)), Sent::ok);
-  ASSERT_EQ(channel->send(*other, message(*other, 2)), Sent::ok);
-  EXPECT_TRUE(readable(fd));
-  for (int i = 0; i < 2; ++i) {
-    ASSERT_EQ(channel->try_receive(*me_, &got), Received::ok);
-    free_message(*me_, got);
-    if (i == 0) {
-      EXPECT_TRUE(readable(fd));
-    }
-  }
-  EXPECT_EQ(channel->try_receive(*me_, &got), Received::empty);
-  EXPECT_FALSE(readable(fd));
-  channel->close(*other);
-  EXPECT_TRUE(readable(fd));
-}
-
 TEST_F(ChannelTest, DescriptorNeverMissesAMessage) {
   const auto channel = open("d", {16, 0});
   constexpr uint64_t kMessages = 20'000;
@@ -190,19 +162,6 @@ TEST_F(ChannelTest, DescriptorNeverMissesAMessage) {
     }
   }
   sender.join();
-}
-
-TEST_F(ChannelTest, TheBellOfADeadProcessIsTakenDown) {
-  const auto channel = open();
-  ChildMember child(arena_, [&](Member& member) {
-    static_cast<void>(channel->descriptor(member));
-    ::kill(getpid(), SIGKILL);
-  });
-  ASSERT_EQ(child.wait(), Ending::killed);
-  BellBoard& board = arena_->at<ChannelState>(channel->handle())->items_board;
-  EXPECT_NE(board.bells[0].load(), 0U);
-  board.ring_all(true);
-  EXPECT_EQ(board.bells[0].load(), 0U);
 }
 
 // Senders number their messages, receivers write down in shared memory what they got. Members are

@@ -3,7 +3,6 @@
 // Members killed at each kill point of this layer, and after each instruction of push and pop:
 // the ring goes on, each message is received at most once, and no block is left behind.
 #include <gtest/gtest.h>
-#include <poll.h>
 #include <signal.h>
 
 #include <cstring>
@@ -30,11 +29,6 @@ using testing::in_ms;
 Handle message(Member& member, uint64_t value) {
   const Handle attached = member.allocate(100);
   return make_message(member, std::as_bytes(std::span(&value, 1)), std::span(&attached, 1));
-}
-
-bool readable(int fd) {
-  pollfd entry{fd, POLLIN, 0};
-  return poll(&entry, 1, 0) == 1;
 }
 
 class ChannelDeathTest : public ::testing::Test {
@@ -356,40 +350,14 @@ TEST_F(ChannelDeathTest, WhileChannelsAreMadeAndRemoved) {
   }
 }
 
-TEST_F(ChannelDeathTest, WhileBellsAreHungAndRung) {
-  const auto channel = Channel::open(*me_, "b", Channel::Open::create);
-  for (const char* point : {"bell.hang.word", "bell.quiet.armed", "bell.unhang.word"}) {
-    ChildMember victim(arena_, [&](Member& member) {
-      testing::arm_kill_point(point, 1);
-      const auto mine = Channel::open(member, "b");
-      static_cast<void>(mine->descriptor(member));
-      Handle got = 0;
-      static_cast<void>(mine->try_receive(member, &got));
-    });
-    EXPECT_EQ(victim.wait(), Ending::killed) << point;
-  }
-  const int fd = channel->descriptor(*me_);
-  Handle got = 0;
-  for (const char* point : {"bell.ring.armed", "ring.push.slot"}) {
-    EXPECT_EQ(channel->try_receive(*me_, &got), Received::empty);
-    ChildMember victim(arena_, [&](Member& member) {
-      testing::arm_kill_point(point, 1);
-      static_cast<void>(channel->send(member, message(member, 1)));
-    });
-    EXPECT_EQ(victim.wait(), Ending::killed) << point;
-    arena::reap_all_dead(*arena_, *me_);
-    EXPECT_TRUE(readable(fd)) << point;
-    while (channel->try_receive(*me_, &got) == Received::ok) free_message(*me_, got);
-  }
-}
-
 TEST_F(ChannelDeathTest, NoKillPointIsForgotten) {
   const std::string known =
       " message.attach message.detach message.free ring.push.enter ring.push.owner ring.push.slot"
       " ring.push.sum ring.push.tail ring.push.back ring.push.done ring.pop.enter ring.pop.owner"
       " ring.pop.slot ring.pop.head channel.create.owner channel.create.root channel.close.closed"
-      " channel.remove.root channel.remove.owner bell.hang.word bell.quiet.armed bell.unhang.word"
-      " bell.ring.armed bell.ring.gone ring.segment.owner ring.segment.link ring.segment.back"
+      " channel.remove.root channel.remove.owner bell.make.pipe bell.keep.word"
+      " bell.forget.keeper bell.end.pipe bell.change.begin bell.change.end bell.change.alone"
+      " ring.segment.owner ring.segment.link ring.segment.back"
       " ring.segment.reuse ring.segment.base ring.segment.tail ring.segment.head"
       " ring.segment.free channel.done.count channel.hand.count channel.hand.end ";
   for (const std::string& name : testing::kill_point_names()) {

@@ -37,6 +37,28 @@ PipeWay* way_of(PipeState* state, uint32_t index) noexcept {
   return reinterpret_cast<PipeWay*>(state + 1) + index;
 }
 
+// The dead had read the frame that names the block: nobody else will take it.
+void reap_take(arena::Arena& arena, arena::Member&, arena::Incarnation dead, arena::Lane& lane) {
+  const arena::Handle handle = lane.intent_argument.load();
+  const arena::Handle block = lane.intent.load() & ~sync::kHeldKindMask;
+  if (handle % alignof(PipeState) != 0 || !arena.contains(handle, Pipe::state_size(false))) return;
+  auto* const state = arena.at<PipeState>(handle);
+  if (state->magic != Pipe::kMagic || state->ways - 1 > 1 ||
+      !arena.contains(handle, Pipe::state_size(state->ways == 2)) ||
+      arena.block_of(arena.address(block)) != block) {
+    return;
+  }
+  uint64_t parked = arena::owner_block(handle);
+  arena.owner_word(block).compare_exchange(parked, arena::owner_member(dead));
+  if (parked != arena::owner_block(handle) && parked != arena::owner_member(dead)) return;
+  for (uint32_t i = 0; i < state->ways; ++i) {
+    for (os::Atomic<uint64_t>& slot : way_of(state, i)->parked) {
+      uint64_t word = slot.load();
+      if ((word & kHandleMask) == block) slot.compare_exchange(word, 0);
+    }
+  }
+}
+
 }  // namespace
 
 size_t Pipe::state_size(bool both_ways) noexcept {
@@ -59,6 +81,7 @@ void Pipe::create_state(arena::Arena& arena, arena::Handle handle, bool both_way
 Pipe::Pipe(arena::Arena& arena, arena::Handle handle, uint32_t end, int fd)
     : arena_(&arena), handle_(handle), state_(nullptr), in_(nullptr), out_(nullptr), fd_(fd) {
   register_reap_hooks();
+  arena::register_reap_hook(kPipeTakeIntent, &reap_take);
   auto* const state =
       arena.contains(handle, state_size(false)) ? arena.at<PipeState>(handle) : nullptr;
   if (handle % alignof(PipeState) != 0 || state == nullptr || state->magic != kMagic || end > 1 ||
@@ -263,7 +286,7 @@ Piped Pipe::write_frame(PipeWay& way, std::span<const std::byte> payload) {
   return moved == os::Moved::done ? Piped::ok : Piped::ended;
 }
 
-Piped Pipe::receive(arena::Member& member, Frame& frame, int64_t deadline_ns) {
+Piped Pipe::receive(arena::Member& member, Frame& frame, int64_t deadline_ns, Naming naming) {
   for (;;) {
     if (!frame.inside) {
       if (descriptor() < 0) throw os::OsError("read", EBADF, "a pipe");
@@ -276,6 +299,7 @@ Piped Pipe::receive(arena::Member& member, Frame& frame, int64_t deadline_ns) {
     Piped result = Piped::again;
     try {
       result = read_frame(*in_, frame);
+      if (result == Piped::ok) finish_frame(member, *in_, frame, naming);
     } catch (const std::exception&) {
       frame.inside = false;
       leave(member, in_->reading);
@@ -358,11 +382,24 @@ Piped Pipe::read_frame(PipeWay& way, Frame& frame) {
   }
   std::byte* const to = frame.large ? frame.large.get() : frame.small;
   const Piped body = read_up_to(frame, to, frame.header_size, frame.header_size + frame.size);
-  if (body != Piped::ok) return body;
+  return body;
+}
+
+// All of the frame is read: it is counted, and what it names is taken.
+void Pipe::finish_frame(arena::Member& member, PipeWay& way, Frame& frame, Naming naming) {
+  const Named named = naming == nullptr ? Named{} : naming(*this, frame);
+  const arena::LaneGuard lane(member);
+  if (named.block != 0) {
+    lane->intent_argument.store(handle_);
+    // COMMIT(pipe.take.intent): killed before: a slot is lost; after: reap_take() frees both.
+    lane->intent.store(named.block | kPipeTakeIntent);
+    SHOAL_KILL_POINT("pipe.take.intent");
+  }
   // COMMIT(pipe.receive.frame): killed before: read and counted by settle(); after: so.
   way.taken.store(way.taken.load() + frame.header_size + frame.size);
   SHOAL_KILL_POINT("pipe.receive.frame");
-  return Piped::ok;
+  frame.took = named.block != 0 && take(member, named.block, named.slot);
+  lane->intent.store(0);
 }
 
 // Looks at the kernel's count, which costs less than to pass a changed word between processors
@@ -442,11 +479,11 @@ bool Pipe::unpark(arena::Member& member, arena::Handle message, uint32_t slot) n
 }
 
 bool Pipe::take(arena::Member& member, arena::Handle message, uint32_t slot) noexcept {
-  // COMMIT(pipe.take.owner): killed before: freed with the pipe; after: a block of the dead.
+  // COMMIT(pipe.take.owner): killed before: freed by reap_take(); after: a block of the dead.
   if (!member.take_from_block(message, handle_)) return false;
   SHOAL_KILL_POINT("pipe.take.owner");
   uint64_t expected = parked_word(*arena_, message);
-  // COMMIT(pipe.take.slot): killed before: a stale word, used again when none is free; after: free.
+  // COMMIT(pipe.take.slot): killed before: freed by reap_take(); after: free.
   in_->parked[slot % PipeWay::kParked].compare_exchange(expected, 0);
   SHOAL_KILL_POINT("pipe.take.slot");
   return true;

@@ -19,7 +19,8 @@
 // 3. ends[n % kRemembered] is where frame n ended, counted in bytes since the beginning; `frames`
 //    of them were written; `taken` is where the last frame that was read ended.
 // 4. A block named by a frame has the owner BLOCK(state) and its handle in a `parked` word until
-//    it is taken. It is freed by who takes it, or with the state by the last process that has it.
+//    it is taken. Who has read the frame has it in a lane's intent until then. It is freed by who
+//    takes it, or with the state by the last process that has it.
 //
 // Deaths. Who gets the writing lock from a dead writer counts the frame that this was writing as
 // written, and notes its size as doubtful. Who gets the reading lock from a dead reader takes the
@@ -86,12 +87,21 @@ enum class [[nodiscard]] Piped {
   cut,          // the other side ended inside a frame
 };
 
+inline constexpr uint64_t kPipeTakeIntent = 12;  // lane intent: a parked block is being taken
+
+// The block that a frame names, if it does (0: none), and its slot.
+struct Named {
+  arena::Handle block = 0;
+  uint32_t slot = 0;
+};
+
 // A frame being received. One that is not complete holds the reading lock.
 struct Frame {
   uint64_t size = 0;
   std::byte small[os::kFrameBytes];
   std::unique_ptr<std::byte[]> large;  // a stranger's
   [[nodiscard]] const std::byte* data() const noexcept { return large ? large.get() : small; }
+  bool took = false;  // the block that it names is the member's now
 
   // While it is being read:
   bool inside = false;
@@ -116,7 +126,10 @@ class Pipe {
   Piped send(arena::Member& member, std::span<const std::byte> payload, int64_t deadline_ns);
   // Reads one frame. Throws OsError, bad_alloc. When it was `again` or `interrupted` inside a
   // frame, call it again with the same one, or abandon().
-  Piped receive(arena::Member& member, Frame& frame, int64_t deadline_ns);
+  // `naming` says which parked block a whole frame names, which is taken with it: then no death
+  // in between keeps the block and its slot.
+  using Naming = Named (*)(const Pipe& pipe, const Frame& frame) noexcept;
+  Piped receive(arena::Member& member, Frame& frame, int64_t deadline_ns, Naming naming = nullptr);
   void abandon(arena::Member& member, Frame& frame) noexcept;
   // Whether receive() would find something: ok or again.
   Piped poll(int64_t deadline_ns);
@@ -163,6 +176,7 @@ class Pipe {
   Piped wait(bool to_write, int64_t deadline_ns);
   Piped write_frame(PipeWay& way, std::span<const std::byte> payload);
   Piped read_frame(PipeWay& way, Frame& frame);
+  void finish_frame(arena::Member& member, PipeWay& way, Frame& frame, Naming naming);
   Piped read_up_to(Frame& frame, std::byte* to, uint64_t offset, uint64_t end);
   [[nodiscard]] bool is_enough_parked() const noexcept;
   static void free_parked(arena::Member& member, arena::Handle state, PipeWay& way) noexcept;

@@ -100,9 +100,26 @@ class PipeTest : public ::testing::TestWithParam<bool> {
     EXPECT_EQ(os::stream_queued(fds_[0]), 0U);
   }
 
+  // The block that a frame of this test names: its first eight bytes, parked in `slot_`.
+  static Named named(const Pipe&, const Frame& frame) noexcept {
+    Named found{0, slot_};
+    std::memcpy(&found.block, frame.data(), sizeof found.block);
+    return found;
+  }
+
+  int slots_in_use() {
+    int count = 0;
+    const auto* const ways = reinterpret_cast<PipeWay*>(arena_->at<PipeState>(state_) + 1);
+    for (int i = 0; i < (both_ways() ? 2 : 1); ++i) {
+      for (const os::Atomic<uint64_t>& word : ways[i].parked) count += word.load() != 0 ? 1 : 0;
+    }
+    return count;
+  }
+
   std::shared_ptr<Arena> arena_ = Arena::create({uint64_t{1} << 32, 0});
   std::unique_ptr<Member> me_ = Member::join(arena_, MemberKind::root);
   Handle state_ = 0;
+  static inline uint32_t slot_ = 0;
   int fds_[2] = {-1, -1};
   std::unique_ptr<Pipe> reader_;
   std::unique_ptr<Pipe> writer_;
@@ -475,7 +492,7 @@ TEST_P(PipeTest, WhileADoubtfulFrameIsCounted) {
 TEST_P(PipeTest, WithMessagesOnTheirWay) {
   for (const char* point :
        {"pipe.park.slot", "pipe.park.owner", "pipe.unpark.owner", "pipe.send.frame",
-        "pipe.receive.frame", "pipe.take.owner", "pipe.take.slot"}) {
+        "pipe.take.intent", "pipe.receive.frame", "pipe.take.owner", "pipe.take.slot"}) {
     SCOPED_TRACE(point);
     ChildMember victim(arena_, [&](Member& member) {
       testing::arm_kill_point(point, 1);
@@ -485,11 +502,16 @@ TEST_P(PipeTest, WithMessagesOnTheirWay) {
       const int slot = writer_->park(member, made);
       if (gives_up) writer_->unpark(member, made, static_cast<uint32_t>(slot));
       static_cast<void>(send(member, made));
-      const Handle got = receive(member, in_ms(10'000));
-      if (reader_->take(member, got, static_cast<uint32_t>(slot))) free_message(member, got);
+      slot_ = static_cast<uint32_t>(slot);
+      Frame frame;
+      static_cast<void>(reader_->receive(member, frame, in_ms(10'000), &named));
+      if (frame.took) free_message(member, named(*reader_, frame).block);
     });
     EXPECT_EQ(victim.wait(), Ending::killed);
     arena::reap_all_dead(*arena_, *me_);
+    if (std::string(point).starts_with("pipe.take") || std::string(point) == "pipe.receive.frame") {
+      EXPECT_EQ(slots_in_use(), 0) << "a slot is lost";
+    }
     drain();
     expect_works();
     close();
@@ -559,7 +581,7 @@ TEST_P(PipeTest, NoKillPointIsForgotten) {
       "pipe.receive.frame pipe.park.slot "
       "pipe.park.owner "
       "pipe.take.owner"
-      " pipe.take.slot pipe.unpark.owner ";
+      " pipe.take.slot pipe.take.intent pipe.unpark.owner ";
   for (const std::string& name : testing::kill_point_names()) {
     if (!name.starts_with("pipe.")) continue;
     EXPECT_NE(known.find(" " + name + " "), std::string::npos) << name << " is not tested";

@@ -48,13 +48,12 @@ void Ring::create(void* at, uint32_t id, const Limits& limits, arena::Handle han
   state->magic = kMagic;
 }
 
-Ring::Ring(arena::Arena& arena, RingState* state, arena::Handle handle, BellBoard* items,
-           BellBoard* space)
+Ring::Ring(arena::Arena& arena, RingState* state, arena::Handle handle, Bell* items, Bell* space)
     : arena_(&arena),
       state_(state),
       handle_(handle),
-      items_board_(items),
-      space_board_(space),
+      items_bell_(items),
+      space_bell_(space),
       id_(state->id),
       item_limit_(state->item_limit),
       unit_limit_(state->unit_limit) {
@@ -240,8 +239,9 @@ Ring::Push Ring::try_push(arena::Member& member, arena::Handle block, uint64_t b
     result = push_committing(member, *lane, block, units_for(bytes));
     if (result == Attempt::ok) {
       state_->items.notify_one();
-      if (items_board_ != nullptr) items_board_->ring_armed();
+      if (items_bell_ != nullptr) items_bell_->more(member);
     }
+    if (space_bell_ != nullptr) space_bell_->less(member);
     // COMMIT(ring.push.done): killed before: a reaper wakes the sleepers again; after: done.
     // order: release, twice; keeps what came before it; read only after this process is dead
     lane->intent.store(0, os::release);
@@ -253,7 +253,10 @@ Ring::Push Ring::try_push(arena::Member& member, arena::Handle block, uint64_t b
 
 arena::Handle Ring::try_pop(arena::Member& member) {
   SHOAL_KILL_POINT("ring.pop.enter");
-  if (seems_empty()) return 0;
+  if (seems_empty()) {
+    if (items_bell_ != nullptr) items_bell_->less(member);  // another took it, and died
+    return 0;
+  }
   sync::Holds& holds = sync::Holds::of(member);
   const int held = holds.publish_surely(handle_, sync::HeldKind::ring_space);
   arena::Handle block = 0;
@@ -284,8 +287,9 @@ arena::Handle Ring::try_pop(arena::Member& member) {
     } else if (item_limit_ != 0) {
       state_->space.notify_one();
     }
-    if (space_board_ != nullptr) space_board_->ring_armed();
+    if (space_bell_ != nullptr) space_bell_->more(member);
   }
+  if (items_bell_ != nullptr) items_bell_->less(member);
   holds.clear(held);
   return block;
 }
@@ -295,6 +299,14 @@ bool Ring::seems_empty() const noexcept {
   const Place place = head_place(head);
   if (place.segment == nullptr) return !place.stale;
   return is_later(lap_of(head), unpack(slot(place.segment, head).load()).lap);
+}
+
+bool Ring::has_item() const noexcept {
+  RingSegment* segment = nullptr;
+  const uint64_t head = settled_head(&segment);
+  if (segment == nullptr) return false;
+  const Unpacked found = unpack(slot(segment, head).load());
+  return found.lap == lap_of(head) && found.full;
 }
 
 // Not by fits(): where the next lap has no segment yet, there is no place to ask for.

@@ -99,9 +99,9 @@ class Ring {
 
   // `state`, whose handle create() was told, lies in the block `handle`, which is what held words
   // and the owner words of segments name. Throws CorruptArena when the fields do not fit.
-  // Pushes ring the armed bells of `items`, pops those of `space`, if there are any.
-  Ring(arena::Arena& arena, RingState* state, arena::Handle handle, BellBoard* items = nullptr,
-       BellBoard* space = nullptr);
+  // Pushes and pops tell these bells, if there are any, that there may be more or less.
+  Ring(arena::Arena& arena, RingState* state, arena::Handle handle, Bell* items = nullptr,
+       Bell* space = nullptr);
 
   enum class [[nodiscard]] Push { ok, full };
   // Moves the caller's block into the ring. `bytes` counts against the byte limit; a block that
@@ -115,6 +115,8 @@ class Ring {
   [[nodiscard]] uint64_t length() const noexcept;  // exact when nobody pushes or pops meanwhile
   [[nodiscard]] uint64_t bytes() const noexcept;   // 0 without a byte limit
   [[nodiscard]] bool seems_empty() const noexcept;
+  // As !seems_empty(), but what a dead member has taken is not there.
+  [[nodiscard]] bool has_item() const noexcept;
   // Would a block of so many bytes be let in now? Exact when nobody pushes or pops meanwhile.
   [[nodiscard]] bool seems_to_fit(uint64_t size) const noexcept;
   [[nodiscard]] uint64_t pushed() const noexcept { return state_->tail.load() - kFirst; }
@@ -190,8 +192,8 @@ class Ring {
   arena::Arena* arena_;
   RingState* state_;
   arena::Handle handle_;
-  BellBoard* items_board_;
-  BellBoard* space_board_;
+  Bell* items_bell_;
+  Bell* space_bell_;
   uint32_t id_;  // fetched once and checked
   uint64_t item_limit_;
   uint64_t unit_limit_;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "os/cgroup.hpp"
 
+#include <sys/sysinfo.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <fstream>
@@ -95,6 +97,20 @@ CgroupPath walk_up(const std::string& root, const Mount& mount, std::string grou
 
 constexpr uint64_t kNoLimitV1 = uint64_t{1} << 62;  // v1 writes "no limit" as a number near 2^63
 
+struct Memory {
+  uint64_t total = kUnlimited;
+  uint64_t available = kUnlimited;
+};
+
+// Where /proc is not mounted. What is cached is not counted as available: the kernel does not say
+// here how much of it could be given up.
+Memory memory_without_proc() noexcept {
+  struct sysinfo now{};
+  if (sysinfo(&now) != 0) return {};
+  const uint64_t unit = now.mem_unit;
+  return {now.totalram * unit, (now.freeram + now.bufferram) * unit};
+}
+
 }  // namespace
 
 CgroupPath find_cgroup(const std::string& controller, const std::string& root) {
@@ -123,9 +139,10 @@ double cpu_quota(const CgroupPath& path) {
 
 MemoryLimit memory_limit(const CgroupPath& path, const std::string& root) {
   const std::string meminfo = root + "/proc/meminfo";
+  const Memory machine = root.empty() ? memory_without_proc() : Memory{};
   MemoryLimit result;
-  result.limit = read_key(meminfo, "MemTotal:", kUnlimited / 1024) * 1024;
-  result.headroom = read_key(meminfo, "MemAvailable:", kUnlimited / 1024) * 1024;
+  result.limit = read_key(meminfo, "MemTotal:", machine.total / 1024) * 1024;
+  result.headroom = read_key(meminfo, "MemAvailable:", machine.available / 1024) * 1024;
   result.which = "the machine's memory";
   for (const std::string& directory : path.directories) {
     const std::string file = directory + (path.v2 ? "/memory.max" : "/memory.limit_in_bytes");

@@ -12,9 +12,12 @@
 #include <csignal>
 #include <cstdlib>
 #include <cstring>
+#include <string>
 
+#include "os/atomic.hpp"
 #include "os/error.hpp"
 #include "os/proc_file.hpp"
+#include "os/segment.hpp"
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -67,19 +70,54 @@ bool in_steps(uint64_t size, const Step& step) noexcept {
   return true;
 }
 
+// An empty file without a name, for kernels and sandboxes without memfd_create.
+int create_nameless_file() noexcept {
+  for (const char* folder : {"/dev/shm", "/tmp", "/var/tmp"}) {
+    const int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd >= 0) return fd;
+  }
+  return -1;
+}
+
+struct EmptyFile {
+  int fd;
+  bool is_memory;  // else it lies in a folder that may be small (/dev/shm), or a disk (/tmp)
+};
+
+EmptyFile create_empty_file(const char* name) {
+  const int memory = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (memory >= 0) return {memory, true};
+  const int error = errno;
+  const bool forbidden = error == ENOSYS || error == EPERM || error == EACCES;
+  const int file = forbidden ? create_nameless_file() : -1;
+  if (file >= 0) return {file, false};
+  throw OsError("memfd_create", error,
+                forbidden ? "the kernel or a sandbox forbids it, and no file can be made in "
+                            "/dev/shm, /tmp or /var/tmp in its place: allow the call, or make "
+                            "/dev/shm writable"
+                          : "a memory file");
+}
+
 }  // namespace
 
 int create_memory_file(const char* name, uint64_t size) {
-  const int fd = memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
-  if (fd < 0) throw OsError("memfd_create", errno);
-  const SignalsBlocked blocked;
-  if (ftruncate(fd, static_cast<off_t>(size)) != 0) {
-    const int error = errno;
+  const auto [fd, is_memory] = create_empty_file(name);
+  try {
+    const SignalsBlocked blocked;
+    if (!is_memory) {
+      make_segment(fd, size);
+    } else if (ftruncate(fd, static_cast<off_t>(size)) == 0) {
+      // best effort: the size is never changed by us
+      fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);
+    } else if (errno == EFBIG) {
+      make_segment(fd, size);
+    } else {
+      throw OsError("ftruncate", errno, "arena of " + std::to_string(size) + " bytes");
+    }
+  } catch (const OsError&) {
     ::close(fd);
-    throw OsError("ftruncate", error, "arena of " + std::to_string(size) + " bytes");
+    throw;
   }
-  // best effort: the size is never changed by us
-  fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);
   return fd;
 }
 
@@ -92,7 +130,10 @@ int duplicate_fd(int fd) {
 bool identify(int fd, FileIdentity* out) noexcept {
   struct stat status;
   if (fd < 0 || fstat(fd, &status) != 0) return false;
-  *out = {status.st_dev, status.st_ino, static_cast<uint64_t>(status.st_size)};
+  *out = {status.st_dev, status.st_ino, static_cast<uint64_t>(status.st_size), false};
+  if (out->size != 0) return true;
+  out->size = segment_size(fd);
+  out->is_segment = out->size != 0;
   return true;
 }
 
@@ -129,13 +170,19 @@ bool byte_is_free(int fd, uint64_t offset) noexcept {
   return fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type == F_UNLCK;
 }
 
-uint64_t file_size_limit() noexcept {
+uint64_t address_space_left() noexcept {
   rlimit limit{};
-  if (getrlimit(RLIMIT_FSIZE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return UINT64_MAX;
-  return limit.rlim_cur;
+  if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return UINT64_MAX;
+  char text[128];
+  uint64_t used = 0;
+  if (read_small_file("/proc/self/statm", text, sizeof text) > 0) {
+    used = std::strtoull(text, nullptr, 10) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  }
+  return limit.rlim_cur > used ? limit.rlim_cur - used : 0;
 }
 
 std::byte* map_file(int fd, uint64_t offset, uint64_t size, bool shared, void* at) noexcept {
+  if (segment_size(fd) != 0) return map_segment(fd, offset, size, shared, at);
   const int flags =
       (shared ? MAP_SHARED : MAP_PRIVATE) | MAP_NORESERVE | (at != nullptr ? MAP_FIXED : 0);
   void* mapped = mmap(at, size, PROT_READ | PROT_WRITE, flags, fd, static_cast<off_t>(offset));
@@ -171,7 +218,13 @@ bool populate(void* at, uint64_t size) noexcept {
   std::byte* const begin = static_cast<std::byte*>(at) - unaligned;
   const uint64_t whole = (size + unaligned + kSmallPage - 1) / kSmallPage * kSmallPage;
   return in_steps(whole, [&](uint64_t done, uint64_t step) noexcept {
-    return madvise(begin + done, step, MADV_POPULATE_WRITE) == 0;
+    if (madvise(begin + done, step, MADV_POPULATE_WRITE) == 0) return true;
+    if (errno != EINVAL) return false;
+    // A kernel that does not know it. Others may be using what lies there: nothing is changed.
+    for (uint64_t page = done; page < done + step; page += kSmallPage) {
+      reinterpret_cast<Atomic<uint64_t>*>(begin + page)->fetch_or(0);
+    }
+    return true;
   });
 }
 

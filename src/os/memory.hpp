@@ -21,14 +21,15 @@ inline constexpr uint64_t kFileStep = 16 << 20;
 struct FileIdentity {
   uint64_t device = 0;
   uint64_t inode = 0;
-  uint64_t size = 0;
+  uint64_t size = 0;        // of the memory
+  bool is_segment = false;  // the file only stands for memory that is none: os/segment.hpp
   bool operator==(const FileIdentity& other) const noexcept {
     return device == other.device && inode == other.inode;
   }
 };
 
 // An anonymous memory file of this size (all holes), close-on-exec, which can neither shrink nor
-// grow.
+// grow; where there can be none (RLIMIT_FSIZE, no memfd_create), one that stands for a segment.
 int create_memory_file(const char* name, uint64_t size);
 int duplicate_fd(int fd);  // close-on-exec; throws OsError
 bool identify(int fd, FileIdentity* out) noexcept;
@@ -41,8 +42,8 @@ int lock_byte(int fd, uint64_t offset) noexcept;
 // Is it known that no opening but fd's own has that byte locked?
 bool byte_is_free(int fd, uint64_t offset) noexcept;
 
-// The largest file this process may create (RLIMIT_FSIZE); UINT64_MAX: no limit.
-uint64_t file_size_limit() noexcept;
+// How much more address space this process may have (RLIMIT_AS); UINT64_MAX: no limit.
+uint64_t address_space_left() noexcept;
 
 // Maps the file shared (or private), excluded from core dumps; `at` != nullptr replaces what is
 // mapped there. nullptr with errno when it cannot be done.
@@ -55,7 +56,7 @@ void unmap(void* at, uint64_t size) noexcept;
 // Makes sure that memory lies behind the range; contents are kept. False with errno (ENOSPC,
 // ENOMEM, ...).
 bool reserve_file_range(int fd, uint64_t offset, uint64_t size) noexcept;
-// The same through a mapping, when the descriptor is lost: touches every page.
+// The same through a mapping, when the descriptor is lost or is a segment's: touches every page.
 bool populate(void* at, uint64_t size) noexcept;
 // Gives the memory behind a shared mapping back to the system; it reads as zero afterwards.
 bool punch(void* at, uint64_t size) noexcept;

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -122,8 +123,14 @@ Stat stat_or_zeros(pid_t pid) noexcept {
   return stat;
 }
 
+// Nobody tells of a process that exists, but of a child its parent: whether it can be waited for.
 Life life_without_proc(pid_t pid) noexcept {
-  return ::kill(pid, 0) != 0 && errno == ESRCH ? Life::dead : Life::unknown;
+  if (::kill(pid, 0) != 0 && errno == ESRCH) return Life::dead;
+  siginfo_t ended{};
+  const int options = WEXITED | WNOHANG | WNOWAIT;
+  const bool can_be_waited_for =
+      ::waitid(P_PID, static_cast<id_t>(pid), &ended, options) == 0 && ended.si_pid == pid;
+  return can_be_waited_for ? Life::dead : Life::unknown;
 }
 
 }  // namespace

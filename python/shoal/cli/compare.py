@@ -108,7 +108,9 @@ def _wait_without_reaping(process: subprocess.Popen[bytes], timeout: float | Non
     """Wait for the end, but leave the status to wait4, which also tells what the run used."""
     import select
 
-    descriptor = os.pidfd_open(process.pid)
+    from shoal._native import core
+
+    descriptor = core.watch_process(process.pid)
     try:
         poll = select.poll()
         poll.register(descriptor, select.POLLIN)

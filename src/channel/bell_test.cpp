@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Descriptors of channels: readable exactly while there is something, whoever sends, takes, forks,
+// is stopped, may open nothing more, or is killed at a kill point of the bell.
+#include "channel/bell.hpp"
+
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <string>
+#include <thread>
+
+#include "channel/channel.hpp"
+#include "os/process.hpp"
+#include "sync/child_member_for_test.hpp"
+#include "testing/deadline.hpp"
+#include "testing/kill_point.hpp"
+
+namespace shoal::channel {
+namespace {
+
+using arena::Arena;
+using arena::Handle;
+using arena::Member;
+using arena::MemberKind;
+using sync::ChildMember;
+using testing::Ending;
+using testing::in_ms;
+
+bool readable(int fd) {
+  pollfd entry{fd, POLLIN, 0};
+  return poll(&entry, 1, 0) == 1;
+}
+
+class BellTest : public ::testing::Test {
+ protected:
+  static std::unique_ptr<Channel> open(Member& member) { return Channel::open(member, "b"); }
+
+  static void send(Channel& channel, Member& member) {
+    const Handle made = make_message(member, {}, {});
+    EXPECT_EQ(channel.try_send(member, made), Sent::ok);
+  }
+
+  static bool take(Channel& channel, Member& member) {
+    Handle got = 0;
+    if (channel.try_receive(member, &got) != Received::ok) return false;
+    free_message(member, got);
+    return true;
+  }
+
+  // What a process of its own does with a channel object of its own.
+  template <class Work>
+  Ending in_child(const Work& work) {
+    ChildMember child(arena_, [&](Member& member) {
+      const auto channel = open(member);
+      work(*channel, member);
+    });
+    return child.wait();
+  }
+
+  BellBoard& board() { return arena_->at<ChannelState>(channel_->handle())->items_board; }
+
+  std::shared_ptr<Arena> arena_ = Arena::create({uint64_t{1} << 32, 0});
+  std::unique_ptr<Member> me_ = Member::join(arena_, MemberKind::root);
+  std::unique_ptr<Channel> channel_ = open(*me_);
+};
+
+TEST_F(BellTest, IsReadableExactlyWhileThereAreMessages) {
+  const auto other = Member::join(arena_, MemberKind::process);
+  const auto others = open(*other);
+  send(*others, *other);
+  const int fd = channel_->descriptor(*me_);
+  EXPECT_TRUE(readable(fd));
+  EXPECT_TRUE(take(*channel_, *me_));
+  EXPECT_FALSE(readable(fd));
+  send(*others, *other);
+  send(*others, *other);
+  for (const bool more : {true, false}) {
+    EXPECT_TRUE(readable(fd));
+    EXPECT_TRUE(take(*channel_, *me_));
+    EXPECT_EQ(readable(fd), more);
+  }
+  EXPECT_FALSE(take(*channel_, *me_));
+  EXPECT_FALSE(readable(fd));
+  channel_->close(*other);
+  EXPECT_TRUE(readable(fd));
+}
+
+TEST_F(BellTest, WhatAnotherProcessTakesIsNotThereAnyMore) {
+  const int fd = channel_->descriptor(*me_);
+  send(*channel_, *me_);
+  EXPECT_TRUE(readable(fd));
+  EXPECT_EQ(in_child([](Channel& channel, Member& member) { take(channel, member); }),
+            Ending::finished);
+  EXPECT_FALSE(readable(fd));
+}
+
+TEST_F(BellTest, AForkHasTheSameDescriptor) {
+  const int fd = channel_->descriptor(*me_);
+  ChildMember child(arena_, [&](Member& member) {
+    if (channel_->descriptor(member) != fd) _exit(3);
+    send(*channel_, member);
+    if (!readable(fd) || !take(*channel_, member) || readable(fd)) _exit(4);
+    send(*channel_, member);
+  });
+  EXPECT_EQ(child.wait(), Ending::finished);
+  EXPECT_TRUE(readable(fd));
+}
+
+TEST_F(BellTest, SeveralProcessesSeeTheSame) {
+  const int fd = channel_->descriptor(*me_);
+  EXPECT_EQ(in_child([&](Channel& channel, Member& member) {
+              const int mine = channel.descriptor(member);
+              if (mine == fd || readable(mine)) _exit(3);
+              send(channel, member);
+              if (!readable(mine) || !readable(fd)) _exit(4);
+              if (!take(channel, member) || readable(mine) || readable(fd)) _exit(5);
+            }),
+            Ending::finished);
+}
+
+// Whoever listened first has ended; the one that was forked from it is still found.
+TEST_F(BellTest, OutlivesWhoMadeIt) {
+  ChildMember first(arena_, [&](Member& member) {
+    static_cast<void>(channel_->descriptor(member));
+    raise(SIGKILL);
+  });
+  EXPECT_EQ(first.wait(), Ending::killed);
+  const int fd = channel_->descriptor(*me_);
+  EXPECT_EQ(in_child([](Channel& channel, Member& member) { send(channel, member); }),
+            Ending::finished);
+  EXPECT_TRUE(readable(fd));
+}
+
+TEST_F(BellTest, RingsForNobodyOnceAllListenersAreGone) {
+  EXPECT_EQ(in_child([](Channel& channel, Member& member) {
+              static_cast<void>(channel.descriptor(member));
+              raise(SIGKILL);
+            }),
+            Ending::killed);
+  EXPECT_NE(board().pipe.load(), 0U);
+  send(*channel_, *me_);
+  EXPECT_EQ(board().pipe.load(), 0U);
+}
+
+TEST_F(BellTest, ANumberThatUserCodeReusedIsLeftAlone) {
+  const int fd = channel_->descriptor(*me_);
+  int others[2];
+  ASSERT_EQ(pipe(others), 0);
+  ASSERT_EQ(dup2(others[1], fd), fd);  // closerange(), then open()
+  send(*channel_, *me_);
+  EXPECT_FALSE(readable(others[0]));
+  const int again = channel_->descriptor(*me_);
+  EXPECT_NE(again, fd);
+  EXPECT_TRUE(readable(again));
+  for (const int one : {others[0], others[1], fd}) ::close(one);
+}
+
+TEST_F(BellTest, ASenderThatMayOpenNothingMoreRingsAllTheSame) {
+  const int fd = channel_->descriptor(*me_);
+  EXPECT_EQ(in_child([](Channel& channel, Member& member) {
+              const rlimit none{3, 3};  // all of these are in use
+              if (setrlimit(RLIMIT_NOFILE, &none) != 0) _exit(3);
+              send(channel, member);
+            }),
+            Ending::finished);
+  EXPECT_TRUE(readable(fd));
+  EXPECT_EQ(in_child([](Channel& channel, Member& member) {
+              const rlimit none{3, 3};  // all of these are in use
+              if (setrlimit(RLIMIT_NOFILE, &none) != 0) _exit(3);
+              take(channel, member);
+            }),
+            Ending::finished);
+  EXPECT_FALSE(readable(fd));
+}
+
+TEST_F(BellTest, EdgesComeWheneverItBecomesReadable) {
+  const int fd = channel_->descriptor(*me_);
+  const int poller = epoll_create1(EPOLL_CLOEXEC);
+  epoll_event event{};
+  event.events = EPOLLIN | EPOLLET;
+  ASSERT_EQ(epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event), 0);
+  const auto edges = [&] { return epoll_wait(poller, &event, 1, 0); };
+  for (int round = 0; round < 3; ++round) {
+    EXPECT_EQ(edges(), 0);
+    send(*channel_, *me_);
+    send(*channel_, *me_);
+    EXPECT_EQ(edges(), 1);
+    EXPECT_EQ(edges(), 0);
+    while (take(*channel_, *me_)) {
+    }
+  }
+  ::close(poller);
+}
+
+// One reader that trusts the descriptor: it never finds nothing, and misses nothing.
+TEST_F(BellTest, OneReaderNeverWaitsWhenItIsReadable) {
+  const int fd = channel_->descriptor(*me_);
+  constexpr int kEach = 4'000;
+  std::thread senders[3];
+  for (std::thread& sender : senders) {
+    sender = std::thread([&] {
+      const auto member = Member::join(arena_, MemberKind::process);
+      const auto channel = open(*member);
+      for (int i = 0; i < kEach; ++i) {
+        send(*channel, *member);
+        if (i % 3 == 0) std::this_thread::yield();
+      }
+    });
+  }
+  for (int got = 0; got < 3 * kEach;) {
+    pollfd entry{fd, POLLIN, 0};
+    ASSERT_EQ(poll(&entry, 1, 30'000), 1) << "missed message " << got;
+    ASSERT_TRUE(take(*channel_, *me_)) << "readable for nothing after " << got;
+    ++got;
+    // As a loop does that takes all it can: what is rung meanwhile must not stay.
+    while (got % 2 == 0 && take(*channel_, *me_)) ++got;
+  }
+  EXPECT_FALSE(readable(fd));
+  for (std::thread& sender : senders) sender.join();
+}
+
+TEST_F(BellTest, AStoppedSenderKeepsNobodyWaiting) {
+  const int fd = channel_->descriptor(*me_);
+  sync::Mutex lock(*arena_, board().lock);
+  ChildMember stopped(arena_, [&](Member& member) {
+    if (!sync::is_locked(lock.lock(member))) _exit(3);
+    raise(SIGSTOP);
+    static_cast<void>(lock.unlock(member));
+  });
+  while (lock.owner() == 0) usleep(1'000);
+  send(*channel_, *me_);
+  EXPECT_TRUE(readable(fd));
+  EXPECT_TRUE(take(*channel_, *me_));
+  EXPECT_FALSE(readable(fd));
+  EXPECT_EQ(in_child([](Channel& channel, Member& member) {
+              testing::arm_kill_point("bell.change.alone", 1);
+              send(channel, member);
+            }),
+            Ending::killed);
+  send(*channel_, *me_);
+  EXPECT_TRUE(readable(fd));
+  while (take(*channel_, *me_)) {
+  }
+  EXPECT_FALSE(readable(fd));
+  stopped.resume();
+  EXPECT_EQ(stopped.wait(), Ending::finished);
+  send(*channel_, *me_);
+  EXPECT_TRUE(readable(fd));
+}
+
+TEST_F(BellTest, WhoeverIsKilledInItLeavesTheTruth) {
+  for (const char* point :
+       {"bell.make.pipe", "bell.keep.word", "bell.forget.keeper", "bell.end.pipe",
+        "bell.change.begin", "bell.change.end", "ring.push.slot"}) {
+    SCOPED_TRACE(point);
+    const bool without_me = std::string(point) == "bell.make.pipe" ||
+                            std::string(point) == "bell.end.pipe" ||
+                            std::string(point) == "bell.forget.keeper";
+    channel_ = nullptr;  // and with it my descriptor
+    EXPECT_EQ(in_child([](Channel& channel, Member& member) {
+                static_cast<void>(channel.descriptor(member));
+                raise(SIGKILL);  // leaves a keeper behind that is gone
+              }),
+              Ending::killed);
+    channel_ = open(*me_);
+    int fd = without_me ? -1 : channel_->descriptor(*me_);
+    for (const int nth : {1, 2}) {
+      if (nth == 2 && !std::string(point).starts_with("bell.change")) continue;
+      EXPECT_EQ(in_child([&](Channel& channel, Member& member) {
+                  testing::arm_kill_point(point, nth);
+                  send(channel, member);
+                  static_cast<void>(channel.descriptor(member));
+                  take(channel, member);
+                }),
+                Ending::killed)
+          << nth;
+      arena::reap_all_dead(*arena_, *me_);
+      if (fd < 0) fd = channel_->descriptor(*me_);
+      EXPECT_EQ(readable(fd), channel_->length() != 0) << nth;
+      while (take(*channel_, *me_)) {
+      }
+      EXPECT_FALSE(readable(fd));
+      send(*channel_, *me_);
+      EXPECT_TRUE(readable(fd));
+      EXPECT_TRUE(take(*channel_, *me_));
+    }
+  }
+}
+
+}  // namespace
+}  // namespace shoal::channel

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "os/watch.hpp"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <new>
+
+#include "os/process.hpp"
+
+namespace shoal::os {
+
+namespace {
+
+struct Watched {
+  pid_t pid = 0;  // 0: unused
+  uint64_t start = 0;
+  int tell = -1;  // the end of a pipe that is written to when the process has ended
+};
+
+struct Looker {
+  std::mutex lock;  // guards all below; held for one round of looks
+  bool running = false;
+  Watched watched[kMostWatched];
+};
+
+// Has nobody the reading end any more?
+bool is_dropped(int tell) noexcept {
+  pollfd entry{tell, 0, 0};
+  return ::poll(&entry, 1, 0) > 0;
+}
+
+// Looks at each once; whether any are left.
+bool look(Looker& looker) noexcept {
+  bool any = false;
+  for (Watched& one : looker.watched) {
+    if (one.pid == 0) continue;
+    const bool dead = process_life(one.pid, one.start) == Life::dead;
+    if (!dead && !is_dropped(one.tell)) {
+      any = true;
+      continue;
+    }
+    // Forgotten first: a fork's child closes what it finds here.
+    const int tell = one.tell;
+    one = {};
+    // Written, not only closed: a fork's child may have a copy of this end.
+    if (dead) (void)!::write(tell, "", 1);
+    ::close(tell);
+  }
+  return any;
+}
+
+void* keep_looking(void* argument) noexcept {
+  auto& looker = *static_cast<Looker*>(argument);
+  for (;;) {
+    const timespec pause{0, kLookMs * 1'000'000};
+    nanosleep(&pause, nullptr);
+    const std::lock_guard lock(looker.lock);
+    if (look(looker)) continue;
+    looker.running = false;
+    return nullptr;
+  }
+}
+
+bool start_looking(Looker& looker) noexcept {
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);  // signals are not this thread's
+  pthread_t thread;
+  const int error = pthread_create(&thread, nullptr, keep_looking, &looker);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  if (error != 0) {
+    errno = error;
+    return false;
+  }
+  pthread_detach(thread);
+  return true;
+}
+
+// This process's. Never destroyed: the thread may outlive main().
+Looker& this_process() noexcept;
+
+// In a fork's child: nobody looks here, and the lock may be that of a thread that is not here.
+void start_anew() noexcept {
+  Looker& looker = this_process();
+  for (const Watched& one : looker.watched) {
+    if (one.tell >= 0) ::close(one.tell);
+  }
+  new (&looker) Looker;
+}
+
+Looker& this_process() noexcept {
+  alignas(Looker) static std::byte room[sizeof(Looker)];
+  static auto* const looker = [] {
+    pthread_atfork(nullptr, nullptr, start_anew);
+    return new (room) Looker;
+  }();
+  return *looker;
+}
+
+}  // namespace
+
+int watch_by_looking(pid_t pid) noexcept {
+  const uint64_t start = start_time(pid);
+  if (process_life(pid, start) == Life::dead) {
+    // A child that nobody has waited for is still there, as for pidfd_open().
+    if (::kill(pid, 0) != 0) return -1;
+  }
+  int ends[2];
+  if (pipe2(ends, O_CLOEXEC) != 0) return -1;
+  Looker& looker = this_process();
+  const std::lock_guard lock(looker.lock);
+  for (Watched& one : looker.watched) {
+    if (one.pid != 0) continue;
+    one = {pid, start, ends[1]};
+    if (looker.running || (looker.running = start_looking(looker))) return ends[0];
+    one = {};
+    ::close(ends[0]);
+    ::close(ends[1]);
+    return -1;
+  }
+  ::close(ends[0]);
+  ::close(ends[1]);
+  errno = EMFILE;
+  return -1;
+}
+
+int watch_process(pid_t pid) noexcept {
+  const int fd = pidfd_open(pid);
+  return fd >= 0 || errno != ENOSYS ? fd : watch_by_looking(pid);
+}
+
+int signal_watched(int watched, pid_t pid, int signal) noexcept {
+  if (pidfd_send_signal(watched, signal) == 0) return 0;
+  if (errno != ENOSYS && errno != EPERM && errno != EBADF) return -1;
+  if (!pidfd_dead(watched)) return ::kill(pid, signal);
+  errno = ESRCH;
+  return -1;
+}
+
+}  // namespace shoal::os
