@@ -145,7 +145,7 @@ uint64_t enqueue(Client* client, const CallOptions& call,
       {ticket, std::move(message), pool::offset_word(0), call_flags(call), definitions,
        call.retries, call.timeout_ns, Py_NewRef(call.sink),
        reinterpret_cast<Function*>(Py_XNewRef(reinterpret_cast<PyObject*>(call.function))),
-       Py_NewRef(call.name)});
+       Py_NewRef(call.name), ++client->next_place});
   return ticket;
 }
 
@@ -168,10 +168,14 @@ uint64_t send_call(Client* client, const CallOptions& call, codec::MessageBuilde
   return launch(client, parts, message, std::move(flight));
 }
 
+// May a call that comes now be sent at once?
+bool may_send(const Client* client) {
+  return client->pool->has_room() && client->pending->empty() && !must_wait(client, UINT64_MAX);
+}
+
 // 0 with an error set, or the call's ticket. What cannot be encoded or stored raises here and now.
 uint64_t submit_call(Client* client, const CallOptions& call) {
-  const bool own_builder =
-      client->builder_busy || !client->pool->has_room() || !client->pending->empty();
+  const bool own_builder = client->builder_busy || !may_send(client);
   std::unique_ptr<codec::MessageBuilder> fresh;
   if (own_builder) fresh = std::make_unique<codec::MessageBuilder>(&client->pool->member());
   codec::MessageBuilder& message = own_builder ? *fresh : *client->builder;
@@ -181,7 +185,7 @@ uint64_t submit_call(Client* client, const CallOptions& call) {
   const bool ok = encode_call(client, call, message) && store_definitions(client, &definitions);
   if (!own_builder) client->builder_busy = false;
   if (!ok || !running_or_raise(client)) return 0;
-  if (client->pool->has_room() && client->pending->empty()) {
+  if (may_send(client)) {
     return send_call(client, call, message, definitions);
   }
   if (!own_builder) {  // the last slot went while Python code ran
@@ -640,6 +644,7 @@ PyObject* client_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
   self->flights = new std::vector<Flight>(pool::kBatchSlots);
   self->pending = new std::deque<PendingCall>;
   self->news = new std::deque<uint32_t>;
+  self->feeding = new std::vector<Job*>;
   self->agent_pidfd = -1;
   self->cpus = static_cast<unsigned>(os::usable_cpus());
   (void)os::ns_per_tick();  // measured before the fork, it need not be in every worker
@@ -681,6 +686,7 @@ void client_dealloc(Client* self) {
   delete self->flights;
   delete self->pending;
   delete self->news;
+  delete self->feeding;
   Py_XDECREF(self->interrupt);
   Py_XDECREF(self->hooks);
   Py_XDECREF(self->definitions);

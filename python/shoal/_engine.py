@@ -96,6 +96,8 @@ class Engine:
     results_by_name = False  # what the standard library cannot pickle is no result
     closed_error: type[Exception] | None = None  # what a closed pool raises; None: PoolClosed
     start_method: str | None = None  # that of multiprocessing's to which the pool belongs
+    # What an explicit chunk is: one task, as in the standard library, or just pickled together.
+    chunks_are_tasks = False
     daemons = True  # workers are pool workers: their tasks start no processes of multiprocessing's
 
     def __init__(
@@ -279,8 +281,12 @@ class Engine:
         eager: bool = False,
         on_done: Callable[[], object] | None = None,
         bounded: bool = False,
+        chunk_asked: bool = True,
     ) -> Any:
-        """A map over an iterator; see core.Job. `bounded`: the window is the caller's wish."""
+        """A map over an iterator; see core.Job. `bounded`: the window is the caller's wish;
+        `chunk_asked`: so is the size of chunks.
+        """
+        chunk_is = 0 if not self.chunks_are_tasks else 2 if chunk_asked else 1  # core's ChunkIs
         stored, name = self.function(callable_)
         return core.Job(
             self.client,
@@ -299,6 +305,7 @@ class Engine:
             eager,
             on_done,
             bounded,
+            chunk_is,
         )
 
     def start_job(self, job: Any, may_wait: bool = False) -> None:

@@ -182,6 +182,7 @@ bool WorkerSeat::somebody_looks() const noexcept {
 // last look or the lookout finds it.
 void WorkerSeat::look_after_rest() noexcept {
   looked_after_ = true;
+  running_since_ = os::ticks();
   if (!work_bell_.has_sleepers()) return;
   const bool more_here = from_back_ ? next_unit_ > batch_.front().load() : next_unit_ < last_unit_;
   const uint64_t passed = pool_->ring_head.load() + (ring_at_ != kNotInRing ? 1 : 0);
@@ -329,7 +330,7 @@ void WorkerSeat::stop_offering() noexcept {
 void WorkerSeat::leave_batch() noexcept {
   const uint64_t now = os::ticks();
   if (items_run_ != 0) {
-    batch_.spent_ticks().fetch_add(now - entered_ticks_);
+    batch_.spent_ticks().fetch_add(now - running_since_);
     batch_.spent_items().fetch_add(items_run_);
   }
   if (exhausted_ && ring_at_ != kNotInRing) {

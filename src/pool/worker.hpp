@@ -149,6 +149,7 @@ class WorkerSeat {
   uint32_t begun_at_ = 0;    // units before it are still to be looked at
   uint64_t items_run_ = 0;   // in the entered batch
   uint64_t entered_ticks_ = 0;
+  uint64_t running_since_ = 0;  // the first claim in this batch
   uint64_t told_ticks_ = 0;
   uint64_t asked_ticks_ = 0;
   Handle result_block_ = 0;  // current block of the entered batch with room left
