@@ -258,7 +258,22 @@ PyObject* client_collect(Client* self, PyObject* timeout) {
 
 // wake(): makes the threads that wait look around.
 PyObject* client_wake(Client* self, PyObject*) {
-  if (self->pool != nullptr) self->pool->ring_clients();
+  if (self->pool != nullptr) {
+    self->pool->ring_clients();
+    self->pool->ring_feeders();
+  }
+  Py_RETURN_NONE;
+}
+
+// wait_for_hunger(at_once): until the workers are about to run out of batches, or for a second.
+PyObject* client_wait_for_hunger(Client* self, PyObject* at_once) {
+  if (self->ended || self->pool == nullptr) Py_RETURN_NONE;
+  const Inside inside(self);
+  const bool now = PyObject_IsTrue(at_once) == 1;
+  const int64_t deadline = os::monotonic_ns() + 1'000'000'000;
+  Py_BEGIN_ALLOW_THREADS
+  self->pool->wait_for_hunger(now, deadline);
+  Py_END_ALLOW_THREADS
   Py_RETURN_NONE;
 }
 
@@ -594,6 +609,7 @@ PyObject* client_abandon(Client* self, PyObject* make) {
     Py_XDECREF(flight.name);
   }
   self->pool->ring_clients();
+  self->pool->ring_feeders();
   if (collect(self) < 0) return nullptr;  // Ctrl-C meanwhile
   Py_RETURN_NONE;
 }
@@ -618,6 +634,7 @@ PyObject* client_release(Client* self, PyObject*) {
   self->ended = self->released = true;
   drop_flights(self);
   self->pool->ring_clients();
+  self->pool->ring_feeders();
   Py_RETURN_NONE;
 }
 
@@ -706,6 +723,8 @@ PyMethodDef client_methods[] = {
     {"wait", method(client_wait), METH_FASTCALL, "wait(ticket, timeout) -> bool"},
     {"collect", method(client_collect), METH_O, "collect(timeout): read news, wait for some."},
     {"wake", method(client_wake), METH_NOARGS, "Make waiting threads look around."},
+    {"wait_for_hunger", method(client_wait_for_hunger), METH_O,
+     "wait_for_hunger(at_once): until workers may run out of batches, or for a second."},
     {"cancel", method(client_cancel), METH_O,
      "cancel(ticket): 0 too late, 1 withdrawn, 2 asked its worker to stop."},
     {"cancel_all", method(client_cancel_all), METH_NOARGS, "Withdraw what has not begun."},

@@ -137,6 +137,7 @@ struct Item {
   bool error = false;
   bool ready = false;
   uint32_t stands_for = 1;  // items: the error of a chunk that was one task is all their outcome
+  bool ends = false;        // there are no more outcomes for who fetches
 };
 
 enum class JobOrder { list, ordered, unordered };
@@ -251,8 +252,9 @@ int feed_before(Client* client, uint64_t place);
 
 // Takes the outcome of item `index`; steals `value`.
 void job_deliver(Job* job, uint64_t index, PyObject* value, bool error);
-// The one error of a chunk that was one task; steals `error`.
-void job_fail_chunk(Job* job, uint64_t index, uint32_t items, PyObject* error);
+// The one error of a chunk that was one task; steals `error`. One that `ends`, ends the iterator
+// over the chunks' results, as the standard library's; a death does not.
+void job_fail_chunk(Job* job, uint64_t index, uint32_t items, PyObject* error, bool ends);
 bool bind_pool_job(PyObject* module);
 
 }  // namespace shoal::bindings

@@ -84,9 +84,7 @@ class Target {
   // that unit's.
   void deliver(uint32_t index, PyObject* value, bool error) const {
     if (job_ != nullptr && error && (batch_.flags & pool::kWholeUnits) != 0) {
-      const uint32_t unit = index / batch_.items_per_unit;
-      const uint32_t first = batch_.first_item(unit);
-      return job_fail_chunk(job_, first_index_ + first, batch_.item_count(unit), value);
+      return fail_chunk(index, value, true);
     }
     if (job_ != nullptr) return job_deliver(job_, first_index_ + index, value, error);
     if (Py_TYPE(sink_) == outcome_type) {
@@ -99,7 +97,21 @@ class Target {
     Py_DECREF(value);
   }
 
+  // Tells that the item, or its whole unit, has no result: its worker died, or its time ran out.
+  void deliver_loss(uint32_t index, PyObject* error) const {
+    if (job_ == nullptr || (batch_.flags & pool::kWholeUnits) == 0) {
+      return deliver(index, error, true);
+    }
+    fail_chunk(index, error, false);
+  }
+
  private:
+  void fail_chunk(uint32_t index, PyObject* error, bool ends) const {
+    const uint32_t unit = index / batch_.items_per_unit;
+    const uint64_t first = first_index_ + batch_.first_item(unit);
+    job_fail_chunk(job_, first, batch_.item_count(unit), error, ends);
+  }
+
   Client* client_;
   PyObject* sink_;
   Job* job_;
@@ -142,7 +154,7 @@ void deliver_lost(Client* client, uint32_t slot, uint32_t unit, uint32_t item,
                                       PyBool_FromLong(death.memory_limit), what);
   const uint32_t index = client->pool->batch(slot).first_item(unit) + item;
   const Target target(client, slot);
-  target.deliver(index, make_error(client, "worker_died", arguments), true);
+  target.deliver_loss(index, make_error(client, "worker_died", arguments));
 }
 
 void deliver_timed_out(Client* client, uint32_t slot, uint32_t unit, uint32_t item,
@@ -150,7 +162,7 @@ void deliver_timed_out(Client* client, uint32_t slot, uint32_t unit, uint32_t it
   const double seconds = static_cast<double>(client->pool->batch(slot).timeout_ns) * 1e-9;
   PyObject* arguments = Py_BuildValue("(dN)", seconds, describe(client, slot, unit, item));
   const uint32_t index = client->pool->batch(slot).first_item(unit) + item;
-  target.deliver(index, make_error(client, "timed_out", arguments), true);
+  target.deliver_loss(index, make_error(client, "timed_out", arguments));
 }
 
 // Where a result lies: the record as it was when it was looked at, within its block.

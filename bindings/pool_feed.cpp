@@ -180,7 +180,7 @@ bool fail_items(Job* job, uint64_t first, uint32_t items, uint32_t per_task = 1)
   const bool ordinary = PyErr_ExceptionMatches(PyExc_Exception) != 0;
   PyObject* error = take_raised();
   for (uint32_t i = 0; i < items; i += per_task) {
-    job_fail_chunk(job, first + i, std::min(per_task, items - i), Py_NewRef(error));
+    job_fail_chunk(job, first + i, std::min(per_task, items - i), Py_NewRef(error), true);
   }
   if (ordinary) {
     Py_DECREF(error);

@@ -100,7 +100,7 @@ PyObject* take_front(Job* job) {
     job->client->pool->ring_clients();
   }
   if (!item.error) return item.value;
-  job->is_over = job->ends_at_error;
+  job->is_over = item.ends;
   put_raised(item.value);
   return nullptr;
 }
@@ -379,7 +379,7 @@ PyType_Spec job_spec = {"shoal._core.Job", sizeof(Job), 0, Py_TPFLAGS_DEFAULT | 
 namespace {
 
 // `items` outcomes from `index` on are in: `value`, or the one error of them all.
-void deliver(Job* job, uint64_t index, uint32_t items, PyObject* value, bool error) {
+void deliver(Job* job, uint64_t index, uint32_t items, PyObject* value, bool error, bool ends) {
   job->delivered += items;
   if (job->order == JobOrder::list) {
     if (!error && job->list != nullptr &&
@@ -392,11 +392,11 @@ void deliver(Job* job, uint64_t index, uint32_t items, PyObject* value, bool err
       Py_DECREF(value);
     }
   } else if (job->order == JobOrder::unordered) {
-    job->items->push_back({value, error, true, items});
+    job->items->push_back({value, error, true, items, ends});
   } else {
     const uint64_t place = index - job->taken;
     if (place + items > job->items->size()) job->items->resize(place + items);
-    (*job->items)[place] = {value, error, true, items};
+    (*job->items)[place] = {value, error, true, items, ends};
   }
   if (job->on_done == nullptr || !all_delivered(job)) return;
   PyObject* on_done = std::exchange(job->on_done, nullptr);
@@ -407,11 +407,11 @@ void deliver(Job* job, uint64_t index, uint32_t items, PyObject* value, bool err
 }  // namespace
 
 void job_deliver(Job* job, uint64_t index, PyObject* value, bool error) {
-  deliver(job, index, 1, value, error);
+  deliver(job, index, 1, value, error, error && job->ends_at_error);
 }
 
-void job_fail_chunk(Job* job, uint64_t index, uint32_t items, PyObject* error) {
-  deliver(job, index, items, error, true);
+void job_fail_chunk(Job* job, uint64_t index, uint32_t items, PyObject* error, bool ends) {
+  deliver(job, index, items, error, true, ends && job->ends_at_error);
 }
 
 bool bind_pool_job(PyObject* module) {

@@ -471,6 +471,15 @@ os::Wake ClientPool::wait(uint32_t seen, int64_t deadline_ns, bool may_spin) noe
   return wake;
 }
 
+void ClientPool::wait_for_hunger(bool at_once, int64_t deadline_ns) noexcept {
+  Doorbell bell(state_->hunger_bell);
+  const uint32_t low = state_->target.load() + 1;
+  state_->low_water.store(low);
+  const uint32_t seen = bell.listen();
+  if (at_once && queued() < low) return;
+  bell.sleep(seen, deadline_ns);
+}
+
 void ClientPool::nudge() noexcept {
   if (state_->ring_head.load() != state_->ring_tail.load()) {
     for (os::Atomic<uint32_t>& place : state_->spinners) place.store(0);

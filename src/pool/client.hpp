@@ -115,6 +115,10 @@ class ClientPool {
   [[nodiscard]] uint32_t listen() const noexcept { return done_bell_.listen(); }
   os::Wake wait(uint32_t seen, int64_t deadline_ns, bool may_spin) noexcept;
   void ring_clients() noexcept { done_bell_.ring_all(); }
+  // Until so few batches are queued that workers may run out of them. As wait(), for many threads;
+  // `at_once`: returns at once if that is so now, else only when it comes to be so.
+  void wait_for_hunger(bool at_once, int64_t deadline_ns) noexcept;
+  void ring_feeders() noexcept { Doorbell(state_->hunger_bell).ring_all(); }
 
   // ---- Functions and definitions
   Handle store_function(const std::byte* bytes, uint64_t size);

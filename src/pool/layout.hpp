@@ -324,6 +324,10 @@ struct PoolState {
   // busy one offers; 0 or past: nobody does.
   os::Atomic<uint64_t> lookout;
   os::Atomic<uint64_t> any_open;  // not 0: look through `open`
+  // A client that has more to send than it has sent is rung when fewer batches than that are
+  // queued; 0: it has not. The bell is as the others below.
+  os::Atomic<uint32_t> low_water;
+  os::Atomic<uint32_t> hunger_bell;
 
   alignas(128) os::Atomic<uint64_t> ring_tail;  // client
   alignas(128) os::Atomic<uint64_t> ring_head;  // workers

@@ -46,6 +46,7 @@ WorkerSeat::WorkerSeat(arena::Member& member, Handle pool, uint32_t seat)
       seat_(pool_->seat(seat)),
       work_bell_(pool_->work_bell),
       done_bell_(pool_->done_bell),
+      hunger_bell_(pool_->hunger_bell),
       open_(pool_),
       steal_from_(seat),
       spin_ticks_(to_ticks(kSpinNs)),
@@ -191,6 +192,15 @@ void WorkerSeat::look_after_rest() noexcept {
   if (long_ones || (quick_ones && !somebody_looks())) work_bell_.ring_one();
 }
 
+// The ring's head has become `head`: the client may have more to send, and be busy with something
+// else.
+void WorkerSeat::ask_for_more(uint64_t head) noexcept {
+  const uint32_t low = pool_->low_water.load();
+  if (low != 0 && pool_->ring_tail.load() < head + low && hunger_bell_.has_sleepers()) {
+    hunger_bell_.ring_all();
+  }
+}
+
 // ---- Entering a batch ---------------------------------------------------------------------------
 
 bool WorkerSeat::enter(Entry entry) noexcept {
@@ -262,6 +272,7 @@ bool WorkerSeat::enter_from_ring() noexcept {
     // again.
     if (!pool_->ring_head.compare_exchange(head, head + 1)) continue;
     SHOAL_KILL_POINT("pool.ring.pop");
+    ask_for_more(head + 1);
     // Not one that is gone: pushed twice after a death, finished meanwhile.
     if (!alone || !enter(entry)) continue;
     start_at_front(Way::alone);
@@ -339,6 +350,7 @@ void WorkerSeat::leave_batch() noexcept {
     // it; after: the ring's next batch is the first.
     pool_->ring_head.compare_exchange(head, head + 1);
     SHOAL_KILL_POINT("pool.ring.pass");
+    ask_for_more(ring_at_ + 1);
   } else if (exhausted_ && way_ == Way::shared) {
     open_.remove(entry_);
   } else if (exhausted_ && way_ == Way::thief) {

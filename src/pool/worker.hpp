@@ -114,6 +114,7 @@ class WorkerSeat {
   bool anyone_offers() const noexcept;
   bool somebody_looks() const noexcept;
   void look_after_rest() noexcept;
+  void ask_for_more(uint64_t head) noexcept;
   bool spin(uint32_t place) noexcept;
   int take_spinner_place() noexcept;
   bool become_lookout() noexcept;
@@ -133,6 +134,7 @@ class WorkerSeat {
   Seat* seat_;
   Doorbell work_bell_;
   Doorbell done_bell_;
+  Doorbell hunger_bell_;
   OpenBatches open_;
   Batch batch_;  // false when none is entered
   Handle batch_handle_ = 0;
