@@ -309,8 +309,9 @@ class Engine:
             chunk_is,
         )
 
-    def start_job(self, job: Any, may_wait: bool = False) -> None:
-        """Send what the bounds allow now; what is left goes when results are fetched, or at the
+    def start_job(self, job: Any, may_wait: bool = False, sized: bool = True) -> None:
+        """Send what the bounds allow now; what is left goes when results are fetched, or when the
+        workers run out of it (if `sized`: other inputs are read by the caller's thread), or at the
         end. Reading an input that `may_wait` is left to a thread: it may wait for the very results
         that are fetched here.
         """
@@ -323,7 +324,7 @@ class Engine:
             with self._lock:
                 self._jobs = {other for other in self._jobs if not other.exhausted}
                 self._jobs.add(job)
-            if not may_wait:
+            if sized and not may_wait:
                 self.need_collector(to_tell=False)  # the caller may be busy with something else
 
     def cancel_queued(self) -> None:
