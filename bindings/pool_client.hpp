@@ -165,10 +165,10 @@ struct Job {
   uint32_t flags;  // pool::BatchFlags
   uint32_t chunk;
   ChunkIs chunk_is;
-  bool whole_chunks;  // all chunks are pickled and run as one
+  bool whole_chunks;   // all chunks are pickled and run as one
   bool ends_at_error;  // an iterator of chunks, as the standard library's
   bool is_over;        // and it has
-  bool holds_chunks;  // a chunk is sent whole: the input may fail within it
+  bool holds_chunks;   // a chunk is sent whole: the input may fail within it
   uint32_t retries;
   int64_t timeout_ns;
   int64_t total;       // items, -1 = unknown
@@ -179,13 +179,13 @@ struct Job {
   bool bounded;        // by the caller: it stays when the pool is drained
   uint64_t bytes;      // in flight
   uint64_t byte_limit;
-  uint32_t next_units;  // size of the next batch while costs are unknown
-  double pull_ns;       // how long the iterator takes per item, averaged
-  double cost_ns;       // of an item, measured, where there is no Function; 0 = unknown
-  uint64_t place;       // see Client.next_place
+  uint32_t next_units;           // size of the next batch while costs are unknown
+  double pull_ns;                // how long the iterator takes per item, averaged
+  double cost_ns;                // of an item, measured, where there is no Function; 0 = unknown
+  uint64_t place;                // see Client.next_place
   unsigned long pulling_thread;  // in the input's code just now, and since when; 0 = none
   int64_t pulling_since_ns;
-  bool eager;           // fill to the limits at once; nobody waits yet
+  bool eager;  // fill to the limits at once; nobody waits yet
   bool filling;
   bool fed;            // a thread in feed() reads the input, nobody else
   Sendable* sendable;  // while that thread waits for its input, else null

@@ -561,8 +561,7 @@ int collect(Client* client) {
     read_flight(client, slot);
   }
   if (client->ended) return raise_interrupt(client);
-  if (!client->pending->empty() &&
-      feed_before(client, client->pending->front().place) < 0) {
+  if (!client->pending->empty() && feed_before(client, client->pending->front().place) < 0) {
     return -1;
   }
   flush_pending(client);

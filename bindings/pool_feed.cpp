@@ -25,8 +25,8 @@ constexpr double kTailNs = 40'000;  // least work in a batch while there is that
 constexpr uint32_t kMaxUnits = 1024;
 constexpr uint32_t kMaxUnknownUnits = 64;  // while no item has been measured
 constexpr uint64_t kBatchBytes = uint64_t{256} * 1024;
-constexpr uint64_t kQueuedAhead = 12;   // batches of 0.5 ms, for all workers together
-constexpr int64_t kGatherNs = 200'000;  // a slow iterator must not hold back what it has given
+constexpr uint64_t kQueuedAhead = 12;    // batches of 0.5 ms, for all workers together
+constexpr int64_t kGatherNs = 200'000;   // a slow iterator must not hold back what it has given
 constexpr double kQuickPullNs = 20'000;  // items that come this fast are gathered from the start
 // Units that take longer are taken one by one by whoever is free; quicker ones are one worker's.
 constexpr double kSharedNs = 50'000;

@@ -280,8 +280,8 @@ PyObject* job_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
   job->chunk_is = job->chunk == 1 ? ChunkIs::packing : static_cast<ChunkIs>(chunk_is);
   const bool limited = job->client->pool != nullptr &&  // tasks of a worker, which counts chunks
                        job->client->pool->state().units_per_worker.load() != 0;
-  job->whole_chunks = job->chunk > 1 && (job->chunk_is == ChunkIs::tasks || limited ||
-                                         job->function == nullptr);
+  job->whole_chunks =
+      job->chunk > 1 && (job->chunk_is == ChunkIs::tasks || limited || job->function == nullptr);
   job->ends_at_error = job->chunk_is == ChunkIs::tasks && job->order != JobOrder::list;
   job->retries = retries;
   job->timeout_ns = timeout_ns;

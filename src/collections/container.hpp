@@ -63,10 +63,11 @@ struct ChangeLog {
 // change holds the lock for as long as a whole table takes. Nothing depends on it: who takes the
 // lock from a dead owner drops it, as does a change of the table by other ways.
 struct Growth {
-  os::Atomic<uint64_t> table;    // BLOCK(container); 0 = none
-  os::Atomic<uint64_t> cleared;  // its slots before that are empty or in use, those after mean nothing
-  os::Atomic<uint64_t> from;     // entries of the present table before that are in it, or erased
-  os::Atomic<uint64_t> to;       // its entries
+  os::Atomic<uint64_t> table;  // BLOCK(container); 0 = none
+  os::Atomic<uint64_t>
+      cleared;                // its slots before that are empty or in use, those after mean nothing
+  os::Atomic<uint64_t> from;  // entries of the present table before that are in it, or erased
+  os::Atomic<uint64_t> to;    // its entries
 };
 
 struct ContainerState {

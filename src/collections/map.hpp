@@ -2,10 +2,10 @@
 //
 // Map: items by key, in the order in which the keys came, as a dict has them. Open addressing over
 // an array of entries; finding, putting and erasing are constant time: a larger table is filled in
-// steps, some entries with each change, before the present one is used up. Hashes and keys come from the caller; whether
-// two keys of the same hash are equal is asked of him. Every function but size() needs the lock;
-// see collections/container.hpp for what a death leaves. What throws (MemoryExhausted,
-// CorruptArena) has changed nothing. Design: docs/design/collections.md
+// steps, some entries with each change, before the present one is used up. Hashes and keys come
+// from the caller; whether two keys of the same hash are equal is asked of him. Every function but
+// size() needs the lock; see collections/container.hpp for what a death leaves. What throws
+// (MemoryExhausted, CorruptArena) has changed nothing. Design: docs/design/collections.md
 #pragma once
 
 #include "collections/container.hpp"

@@ -123,11 +123,11 @@ inline constexpr bool table_matches(uint64_t word, Entry entry) noexcept {
 // ---- Batch: one block, written whole by the client before it is reachable -----------------------
 // [BatchHeader][unit words][argument words][result words][attachment handles][payload]
 enum BatchFlags : uint32_t {
-  kCallUnits = 1,    // each unit's value is (args, kwargs) or (function, args, kwargs)
-  kStarItems = 2,    // items are argument tuples
-  kOwnFunction = 4,  // units carry their function; else BatchHeader.function names it
-  kChunkUnits = 8,   // a unit's value is a tuple of its items; else an item is its unit's value
-  kKeepMessage = 16, // retries: workers decode copies, the message stays whole
+  kCallUnits = 1,     // each unit's value is (args, kwargs) or (function, args, kwargs)
+  kStarItems = 2,     // items are argument tuples
+  kOwnFunction = 4,   // units carry their function; else BatchHeader.function names it
+  kChunkUnits = 8,    // a unit's value is a tuple of its items; else an item is its unit's value
+  kKeepMessage = 16,  // retries: workers decode copies, the message stays whole
   // A unit is one task: an error ends it, one result record has the values of all its items, and
   // a death loses all of them. Its `progress` says how many have ended.
   kWholeUnits = 32

@@ -7,8 +7,8 @@
 // worker that is in the midst of a long unit.
 //
 // A view of PoolState.open, for any member, any thread. Never allocates, blocks or throws.
-// Invariant: `any_open` is not 0 while an entry is in the list, but between the two stores of add().
-// A death between them leaves an entry that is found after the next add(), or by the client.
+// Invariant: `any_open` is not 0 while an entry is in the list, but between the two stores of
+// add(). A death between them leaves an entry that is found after the next add(), or by the client.
 // Design: docs/design/pool.md
 #pragma once
 

@@ -82,8 +82,7 @@ bool WorkerSeat::may_have_work() const noexcept {
 bool WorkerSeat::anyone_offers() const noexcept {
   for (uint32_t i = 0; i < seats_; ++i) {
     const Seat* other = pool_->seat(i);
-    if (other != seat_ && other->offers.load() != 0 &&
-        life_of(other->life.load()) == Life::ready) {
+    if (other != seat_ && other->offers.load() != 0 && life_of(other->life.load()) == Life::ready) {
       return true;
     }
   }

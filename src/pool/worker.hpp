@@ -140,22 +140,22 @@ class WorkerSeat {
   Handle batch_handle_ = 0;
   Entry entry_;
   Way way_ = Way::alone;
-  bool from_back_ = false;   // a thief in a batch of quick units
-  bool exhausted_ = false;   // claim() has found no unit left
+  bool from_back_ = false;  // a thief in a batch of quick units
+  bool exhausted_ = false;  // claim() has found no unit left
   bool looked_after_ = false;
-  bool unsent_ = false;      // results published since the client was told
-  Seat* victim_ = nullptr;   // whose batch a thief is in
+  bool unsent_ = false;            // results published since the client was told
+  Seat* victim_ = nullptr;         // whose batch a thief is in
   uint64_t ring_at_ = kNotInRing;  // shared: the ring's head that named the batch
-  uint32_t next_unit_ = 0;   // where claim() looks
-  uint32_t last_unit_ = 0;   // and up to where, from the front
-  uint32_t begun_at_ = 0;    // units before it are still to be looked at
-  uint64_t items_run_ = 0;   // in the entered batch
+  uint32_t next_unit_ = 0;         // where claim() looks
+  uint32_t last_unit_ = 0;         // and up to where, from the front
+  uint32_t begun_at_ = 0;          // units before it are still to be looked at
+  uint64_t items_run_ = 0;         // in the entered batch
   uint64_t entered_ticks_ = 0;
   uint64_t running_since_ = 0;  // the first claim in this batch
   uint64_t told_ticks_ = 0;
   uint64_t asked_ticks_ = 0;
-  Handle result_block_ = 0;  // current block of the entered batch with room left
-  uint32_t steal_from_ = 0;  // seat to look at first
+  Handle result_block_ = 0;    // current block of the entered batch with room left
+  uint32_t steal_from_ = 0;    // seat to look at first
   uint64_t looked_ticks_ = 0;  // when stuck workers were looked for
   uint64_t spin_ticks_;        // the constants of worker.cpp in ticks
   uint64_t tell_ticks_;

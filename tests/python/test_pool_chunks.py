@@ -212,7 +212,8 @@ def test_a_death_fails_its_chunk_and_no_other(interpreter, start) -> None:
     if __name__ == "__main__":
         with multiprocessing.get_context(sys.argv[1]).Pool(1) as pool:
             print(outcomes(pool.imap(die_at_four, range(9), chunksize=3)))
-            print(sorted(outcomes(pool.imap_unordered(die_at_four, range(9), chunksize=3)), key=str))
+            found = outcomes(pool.imap_unordered(die_at_four, range(9), chunksize=3))
+            print(sorted(found, key=str))
             for call in (pool.map, lambda *a: pool.map_async(*a).get()):
                 try:
                     print(call(die_at_four, range(9), 3))
