@@ -564,6 +564,7 @@ int collect(Client* client) {
   if (!client->pending->empty() && feed_before(client, client->pending->front().place) < 0) {
     return -1;
   }
+  if (client->ended) return raise_interrupt(client);
   flush_pending(client);
   // Other threads may wait for what this one has just delivered.
   if (any && client->waiters > 0) client->pool->ring_clients();

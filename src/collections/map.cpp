@@ -122,13 +122,18 @@ void Map::follow(const Entry& entry, uint64_t hash, Handle item) {
   set(growth.from, std::min(get(growth.from), get(table().used)));
 }
 
-// The table `larger`, MEMBER(me), with `used` entries, becomes the map's.
+// The table `larger`, MEMBER(me), with `used` entries, becomes the map's. There is an entry at each
+// of its ends: some may have been erased since they were copied.
 Table& Map::adopt(arena::Member& member, Handle larger, uint64_t used) {
+  Table& made = *arena_->at<Table>(larger);
+  uint64_t begin = 0;
+  while (used > 0 && get(made.items()[used - 1]) == 0) --used;
+  while (begin < used && get(made.items()[begin]) == 0) ++begin;
   const Handle old = state().table.load();
   prepare_table(member, larger);
-  commit(member, Swap{larger, 0, used, size(), 0, 0, 0, 0, false});
+  commit(member, Swap{larger, begin, used, size(), 0, 0, 0, 0, false});
   free_bag(member, old);
-  return *arena_->at<Table>(larger);
+  return made;
 }
 
 Table& Map::make_whole_table(arena::Member& member, Table& now) {
