@@ -145,7 +145,7 @@ uint64_t enqueue(Client* client, const CallOptions& call,
       {ticket, std::move(message), pool::offset_word(0), call_flags(call), definitions,
        call.retries, call.timeout_ns, Py_NewRef(call.sink),
        reinterpret_cast<Function*>(Py_XNewRef(reinterpret_cast<PyObject*>(call.function))),
-       Py_NewRef(call.name)});
+       Py_NewRef(call.name), ++client->next_place});
   return ticket;
 }
 
@@ -168,10 +168,14 @@ uint64_t send_call(Client* client, const CallOptions& call, codec::MessageBuilde
   return launch(client, parts, message, std::move(flight));
 }
 
+// May a call that comes now be sent at once?
+bool may_send(const Client* client) {
+  return client->pool->has_room() && client->pending->empty() && !must_wait(client, UINT64_MAX);
+}
+
 // 0 with an error set, or the call's ticket. What cannot be encoded or stored raises here and now.
 uint64_t submit_call(Client* client, const CallOptions& call) {
-  const bool own_builder =
-      client->builder_busy || !client->pool->has_room() || !client->pending->empty();
+  const bool own_builder = client->builder_busy || !may_send(client);
   std::unique_ptr<codec::MessageBuilder> fresh;
   if (own_builder) fresh = std::make_unique<codec::MessageBuilder>(&client->pool->member());
   codec::MessageBuilder& message = own_builder ? *fresh : *client->builder;
@@ -181,7 +185,7 @@ uint64_t submit_call(Client* client, const CallOptions& call) {
   const bool ok = encode_call(client, call, message) && store_definitions(client, &definitions);
   if (!own_builder) client->builder_busy = false;
   if (!ok || !running_or_raise(client)) return 0;
-  if (client->pool->has_room() && client->pending->empty()) {
+  if (may_send(client)) {
     return send_call(client, call, message, definitions);
   }
   if (!own_builder) {  // the last slot went while Python code ran
@@ -254,7 +258,22 @@ PyObject* client_collect(Client* self, PyObject* timeout) {
 
 // wake(): makes the threads that wait look around.
 PyObject* client_wake(Client* self, PyObject*) {
-  if (self->pool != nullptr) self->pool->ring_clients();
+  if (self->pool != nullptr) {
+    self->pool->ring_clients();
+    self->pool->ring_feeders();
+  }
+  Py_RETURN_NONE;
+}
+
+// wait_for_hunger(at_once): until the workers are about to run out of batches, or for a second.
+PyObject* client_wait_for_hunger(Client* self, PyObject* at_once) {
+  if (self->ended || self->pool == nullptr) Py_RETURN_NONE;
+  const Inside inside(self);
+  const bool now = PyObject_IsTrue(at_once) == 1;
+  const int64_t deadline = os::monotonic_ns() + 1'000'000'000;
+  Py_BEGIN_ALLOW_THREADS
+  self->pool->wait_for_hunger(now, deadline);
+  Py_END_ALLOW_THREADS
   Py_RETURN_NONE;
 }
 
@@ -590,6 +609,7 @@ PyObject* client_abandon(Client* self, PyObject* make) {
     Py_XDECREF(flight.name);
   }
   self->pool->ring_clients();
+  self->pool->ring_feeders();
   if (collect(self) < 0) return nullptr;  // Ctrl-C meanwhile
   Py_RETURN_NONE;
 }
@@ -614,6 +634,7 @@ PyObject* client_release(Client* self, PyObject*) {
   self->ended = self->released = true;
   drop_flights(self);
   self->pool->ring_clients();
+  self->pool->ring_feeders();
   Py_RETURN_NONE;
 }
 
@@ -640,6 +661,7 @@ PyObject* client_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
   self->flights = new std::vector<Flight>(pool::kBatchSlots);
   self->pending = new std::deque<PendingCall>;
   self->news = new std::deque<uint32_t>;
+  self->feeding = new std::vector<Job*>;
   self->agent_pidfd = -1;
   self->cpus = static_cast<unsigned>(os::usable_cpus());
   (void)os::ns_per_tick();  // measured before the fork, it need not be in every worker
@@ -681,6 +703,7 @@ void client_dealloc(Client* self) {
   delete self->flights;
   delete self->pending;
   delete self->news;
+  delete self->feeding;
   Py_XDECREF(self->interrupt);
   Py_XDECREF(self->hooks);
   Py_XDECREF(self->definitions);
@@ -700,6 +723,8 @@ PyMethodDef client_methods[] = {
     {"wait", method(client_wait), METH_FASTCALL, "wait(ticket, timeout) -> bool"},
     {"collect", method(client_collect), METH_O, "collect(timeout): read news, wait for some."},
     {"wake", method(client_wake), METH_NOARGS, "Make waiting threads look around."},
+    {"wait_for_hunger", method(client_wait_for_hunger), METH_O,
+     "wait_for_hunger(at_once): until workers may run out of batches, or for a second."},
     {"cancel", method(client_cancel), METH_O,
      "cancel(ticket): 0 too late, 1 withdrawn, 2 asked its worker to stop."},
     {"cancel_all", method(client_cancel_all), METH_NOARGS, "Withdraw what has not begun."},

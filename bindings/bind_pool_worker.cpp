@@ -349,9 +349,9 @@ bool run_item(Worker* self, const WorkerSeat::Claim& claim, uint32_t item, bool 
               PyObject* function, PyObject* value) {
   WorkerSeat& seat = *self->seat;
   const Batch& batch = seat.batch();
-  seat.begin_unit(claim, batch.timeout_ns);
-  if (batch.timeout_ns > 0) ring_agent(self);
   const uint64_t begin = self->now;
+  seat.begin_unit(claim, batch.timeout_ns, begin);
+  if (batch.timeout_ns > 0) ring_agent(self);
   PyObject* result = batch.flags & pool::kCallUnits ? call_unit(function, value)
                                                     : call_item(function, value, batch.flags);
   if (must_leave(result)) return false;
@@ -374,9 +374,65 @@ bool run_item(Worker* self, const WorkerSeat::Claim& claim, uint32_t item, bool 
 void publish_error_for_rest(Worker* self, const WorkerSeat::Claim& claim, uint32_t items,
                             const char* during) {
   const uint64_t word = write_error(self, during);
+  if (self->seat->batch().flags & pool::kWholeUnits) {
+    return self->seat->publish_whole(claim, word);
+  }
   for (uint32_t item = claim.progress; item < items; ++item) {
     self->seat->publish_item(claim, item, word, item + 1 == items);
   }
+}
+
+// What an item of a whole unit gave (stolen) joins `results`. False: the unit has ended with it,
+// and its outcome is published.
+bool take_item(Worker* self, const WorkerSeat::Claim& claim, uint32_t item, PyObject* result,
+               PyObject* results) {
+  WorkerSeat& seat = *self->seat;
+  const bool fine = result != nullptr && PyList_Append(results, result) == 0;
+  Py_XDECREF(result);
+  bool cancelled = false;
+  const uint64_t word = fine ? 0 : outcome(self, nullptr, seat.stop_reason(), &cancelled);
+  if (in_fork_of_worker) _exit(0);  // a __reduce__ that forked
+  seat.end_unit();
+  if (fine) {
+    seat.note_progress(claim, item + 1);
+  } else if (cancelled) {
+    seat.publish_cancelled(claim, 0);
+  } else {
+    seat.publish_whole(claim, word);
+  }
+  return fine;
+}
+
+// A chunk that is one task: its items run one after the other, none after one that failed, and what
+// they gave is pickled together in the end.
+void run_whole(Worker* self, const WorkerSeat::Claim& claim, PyObject* function, PyObject* chunk,
+               Py_ssize_t at) {
+  WorkerSeat& seat = *self->seat;
+  const Batch& batch = seat.batch();
+  const uint32_t items = batch.item_count(claim.unit);
+  PyObject* results = PyList_New(0);
+  bool fine = results != nullptr;
+  if (!fine) publish_error_for_rest(self, claim, items, "run");
+  for (uint32_t item = 0; fine && item < items; ++item) {
+    const uint64_t begin = self->now;
+    seat.begin_unit(claim, batch.timeout_ns, begin);
+    if (batch.timeout_ns > 0) ring_agent(self);
+    PyObject* result = call_item(function, PyTuple_GET_ITEM(chunk, at + item), batch.flags);
+    if (must_leave(result)) {
+      Py_DECREF(results);
+      return;
+    }
+    self->now = os::ticks();
+    note(self, trace::Kind::task, seat.seat().busy_ticks, begin, self->now);
+    fine = take_item(self, claim, item, result, results);
+    seat.notify(self->now);
+  }
+  if (fine) {
+    const uint64_t word = result_word(self, results);
+    if (in_fork_of_worker) _exit(0);  // a __reduce__ that forked
+    seat.publish_whole(claim, word);
+  }
+  Py_XDECREF(results);
 }
 
 void run_chunk(Worker* self, const WorkerSeat::Claim& claim, PyObject* function, PyObject* value) {
@@ -388,6 +444,7 @@ void run_chunk(Worker* self, const WorkerSeat::Claim& claim, PyObject* function,
     return publish_error_for_rest(self, claim, items, "decode");
   }
   if (at == 1) function = PyTuple_GET_ITEM(value, 0);
+  if (batch.flags & pool::kWholeUnits) return run_whole(self, claim, function, value, at);
   for (uint32_t item = claim.progress; item < items; ++item) {
     PyObject* argument = PyTuple_GET_ITEM(value, at + item);
     if (!run_item(self, claim, item, item + 1 == items, function, argument)) return;
@@ -464,7 +521,7 @@ bool run_batch(Worker* self) {
     }
     if (in_fork_of_worker) return false;
     ++self->units;
-    if (self->unit_limit != 0 && self->units >= self->unit_limit) break;
+    if (self->unit_limit != 0 && self->units >= self->unit_limit && seat.hand_over()) break;
     fine = breathe(self);
   }
   Py_XDECREF(function);

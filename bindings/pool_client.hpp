@@ -38,6 +38,7 @@ struct Function {
   struct Client* client;  // strong
   uint64_t number;
   arena::Handle block;
+  double cost_ns;  // what a call of it takes, measured; 0 = unknown
 };
 
 // What is known of one batch in flight, by slot.
@@ -65,7 +66,8 @@ struct Outcome {
   bool error;
 };
 
-// A call that found all slots taken; it is encoded already.
+// A call that found all slots taken, or that must not overtake what was sent before it; it is
+// encoded already.
 struct PendingCall {
   uint64_t ticket;
   std::unique_ptr<codec::MessageBuilder> message;
@@ -77,6 +79,7 @@ struct PendingCall {
   PyObject* sink;
   Function* function;
   PyObject* name;
+  uint64_t place;  // see Client.next_place
 };
 
 struct Client {
@@ -88,6 +91,12 @@ struct Client {
   // Slots with news that were taken from shared memory and are not read yet. Python code runs
   // between two reads: what it waits for may be among them, in this thread or in another.
   std::deque<uint32_t>* news;
+  // Jobs whose input may give more, in the order in which they were made. Borrowed: a job that goes
+  // takes itself out.
+  std::vector<Job*>* feeding;
+  // Jobs and calls have places in the order in which they were made. A pool with one worker sends
+  // by that order: a call waits until the jobs before it have sent all that they have.
+  uint64_t next_place;
   // What a signal handler raised while an outcome was told; collect() raises it in the main thread.
   PyObject* interrupt;
   PyObject* hooks;  // shoal._pool_hooks.ClientHooks
@@ -105,9 +114,6 @@ struct Client {
   bool released;     // the memory goes when nobody is inside
   // an encode runs Python code that submits again: it gets a builder of its own
   bool builder_busy;
-  uint64_t items_sampled;  // for unit_cost_ns
-  uint64_t ticks_sampled;
-  double unit_cost_ns;  // measured, 0 = unknown
 };
 
 // Keeps the pool's memory while a call works with it.
@@ -130,9 +136,18 @@ struct Item {
   PyObject* value = nullptr;
   bool error = false;
   bool ready = false;
+  uint32_t stands_for = 1;  // items: the error of a chunk that was one task is all their outcome
+  bool ends = false;        // there are no more outcomes for who fetches
 };
 
 enum class JobOrder { list, ordered, unordered };
+
+// What a chunk of items is, besides what is pickled together.
+enum class ChunkIs {
+  packing,        // nothing: each item is a task
+  default_tasks,  // one task if its items are pickled; nobody asked for this size
+  tasks           // one task
+};
 
 struct Job {
   PyObject_HEAD
@@ -149,7 +164,11 @@ struct Job {
   JobOrder order;
   uint32_t flags;  // pool::BatchFlags
   uint32_t chunk;
-  bool holds_chunks;  // a chunk is sent whole: the input may fail within it
+  ChunkIs chunk_is;
+  bool whole_chunks;   // all chunks are pickled and run as one
+  bool ends_at_error;  // an iterator of chunks, as the standard library's
+  bool is_over;        // and it has
+  bool holds_chunks;   // a chunk is sent whole: the input may fail within it
   uint32_t retries;
   int64_t timeout_ns;
   int64_t total;       // items, -1 = unknown
@@ -160,9 +179,13 @@ struct Job {
   bool bounded;        // by the caller: it stays when the pool is drained
   uint64_t bytes;      // in flight
   uint64_t byte_limit;
-  uint32_t next_units;  // size of the next batch while costs are unknown
-  double pull_ns;       // how long the iterator takes per item, averaged
-  bool eager;           // fill to the limits at once; nobody waits yet
+  uint32_t next_units;           // size of the next batch while costs are unknown
+  double pull_ns;                // how long the iterator takes per item, averaged
+  double cost_ns;                // of an item, measured, where there is no Function; 0 = unknown
+  uint64_t place;                // see Client.next_place
+  unsigned long pulling_thread;  // in the input's code just now, and since when; 0 = none
+  int64_t pulling_since_ns;
+  bool eager;  // fill to the limits at once; nobody waits yet
   bool filling;
   bool fed;            // a thread in feed() reads the input, nobody else
   Sendable* sendable;  // while that thread waits for its input, else null
@@ -201,11 +224,37 @@ void tell_done(Client* client, PyObject* on_done);
 // An exception made by hooks.<name>(...); steals the reference to arguments. Never null.
 PyObject* make_error(Client* client, const char* name, PyObject* arguments);
 
+// pool_feed.cpp
+// ------------------------------------------------------------------------------------------------
+
+// Input is taken only while this holds; and not while the workers have enough.
+bool may_pull(const Job* job);
+bool workers_fed(const Job* job);
+int fill(Job* job, bool once);
+inline constexpr double kSlowPullNs = 200'000;  // per item: such an input is not read in next()
+// There are no more items.
+void end_items(Job* job);
+// The iterator failed: its error (stolen) is the outcome of the item it owed, and there are no
+// more.
+void end_with(Job* job, PyObject* error);
+// Sends what the feeder has gathered before its input made it wait. False with an error set.
+bool send_gathered(Job* job);
+// A new job takes its place behind all that there is; leave_line() when its input has ended.
+void join_line(Job* job);
+void leave_line(Job* job);
+// Must what has this place wait for something that was made before it?
+bool must_wait(const Client* client, uint64_t place);
+// Sends what jobs with an earlier place have, if that is what others must wait for. As fill().
+int feed_before(Client* client, uint64_t place);
+
 // pool_job.cpp
 // ------------------------------------------------------------------------------------------------
 
 // Takes the outcome of item `index`; steals `value`.
 void job_deliver(Job* job, uint64_t index, PyObject* value, bool error);
+// The one error of a chunk that was one task; steals `error`. One that `ends`, ends the iterator
+// over the chunks' results, as the standard library's; a death does not.
+void job_fail_chunk(Job* job, uint64_t index, uint32_t items, PyObject* error, bool ends);
 bool bind_pool_job(PyObject* module);
 
 }  // namespace shoal::bindings

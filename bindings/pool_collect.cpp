@@ -69,7 +69,8 @@ class Target {
       : client_(client),
         sink_(Py_XNewRef(flight_at(client, slot).sink)),
         job_(flight_at(client, slot).job),
-        first_index_(flight_at(client, slot).first_index) {
+        first_index_(flight_at(client, slot).first_index),
+        batch_(client->pool->batch(slot)) {
     Py_XINCREF(reinterpret_cast<PyObject*>(job_));
   }
   ~Target() {
@@ -79,8 +80,12 @@ class Target {
   Target(const Target&) = delete;
   Target& operator=(const Target&) = delete;
 
-  // Tells of the batch's item `index`; steals `value`.
+  // Tells of the batch's item `index`; steals `value`. The error of an item of a whole unit is all
+  // that unit's.
   void deliver(uint32_t index, PyObject* value, bool error) const {
+    if (job_ != nullptr && error && (batch_.flags & pool::kWholeUnits) != 0) {
+      return fail_chunk(index, value, true);
+    }
     if (job_ != nullptr) return job_deliver(job_, first_index_ + index, value, error);
     if (Py_TYPE(sink_) == outcome_type) {
       auto* outcome = reinterpret_cast<Outcome*>(sink_);
@@ -92,11 +97,26 @@ class Target {
     Py_DECREF(value);
   }
 
+  // Tells that the item, or its whole unit, has no result: its worker died, or its time ran out.
+  void deliver_loss(uint32_t index, PyObject* error) const {
+    if (job_ == nullptr || (batch_.flags & pool::kWholeUnits) == 0) {
+      return deliver(index, error, true);
+    }
+    fail_chunk(index, error, false);
+  }
+
  private:
+  void fail_chunk(uint32_t index, PyObject* error, bool ends) const {
+    const uint32_t unit = index / batch_.items_per_unit;
+    const uint64_t first = first_index_ + batch_.first_item(unit);
+    job_fail_chunk(job_, first, batch_.item_count(unit), error, ends);
+  }
+
   Client* client_;
   PyObject* sink_;
   Job* job_;
   uint64_t first_index_;
+  Batch batch_;
 };
 
 // The task's function, a text of what its unit carries, how to read that, and the item's place in
@@ -134,7 +154,7 @@ void deliver_lost(Client* client, uint32_t slot, uint32_t unit, uint32_t item,
                                       PyBool_FromLong(death.memory_limit), what);
   const uint32_t index = client->pool->batch(slot).first_item(unit) + item;
   const Target target(client, slot);
-  target.deliver(index, make_error(client, "worker_died", arguments), true);
+  target.deliver_loss(index, make_error(client, "worker_died", arguments));
 }
 
 void deliver_timed_out(Client* client, uint32_t slot, uint32_t unit, uint32_t item,
@@ -142,7 +162,7 @@ void deliver_timed_out(Client* client, uint32_t slot, uint32_t unit, uint32_t it
   const double seconds = static_cast<double>(client->pool->batch(slot).timeout_ns) * 1e-9;
   PyObject* arguments = Py_BuildValue("(dN)", seconds, describe(client, slot, unit, item));
   const uint32_t index = client->pool->batch(slot).first_item(unit) + item;
-  target.deliver(index, make_error(client, "timed_out", arguments), true);
+  target.deliver_loss(index, make_error(client, "timed_out", arguments));
 }
 
 // Where a result lies: the record as it was when it was looked at, within its block.
@@ -230,7 +250,50 @@ void read_item(Client* client, uint32_t slot, uint32_t unit, uint32_t item, cons
   target.deliver(index, value, error);
 }
 
+// The values of a whole unit's items, which were encoded as one list (stolen).
+void deliver_all(const Target& target, const Batch& batch, uint32_t unit, PyObject* values) {
+  const uint32_t first = batch.first_item(unit);
+  const uint32_t items = batch.item_count(unit);
+  if (!PyList_CheckExact(values) || PyList_GET_SIZE(values) != static_cast<Py_ssize_t>(items)) {
+    Py_DECREF(values);
+    PyErr_SetString(PyExc_SystemError, "a worker left something else than a chunk's results");
+    return target.deliver(first, take_raised(), true);
+  }
+  for (uint32_t item = 0; item < items; ++item) {
+    target.deliver(first + item, Py_NewRef(PyList_GET_ITEM(values, item)), false);
+  }
+  Py_DECREF(values);
+}
+
+// A unit that is one task: nothing of it is read before all is there.
+void read_whole(Client* client, uint32_t slot, uint32_t unit) {
+  const Batch batch = client->pool->batch(slot);
+  // order: acquire; pairs with the release store in WorkerSeat::publish_whole
+  const Unit state = Unit::of(batch.unit_words()[unit].load(os::acquire));
+  if (!state.final()) return;
+  const Target target(client, slot);
+  const uint64_t ticket = flight_at(client, slot).ticket;
+  flight_at(client, slot).seen[unit] = kRead;
+  const uint32_t first = batch.first_item(unit);
+  const uint64_t word = batch.result_words()[first].load();
+  if (state.state == UnitState::cancelled) {
+    target.deliver(first, make_error(client, "cancelled", PyTuple_New(0)), true);
+  } else if (word == pool::kTimedOutItem) {
+    deliver_timed_out(client, slot, unit, 0, target);
+  } else if (word != pool::kLostItem) {  // which was told when the death was resolved
+    bool error = false;
+    PyObject* value = read_result(client, word, &error);
+    if (error) {
+      target.deliver(first, value, true);
+    } else {
+      deliver_all(target, batch, unit, value);
+    }
+  }
+  if (flight_at(client, slot).ticket == ticket) flight_at(client, slot).finished += 1;
+}
+
 void read_unit(Client* client, uint32_t slot, uint32_t unit) {
+  if (client->pool->batch(slot).flags & pool::kWholeUnits) return read_whole(client, slot, unit);
   const Batch& batch = client->pool->batch(slot);
   const uint32_t items = batch.item_count(unit);
   // order: acquire; pairs with the release store in WorkerSeat::publish_item
@@ -257,9 +320,21 @@ void read_unit(Client* client, uint32_t slot, uint32_t unit) {
   flight.finished += 1;
 }
 
+// What the function's calls take, by what this batch took. The more items it had the more it tells.
+void sample_cost(const Flight& flight, const Batch& batch) {
+  if (flight.function == nullptr && flight.job == nullptr) return;
+  double& cost_ns = flight.function != nullptr ? flight.function->cost_ns : flight.job->cost_ns;
+  const auto items = static_cast<double>(batch.spent_items().load());
+  if (items == 0) return;
+  const double now = os::ns_per_tick() * static_cast<double>(batch.spent_ticks().load()) / items;
+  const double weight = cost_ns == 0 ? 1 : std::max(0.25, items / (items + 64));
+  cost_ns += weight * (now - cost_ns);
+}
+
 void finish_flight(Client* client, uint32_t slot) {
   Flight flight = std::move(flight_at(client, slot));
   flight_at(client, slot) = Flight{};
+  sample_cost(flight, client->pool->batch(slot));
   client->pool->retire(slot);
   if (flight.job != nullptr) flight.job->bytes -= flight.bytes;
   Py_XDECREF(flight.sink);
@@ -321,24 +396,6 @@ void read_deaths(Client* client) {
     });
     if (client->ended) return;
   }
-}
-
-void sample_costs(Client* client) {
-  pool::PoolState& state = client->pool->state();
-  uint64_t items = 0, ticks = 0;
-  for (uint32_t i = 0; i < client->pool->seats(); ++i) {
-    // order: relaxed; counters
-    items += state.seat(i)->items_done.load(os::relaxed);
-    ticks += state.seat(i)->busy_ticks.load(os::relaxed) +
-             state.seat(i)->decode_ticks.load(os::relaxed) +
-             state.seat(i)->encode_ticks.load(os::relaxed);
-  }
-  if (items <= client->items_sampled) return;
-  const double now = os::ns_per_tick() * static_cast<double>(ticks - client->ticks_sampled) /
-                     static_cast<double>(items - client->items_sampled);
-  client->unit_cost_ns = client->unit_cost_ns == 0 ? now : 0.5 * (client->unit_cost_ns + now);
-  client->items_sampled = items;
-  client->ticks_sampled = ticks;
 }
 
 int call_trouble(Client* client, const char* kind) {
@@ -454,7 +511,8 @@ uint64_t launch(Client* client, pool::BatchParts& parts, codec::MessageBuilder& 
 }
 
 void flush_pending(Client* client) {
-  while (!client->pending->empty() && client->pool->has_room()) {
+  while (!client->pending->empty() && client->pool->has_room() &&
+         !must_wait(client, client->pending->front().place)) {
     PendingCall call = std::move(client->pending->front());
     client->pending->pop_front();
     pool::BatchParts parts;
@@ -503,7 +561,10 @@ int collect(Client* client) {
     read_flight(client, slot);
   }
   if (client->ended) return raise_interrupt(client);
-  if (any) sample_costs(client);
+  if (!client->pending->empty() && feed_before(client, client->pending->front().place) < 0) {
+    return -1;
+  }
+  if (client->ended) return raise_interrupt(client);
   flush_pending(client);
   // Other threads may wait for what this one has just delivered.
   if (any && client->waiters > 0) client->pool->ring_clients();

@@ -43,6 +43,7 @@ class DropInEngine(_engine.Engine):
     """An engine with the start method, and the initializer's rights, of a context."""
 
     results_by_name = True
+    chunks_are_tasks = True
 
     def __init__(
         self,

@@ -96,6 +96,8 @@ class Engine:
     results_by_name = False  # what the standard library cannot pickle is no result
     closed_error: type[Exception] | None = None  # what a closed pool raises; None: PoolClosed
     start_method: str | None = None  # that of multiprocessing's to which the pool belongs
+    # What an explicit chunk is: one task, as in the standard library, or just pickled together.
+    chunks_are_tasks = False
     daemons = True  # workers are pool workers: their tasks start no processes of multiprocessing's
 
     def __init__(
@@ -133,6 +135,7 @@ class Engine:
         # jobs whose input is not used up and that nobody waits for yet
         self._jobs: set[Any] = set()
         self._collector: threading.Thread | None = None
+        self._collector_tells = False  # it collects; else it only sends what jobs still have
         self._stop_collector = False
         self._tellers: list[int] = []  # threads that run callbacks of outcomes
         from shoal._definitions import Definitions
@@ -279,8 +282,12 @@ class Engine:
         eager: bool = False,
         on_done: Callable[[], object] | None = None,
         bounded: bool = False,
+        chunk_asked: bool = True,
     ) -> Any:
-        """A map over an iterator; see core.Job. `bounded`: the window is the caller's wish."""
+        """A map over an iterator; see core.Job. `bounded`: the window is the caller's wish;
+        `chunk_asked`: so is the size of chunks.
+        """
+        chunk_is = 0 if not self.chunks_are_tasks else 2 if chunk_asked else 1  # core's ChunkIs
         stored, name = self.function(callable_)
         return core.Job(
             self.client,
@@ -299,10 +306,12 @@ class Engine:
             eager,
             on_done,
             bounded,
+            chunk_is,
         )
 
-    def start_job(self, job: Any, may_wait: bool = False) -> None:
-        """Send what the bounds allow now; what is left goes when results are fetched, or at the
+    def start_job(self, job: Any, may_wait: bool = False, sized: bool = True) -> None:
+        """Send what the bounds allow now; what is left goes when results are fetched, or when the
+        workers run out of it (if `sized`: other inputs are read by the caller's thread), or at the
         end. Reading an input that `may_wait` is left to a thread: it may wait for the very results
         that are fetched here.
         """
@@ -315,6 +324,8 @@ class Engine:
             with self._lock:
                 self._jobs = {other for other in self._jobs if not other.exhausted}
                 self._jobs.add(job)
+            if sized and not may_wait:
+                self.need_collector(to_tell=False)  # the caller may be busy with something else
 
     def cancel_queued(self) -> None:
         """Withdraw everything that has not begun."""
@@ -328,9 +339,14 @@ class Engine:
 
     # ---- The collector ---------------------------------------------------------------------------
 
-    def need_collector(self) -> None:
-        """Somebody must hear of results without fetching them: have them collected."""
+    def need_collector(self, to_tell: bool = True) -> None:
+        """Somebody must hear of results without fetching them: have them collected. Or (not
+        `to_tell`) only have more sent when the workers are about to run out.
+        """
         with self._lock:  # also to look: it may just be leaving
+            if to_tell and not self._collector_tells:
+                self._collector_tells = True
+                self.client.wake()
             if self._collector is None and not self.forked:
                 self._stop_collector = False
                 collector = threading.Thread(
@@ -344,6 +360,7 @@ class Engine:
                     _start(collector)
                 except BaseException:
                     self._collector = None
+                    self._collector_tells = False
                     raise
 
     @property
@@ -352,15 +369,22 @@ class Engine:
         and what users have called with them is its to call.
         """
         collector = self._collector
-        return collector is not None and collector is not threading.current_thread()
+        tells = collector is not None and self._collector_tells
+        return tells and collector is not threading.current_thread()
 
     def collect_until_idle(self) -> bool:
         """One turn of the collector; False when it is not needed any more."""
-        self.feed_jobs()
-        self.client.collect(1.0)
+        sent = self.feed_jobs()
+        if self._collector_tells:
+            self.client.collect(1.0)
+        else:
+            self.client.wait_for_hunger(sent)
+            self.client.collect(0)
         with self._lock:
-            if self._stop_collector or not (self.client.busy or self._jobs):
+            needed = self._jobs or self._collector_tells and self.client.busy
+            if self._stop_collector or not needed:
                 self._collector = None
+                self._collector_tells = False
                 return False
         return True
 
@@ -379,12 +403,15 @@ class Engine:
         """Whether the calling thread is in such a callback: it would wait for itself to the end."""
         return threading.get_ident() in self._tellers
 
-    def feed_jobs(self) -> None:
+    def feed_jobs(self) -> bool:
+        """Send what the bounds allow; was there anything?"""
+        sent = False
         for job in list(self._jobs):
-            job.fill()
+            sent = job.fill() or sent
             if job.exhausted:
                 with self._lock:
                     self._jobs.discard(job)
+        return sent
 
     def stop_collector(self) -> bool:
         """Before a fork and at the end. A callback that keeps it longer than a second is left to
@@ -584,18 +611,20 @@ def running_collectors() -> int:
 
 # ---- Forks and the interpreter's exit ------------------------------------------------------------
 
-_restart_after_fork: list[Engine] = []
+_restart_after_fork: list[tuple[Engine, bool]] = []
 
 
 def _before_fork() -> None:
     for engine in all_of(_engines):
+        tells = engine._collector_tells
         if engine.stop_collector():
-            _restart_after_fork.append(engine)
+            _restart_after_fork.append((engine, tells))
 
 
 def _after_fork_in_parent() -> None:
     while _restart_after_fork:
-        _restart_after_fork.pop().need_collector()
+        engine, tells = _restart_after_fork.pop()
+        engine.need_collector(tells)
 
 
 def _after_fork_in_child() -> None:
@@ -605,6 +634,7 @@ def _after_fork_in_child() -> None:
         engine._lock = _locks.RLock()
         engine._process_lock = _locks.RLock()
         engine._collector = None
+        engine._collector_tells = False
         engine._agent.ended = True
         engine.client.forget()
     _engines.clear()

@@ -146,7 +146,7 @@ class Executor(_base.Executor):
             eager=True,
             bounded=buffersize is not None,
         )
-        self._engine.start_job(job)
+        self._engine.start_job(job, sized=sized)
         return _results(self._engine, job, end)
 
     def options(self, *, timeout: float | None = None, retries: int = 0) -> Options:

@@ -220,6 +220,7 @@ class Pool:
             order=_LIST,
             star=star,
             chunk=_chunk(chunksize, count, self._engine.workers),
+            chunk_asked=chunksize is not None,
             total=count,
             timeout_ns=_engine.check_seconds(timeout, "timeout"),
             retries=_engine.check_retries(retries),

@@ -217,6 +217,7 @@ Container::Bags Container::carry_out_swap(arena::Member& member) {
 // Only what was taken here is freed here: a block that the dead had taken out may have been freed
 // by its reaper and allocated again, by this very member.
 void Container::repair(arena::Member& member) {
+  drop_growth(member);
   const auto op = static_cast<Change>(get(state_->log.op));
   if (op == Change::none) return undo(member);
   if (op == Change::put) {
@@ -255,7 +256,17 @@ void Container::undo(arena::Member& member) noexcept {
   }
 }
 
+void Container::drop_growth(arena::Member& member) noexcept {
+  const Handle next = get(state_->growth.table);
+  if (next == 0) return;
+  // COMMIT(container.growth.drop): killed before: as it was; after: an empty bag of the dead
+  if (member.take_from_block(next, handle_)) free_bag(member, next);
+  SHOAL_KILL_POINT("container.growth.drop");
+  set(state_->growth.table, 0);
+}
+
 Handle Container::clear(arena::Member& member) {
+  drop_growth(member);
   const Table& now = table();
   const Handle fresh =
       make_table(member, handle_, kFirstCapacity, now.slots != 0 ? kFirstSlots : 0);

@@ -59,6 +59,17 @@ struct ChangeLog {
   os::Atomic<uint64_t> bag_used;
 };
 
+// A map's next table while it is filled, a few entries with each change of the map, so that no
+// change holds the lock for as long as a whole table takes. Nothing depends on it: who takes the
+// lock from a dead owner drops it, as does a change of the table by other ways.
+struct Growth {
+  os::Atomic<uint64_t> table;  // BLOCK(container); 0 = none
+  os::Atomic<uint64_t>
+      cleared;                // its slots before that are empty or in use, those after mean nothing
+  os::Atomic<uint64_t> from;  // entries of the present table before that are in it, or erased
+  os::Atomic<uint64_t> to;    // its entries
+};
+
 struct ContainerState {
   sync::MutexState mutex;
   uint32_t magic;
@@ -68,6 +79,7 @@ struct ContainerState {
   os::Atomic<uint64_t> changes;  // counts committed changes
   os::Atomic<uint64_t> shape;    // counts those that added, removed or moved items
   os::Atomic<uint64_t> user[4];  // for the layers above; under the lock
+  Growth growth;
   ChangeLog log;
 };
 
@@ -131,6 +143,7 @@ class Container {
   void prepare(arena::Member& member, Handle item) noexcept;
   void prepare_table(arena::Member& member, Handle table) noexcept;
   void prepare_bag(arena::Member& member, Handle bag) noexcept;
+  void drop_growth(arena::Member& member) noexcept;
   void commit(arena::Member& member, const Put& put);    // the old item is MEMBER(me) then
   void commit(arena::Member& member, const Swap& swap);  // the old table and the bag are
 

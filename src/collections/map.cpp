@@ -3,8 +3,11 @@
 // order: relaxed, for all words of tables here: they are changed under the lock only.
 #include "collections/map.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <cstring>
+
+#include "testing/kill_point.hpp"
 
 namespace shoal::collections {
 
@@ -37,33 +40,135 @@ uint64_t Map::free_slot(Table& table, uint64_t hash) {
   throw arena::CorruptArena("a map's index has no free slot");
 }
 
-// The table, after making one if its entries are used up, or if so many slots are erased that a
-// search for what is not there would be long.
-Table& Map::with_room(arena::Member& member) {
-  Table& now = table();
-  const uint64_t begin = get(now.begin);
-  const uint64_t used = get(now.used);
-  if (used < now.capacity && get(now.erased) * 4 <= now.slots) return now;
+// ---- Growth in steps ----------------------------------------------------------------------------
+
+// What a change does for the next table. A quarter of the present table's entries are still to come
+// when it begins: enough changes to clear six slots for each entry that there is, and to copy it.
+constexpr uint64_t kSlotsAStep = 64;
+constexpr uint64_t kEntriesAStep = 16;
+
+void Map::copy_entry(Table& from, uint64_t i, Table& made, uint64_t to) {
+  const uint64_t hash = get(from.hashes()[i]);
+  set(made.items()[to], get(from.items()[i]));
+  set(made.hashes()[to], hash);
+  made.slot_array()[free_slot(made, hash)].store(static_cast<uint32_t>(to + kSlotFirst),
+                                                 os::relaxed);
+}
+
+void Map::begin_growth(arena::Member& member, const Table& now) {
   const uint64_t live = size();
-  const uint64_t slots = std::bit_ceil(live * 3 < kLeastSlots ? kLeastSlots : live * 3);
+  const uint64_t expected = live + now.capacity - get(now.used);
+  const uint64_t slots = std::bit_ceil(std::max({live * 3, expected * 2, kLeastSlots}));
+  Growth& growth = state().growth;
+  Handle next = 0;
+  try {
+    next = make_table(member, handle(), entries_for(slots), slots, true);
+  } catch (const arena::MemoryExhausted&) {
+    return;  // said when there is no other way
+  }
+  set(growth.cleared, 0);
+  set(growth.from, get(now.begin));
+  set(growth.to, 0);
+  set(growth.table, next);
+  // COMMIT(map.growth.begin): killed before: the dead's; after: dropped by who takes the lock
+  member.give_to_block(next, handle());
+  SHOAL_KILL_POINT("map.growth.begin");
+}
+
+void Map::fill_next(Table& now, uint64_t most_slots, uint64_t most_entries) {
+  Growth& growth = state().growth;
+  Table& next = open_table(*arena_, get(growth.table), handle());
+  uint64_t cleared = get(growth.cleared);
+  for (; cleared < next.slots && most_slots > 0; ++cleared, --most_slots) {
+    next.slot_array()[cleared].store(kSlotEmpty, os::relaxed);
+  }
+  set(growth.cleared, cleared);
+  if (cleared < next.slots) return;
+  const uint64_t used = get(now.used);
+  uint64_t from = get(growth.from);
+  uint64_t to = get(growth.to);
+  for (; from < used && to < next.capacity && most_entries > 0; ++from, --most_entries) {
+    if (get(now.items()[from]) != 0) copy_entry(now, from, next, to++);
+  }
+  set(growth.from, from);
+  set(growth.to, to);
+}
+
+// A step towards the next table, when three quarters of this one are used, or many of its slots
+// erased.
+void Map::grow_on(arena::Member& member, Table& now) {
+  if (get(now.used) * 4 < now.capacity * 3 && get(now.erased) * 6 <= now.slots) return;
+  if (get(state().growth.table) == 0) begin_growth(member, now);
+  if (get(state().growth.table) != 0) fill_next(now, kSlotsAStep, kEntriesAStep);
+}
+
+// The entry's item has become this one (0: erased), in the next table as well.
+void Map::follow(const Entry& entry, uint64_t hash, Handle item) {
+  Growth& growth = state().growth;
+  const Handle handle_of_next = get(growth.table);
+  if (handle_of_next == 0) return;
+  if (entry.position < get(growth.from) && get(growth.to) > 0) {
+    Table& next = open_table(*arena_, handle_of_next, handle());
+    each_of(next, hash, [&](uint64_t slot, uint64_t position) {
+      if (get(next.items()[position]) != entry.item) return false;
+      set(next.items()[position], item);
+      if (item != 0) return true;
+      next.slot_array()[slot].store(kSlotErased, os::relaxed);
+      set(next.erased, get(next.erased) + 1);
+      return true;
+    });
+  }
+  // Erasing at the end gives positions back: what comes there is not yet in the next table.
+  set(growth.from, std::min(get(growth.from), get(table().used)));
+}
+
+// The table `larger`, MEMBER(me), with `used` entries, becomes the map's. There is an entry at each
+// of its ends: some may have been erased since they were copied.
+Table& Map::adopt(arena::Member& member, Handle larger, uint64_t used) {
+  Table& made = *arena_->at<Table>(larger);
+  uint64_t begin = 0;
+  while (used > 0 && get(made.items()[used - 1]) == 0) --used;
+  while (begin < used && get(made.items()[begin]) == 0) ++begin;
+  const Handle old = state().table.load();
+  prepare_table(member, larger);
+  commit(member, Swap{larger, begin, used, size(), 0, 0, 0, 0, false});
+  free_bag(member, old);
+  return made;
+}
+
+Table& Map::make_whole_table(arena::Member& member, Table& now) {
+  const uint64_t live = size();
+  const uint64_t used = get(now.used);
+  const uint64_t slots = std::bit_ceil(std::max(live * 3, kLeastSlots));
   const Handle larger = make_table(member, handle(), entries_for(slots), slots);
   Table& made = *arena_->at<Table>(larger);
   uint64_t to = 0;
-  for (uint64_t i = begin; i < used && to < made.capacity; ++i) {
-    const Handle item = get(now.items()[i]);
-    if (item == 0) continue;
-    const uint64_t hash = get(now.hashes()[i]);
-    set(made.items()[to], item);
-    set(made.hashes()[to], hash);
-    made.slot_array()[free_slot(made, hash)].store(static_cast<uint32_t>(to + kSlotFirst),
-                                                   os::relaxed);
-    ++to;
+  for (uint64_t i = get(now.begin); i < used && to < made.capacity; ++i) {
+    if (get(now.items()[i]) != 0) copy_entry(now, i, made, to++);
   }
-  const Handle old = state().table.load();
-  prepare_table(member, larger);
-  commit(member, Swap{larger, 0, to, to, 0, 0, 0, 0, false});
-  free_bag(member, old);
-  return made;
+  return adopt(member, larger, to);
+}
+
+// The table, after another one took its place if its entries are used up, or if so many slots are
+// erased that a search for what is not there would be long.
+Table& Map::with_room(arena::Member& member) {
+  Table& now = table();
+  grow_on(member, now);
+  const uint64_t used = get(now.used);
+  if (used < now.capacity && get(now.erased) * 4 <= now.slots) return now;
+  Growth& growth = state().growth;
+  const Handle next = get(growth.table);
+  if (next != 0) fill_next(now, UINT64_MAX, UINT64_MAX);  // mostly there is nothing left to do
+  const uint64_t to = get(growth.to);
+  if (next == 0 || get(growth.from) != used || to >= arena_->at<Table>(next)->capacity) {
+    drop_growth(member);
+    return make_whole_table(member, now);
+  }
+  // COMMIT(map.growth.end): killed before: dropped by who takes the lock; after: the dead's
+  const bool taken = member.take_from_block(next, handle());
+  SHOAL_KILL_POINT("map.growth.end");
+  set(growth.table, 0);
+  return taken ? adopt(member, next, to) : make_whole_table(member, now);
 }
 
 void Map::insert(arena::Member& member, uint64_t hash, Handle item) {
@@ -83,6 +188,7 @@ Handle Map::replace(arena::Member& member, const Entry& entry, Handle item) {
   commit(member, Put{entry.position, item, entry.item, get(now.begin), get(now.used), size(), false,
                      hash_at(entry.position), entry.slot,
                      static_cast<uint32_t>(entry.position + kSlotFirst)});
+  follow(entry, hash_at(entry.position), item);
   return entry.item;
 }
 
@@ -102,6 +208,8 @@ Handle Map::erase(arena::Member& member, const Entry& entry) {
   commit(member, Put{entry.position, 0, entry.item, begin, used, live, true,
                      hash_at(entry.position), entry.slot, kSlotErased});
   set(now.erased, get(now.erased) + 1);
+  follow(entry, hash_at(entry.position), 0);
+  grow_on(member, now);
   return entry.item;
 }
 

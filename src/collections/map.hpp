@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Map: items by key, in the order in which the keys came, as a dict has them. Open addressing over
-// an array of entries; finding, putting and erasing are constant time (amortised: when the entries
-// are used up, a new table is made under the lock). Hashes and keys come from the caller; whether
-// two keys of the same hash are equal is asked of him. Every function but size() needs the lock;
-// see collections/container.hpp for what a death leaves. What throws (MemoryExhausted,
-// CorruptArena) has changed nothing. Design: docs/design/collections.md
+// an array of entries; finding, putting and erasing are constant time: a larger table is filled in
+// steps, some entries with each change, before the present one is used up. Hashes and keys come
+// from the caller; whether two keys of the same hash are equal is asked of him. Every function but
+// size() needs the lock; see collections/container.hpp for what a death leaves. What throws
+// (MemoryExhausted, CorruptArena) has changed nothing. Design: docs/design/collections.md
 #pragma once
 
 #include "collections/container.hpp"
@@ -50,26 +50,46 @@ class Map : public Container {
   [[nodiscard]] uint64_t hash_at(uint64_t position) const;
 
  private:
+  // A search's way through the slots of a table: use(slot, position) until it says true.
+  template <class Use>
+  static void each_of(Table& table, uint64_t hash, Use&& use);
   Table& with_room(arena::Member& member);
+  void grow_on(arena::Member& member, Table& now);
+  void begin_growth(arena::Member& member, const Table& now);
+  void fill_next(Table& now, uint64_t most_slots, uint64_t most_entries);
+  void follow(const Entry& entry, uint64_t hash, Handle item);
+  Table& make_whole_table(arena::Member& member, Table& now);
+  Table& adopt(arena::Member& member, Handle larger, uint64_t used);
+  static void copy_entry(Table& from, uint64_t i, Table& made, uint64_t to);
   static uint64_t free_slot(Table& table, uint64_t hash);
 };
+
+template <class Use>
+void Map::each_of(Table& table, uint64_t hash, Use&& use) {
+  const uint64_t mask = table.slots - 1;
+  uint64_t slot = hash & mask;
+  for (uint64_t looked = 0; looked < table.slots; ++looked, slot = (slot + 1) & mask) {
+    // order: relaxed, here and below; under the lock
+    const uint32_t content = table.slot_array()[slot].load(os::relaxed);
+    if (content == kSlotEmpty) return;
+    const uint64_t position = uint64_t{content} - kSlotFirst;
+    if (content == kSlotErased || position >= table.capacity) continue;
+    if (table.hashes()[position].load(os::relaxed) != hash) continue;
+    if (use(slot, position)) return;
+  }
+}
 
 template <class IsSame>
 Map::Entry Map::find(uint64_t hash, IsSame&& same) const {
   Table& now = table();
-  const uint64_t mask = now.slots - 1;
-  uint64_t slot = hash & mask;
-  for (uint64_t looked = 0; looked < now.slots; ++looked, slot = (slot + 1) & mask) {
-    // order: relaxed, here and below; under the lock
-    const uint32_t content = now.slot_array()[slot].load(os::relaxed);
-    if (content == kSlotEmpty) break;
-    const uint64_t position = uint64_t{content} - kSlotFirst;
-    if (content == kSlotErased || position >= now.capacity) continue;
-    if (now.hashes()[position].load(os::relaxed) != hash) continue;
-    const Handle item = now.items()[position].load(os::relaxed);
-    if (item != 0 && same(item, position) != Same::no) return {position, slot, item};
-  }
-  return {};
+  Entry found;
+  each_of(now, hash, [&](uint64_t slot, uint64_t position) {
+    const Handle item = now.items()[position].load(os::relaxed);  // order: relaxed; as above
+    if (item == 0 || same(item, position) == Same::no) return false;
+    found = {position, slot, item};
+    return true;
+  });
+  return found;
 }
 
 }  // namespace shoal::collections

@@ -44,7 +44,8 @@ void empty(arena::Member& member, Table& table) noexcept {
 
 }  // namespace
 
-Handle make_table(arena::Member& member, Handle parent, uint64_t capacity, uint64_t slots) {
+Handle make_table(arena::Member& member, Handle parent, uint64_t capacity, uint64_t slots,
+                  bool uncleared) {
   const arena::Arena& arena = member.arena();
   if (capacity > kMostEntries) {
     throw arena::MemoryExhausted("a container may have up to 4,294,967,293 entries");
@@ -55,7 +56,8 @@ Handle make_table(arena::Member& member, Handle parent, uint64_t capacity, uint6
   table->capacity = capacity;
   table->slots = slots;
   // order: relaxed, here and in who fills a table: nobody else sees it before it is in use
-  for (uint64_t i = 0; i < slots; ++i) table->slot_array()[i].store(kSlotEmpty, os::relaxed);
+  for (uint64_t i = 0; i < slots && !uncleared; ++i)
+    table->slot_array()[i].store(kSlotEmpty, os::relaxed);
   table->check = kTableCheck ^ handle;
   return handle;
 }

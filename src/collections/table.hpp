@@ -51,8 +51,9 @@ inline constexpr uint32_t kSlotErased = 1;
 inline constexpr uint32_t kSlotFirst = 2;
 inline constexpr uint64_t kMostEntries = UINT32_MAX - kSlotFirst;
 
-// A table, MEMBER(me), empty. Throws MemoryExhausted.
-Handle make_table(arena::Member& member, Handle parent, uint64_t capacity, uint64_t slots = 0);
+// A table, MEMBER(me), empty. Throws MemoryExhausted. `uncleared`: its slots are not empty yet.
+Handle make_table(arena::Member& member, Handle parent, uint64_t capacity, uint64_t slots = 0,
+                  bool uncleared = false);
 // Throws CorruptArena.
 Table& open_table(const arena::Arena& arena, Handle handle, Handle parent);
 

@@ -53,6 +53,8 @@ class Batch : public BatchShape {
   [[nodiscard]] os::Atomic<uint64_t>& results() const noexcept { return header_->results; }
   [[nodiscard]] os::Atomic<uint32_t>& front() const noexcept { return header_->front; }
   [[nodiscard]] os::Atomic<uint32_t>& back() const noexcept { return header_->back; }
+  [[nodiscard]] os::Atomic<uint64_t>& spent_ticks() const noexcept { return header_->spent_ticks; }
+  [[nodiscard]] os::Atomic<uint64_t>& spent_items() const noexcept { return header_->spent_items; }
 
  private:
   [[nodiscard]] std::byte* bytes() const noexcept { return reinterpret_cast<std::byte*>(header_); }

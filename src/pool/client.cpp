@@ -58,6 +58,7 @@ ClientPool::ClientPool(arena::Member& member, const PoolOptions& options)
       spinner_limit_(state_->spinner_limit),
       in_flight_(kBatchSlots) {
   free_slots_.reserve(kBatchSlots);
+  again_.reserve(kBatchSlots);
   for (uint32_t slot = kBatchSlots; slot-- > 0;) free_slots_.push_back(slot);
 }
 
@@ -121,24 +122,24 @@ Entry ClientPool::submit(const BatchParts& parts) {
     member_.give_to_block(parts.attachments[i], handle);
   }
   SHOAL_KILL_POINT("pool.submit.written");
-  in_flight_[slot] = {entry, batch, handle};
+  in_flight_[slot] = {entry, batch, handle, parts.shared && parts.units > 1};
   ++in_flight_count_;
   // COMMIT(pool.submit.table): killed before or after: the pool dies with its client, which owns
   // the batch.
   state_->table[slot].store(table_word(entry, handle));
   SHOAL_KILL_POINT("pool.submit.table");
-  push(entry);
+  push(in_flight_[slot]);
   return entry;
 }
 
-void ClientPool::push(Entry entry) noexcept {
+void ClientPool::push(const InFlight& flight) noexcept {
   const uint64_t tail = state_->ring_tail.load();
   if (tail - state_->ring_head.load() >= kRingSlots) {
     // only duplicates after a death can fill the ring; tried again with the next news
     push_again_ = true;
     return;
   }
-  state_->ring[tail % kRingSlots].store(entry.value);
+  state_->ring[tail % kRingSlots].store(ring_word(flight.entry, !flight.shared));
   // COMMIT(pool.ring.push): killed before: nobody sees the batch; after: it runs, or dies with the
   // client's workers.
   state_->ring_tail.store(tail + 1);
@@ -151,19 +152,34 @@ void ClientPool::push(Entry entry) noexcept {
   if (work_bell_.has_sleepers()) work_bell_.ring_one();
 }
 
+void ClientPool::empty_ring() noexcept {
+  uint64_t head = state_->ring_head.load();
+  // COMMIT(pool.ring.empty): killed before or after: the pool dies with its client.
+  while (!state_->ring_head.compare_exchange(head, state_->ring_tail.load())) {
+  }
+  SHOAL_KILL_POINT("pool.ring.empty");
+}
+
 void ClientPool::push_again() noexcept {
   push_again_ = false;
-  for (const InFlight& flight : in_flight_) {
-    const Batch& batch = flight.batch;
-    if (!batch) continue;
+  again_.clear();
+  for (uint32_t slot = 0; slot < kBatchSlots; ++slot) {
+    const Batch& batch = in_flight_[slot].batch;
     bool queued = false;
-    for (uint32_t i = 0; i < batch.units && !queued; ++i) {
+    for (uint32_t i = 0; batch && i < batch.units && !queued; ++i) {
       queued = Unit::of(batch.unit_words()[i].load()).state == UnitState::queued;
     }
-    if (!queued) continue;
+    if (queued) again_.push_back(slot);
+  }
+  std::sort(again_.begin(), again_.end(), [this](uint32_t left, uint32_t right) {
+    return in_flight_[left].entry.generation() < in_flight_[right].entry.generation();
+  });
+  empty_ring();
+  for (const uint32_t slot : again_) {
+    const Batch& batch = in_flight_[slot].batch;
     batch.front().store(0);
     batch.back().store(batch.units);
-    push(flight.entry);
+    push(in_flight_[slot]);
   }
 }
 
@@ -333,6 +349,7 @@ void ClientPool::resolve_seat(Seat& seat, const LostItem& lost) {
   }
   if (is_unforeseen) unforeseen_.push_back(death);
   seat.entered.store(0);
+  seat.offers.store(0);
   seat.serial.store(0);
   seat.stop_serial.store(0);
   seat.deadline_ns.store(0);
@@ -374,31 +391,37 @@ bool ClientPool::resolve_unit(uint32_t slot, uint32_t index, const Death& death,
   const Batch& batch = in_flight_[slot].batch;
   Unit unit = Unit::of(batch.unit_words()[index].load());
   const uint32_t items = batch.item_count(index);
+  const bool whole = (batch.flags & kWholeUnits) != 0;
   const uint32_t item = unit.progress;
-  if (item >= items) return true;  // scribbled over: the last item's publication is DONE
+  // In a whole unit the last item may have ended; else scribbled over: its publication is DONE.
+  if (item >= items && !(whole && item == items)) return true;
   unit.worker = 0;
   unit.state = UnitState::queued;
+  bool is_over = false;
   const bool may_retry = death.stopped == StopReason::none && unit.attempt < batch.retries &&
                          unit.attempt < kMaxAttempts;
   if (death.stopped == StopReason::cancel) {
     unit.state = UnitState::cancelled;
   } else if (death.kind == ExitKind::planned) {
     // It left between claim and run: as if it had not claimed.
+    if (whole) unit.progress = 0;
   } else if (may_retry) {
     unit.attempt += 1;
+    if (whole) unit.progress = 0;
   } else {
     const bool timed_out = death.stopped == StopReason::timeout;
-    batch.result_words()[batch.first_item(index) + item].store(timed_out ? kTimedOutItem
-                                                                         : kLostItem);
-    unit.progress += 1;
+    batch.result_words()[batch.first_item(index) + (whole ? 0 : item)].store(
+        timed_out ? kTimedOutItem : kLostItem);
+    unit.progress = whole ? items : item + 1;
     unit.attempt = 0;
     if (unit.progress == items) unit.state = UnitState::done;
+    is_over = true;
   }
   // COMMIT(pool.resolve.unit): killed before or after: the pool dies with its client.
   batch.unit_words()[index].store(unit.word());
   SHOAL_KILL_POINT("pool.resolve.unit");
-  const bool is_lost = unit.progress > item && death.stopped == StopReason::none;
-  if (is_lost) lost(slot, index, item, death);
+  const bool is_lost = is_over && death.stopped == StopReason::none;
+  if (is_lost) lost(slot, index, std::min(item, items - 1), death);
   return is_lost;
 }
 
@@ -446,6 +469,15 @@ os::Wake ClientPool::wait(uint32_t seen, int64_t deadline_ns, bool may_spin) noe
   const os::Wake wake = done_bell_.sleep(seen, deadline_ns);
   if (wake == os::Wake::timed_out) nudge();
   return wake;
+}
+
+void ClientPool::wait_for_hunger(bool at_once, int64_t deadline_ns) noexcept {
+  Doorbell bell(state_->hunger_bell);
+  const uint32_t low = state_->target.load() + 1;
+  state_->low_water.store(low);
+  const uint32_t seen = bell.listen();
+  if (at_once && queued() < low) return;
+  bell.sleep(seen, deadline_ns);
 }
 
 void ClientPool::nudge() noexcept {

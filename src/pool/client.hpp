@@ -43,6 +43,9 @@ struct BatchParts {
   uint64_t payload_size = 0;
   const Handle* attachments = nullptr;  // owner MEMBER(me); given to the batch
   uint32_t attachment_count = 0;
+  // Its units may take long: any worker takes the next one. Else one worker takes them all, and
+  // others come to its help only when it is slow.
+  bool shared = false;
 };
 
 class ClientPool {
@@ -112,6 +115,10 @@ class ClientPool {
   [[nodiscard]] uint32_t listen() const noexcept { return done_bell_.listen(); }
   os::Wake wait(uint32_t seen, int64_t deadline_ns, bool may_spin) noexcept;
   void ring_clients() noexcept { done_bell_.ring_all(); }
+  // Until so few batches are queued that workers may run out of them. As wait(), for many threads;
+  // `at_once`: returns at once if that is so now, else only when it comes to be so.
+  void wait_for_hunger(bool at_once, int64_t deadline_ns) noexcept;
+  void ring_feeders() noexcept { Doorbell(state_->hunger_bell).ring_all(); }
 
   // ---- Functions and definitions
   Handle store_function(const std::byte* bytes, uint64_t size);
@@ -127,14 +134,17 @@ class ClientPool {
     Entry entry;
     Batch batch;
     Handle handle = 0;
+    bool shared = false;
   };
 
-  void push(Entry entry) noexcept;
+  void push(const InFlight& flight) noexcept;
   // Nothing was heard for a while: a worker that was woken for a batch, spun for it or took it may
   // be stopped (SIGSTOP), or run one unit for long before it could ask for help. One more sleeper
   // looks around. A spinner that loses its place so only costs a ring too many.
   void nudge() noexcept;
+  // All batches with units that are queued, in the order in which they were submitted.
   void push_again() noexcept;
+  void empty_ring() noexcept;
   [[nodiscard]] bool entered_by_anyone(Entry entry) const noexcept;
   void sweep_retired();
   void free_batch(const InFlight& flight) noexcept;
@@ -155,6 +165,7 @@ class ClientPool {
   std::vector<InFlight> in_flight_;
   std::vector<uint32_t> free_slots_;
   std::vector<InFlight> retired_;  // read; some worker may still touch them
+  std::vector<uint32_t> again_;    // push_again's, so that it need not allocate
   uint32_t in_flight_count_ = 0;
   uint64_t generation_ = 1;
   uint32_t seen_deaths_ = 0;

@@ -51,6 +51,26 @@ TEST(Death, RetriesRunTheItemAgain) {
   pool.expect_clean_end();
 }
 
+TEST(Death, AWholeUnitIsLostOrRunAgainAsAWhole) {
+  for (const uint32_t retries : {0U, 1U}) {
+    TestPool pool;
+    const Entry entry = pool.submit_whole(2, 3, retries);
+    auto victim = pool.hire();
+    ASSERT_TRUE(victim->seat.enter_next());
+    const auto claim = victim->seat.claim();
+    victim->seat.begin_unit(*claim, 0);
+    victim->seat.note_progress(*claim, 2);
+    pool.die(*victim);
+    const Unit unit = Unit::of(pool.client->batch(entry.slot()).unit_words()[0].load());
+    EXPECT_EQ(unit.state, retries == 0 ? UnitState::done : UnitState::queued);
+    EXPECT_EQ(unit.progress, retries == 0 ? 3U : 0U);
+    finish(pool);
+    EXPECT_EQ(pool.lost, retries == 0 ? 3U : 0U);
+    EXPECT_EQ(pool.results, retries == 0 ? 3U : 6U);
+    pool.expect_clean_end();
+  }
+}
+
 TEST(Death, AStoppedUnitIsCancelledOrTimedOut) {
   for (const StopReason reason : {StopReason::cancel, StopReason::timeout}) {
     TestPool pool;
@@ -176,7 +196,7 @@ void worker_life(TestPool& pool, uint32_t index) {
   seat.begin_unit(*first, 0);
   seat.publish_cancelled(*first, 0);
   seat.end_unit();
-  while (const auto claim = seat.claim()) run_claim(seat, *claim);
+  ASSERT_TRUE(seat.hand_over());
   seat.leave_batch();
   run_all(seat);
   seat.wait();  // the pool drains: it does not sleep
@@ -184,19 +204,21 @@ void worker_life(TestPool& pool, uint32_t index) {
 }
 
 bool kill_worker(const std::string& name, unsigned nth) {
-  TestPool pool({4, 0, 1'000'000, 1});
+  const uint32_t spinners = name == "pool.lookout.begin" ? 0 : 1;  // who spins needs no lookout
+  TestPool pool({4, 0, 1'000'000, spinners});
   pool.submit(5);
   pool.submit(3, 4);
-  pool.submit(12);
+  pool.submit_shared(12);
+  pool.submit_whole(2, 3);
   pool.client->set_phase(Phase::draining);
   const int index = pool.agent.take_seat();
   const bool killed = dies_at(name, nth, [&] { worker_life(pool, static_cast<uint32_t>(index)); });
   pool.agent.record_exit(static_cast<uint32_t>(index), {killed ? SIGKILL : 0U, 0, false});
   pool.resolve();
-  EXPECT_LE(pool.lost, killed ? 1U : 0U) << name << " " << nth;
+  EXPECT_LE(pool.losses.size(), killed ? 1U : 0U) << name << " " << nth;
   for (os::Atomic<uint32_t>& place : pool.client->state().spinners) EXPECT_EQ(place.load(), 0U);
   finish(pool);
-  EXPECT_EQ(pool.results + pool.lost + pool.cancelled, 5U + 12U + 12U);
+  EXPECT_EQ(pool.results + pool.lost + pool.cancelled, 5U + 12U + 12U + 6U);
   EXPECT_LE(pool.cancelled, 1U);
   pool.expect_clean_end();
   return killed;
@@ -218,6 +240,15 @@ void agent_life(TestPool& pool) {
     worker->abandon_for_test();
     agent.record_exit(static_cast<uint32_t>(index), {SIGKILL, 0, false});
   }
+  const int index = agent.take_seat();
+  const auto leaver = pool.session.join();
+  {
+    WorkerSeat seat(*leaver, pool.client->handle(), static_cast<uint32_t>(index));
+    seat.ready();
+    seat.seat().exit_kind.store(static_cast<uint32_t>(ExitKind::planned));
+  }
+  leaver->leave();
+  agent.record_exit(static_cast<uint32_t>(index), {0, 0, false});
   member->leave();
 }
 

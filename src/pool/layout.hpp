@@ -18,8 +18,8 @@
 //      batch only while its Seat.entered names the entry *and* it has seen the table agree after
 //      writing it; the client frees a batch only after it has emptied the table word and then seen
 //      no seat that names the entry (both sides seq_cst).
-// Ring, dirty bits, hints and bells only say where to look: after a death the client rebuilds them
-// from the above.
+// Ring, list of open batches, dirty bits, hints and bells only say where to look: after a death the
+// client rebuilds them from the above.
 //
 // Design: docs/design/pool.md
 #pragma once
@@ -44,6 +44,8 @@ inline constexpr uint32_t kBatchSlots = 4096;
 inline constexpr uint32_t kRingSlots = 2 * kBatchSlots;
 inline constexpr uint32_t kDirtyWords = kBatchSlots / 64;
 inline constexpr uint32_t kSpinners = 8;
+// batches that left the ring with units still to run, and are in nobody's hands alone
+inline constexpr uint32_t kOpenBatches = 64;
 inline constexpr uint32_t kMaxSeats = 1024;
 // Failed starts in a row, weighted, before a pool gives up: three that failed on their own (an
 // initializer that raises, exits or crashes), or some hundreds that were killed from outside, fewer
@@ -87,7 +89,7 @@ struct Unit {
 };
 
 // ---- Entry: a batch's name in the ring, in Seat.entered and (its generation) in the table -------
-//   63..12 generation, never 0    11..0 slot
+//   62..12 generation, never 0    11..0 slot
 struct Entry {
   uint64_t value = 0;  // 0 = none
   [[nodiscard]] static constexpr Entry make(uint64_t generation, uint32_t slot) noexcept {
@@ -98,6 +100,14 @@ struct Entry {
   [[nodiscard]] constexpr explicit operator bool() const noexcept { return value != 0; }
   friend constexpr bool operator==(Entry, Entry) noexcept = default;
 };
+
+// Ring word: an entry, and in bit 63 whether who takes it has the batch for himself. Else it stays
+// at the ring's head until all its units are claimed, by whoever comes.
+inline constexpr uint64_t kForOneWorker = 1ull << 63;
+inline constexpr uint64_t ring_word(Entry entry, bool for_one) noexcept {
+  return entry.value | (for_one ? kForOneWorker : 0);
+}
+inline constexpr Entry ring_entry(uint64_t word) noexcept { return {word & ~kForOneWorker}; }
 
 // Table word: 63..34 low 30 bits of the generation, 33..0 block handle / 64. 0 = no batch.
 inline constexpr uint64_t table_word(Entry entry, Handle block) noexcept {
@@ -113,11 +123,14 @@ inline constexpr bool table_matches(uint64_t word, Entry entry) noexcept {
 // ---- Batch: one block, written whole by the client before it is reachable -----------------------
 // [BatchHeader][unit words][argument words][result words][attachment handles][payload]
 enum BatchFlags : uint32_t {
-  kCallUnits = 1,    // each unit's value is (args, kwargs) or (function, args, kwargs)
-  kStarItems = 2,    // items are argument tuples
-  kOwnFunction = 4,  // units carry their function; else BatchHeader.function names it
-  kChunkUnits = 8,   // a unit's value is a tuple of its items; else an item is its unit's value
-  kKeepMessage = 16  // retries: workers decode copies, the message stays whole
+  kCallUnits = 1,     // each unit's value is (args, kwargs) or (function, args, kwargs)
+  kStarItems = 2,     // items are argument tuples
+  kOwnFunction = 4,   // units carry their function; else BatchHeader.function names it
+  kChunkUnits = 8,    // a unit's value is a tuple of its items; else an item is its unit's value
+  kKeepMessage = 16,  // retries: workers decode copies, the message stays whole
+  // A unit is one task: an error ends it, one result record has the values of all its items, and
+  // a death loses all of them. Its `progress` says how many have ended.
+  kWholeUnits = 32
 };
 
 // What a batch is like, from its making on. Plain values, so that each side works with a copy of
@@ -160,7 +173,10 @@ struct BatchHeader {
   os::Atomic<uint64_t> results;  // Handle of the newest ResultBlock, chained by ResultBlock.next
   os::Atomic<uint32_t> front;    // hint: units before it are claimed
   os::Atomic<uint32_t> back;     // hint: units from it on are claimed (thieves come from the end)
-  uint64_t spare[4];
+  // What its items took so far, all told: added to by each worker that leaves the batch.
+  os::Atomic<uint64_t> spent_ticks;
+  os::Atomic<uint64_t> spent_items;
+  uint64_t spare[2];
 };
 static_assert(sizeof(BatchHeader) == 128);
 
@@ -261,7 +277,9 @@ struct alignas(128) Seat {
   os::Atomic<uint32_t> memory_limit;
   os::Atomic<uint32_t> rank;          // 0, 1, ...: stable while the pool lives
   os::Atomic<int64_t> stop_since_ns;  // the agent's: when it first interrupted stop_serial
-  os::Atomic<uint64_t> spare;
+  // Entry of the batch that this worker took for itself, while it may have units to give away; set
+  // by the worker, cleared by whoever finds that there are none. A hint.
+  os::Atomic<uint64_t> offers;
 
   // Counters, written by this worker alone with plain loads and stores (trace/record.hpp says what
   // each means).
@@ -277,7 +295,8 @@ struct alignas(128) Seat {
   os::Atomic<uint64_t> steals;  // units taken from another worker's batch
   os::Atomic<uint64_t> sleeps;  // waits that went to the kernel
   os::Atomic<uint64_t> errors;
-  uint64_t reserved[4];
+  os::Atomic<uint64_t> begun_ticks;  // when the unit that runs began
+  uint64_t reserved[3];
 };
 static_assert(sizeof(Seat) == 256);
 
@@ -301,7 +320,14 @@ struct PoolState {
   os::Atomic<uint32_t> units_per_worker;  // maxtasksperchild; 0 = no limit
   os::Atomic<int64_t> agent_wakes_ns;     // when the agent will look at deadlines next
   os::Atomic<int64_t> grace_ns;           // between interrupting a unit and killing its worker
-  uint64_t spare[2];
+  // Until then (in ticks) an idle worker, the lookout, looks every now and then for units that a
+  // busy one offers; 0 or past: nobody does.
+  os::Atomic<uint64_t> lookout;
+  os::Atomic<uint64_t> any_open;  // not 0: look through `open`
+  // A client that has more to send than it has sent is rung when fewer batches than that are
+  // queued; 0: it has not. The bell is as the others below.
+  os::Atomic<uint32_t> low_water;
+  os::Atomic<uint32_t> hunger_bell;
 
   alignas(128) os::Atomic<uint64_t> ring_tail;  // client
   alignas(128) os::Atomic<uint64_t> ring_head;  // workers
@@ -314,6 +340,9 @@ struct PoolState {
   alignas(128) os::Atomic<uint64_t> dirty[kDirtyWords];  // bit = slot with news for the client
   os::Atomic<uint64_t> table[kBatchSlots];
   os::Atomic<uint64_t> ring[kRingSlots];
+  // Entries that left the ring and are anybody's again: their worker is gone, or busy for longer
+  // than it was to be. 0 = free place. Cleared by who finds no unit left in one.
+  os::Atomic<uint64_t> open[kOpenBatches];
 
   Seat* seat(uint32_t index) noexcept { return reinterpret_cast<Seat*>(this + 1) + index; }
   [[nodiscard]] static uint64_t bytes_for(uint32_t seats) noexcept {

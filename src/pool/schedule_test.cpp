@@ -9,6 +9,8 @@
 namespace shoal::pool {
 namespace {
 
+constexpr uint64_t kLong = 1ull << 40;  // ticks
+
 TEST(Schedule, OneWorkerRunsAll) {
   TestPool pool;
   for (int i = 0; i < 20; ++i) pool.submit(static_cast<uint32_t>(i + 1));
@@ -42,13 +44,18 @@ TEST(Schedule, AThiefTakesFromTheEnd) {
   ASSERT_TRUE(owner->seat.enter_next());
   const auto first = owner->seat.claim();
   ASSERT_EQ(first->unit, 0U);
+  owner->seat.begin_unit(*first, 0, os::ticks() + kLong);  // as if just now, however slow this is
   ASSERT_TRUE(thief->seat.enter_next());
   EXPECT_TRUE(thief->seat.is_thief());
+  thief->seat.seat().begun_ticks.store(os::ticks() + kLong);
   for (uint32_t unit = 9; unit > 4; --unit) {
     const auto claim = thief->seat.claim();
     ASSERT_EQ(claim->unit, unit);
-    run_claim(thief->seat, *claim);
+    thief->seat.begin_unit(*claim, 0, os::ticks() + kLong);
+    publish(thief->seat, *claim, 0, true);
+    thief->seat.end_unit();
   }
+  owner->seat.end_unit();
   run_claim(owner->seat, *first);
   for (uint32_t unit = 1; unit < 5; ++unit) {
     const auto claim = owner->seat.claim();
@@ -60,6 +67,178 @@ TEST(Schedule, AThiefTakesFromTheEnd) {
   thief->seat.leave_batch();
   owner->seat.leave_batch();
   EXPECT_FALSE(owner->seat.enter_next());
+  pool.expect_everything_done();
+  pool.expect_clean_end();
+}
+
+// A worker that is in the midst of a long unit.
+void be_stuck(TestWorker& worker, const WorkerSeat::Claim& claim) {
+  worker.seat.begin_unit(claim, 0, os::ticks() - kLong);
+}
+
+std::vector<uint64_t> all_values(TestWorker& worker) {
+  std::vector<uint64_t> values;
+  while (worker.seat.enter_next()) {
+    while (const auto claim = worker.seat.claim()) {
+      values.push_back(value_of(worker.seat.batch().argument_words()[claim->unit].load()));
+      run_claim(worker.seat, *claim);
+    }
+    worker.seat.leave_batch();
+  }
+  return values;
+}
+
+std::vector<uint64_t> range(uint64_t from, uint64_t to) {
+  std::vector<uint64_t> values;
+  while (from < to) values.push_back(from++);
+  return values;
+}
+
+TEST(Schedule, AStuckWorkersUnitsAreTakenInTheirOrderBeforeWhatWasSentLater) {
+  TestPool pool;
+  pool.submit(4);  // 100 to 103
+  pool.submit(3);  // 104 to 106
+  const auto owner = pool.hire();
+  const auto other = pool.hire();
+  ASSERT_TRUE(owner->seat.enter_next());
+  const auto first = owner->seat.claim();
+  be_stuck(*owner, *first);
+  other->seat.seat().begun_ticks.store(os::ticks());  // it has worked for a while
+  EXPECT_EQ(all_values(*other), range(101, 107));
+  owner->seat.end_unit();
+  run_claim(owner->seat, *first);
+  EXPECT_FALSE(owner->seat.claim());
+  owner->seat.leave_batch();
+  pool.expect_everything_done();
+  pool.expect_clean_end();
+}
+
+TEST(Schedule, UnitsOfASharedBatchAreTakenInOrderByWhoeverIsFree) {
+  TestPool pool;
+  pool.submit_shared(6);  // 100 to 105
+  pool.submit_shared(2);  // 106, 107
+  const auto one = pool.hire();
+  const auto two = pool.hire();
+  ASSERT_TRUE(one->seat.enter_next());
+  const auto first = one->seat.claim();
+  one->seat.begin_unit(*first, 0);
+  ASSERT_EQ(first->unit, 0U);
+  EXPECT_EQ(all_values(*two), range(101, 108));
+  EXPECT_EQ(pool.client->queued(), 0U);
+  one->seat.end_unit();
+  run_claim(one->seat, *first);
+  one->seat.leave_batch();
+  EXPECT_FALSE(one->seat.enter_next());
+  pool.expect_everything_done();
+  pool.expect_clean_end();
+}
+
+TEST(Schedule, WhatAWorkerLeavesBehindIsRunNextThoughTheClientIsBusy) {
+  TestPool pool;
+  pool.submit(4);  // 100 to 103
+  pool.submit(2);  // 104, 105
+  const auto leaver = pool.hire();
+  ASSERT_TRUE(leaver->seat.enter_next());
+  run_claim(leaver->seat, *leaver->seat.claim());
+  ASSERT_TRUE(leaver->seat.hand_over());
+  leaver->seat.leave_batch();
+  const auto next = pool.hire();
+  EXPECT_EQ(all_values(*next), range(101, 106));
+  pool.expect_everything_done();
+  pool.expect_clean_end();
+}
+
+TEST(Schedule, WhatADeadWorkerHadNotBegunIsRunThoughTheClientIsBusy) {
+  TestPool pool;
+  pool.submit(4);  // 100 to 103
+  pool.submit(2);  // 104, 105
+  const auto victim = pool.hire();
+  ASSERT_TRUE(victim->seat.enter_next());
+  run_claim(victim->seat, *victim->seat.claim());
+  victim->seat.begin_unit(*victim->seat.claim(), 0);
+  victim->abandon();
+  pool.agent.record_exit(victim->index, {SIGKILL, 0, false});
+  const auto next = pool.hire();
+  EXPECT_EQ(all_values(*next), range(102, 106));
+  pool.resolve();
+  pool.expect_everything_done();
+  EXPECT_EQ(pool.lost, 1U);
+  pool.expect_clean_end();
+}
+
+TEST(Schedule, AWorkerThatLeavesByPlanNeedsNoClientToFreeItsSeat) {
+  TestPool pool;
+  const auto leaver = pool.hire();
+  leaver->seat.seat().exit_kind.store(static_cast<uint32_t>(ExitKind::planned));
+  leaver->abandon();
+  pool.agent.record_exit(leaver->index, {0, 0, false});
+  EXPECT_EQ(life_of(leaver->seat.seat().life.load()), Life::empty);
+  EXPECT_FALSE(pool.client->has_deaths());
+  pool.expect_clean_end();
+}
+
+TEST(Schedule, ABatchThatTakesTooLongIsOpenedByItsWorker) {
+  TestPool pool;
+  pool.submit(5);  // 100 to 104
+  const auto owner = pool.hire();
+  const auto other = pool.hire();
+  ASSERT_TRUE(owner->seat.enter_next());
+  run_claim(owner->seat, *owner->seat.claim());
+  owner->seat.notify(os::ticks() + kLong);
+  EXPECT_EQ(owner->seat.seat().offers.load(), 0U);
+  const auto second = owner->seat.claim();
+  ASSERT_EQ(second->unit, 1U);
+  EXPECT_EQ(all_values(*other), range(102, 105));
+  run_claim(owner->seat, *second);
+  EXPECT_FALSE(owner->seat.claim());
+  owner->seat.leave_batch();
+  EXPECT_FALSE(owner->seat.enter_next());
+  pool.expect_everything_done();
+  pool.expect_clean_end();
+}
+
+TEST(Schedule, BatchesThatArePushedAgainKeepTheirOrder) {
+  TestPool pool;
+  const auto old = pool.hire();
+  pool.submit(1);
+  pool.submit(1);
+  run_all(old->seat);  // slots are given again, the last one first
+  EXPECT_TRUE(pool.collect());
+  for (int i = 0; i < 5; ++i) pool.submit(2);  // 102 to 111
+  const auto victim = pool.hire();
+  ASSERT_TRUE(victim->seat.enter_next());
+  pool.die(*victim);  // before it had begun any
+  EXPECT_EQ(all_values(*old), range(102, 112));
+  pool.expect_everything_done();
+  pool.expect_clean_end();
+}
+
+// A sleeper learns of units behind a long one without a ring from anybody but the lookout's clock.
+TEST(Schedule, ALookoutFindsUnitsBehindALongOne) {
+  TestPool pool({4, 0, 1'000'000, 0});
+  const auto owner = pool.hire();
+  const auto idle = pool.hire();
+  os::Atomic<uint32_t> found{};
+  std::thread watcher([&] {
+    while (!idle->seat.enter_next()) idle->seat.wait();
+    found.store(1);
+    while (const auto claim = idle->seat.claim()) run_claim(idle->seat, *claim);
+    idle->seat.leave_batch();
+  });
+  while (pool.client->state().lookout.load() == 0) std::this_thread::yield();
+  pool.client->state().work_bell.store(0);  // who wakes one of the sleepers wakes nobody
+  pool.submit(3);
+  bool mine = owner->seat.enter_next();
+  const auto claim = mine ? owner->seat.claim() : std::nullopt;
+  if (claim) owner->seat.begin_unit(*claim, 0);
+  watcher.join();
+  EXPECT_EQ(found.load(), 1U);
+  if (claim) {
+    owner->seat.end_unit();
+    run_claim(owner->seat, *claim);
+  }
+  if (mine) owner->seat.leave_batch();
+  run_all(owner->seat);
   pool.expect_everything_done();
   pool.expect_clean_end();
 }

@@ -49,6 +49,9 @@ class Thread {
   bool run_batch(WorkerSeat& seat) {
     if (dies()) return false;
     while (const auto claim = seat.claim()) {
+      if (random_() % 50 == 0 && seat.hand_over()) {
+        // as one that has run its share, but for the unit in hand
+      }
       const uint32_t items = seat.batch().item_count(claim->unit);
       for (uint32_t item = claim->progress; item < items; ++item) {
         seat.begin_unit(*claim, 0);
@@ -83,7 +86,7 @@ class Storm {
       for (uint32_t burst = static_cast<uint32_t>(random_() % 8); burst > 0 && sent < batches;
            --burst, ++sent) {
         pool_.submit(static_cast<uint32_t>(random_() % 20 + 1), random_() % 3 == 0 ? 3 : 1,
-                     random_() % 2 != 0 ? 2 : 0);
+                     random_() % 2 != 0 ? 2 : 0, random_() % 2 != 0);
       }
       turn();
     }

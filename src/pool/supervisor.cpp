@@ -5,6 +5,7 @@
 #include <csignal>
 
 #include "os/clock.hpp"
+#include "pool/open_batches.hpp"
 #include "testing/kill_point.hpp"
 
 namespace shoal::pool {
@@ -79,6 +80,13 @@ void Supervisor::free_seat(uint32_t seat) noexcept {
   state_->seat(seat)->life.store(life_word(Life::empty, 0));
 }
 
+bool Supervisor::left_nothing(uint32_t index, const Exit& exit) const noexcept {
+  const Seat& seat = *state_->seat(index);
+  return exit.status == 0 && life_of(seat.life.load()) == Life::ready &&
+         static_cast<ExitKind>(seat.exit_kind.load()) == ExitKind::planned &&
+         seat.entered.load() == 0 && seat.pending.load() == 0;
+}
+
 void Supervisor::record_exit(uint32_t index, const Exit& exit) {
   Seat& seat = *state_->seat(index);
   const Incarnation worker = life_worker(seat.life.load());
@@ -99,6 +107,24 @@ void Supervisor::record_exit(uint32_t index, const Exit& exit) {
     uint32_t holder = worker;
     if (worker != 0) place.compare_exchange(holder, 0);
   }
+  seat.offers.store(0);
+  if (left_nothing(index, exit)) {
+    seat.serial.store(0);
+    seat.stop_serial.store(0);
+    seat.deadline_ns.store(0);
+    seat.stop_since_ns.store(0);
+    seat.exit_kind.store(0);
+    seat.pid.store(0);
+    // COMMIT(pool.seat.left): killed before: the client buries the worker with its agent; after:
+    // the seat is free.
+    seat.life.store(life_word(Life::empty, 0));
+    SHOAL_KILL_POINT("pool.seat.left");
+    Doorbell(state_->work_bell).alarm();
+    Doorbell(state_->done_bell).alarm();
+    return;
+  }
+  // Full: the client submits it again.
+  if (const Entry entry{seat.entered.load()}) (void)OpenBatches(state_).add(entry);
   // COMMIT(pool.seat.dead): killed before: the client buries the worker with its agent; after: it
   // resolves the claims.
   seat.life.store(life_word(Life::dead, worker));

@@ -41,7 +41,9 @@ class Supervisor {
     uint64_t peak_memory = 0;
     bool memory_limit = false;
   };
-  // The worker's process is gone: reaps its memory, marks the seat DEAD, tells the client.
+  // The worker's process is gone: reaps its memory, marks the seat DEAD, tells the client. What it
+  // had not begun is anybody's at once. A worker that left by plan, between two units, leaves
+  // nothing to resolve: its seat is free without the client, which may be busy.
   void record_exit(uint32_t index, const Exit& exit);
 
   struct Order {
@@ -65,6 +67,7 @@ class Supervisor {
   };
 
   void leave_rank(uint32_t seat) noexcept;
+  [[nodiscard]] bool left_nothing(uint32_t seat, const Exit& exit) const noexcept;
 
   arena::Member& member_;
   PoolState* state_;

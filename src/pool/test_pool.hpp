@@ -50,7 +50,19 @@ inline void publish(WorkerSeat& seat, const WorkerSeat::Claim& claim, uint32_t i
   seat.publish_item(claim, item, word, last);
 }
 
+// A whole unit's one result stands for its first item's.
+inline void run_whole(WorkerSeat& seat, const WorkerSeat::Claim& claim) {
+  seat.begin_unit(claim, 0);
+  for (uint32_t item = 1; item <= seat.batch().item_count(claim.unit); ++item) {
+    seat.note_progress(claim, item);
+  }
+  const uint64_t value = value_of(seat.batch().argument_words()[claim.unit].load());
+  seat.publish_whole(claim, word_of(2 * value));
+  seat.end_unit();
+}
+
 inline void run_claim(WorkerSeat& seat, const WorkerSeat::Claim& claim) {
+  if (seat.batch().flags & kWholeUnits) return run_whole(seat, claim);
   const uint32_t items = seat.batch().item_count(claim.unit);
   for (uint32_t item = claim.progress; item < items; ++item) {
     seat.begin_unit(claim, 0);
@@ -91,12 +103,21 @@ class TestPool {
   bool resolve() {
     return client->resolve_deaths(
         [this](uint32_t slot, uint32_t unit, uint32_t item, const ClientPool::Death&) {
-          ++losses[client->batch(slot).argument_words()[unit].load() + 8 * item];
-          ++lost;
+          const Batch& batch = client->batch(slot);
+          const bool whole = (batch.flags & kWholeUnits) != 0;
+          ++losses[batch.argument_words()[unit].load() + 8 * (whole ? 0 : item)];
+          lost += whole ? batch.item_count(unit) : 1;
         });
   }
 
-  Entry submit(uint32_t units, uint32_t items_per_unit = 1, uint32_t retries = 0) {
+  Entry submit_whole(uint32_t units, uint32_t items_per_unit, uint32_t retries = 0) {
+    return submit(units, items_per_unit, retries, false, kWholeUnits);
+  }
+  Entry submit_shared(uint32_t units, uint32_t items_per_unit = 1) {
+    return submit(units, items_per_unit, 0, true);
+  }
+  Entry submit(uint32_t units, uint32_t items_per_unit = 1, uint32_t retries = 0,
+               bool shared = false, uint32_t flags = 0) {
     std::vector<uint64_t> words;
     for (uint32_t i = 0; i < units; ++i, next_ += items_per_unit) words.push_back(word_of(next_));
     BatchParts parts;
@@ -105,6 +126,8 @@ class TestPool {
     parts.items = units * items_per_unit;
     parts.items_per_unit = items_per_unit;
     parts.retries = retries;
+    parts.shared = shared;
+    parts.flags = flags;
     const Handle attachment = session.me->allocate(200);
     parts.attachments = &attachment;
     parts.attachment_count = 1;
@@ -157,7 +180,12 @@ class TestPool {
     for (uint32_t unit = 0; unit < batch.units; ++unit) {
       const Unit state = Unit::of(batch.unit_words()[unit].load(os::acquire));
       cancelled += batch.item_count(unit) - state.progress;
-      for (uint32_t item = 0; item < state.progress; ++item) read_item(batch, unit, item);
+      const bool whole = (batch.flags & kWholeUnits) != 0 && state.progress > 0;
+      for (uint32_t item = 0; item < (whole ? 1 : state.progress); ++item) {
+        read_item(batch, unit, item);
+      }
+      const uint64_t word = batch.result_words()[batch.first_item(unit)].load();
+      if (whole && word != kLostItem) results += state.progress - 1;
     }
     client->retire(slot);
   }

@@ -19,6 +19,12 @@ constexpr int64_t kSpinNs = 30'000;  // docs/design/sync.md, Waiting
 constexpr int64_t kTellNs = 500'000;
 // a batch that runs longer than this may be shared with sleepers
 constexpr int64_t kHelpNs = 50'000;
+// a worker that has a batch for itself for longer than this opens it to all: it is not what the
+// client took it for
+constexpr int64_t kAloneNs = 2'000'000;
+// a lookout looks this often, and so many times in a row before it sleeps like the others
+constexpr int64_t kLookNs = 250'000;
+constexpr int kLooks = 8;
 constexpr uint64_t kSmallBlock = uint64_t{8} * 1024;  // result blocks of small records
 
 uint64_t to_ticks(int64_t ns) noexcept {
@@ -40,10 +46,14 @@ WorkerSeat::WorkerSeat(arena::Member& member, Handle pool, uint32_t seat)
       seat_(pool_->seat(seat)),
       work_bell_(pool_->work_bell),
       done_bell_(pool_->done_bell),
+      hunger_bell_(pool_->hunger_bell),
+      open_(pool_),
       steal_from_(seat),
       spin_ticks_(to_ticks(kSpinNs)),
       tell_ticks_(to_ticks(kTellNs)),
-      help_ticks_(to_ticks(kHelpNs)) {
+      help_ticks_(to_ticks(kHelpNs)),
+      alone_ticks_(to_ticks(kAloneNs)),
+      look_ticks_(to_ticks(kLookNs)) {
   seat_->pid.store(static_cast<uint32_t>(os::own_pid()));
   // COMMIT(pool.seat.starting): killed before: the agent knows the child by its pid only; after: by
   // its incarnation too.
@@ -65,8 +75,18 @@ bool WorkerSeat::should_leave() const noexcept {
 // ---- Waiting ------------------------------------------------------------------------------------
 
 bool WorkerSeat::may_have_work() const noexcept {
-  return pool_->ring_head.load() != pool_->ring_tail.load() ||
+  return pool_->ring_head.load() != pool_->ring_tail.load() || open_.maybe_any() ||
          static_cast<Phase>(pool_->phase.load()) != Phase::running;
+}
+
+bool WorkerSeat::anyone_offers() const noexcept {
+  for (uint32_t i = 0; i < seats_; ++i) {
+    const Seat* other = pool_->seat(i);
+    if (other != seat_ && other->offers.load() != 0 && life_of(other->life.load()) == Life::ready) {
+      return true;
+    }
+  }
+  return false;
 }
 
 int WorkerSeat::take_spinner_place() noexcept {
@@ -94,24 +114,90 @@ bool WorkerSeat::spin(uint32_t place) noexcept {
   return found || may_have_work();
 }
 
+// One idle worker at a time is the lookout: it wakes by itself to look for units that others offer.
+// The word says until when, so one that is stopped or killed is soon nobody's excuse.
+bool WorkerSeat::become_lookout() noexcept {
+  const uint64_t now = os::ticks();
+  uint64_t until = pool_->lookout.load();
+  if (until > now) return false;
+  // COMMIT(pool.lookout.begin): killed before: nothing; after: the time passes.
+  const bool mine = pool_->lookout.compare_exchange(until, now + 2 * look_ticks_);
+  SHOAL_KILL_POINT("pool.lookout.begin");
+  return mine;
+}
+
+// Sleeps, but looks around every kLookNs. What it returns other than timed_out ends the sleep.
+os::Wake WorkerSeat::look_out() noexcept {
+  os::Wake wake = os::Wake::timed_out;
+  for (int looks = 0; looks < kLooks && wake == os::Wake::timed_out; ++looks) {
+    pool_->lookout.store(os::ticks() + 2 * look_ticks_);
+    const uint32_t seen = work_bell_.listen();
+    wake = may_have_work() || anyone_offers()
+               ? os::Wake::changed
+               : work_bell_.sleep(seen, os::monotonic_ns() + kLookNs);
+  }
+  // before the last look: whoever saw a lookout rang nobody
+  pool_->lookout.store(0);
+  return wake;
+}
+
+os::Wake WorkerSeat::sleep_until_work() noexcept {
+  add(seat_->sleeps, 1);
+  if (become_lookout()) {
+    const os::Wake wake = look_out();
+    if (wake != os::Wake::timed_out) return wake;
+  }
+  const uint32_t seen = work_bell_.listen();
+  if (may_have_work() || anyone_offers()) return os::Wake::changed;
+  return work_bell_.sleep(seen, -1);
+}
+
 WorkerSeat::Wait WorkerSeat::wait() noexcept {
   const uint64_t begin = os::ticks();
   Wait result = Wait::work;
   if (const int place = take_spinner_place(); place < 0 || !spin(static_cast<uint32_t>(place))) {
-    const uint32_t seen = work_bell_.listen();
-    if (!may_have_work()) {
-      add(seat_->sleeps, 1);
-      if (work_bell_.sleep(seen, -1) == os::Wake::interrupted) result = Wait::interrupted;
-    }
+    if (sleep_until_work() == os::Wake::interrupted) result = Wait::interrupted;
   }
   add(seat_->wait_ticks, os::ticks() - begin);
   // spurious; the caller looks again
   if (result == Wait::work && !may_have_work()) return Wait::work;
   if (static_cast<Phase>(pool_->phase.load()) != Phase::running &&
-      (should_leave() || pool_->ring_head.load() == pool_->ring_tail.load())) {
+      (should_leave() ||
+       (pool_->ring_head.load() == pool_->ring_tail.load() && !open_.maybe_any()))) {
     return Wait::leave;
   }
   return result;
+}
+
+bool WorkerSeat::somebody_looks() const noexcept {
+  for (uint32_t i = 0; i < spinner_limit_; ++i) {
+    if (pool_->spinners[i].load() != 0) return true;
+  }
+  return pool_->lookout.load() > os::ticks();
+}
+
+// Called with the first unit in hand. That unit may take an hour: who sleeps must by then know of
+// all others. Units that may be long are worth a wake-up at once, and whoever is woken wakes the
+// next. Quick ones would cost more than they are, and if one of them is long after all, a spinner's
+// last look or the lookout finds it.
+void WorkerSeat::look_after_rest() noexcept {
+  looked_after_ = true;
+  running_since_ = os::ticks();
+  if (!work_bell_.has_sleepers()) return;
+  const bool more_here = from_back_ ? next_unit_ > batch_.front().load() : next_unit_ < last_unit_;
+  const uint64_t passed = pool_->ring_head.load() + (ring_at_ != kNotInRing ? 1 : 0);
+  const bool long_ones = (way_ == Way::shared && more_here) || passed < pool_->ring_tail.load();
+  const bool quick_ones = more_here || anyone_offers();
+  if (long_ones || (quick_ones && !somebody_looks())) work_bell_.ring_one();
+}
+
+// The ring's head has become `head`: the client may have more to send, and be busy with something
+// else.
+void WorkerSeat::ask_for_more(uint64_t head) noexcept {
+  const uint32_t low = pool_->low_water.load();
+  if (low != 0 && pool_->ring_tail.load() < head + low && hunger_bell_.has_sleepers()) {
+    hunger_bell_.ring_all();
+  }
 }
 
 // ---- Entering a batch ---------------------------------------------------------------------------
@@ -134,9 +220,36 @@ bool WorkerSeat::enter(Entry entry) noexcept {
   batch_handle_ = handle;
   entry_ = entry;
   result_block_ = 0;
-  unsent_ = false;
+  unsent_ = exhausted_ = looked_after_ = from_back_ = false;
+  ring_at_ = kNotInRing;
+  items_run_ = 0;
   entered_ticks_ = told_ticks_ = asked_ticks_ = os::ticks();
+  // order: relaxed; who finds this worker stuck too early or too late comes to its help, no more
+  seat_->begun_ticks.store(entered_ticks_, os::relaxed);
   return true;
+}
+
+void WorkerSeat::start_at_front(Way way) noexcept {
+  way_ = way;
+  from_back_ = false;
+  const uint32_t front = batch_.front().load();
+  next_unit_ = begun_at_ = front < batch_.units ? front : 0;
+  last_unit_ = batch_.units;
+}
+
+bool WorkerSeat::enter_open() noexcept {
+  while (const Entry entry = open_.oldest()) {
+    const uint64_t head = pool_->ring_head.load();
+    const bool ring_is_empty = head == pool_->ring_tail.load();
+    const Entry first = ring_entry(pool_->ring[head % kRingSlots].load());
+    if (!ring_is_empty && first.generation() < entry.generation()) return false;
+    if (enter(entry)) {
+      start_at_front(Way::shared);
+      return true;
+    }
+    open_.remove(entry);
+  }
+  return false;
 }
 
 bool WorkerSeat::enter_from_ring() noexcept {
@@ -144,56 +257,135 @@ bool WorkerSeat::enter_from_ring() noexcept {
     uint64_t head = pool_->ring_head.load();
     const uint64_t tail = pool_->ring_tail.load();
     if (head == tail) return false;
-    // The client overwrites this place only after head has passed it, and then the exchange below
-    // fails.
-    const Entry entry{pool_->ring[head % kRingSlots].load()};
+    // The client overwrites this place only after head has passed it, and then the exchanges of
+    // head below and in leave_batch() fail.
+    const uint64_t word = pool_->ring[head % kRingSlots].load();
+    const Entry entry = ring_entry(word);
+    const bool alone = (word & kForOneWorker) != 0;
+    if (!alone && enter(entry)) {
+      ring_at_ = head;
+      start_at_front(Way::shared);
+      return true;
+    }
     // COMMIT(pool.ring.pop): killed before: the entry is in the ring; after: the client pushes it
     // again.
     if (!pool_->ring_head.compare_exchange(head, head + 1)) continue;
     SHOAL_KILL_POINT("pool.ring.pop");
-    // More work than this worker takes: wake a sleeper, one after the other, as long as there is
-    // some.
-    if (head + 1 != pool_->ring_tail.load() && work_bell_.has_sleepers()) work_bell_.ring_one();
-    if (!enter(entry)) continue;  // a stale entry: pushed twice after a death, finished meanwhile
-    thief_ = false;
-    const uint32_t front = batch_.front().load();
-    next_unit_ = begun_at_ = front < batch_.units ? front : 0;
-    last_unit_ = batch_.units;
+    ask_for_more(head + 1);
+    // Not one that is gone: pushed twice after a death, finished meanwhile.
+    if (!alone || !enter(entry)) continue;
+    start_at_front(Way::alone);
     add(seat_->batches, 1);
+    if (batch_.units > 1) {
+      // COMMIT(pool.offers): killed before or after: who records the death opens the batch.
+      seat_->offers.store(entry.value);
+      SHOAL_KILL_POINT("pool.offers");
+    }
     return true;
   }
 }
 
-bool WorkerSeat::enter_as_thief() noexcept {
-  for (uint32_t i = 0; i < seats_; ++i) {
-    steal_from_ = steal_from_ + 1 < seats_ ? steal_from_ + 1 : 0;
-    Seat* victim = pool_->seat(steal_from_);
-    const Entry entry{victim->entered.load()};
-    if (victim == seat_ || !entry || life_of(victim->life.load()) != Life::ready) continue;
-    if (!enter(entry)) continue;
+bool WorkerSeat::steal_from(Seat& victim, Entry entry, bool stuck) noexcept {
+  if (enter(entry)) {
     const uint32_t back = batch_.back().load();
-    if (back > 0 && back <= batch_.units && batch_.front().load() < back) {
-      thief_ = true;
-      next_unit_ = back;
+    const uint32_t front = batch_.front().load();
+    if (stuck ? front < batch_.units : back > 0 && back <= batch_.units && front < back) {
+      start_at_front(Way::thief);
+      victim_ = &victim;
+      from_back_ = !stuck;
+      if (from_back_) next_unit_ = back;
       return true;
     }
     seat_->entered.store(0);
     batch_ = Batch{};
   }
+  uint64_t offered = entry.value;
+  victim.offers.compare_exchange(offered, 0);
+  return false;
+}
+
+// only_stuck: from workers that are in the midst of a long unit, and have what was sent before the
+// ring's first.
+bool WorkerSeat::enter_as_thief(bool only_stuck) noexcept {
+  const uint64_t now = looked_ticks_ = os::ticks();
+  const uint64_t head = pool_->ring_head.load();
+  const uint64_t next = ring_entry(pool_->ring[head % kRingSlots].load()).generation();
+  for (uint32_t i = 0; i < seats_; ++i) {
+    steal_from_ = steal_from_ + 1 < seats_ ? steal_from_ + 1 : 0;
+    Seat* victim = pool_->seat(steal_from_);
+    const Entry entry{victim->offers.load()};
+    if (victim == seat_ || !entry || life_of(victim->life.load()) != Life::ready) continue;
+    // order: relaxed; as in enter()
+    const bool stuck = now > victim->begun_ticks.load(os::relaxed) + help_ticks_;
+    if (only_stuck && (!stuck || entry.generation() > next)) continue;
+    if (steal_from(*victim, entry, stuck)) return true;
+  }
   return false;
 }
 
 bool WorkerSeat::enter_next() noexcept {
-  return !should_leave() && (enter_from_ring() || enter_as_thief());
+  if (should_leave()) return false;
+  if (open_.maybe_any() && enter_open()) return true;
+  // order: relaxed; only this worker writes it
+  const bool look = seat_->begun_ticks.load(os::relaxed) > looked_ticks_ + help_ticks_;
+  if (look && enter_as_thief(true)) return true;
+  return enter_from_ring() || enter_as_thief(false);
+}
+
+void WorkerSeat::stop_offering() noexcept {
+  // order: relaxed load; only this worker makes it other than 0
+  if (seat_->offers.load(os::relaxed) != 0) seat_->offers.store(0);
 }
 
 void WorkerSeat::leave_batch() noexcept {
-  notify(os::ticks(), true);
+  const uint64_t now = os::ticks();
+  if (items_run_ != 0) {
+    batch_.spent_ticks().fetch_add(now - running_since_);
+    batch_.spent_items().fetch_add(items_run_);
+  }
+  if (exhausted_ && ring_at_ != kNotInRing) {
+    uint64_t head = ring_at_;
+    // COMMIT(pool.ring.pass): killed before: the next one to come finds no unit left, and passes
+    // it; after: the ring's next batch is the first.
+    pool_->ring_head.compare_exchange(head, head + 1);
+    SHOAL_KILL_POINT("pool.ring.pass");
+    ask_for_more(ring_at_ + 1);
+  } else if (exhausted_ && way_ == Way::shared) {
+    open_.remove(entry_);
+  } else if (exhausted_ && way_ == Way::thief) {
+    uint64_t offered = entry_.value;
+    victim_->offers.compare_exchange(offered, 0);
+  }
+  stop_offering();
+  notify(now, true);
   batch_ = Batch{};
   // COMMIT(pool.leave.entered): killed before: resolving the death clears the word; after: it is
   // clear.
   seat_->entered.store(0);
   SHOAL_KILL_POINT("pool.leave.entered");
+}
+
+// The batch becomes anybody's: this worker is one of many at it from now on.
+void WorkerSeat::open_batch() noexcept {
+  if (!open_.add(entry_)) return;
+  way_ = Way::shared;
+  from_back_ = false;
+  stop_offering();
+  if (work_bell_.has_sleepers()) work_bell_.ring_one();
+}
+
+bool WorkerSeat::hand_over() noexcept {
+  if (way_ != Way::alone || (next_unit_ >= last_unit_ && begun_at_ == 0)) return true;
+  open_batch();
+  return way_ == Way::shared;
+}
+
+// Units run in the order in which they were sent, as far as can be: who is at a batch that others
+// can come to, too, leaves it for an older one.
+bool WorkerSeat::older_is_open() noexcept {
+  if (way_ != Way::shared || !open_.maybe_any()) return false;
+  const Entry oldest = open_.oldest();
+  return oldest && oldest.generation() < entry_.generation();
 }
 
 // ---- Claiming -----------------------------------------------------------------------------------
@@ -215,27 +407,27 @@ std::optional<WorkerSeat::Claim> WorkerSeat::try_claim(uint32_t unit) noexcept {
   }
 }
 
-std::optional<WorkerSeat::Claim> WorkerSeat::claim() noexcept {
-  const uint32_t units = batch_.units;
-  if (thief_) {
-    // Past units that are not queued: some before them may be queued again, after a death.
-    while (next_unit_ > batch_.front().load() && next_unit_ <= units) {
-      const uint32_t unit = --next_unit_;
-      if (auto claim = try_claim(unit)) {
-        batch_.back().store(unit);
-        add(seat_->steals, 1);
-        return claim;
-      }
+std::optional<WorkerSeat::Claim> WorkerSeat::claim_from_back() noexcept {
+  // Past units that are not queued: some before them may be queued again, after a death.
+  while (next_unit_ > batch_.front().load() && next_unit_ <= batch_.units) {
+    const uint32_t unit = --next_unit_;
+    if (auto claim = try_claim(unit)) {
+      batch_.back().store(unit);
+      return claim;
     }
-    batch_.back().store(next_unit_);
-    return std::nullopt;
   }
-  // Who took the batch from the ring tries all its units, also those before `front`: another
-  // worker, late, may have moved that hint past a unit that was queued again.
+  batch_.back().store(next_unit_);
+  return std::nullopt;
+}
+
+std::optional<WorkerSeat::Claim> WorkerSeat::claim_from_front() noexcept {
+  // Who comes to a batch tries all its units, also those before `front`: another worker, late, may
+  // have moved that hint past a unit that was queued again.
   while (next_unit_ < last_unit_ || begun_at_ != 0) {
     if (next_unit_ == last_unit_) {
       next_unit_ = 0;
       last_unit_ = std::exchange(begun_at_, 0);
+      continue;
     }
     const uint32_t unit = next_unit_++;
     if (auto claim = try_claim(unit)) {
@@ -245,15 +437,33 @@ std::optional<WorkerSeat::Claim> WorkerSeat::claim() noexcept {
     }
   }
   // order: relaxed; a hint
-  batch_.front().store(units, os::relaxed);
+  batch_.front().store(batch_.units, os::relaxed);
   return std::nullopt;
+}
+
+std::optional<WorkerSeat::Claim> WorkerSeat::claim() noexcept {
+  if (older_is_open()) return std::nullopt;
+  // order: relaxed; only this worker writes it
+  if (from_back_ && os::ticks() > seat_->begun_ticks.load(os::relaxed) + help_ticks_) {
+    start_at_front(Way::thief);  // that was no quick unit
+  }
+  const auto claim = from_back_ ? claim_from_back() : claim_from_front();
+  if (!claim) {
+    exhausted_ = true;
+    return std::nullopt;
+  }
+  if (way_ == Way::thief) add(seat_->steals, 1);
+  if (way_ == Way::alone && next_unit_ >= batch_.back().load()) stop_offering();
+  if (!looked_after_) look_after_rest();
+  return claim;
 }
 
 // ---- Running ------------------------------------------------------------------------------------
 
-void WorkerSeat::begin_unit(const Claim& claim, int64_t timeout_ns) noexcept {
+void WorkerSeat::begin_unit(const Claim& claim, int64_t timeout_ns, uint64_t ticks) noexcept {
   // order: relaxed; the release store of serial below publishes them to the agent
   seat_->running.store(claim.unit, os::relaxed);
+  seat_->begun_ticks.store(ticks, os::relaxed);  // order: relaxed; as in enter()
   if (timeout_ns > 0) {
     const int64_t now = os::monotonic_ns();
     seat_->started_ns.store(now, os::relaxed);                // order: relaxed; as above
@@ -293,8 +503,31 @@ void WorkerSeat::publish_item(const Claim& claim, uint32_t item, uint64_t result
   batch_.unit_words()[claim.unit].store(unit.word(), os::release);
   SHOAL_KILL_POINT("pool.unit.publish");
   unsent_ = true;
+  ++items_run_;
   add(seat_->items_done, 1);
   if (last) add(seat_->units_done, 1);
+}
+
+void WorkerSeat::note_progress(const Claim& claim, uint32_t items) noexcept {
+  const Unit unit{UnitState::claimed, claim.attempt, member_.incarnation(), items};
+  // order: relaxed; read after this worker's death only
+  batch_.unit_words()[claim.unit].store(unit.word(), os::relaxed);
+}
+
+void WorkerSeat::publish_whole(const Claim& claim, uint64_t result_word) noexcept {
+  const uint32_t items = batch_.item_count(claim.unit);
+  // order: relaxed; the release store of the unit word publishes it
+  batch_.result_words()[batch_.first_item(claim.unit)].store(result_word, os::relaxed);
+  const Unit unit{UnitState::done, claim.attempt, 0, items};
+  // COMMIT(pool.unit.whole): killed before: all its items are lost; after: their results count.
+  // order: release; pairs with the client's acquire load of unit words; publishes the result word
+  // and record
+  batch_.unit_words()[claim.unit].store(unit.word(), os::release);
+  SHOAL_KILL_POINT("pool.unit.whole");
+  unsent_ = true;
+  items_run_ += items;
+  add(seat_->items_done, items);
+  add(seat_->units_done, 1);
 }
 
 void WorkerSeat::publish_cancelled(const Claim& claim, uint32_t progress) noexcept {
@@ -392,10 +625,11 @@ void WorkerSeat::notify(uint64_t ticks, bool now) noexcept {
     told_ticks_ = ticks;
     mark_dirty();
   }
-  if (!now && ticks - asked_ticks_ > help_ticks_) {
-    asked_ticks_ = ticks;
-    if (next_unit_ < batch_.back().load() && work_bell_.has_sleepers()) work_bell_.ring_one();
-  }
+  if (now || ticks - asked_ticks_ <= help_ticks_) return;
+  asked_ticks_ = ticks;
+  if (next_unit_ >= batch_.back().load()) return;
+  if (way_ == Way::alone && ticks - entered_ticks_ > alone_ticks_) return open_batch();
+  if (work_bell_.has_sleepers()) work_bell_.ring_one();
 }
 
 }  // namespace shoal::pool

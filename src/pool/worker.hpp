@@ -13,14 +13,19 @@
 //      a death;
 //   4. while chaining a result block: Seat.pending names it, and the client frees it if it is not
 //      in the chain.
+// What it had not begun is open to all (open_batches.hpp) as soon as the agent has seen its end.
+//
+// No unit waits beside an idle worker for longer than a wake-up (kLookNs): see look_after_rest().
 // Design: docs/design/pool.md
 #pragma once
 
 #include <optional>
 
+#include "os/clock.hpp"
 #include "pool/batch.hpp"
 #include "pool/doorbell.hpp"
 #include "pool/layout.hpp"
+#include "pool/open_batches.hpp"
 
 namespace shoal::pool {
 
@@ -39,12 +44,14 @@ class WorkerSeat {
   // Waits until there may be work: spins if a spinner's place is free, then sleeps.
   Wait wait() noexcept;
 
-  // Takes a batch from the ring, or enters one that another worker is busy with (`thief`). nullptr:
-  // nothing to do.
+  // Enters the oldest batch with something to do: an open one, the ring's first, or one that
+  // another worker is busy with (`thief`). False: nothing to do.
   bool enter_next() noexcept;
   // Leaves the entered batch, and tells the client what became of it.
   void leave_batch() noexcept;
-  [[nodiscard]] bool is_thief() const noexcept { return thief_; }
+  // For one that takes no more units: true when what is left of the batch is in other hands.
+  bool hand_over() noexcept;
+  [[nodiscard]] bool is_thief() const noexcept { return way_ == Way::thief; }
   [[nodiscard]] const Batch& batch() const noexcept { return batch_; }
   [[nodiscard]] Handle batch_handle() const noexcept { return batch_handle_; }
 
@@ -53,17 +60,23 @@ class WorkerSeat {
     uint32_t attempt;
     uint32_t progress;  // items that an earlier attempt has published
   };
-  // Claims the next unit of the entered batch: from the front, or from the back as a thief.
+  // Claims the next unit of the entered batch: from the front; from the back as a thief in a batch
+  // of quick units, so that the two do not meet at each. Nothing: leave the batch.
   std::optional<Claim> claim() noexcept;
 
-  // Brackets user code: sets what the agent needs to enforce the time limit and cancels.
-  void begin_unit(const Claim& claim, int64_t timeout_ns) noexcept;
+  // Brackets user code: sets what the agent needs to enforce the time limit and cancels. `ticks` is
+  // the present time.
+  void begin_unit(const Claim& claim, int64_t timeout_ns, uint64_t ticks = os::ticks()) noexcept;
   void end_unit() noexcept;
   // The reason for which the running unit is to be stopped, or none.
   [[nodiscard]] StopReason stop_reason() const noexcept;
 
   // Publishes item `item` of the claimed unit: an inline word, or a record made by write_record.
   void publish_item(const Claim& claim, uint32_t item, uint64_t result_word, bool last) noexcept;
+  // Publishes a whole unit (kWholeUnits): all its items have ended, one word stands for them.
+  void publish_whole(const Claim& claim, uint64_t result_word) noexcept;
+  // So many items of the claimed whole unit have ended: for whoever tells of this worker's death.
+  void note_progress(const Claim& claim, uint32_t items) noexcept;
   // Ends a unit that was cancelled while it ran: items from `progress` on have no result.
   void publish_cancelled(const Claim& claim, uint32_t progress) noexcept;
 
@@ -83,13 +96,33 @@ class WorkerSeat {
   [[nodiscard]] bool should_leave() const noexcept;
 
  private:
+  // How the entered batch is worked at. alone: it was taken from the ring, others come as thieves.
+  // shared: it is at the ring's head, or open, and anybody takes the next unit.
+  enum class Way { alone, shared, thief };
+  static constexpr uint64_t kNotInRing = UINT64_MAX;
+
   bool enter(Entry entry) noexcept;
+  bool enter_open() noexcept;
   bool enter_from_ring() noexcept;
-  bool enter_as_thief() noexcept;
+  bool enter_as_thief(bool only_stuck) noexcept;
+  bool steal_from(Seat& victim, Entry entry, bool stuck) noexcept;
+  void start_at_front(Way way) noexcept;
+  [[nodiscard]] bool older_is_open() noexcept;
+  void open_batch() noexcept;
+  void stop_offering() noexcept;
   bool may_have_work() const noexcept;
+  bool anyone_offers() const noexcept;
+  bool somebody_looks() const noexcept;
+  void look_after_rest() noexcept;
+  void ask_for_more(uint64_t head) noexcept;
   bool spin(uint32_t place) noexcept;
   int take_spinner_place() noexcept;
+  bool become_lookout() noexcept;
+  os::Wake look_out() noexcept;
+  os::Wake sleep_until_work() noexcept;
   std::optional<Claim> try_claim(uint32_t unit) noexcept;
+  std::optional<Claim> claim_from_back() noexcept;
+  std::optional<Claim> claim_from_front() noexcept;
   ResultBlock* block_for(uint64_t extent);
   void chain(Handle handle) noexcept;
   void mark_dirty() noexcept;
@@ -101,22 +134,34 @@ class WorkerSeat {
   Seat* seat_;
   Doorbell work_bell_;
   Doorbell done_bell_;
+  Doorbell hunger_bell_;
+  OpenBatches open_;
   Batch batch_;  // false when none is entered
   Handle batch_handle_ = 0;
   Entry entry_;
-  bool thief_ = false;
-  bool unsent_ = false;     // results published since the client was told
-  uint32_t next_unit_ = 0;  // where claim() looks
-  uint32_t last_unit_ = 0;  // and up to where, when not a thief
-  uint32_t begun_at_ = 0;   // units before it are still to be looked at
+  Way way_ = Way::alone;
+  bool from_back_ = false;  // a thief in a batch of quick units
+  bool exhausted_ = false;  // claim() has found no unit left
+  bool looked_after_ = false;
+  bool unsent_ = false;            // results published since the client was told
+  Seat* victim_ = nullptr;         // whose batch a thief is in
+  uint64_t ring_at_ = kNotInRing;  // shared: the ring's head that named the batch
+  uint32_t next_unit_ = 0;         // where claim() looks
+  uint32_t last_unit_ = 0;         // and up to where, from the front
+  uint32_t begun_at_ = 0;          // units before it are still to be looked at
+  uint64_t items_run_ = 0;         // in the entered batch
   uint64_t entered_ticks_ = 0;
+  uint64_t running_since_ = 0;  // the first claim in this batch
   uint64_t told_ticks_ = 0;
   uint64_t asked_ticks_ = 0;
-  Handle result_block_ = 0;  // current block of the entered batch with room left
-  uint32_t steal_from_ = 0;  // seat to look at first
-  uint64_t spin_ticks_;      // the constants of worker.cpp in ticks
+  Handle result_block_ = 0;    // current block of the entered batch with room left
+  uint32_t steal_from_ = 0;    // seat to look at first
+  uint64_t looked_ticks_ = 0;  // when stuck workers were looked for
+  uint64_t spin_ticks_;        // the constants of worker.cpp in ticks
   uint64_t tell_ticks_;
   uint64_t help_ticks_;
+  uint64_t alone_ticks_;
+  uint64_t look_ticks_;
 };
 
 }  // namespace shoal::pool

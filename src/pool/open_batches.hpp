@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The open batches: those that left the ring and have units that nobody has begun. A worker puts
+// its batch there when it leaves for good, or when the batch takes much longer than it was to take;
+// the agent puts there what a dead worker was in. Whoever looks for work looks here, too, so such
+// units wait for nobody: neither for the client, which may be busy with something else, nor for a
+// worker that is in the midst of a long unit.
+//
+// A view of PoolState.open, for any member, any thread. Never allocates, blocks or throws.
+// Invariant: `any_open` is not 0 while an entry is in the list, but between the two stores of
+// add(). A death between them leaves an entry that is found after the next add(), or by the client.
+// Design: docs/design/pool.md
+#pragma once
+
+#include "pool/layout.hpp"
+#include "testing/kill_point.hpp"
+
+namespace shoal::pool {
+
+class OpenBatches {
+ public:
+  explicit OpenBatches(PoolState* pool) noexcept : pool_(pool) {}
+
+  [[nodiscard]] bool maybe_any() const noexcept { return pool_->any_open.load() != 0; }
+
+  // False: there is no room.
+  bool add(Entry entry) noexcept {
+    for (os::Atomic<uint64_t>& place : pool_->open) {
+      if (place.load() == entry.value) return true;
+    }
+    for (os::Atomic<uint64_t>& place : pool_->open) {
+      uint64_t none = 0;
+      // COMMIT(pool.open.entry): killed before: the batch is in its worker's hands, and opened by
+      // whoever records the death; after: in the list, which the next one to add is told of.
+      if (place.load() != 0 || !place.compare_exchange(none, entry.value)) continue;
+      SHOAL_KILL_POINT("pool.open.entry");
+      // COMMIT(pool.open.any): killed before: as above; after: anybody finds it.
+      pool_->any_open.store(1);
+      SHOAL_KILL_POINT("pool.open.any");
+      return true;
+    }
+    return false;
+  }
+
+  // The one that was submitted first, or none.
+  [[nodiscard]] Entry oldest() noexcept {
+    if (!maybe_any()) return {};
+    Entry found = scan();
+    if (found) return found;
+    // Who adds one meanwhile stores it first and the hint second: one of us two sees the other.
+    // COMMIT(pool.open.none): killed before: a hint too many; after: it is set again below, or by
+    // who adds.
+    pool_->any_open.store(0);
+    SHOAL_KILL_POINT("pool.open.none");
+    found = scan();
+    if (found) pool_->any_open.store(1);
+    return found;
+  }
+
+  // It has no unit left, or is gone.
+  void remove(Entry entry) noexcept {
+    for (os::Atomic<uint64_t>& place : pool_->open) {
+      uint64_t expected = entry.value;
+      // COMMIT(pool.open.remove): killed before: somebody else finds it empty; after: removed.
+      if (place.load() == entry.value && place.compare_exchange(expected, 0)) {
+        SHOAL_KILL_POINT("pool.open.remove");
+        return;
+      }
+    }
+  }
+
+ private:
+  [[nodiscard]] Entry scan() const noexcept {
+    Entry found;
+    for (const os::Atomic<uint64_t>& place : pool_->open) {
+      const Entry entry{place.load()};
+      if (entry && (!found || entry.generation() < found.generation())) found = entry;
+    }
+    return found;
+  }
+
+  PoolState* pool_;
+};
+
+}  // namespace shoal::pool
