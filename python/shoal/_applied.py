@@ -15,9 +15,12 @@ from __future__ import annotations
 
 import sys
 from types import FunctionType, ModuleType
-from typing import Any
 
 from shoal import _names, _rebuild
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 current: Applied | None = None
 

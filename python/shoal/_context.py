@@ -10,9 +10,12 @@ from __future__ import annotations
 import multiprocessing.process
 import os
 import sys
-from typing import Any
 
 from shoal import _settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def capture(modules: bool, preparation: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -20,11 +20,14 @@ import warnings
 from collections.abc import Callable, Iterable
 from multiprocessing.context import BaseContext
 from types import ModuleType
-from typing import Any
 
 from shoal import _pool
 from shoal._dropin_engine import DropInEngine
 from shoal._stock_view import WorkerView, view_workers, wait_for_initializers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 PREFIXES = {"fork": "Fork", "spawn": "Spawn", "forkserver": "ForkServer"}
 

@@ -26,9 +26,12 @@ import sys
 import weakref
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any
 
 from shoal import _definitions, _dropin_keeper, _engine, _main_module, _names, _pickling
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _context_module: Any = multiprocessing.context
 _PIDFD_GETFD = 438  # the number of the system call, the same on all architectures

@@ -20,14 +20,15 @@ import sys
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
 
 from shoal import _hooks, _locks
 from shoal._agent_process import AgentProcess
 from shoal._native import core
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
 
 START_METHODS = ("zygote", "fork", "spawn")
 START_OF_METHOD = {"fork": "fork", "spawn": "spawn", "forkserver": "zygote"}  # of multiprocessing

@@ -18,9 +18,11 @@ worker's. The fields, in order:
 
 from __future__ import annotations
 
-from typing import Any
-
 from shoal import _pickling
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 Fields = tuple[str, str, str, str, "bytes | None", str, tuple[str, ...], tuple[str, ...]]
 _LONGEST_CHAIN = 100

@@ -9,13 +9,14 @@ import threading
 import time
 import weakref
 from concurrent.futures import _base
-from typing import TYPE_CHECKING, Any
 
 from shoal import _engine
 from shoal._futures import Future
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
 
 _ORDERED = 1  # core's JobOrder
 _WINDOW = 1 << 16

@@ -17,13 +17,15 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any, Final
 
 from shoal import _names
 from shoal._graph import cell_content
 from shoal._uses import shipped_key, uses_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Final
+
     from shoal._definitions import Definitions, Watch
 
 Key = tuple[str, int]
@@ -53,7 +55,7 @@ class FunctionKeys:
         self._definitions: Callable[[], Definitions | None] = weakref.ref(definitions)
         self._gone: deque[int] = deque()
         gone = self._gone
-        self._records: _names.IdentityMap[_Record] = _names.IdentityMap(
+        self._records: _names.IdentityMap = _names.IdentityMap(
             lambda record: gone.append(record.key[1])
         )
         # next() is one step for all threads: two functions must never share a token, or one would

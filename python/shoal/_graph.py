@@ -19,11 +19,13 @@ import pickle
 import sys
 from collections import deque
 from types import CellType, CodeType, FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any
 
 from shoal import _names, _rebuild
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from shoal._pickling import Pickler
 
 _EMPTY = _names.ABSENT

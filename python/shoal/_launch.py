@@ -14,13 +14,13 @@ import os
 import pickle
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
 
 from shoal._native import core
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 from shoal import _leftovers
 

@@ -12,7 +12,10 @@ import ast
 import functools
 import os
 import sys
-from typing import Any, Final
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 # Who asks for one of these wants to know whether this is the program or a child of it.
 # (`parent_process()` is None in a child, too, while that imports the main module.)

@@ -17,11 +17,19 @@ import sys
 import weakref
 from collections.abc import Callable, Iterator
 from types import CodeType, ModuleType
-from typing import Any, Final, Generic, Protocol, TypeVar
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final, Protocol
+
+    class Baseline(Protocol):
+        """What `place` asks of a pool's definitions."""
+
+        def in_snapshot(self, module_name: str) -> bool: ...
+
 
 MAIN: Final = "__main__"
 Key = tuple[str, str]
-_T = TypeVar("_T")
 
 received: set[str] = set()
 _importable: dict[str, tuple[int, bool]] = {}
@@ -39,7 +47,7 @@ class _Absent:
 ABSENT: Final[Any] = _Absent()
 
 
-class IdentityMap(Generic[_T]):
+class IdentityMap:
     """Object -> value by identity, without keeping the object: its entry goes when it is collected.
 
     Faster than WeakKeyDictionary, and calls no `__hash__` or `__eq__` of a user's. An object that
@@ -48,15 +56,15 @@ class IdentityMap(Generic[_T]):
 
     __slots__ = ("_entries", "_gone")
 
-    def __init__(self, gone: Callable[[_T], None] | None = None) -> None:
-        self._entries: dict[int, tuple[Any, _T]] = {}
+    def __init__(self, gone: Callable[[Any], None] | None = None) -> None:
+        self._entries: dict[int, tuple[Any, Any]] = {}
         self._gone = gone
 
-    def get(self, obj: object) -> _T | None:
+    def get(self, obj: object) -> Any:
         entry = self._entries.get(id(obj))
         return None if entry is None else entry[1]
 
-    def set(self, obj: object, value: _T) -> None:
+    def set(self, obj: object, value: Any) -> None:
         key, entries, gone = id(obj), self._entries, self._gone
 
         def collected(reference: Any) -> None:
@@ -218,12 +226,6 @@ class Place(enum.Enum):
     THERE = enum.auto()  # it imports the module, or has it already
     SHIPPED = enum.auto()  # the definitions of a pool send them
     NOWHERE = enum.auto()  # not at all: its objects travel by value
-
-
-class Baseline(Protocol):
-    """What `place` asks of a pool's definitions."""
-
-    def in_snapshot(self, module_name: str) -> bool: ...
 
 
 def place(module_name: str, definitions: Baseline | None) -> Place:

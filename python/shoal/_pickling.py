@@ -25,20 +25,22 @@ from collections.abc import Callable
 from functools import partial
 from multiprocessing.reduction import ForkingPickler
 from types import FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, Final
 
 from shoal import _names, _rebuild
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Final
+
     from shoal._definitions import Definitions
     from shoal._graph import Graph
+
+    Handler = Callable[["Pickler", Any], Any]
 
 PROTOCOL: Final = 5
 LARGE_ARRAY: Final = 64 * 1024  # smaller ones are copied in band: they must not pin a message
 _SMALL: Final = 4096  # a pickler's memo stays as large as it was once, and is cleared by memset
 _HEAP_TYPE: Final = 1 << 9
-
-Handler = Callable[["Pickler", Any], Any]
 
 
 class _Current(threading.local):
@@ -287,8 +289,8 @@ def _handler_of(kind: type) -> Handler:
     return _no_handler
 
 
-_handlers: _names.IdentityMap[Handler] = _names.IdentityMap()
-_by_name: _names.IdentityMap[bool] = _names.IdentityMap()
+_handlers: _names.IdentityMap = _names.IdentityMap()
+_by_name: _names.IdentityMap = _names.IdentityMap()
 # The insides of the maps: one dictionary look-up for each object.
 _entries = _handlers._entries
 _by_name_entries = _by_name._entries

@@ -36,9 +36,12 @@ import threading
 import weakref
 from collections.abc import Callable
 from types import CellType, FunctionType
-from typing import Any, Final
 
 from shoal import _names
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 GRAPH_MARK: Final = 1
 _LOST: Final = object()  # in the memo: an object of a part that could not be loaded
@@ -54,7 +57,7 @@ _loading = _Loading()
 # Where the functions of a main module that `runpy` has run find their globals: the module that
 # multiprocessing then puts in its place has a copy of them.
 main_globals: dict[str, Any] | None = None
-tokens: _names.IdentityMap[str] = _names.IdentityMap()
+tokens: _names.IdentityMap = _names.IdentityMap()
 _by_token: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
 
 

@@ -16,11 +16,13 @@ import sys
 import threading
 import types
 import weakref
-from typing import TYPE_CHECKING, Any, Final
 
 from shoal import _names, _rebuild
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Final
+
     from shoal._pickling import Pickler
 
 _LOCK: Final = type(threading.Lock())

@@ -17,12 +17,14 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from typing import TYPE_CHECKING, Any
 
 from shoal import _leftovers, _tracking
 from shoal._native import core
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from typing_extensions import Self
 
 _PREFIX = "/psm_"

@@ -11,9 +11,12 @@ import copyreg
 import functools
 import sys
 from types import CellType, FunctionType, ModuleType
-from typing import Any, Final
 
 from shoal import _names
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 _CONTAINERS: Final = (list, tuple, set, frozenset)
 _MANY: Final = 256  # of a container's items, so many are looked at

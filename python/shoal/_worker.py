@@ -16,13 +16,13 @@ import signal
 import sys
 from multiprocessing import process as stock_process
 from multiprocessing import util
-from typing import TYPE_CHECKING, Any
 
 from shoal import _agent, _launch, _plan, _seeds, _signals, _watch
 from shoal._native import core
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 PLANNED, INITIALIZER_FAILED = 1, 2
 # From 3.13 on, finalizers are run by who calls `_bootstrap`, and a fork runs `atexit`'s functions.

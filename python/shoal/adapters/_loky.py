@@ -12,15 +12,16 @@ Design: docs/design/adapters.md
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
 from shoal import _locks
 from shoal._engine import cpu_count
 from shoal._executor import Executor
 from shoal.adapters import _joblib_workers as workers
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
+    from typing import Any
 
 _lock = _locks.RLock()
 _current: tuple[ReusableExecutor, dict[str, Any]] | None = None
