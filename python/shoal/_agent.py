@@ -18,14 +18,15 @@ import itertools
 import os
 import select
 import signal
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shoal import _launch, _signals, _watch
 from shoal._native import core
+from shoal._records import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 
 _forked = itertools.count()  # workers of this agent so far

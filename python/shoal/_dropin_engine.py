@@ -16,7 +16,6 @@ Design: docs/design/drop_in.md
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import itertools
 import multiprocessing
@@ -195,6 +194,8 @@ class DescriptorElsewhere:
         return fd
 
     def _fetch(self) -> int:
+        import ctypes
+
         pidfd = os.pidfd_open(self._pid)
         try:
             libc = ctypes.CDLL(None, use_errno=True)

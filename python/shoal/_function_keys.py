@@ -19,7 +19,6 @@ from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
 from shoal import _names
-from shoal._graph import cell_content
 from shoal._uses import shipped_key, uses_of
 
 TYPE_CHECKING = False
@@ -69,7 +68,7 @@ class FunctionKeys:
         return found
 
     def key(self, function: Any) -> Key | None:
-        record = self._records.get(function)
+        record: _Record | None = self._records.get(function)
         if record is None:
             return self._add(function)
         watch = record.watch
@@ -137,7 +136,7 @@ def _collect_parts(
         seen.add(id(current))
         values = [*(current.__defaults__ or ()), *(current.__kwdefaults__ or {}).values()]
         values += vars(current).values()
-        values += map(cell_content, current.__closure__ or ())
+        values += map(_names.cell_content, current.__closure__ or ())
         parts.append(_same_function(current))
         for value in values:
             if isinstance(value, FunctionType):
@@ -159,7 +158,7 @@ def _facts(function: FunctionType) -> list[Any]:
     """All that the pickle of a function says, but for its globals."""
     keywords = function.__kwdefaults__ or {}
     facts: list[Any] = [function.__code__, *(function.__defaults__ or ()), *keywords.values()]
-    return facts + [cell_content(cell) for cell in function.__closure__ or ()]
+    return facts + [_names.cell_content(cell) for cell in function.__closure__ or ()]
 
 
 def _same_function(function: FunctionType) -> Callable[[], bool]:

@@ -31,13 +31,6 @@ if TYPE_CHECKING:
 _EMPTY = _names.ABSENT
 
 
-def cell_content(cell: CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return _EMPTY
-
-
 class Graph:
     """What one message or log entry carries by value.
 
@@ -95,7 +88,7 @@ class Graph:
             self._fills.append(part)
 
     def _add_cell(self, cell: CellType) -> int:
-        content = cell_content(cell)
+        content = _names.cell_content(cell)
         if content is _EMPTY:
             return self.add(cell, ("cell",))
         if _names.is_atom(content):

@@ -15,14 +15,13 @@ import pickle
 import signal
 import sys
 
+from shoal import _leftovers
 from shoal._native import core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
-
-from shoal import _leftovers
 
 _BOOT = """
 import os, pickle, sys

@@ -16,7 +16,7 @@ import functools
 import sys
 import weakref
 from collections.abc import Callable, Iterator
-from types import CodeType, ModuleType
+from types import CellType, CodeType, ModuleType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +45,13 @@ class _Absent:
 
 
 ABSENT: Final[Any] = _Absent()
+
+
+def cell_content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return ABSENT
 
 
 class IdentityMap:

@@ -24,7 +24,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from multiprocessing.reduction import ForkingPickler
-from types import FunctionType, MethodType
+from types import BuiltinFunctionType, FunctionType, MethodType
 
 from shoal import _names, _rebuild
 
@@ -279,6 +279,8 @@ def _handler_of(kind: type) -> Handler:
         return _array
     if kind.__module__ == "functools" and kind.__name__ == "_lru_cache_wrapper":
         return _lru_cache_function
+    if kind is BuiltinFunctionType:
+        return _no_handler
     from shoal._reducers import is_harmless
 
     if is_harmless(kind):

@@ -63,7 +63,7 @@ _by_token: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary(
 
 def token_of(cls: type) -> str:
     """The name of a class that has none: the same in every process that it reaches."""
-    token = tokens.get(cls)
+    token: str | None = tokens.get(cls)
     if token is None:
         token = os.urandom(12).hex()
         remember(cls, token)

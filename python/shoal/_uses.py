@@ -90,9 +90,7 @@ def _parts_of(obj: Any) -> list[Any]:
             return []
         return [type(obj), *obj.__bases__, *obj.__dict__.values()]
     if isinstance(obj, CellType):
-        from shoal._graph import cell_content
-
-        return [cell_content(obj)]
+        return [_names.cell_content(obj)]
     if isinstance(obj, (staticmethod, classmethod)):
         return [obj.__func__]
     if isinstance(obj, property):

@@ -158,7 +158,7 @@ def _initialize(worker: Any, hooks: Any, unprepared: RuntimeError | None) -> Non
 def _prefer_as_victim() -> None:
     """When memory runs out the kernel should take a worker, which is replaced, not the client."""
     try:
-        with open("/proc/self/oom_score_adj", "r+", encoding="ascii") as file:
+        with open("/proc/self/oom_score_adj", "r+", encoding="utf-8") as file:
             score = int(file.read())
             file.seek(0)
             file.write(str(min(1000, score + 100)))
