@@ -68,7 +68,7 @@ _HOMES = {
     "SimpleQueue": "shoal._queues",
     "TaskTimeout": "shoal.errors",
     "WorkerDied": "shoal.errors",
-    "cpu_count": "shoal._engine",
+    "cpu_count": "shoal._cpus",
     "install": "shoal._install",
     "plain": "shoal._collections",
     "share": "shoal._collections",
@@ -124,7 +124,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from shoal._collections import Dict, List, Namespace, Set, plain, share
-    from shoal._engine import cpu_count
+    from shoal._cpus import cpu_count
     from shoal._executor import Executor
     from shoal._futures import Future
     from shoal._install import install, uninstall

@@ -28,7 +28,7 @@ class Executor(_base.Executor):
 
     Parameters
     ----------
-    max_workers: number of workers; None: the CPUs that affinity and cgroup quota grant.
+    max_workers: number of workers; None: `shoal.cpu_count()`.
     mp_context: a context of `multiprocessing`, whose start method is taken: "fork" and "spawn" as
     named, the zygote for "forkserver".
     initializer, initargs: called in each worker before its first task.

@@ -22,8 +22,8 @@ class Pool:
 
     Parameters
     ----------
-    processes: number of workers; None: the CPUs that affinity and cgroup quota grant
-        (`shoal.cpu_count()`).
+    processes: number of workers; None: `shoal.cpu_count()`, the CPUs that affinity and
+        cgroup quota grant, or what PYTHON_CPU_COUNT says.
     initializer, initargs: called in each worker before its first task. When it fails in several
         fresh workers in a row, the pool gives up with `InitializerFailed`.
     maxtasksperchild: a worker is replaced after that many tasks (chunks, for the map family).
