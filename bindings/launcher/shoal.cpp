@@ -148,8 +148,9 @@ struct Run {
 bool is(const char* argument, const char* word) { return std::strcmp(argument, word) == 0; }
 
 bool begins_a_program(const char* argument, bool is_last) {
-  if (is(argument, "-m") || is(argument, "-c")) return !is_last;
-  return argument[0] != '\0' && (argument[0] != '-' || is(argument, "-"));
+  if (argument[0] != '-' || is(argument, "-")) return true;
+  const bool takes_what_follows = argument[1] == 'm' || argument[1] == 'c';
+  return takes_what_follows && (argument[2] != '\0' || !is_last);
 }
 
 Run parse(int argc, char** argv) {
