@@ -24,10 +24,13 @@ import select
 import signal
 from multiprocessing import process as stock_process
 from multiprocessing import reduction
-from typing import Any
 
 from shoal import _locks, _plan, _seeds, _signals
 from shoal._native import core
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _contexts: Any = multiprocessing.context
 _WAIT = os.WEXITED | os.WNOWAIT  # of waitid(): leave the status to be read
