@@ -17,8 +17,9 @@ Names are loaded when they are first used: importing shoal imports nothing else.
 
 from __future__ import annotations
 
-import importlib
 import sys
+
+from shoal import _imports
 
 TYPE_CHECKING = False  # as typing's, whose import would cost more than all the rest here
 
@@ -166,7 +167,7 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'shoal' has no attribute {name!r}")
-    value = getattr(importlib.import_module(home), name)
+    value = getattr(_imports.load(home), name)
     globals()[name] = value
     return value
 

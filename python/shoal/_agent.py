@@ -81,10 +81,10 @@ class _Child:
     def wait(self) -> tuple[int, int] | None:
         os.close(self.fd)
         try:
-            _, status, usage = os.wait4(self.pid, 0)
+            _, status, peak = core.wait4(self.pid, 0)
         except ChildProcessError:
             return None
-        return status, usage.ru_maxrss * 1024
+        return status, peak
 
 
 class Agent(_watch.Watch):

@@ -90,6 +90,7 @@ class Applied:
         module = sys.modules.get(name)
         if module is None:
             module = sys.modules[name] = ModuleType(name)
+            vars(module)["__builtins__"] = sys.modules["builtins"]
         if name != _names.MAIN:
             _names.received.add(name)
         for attribute, value in facts.items():

@@ -67,12 +67,12 @@ class Waited:
 
     def _read_status(self) -> None:
         try:
-            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+            pid, status, peak = core.wait4(self.pid, os.WNOHANG)
         except ChildProcessError:
             self.returncode = 255
             return
         if pid == self.pid:
-            self.status, self.peak = status, usage.ru_maxrss * 1024
+            self.status, self.peak = status, peak
             self.returncode = os.waitstatus_to_exitcode(status)
 
 

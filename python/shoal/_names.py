@@ -18,6 +18,8 @@ import weakref
 from collections.abc import Callable, Iterator
 from types import CellType, CodeType, ModuleType
 
+from shoal._native import core
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final, Protocol
@@ -163,7 +165,7 @@ def _registered_by_value(module_name: str) -> bool:
     cloudpickle = sys.modules.get("cloudpickle")
     if cloudpickle is None:
         return False
-    registry = cloudpickle.list_registry_pickle_by_value()
+    registry: Any = getattr(cloudpickle, "list_registry_pickle_by_value", dict)()
     while module_name:
         if module_name in registry:
             return True
@@ -191,8 +193,7 @@ _LOADS_GLOBAL: Final = {
 @functools.lru_cache(maxsize=4096)
 def global_names(code: CodeType) -> tuple[str, ...]:
     """The global names that `code` reads, nested code included, in order of first use."""
-    from opcode import opmap
-
+    opmap = core.opcodes()  # the module `opcode` has them too, but takes long to import
     shifts = {opmap[name]: shift for name, shift in _LOADS_GLOBAL.items() if name in opmap}
     extended = opmap["EXTENDED_ARG"]
     names: dict[str, None] = {}

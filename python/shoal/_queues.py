@@ -41,6 +41,8 @@ else:
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 
+Empty, Full = queue.Empty, queue.Full  # the core raises these
+
 
 class SimpleQueue(core.Queue, Closing, _Of[T]):
     """A queue between processes and threads that is never full.

@@ -61,6 +61,10 @@ tokens: _names.IdentityMap = _names.IdentityMap()
 _by_token: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
 
 
+def module_named(name: str) -> Any:
+    return importlib.import_module(name)
+
+
 def token_of(cls: type) -> str:
     """The name of a class that has none: the same in every process that it reaches."""
     token: str | None = tokens.get(cls)

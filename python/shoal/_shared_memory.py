@@ -18,7 +18,7 @@ import errno
 import os
 import secrets
 
-from shoal import _leftovers, _tracking
+from shoal import _imports, _leftovers, _tracking
 from shoal._native import core
 
 TYPE_CHECKING = False
@@ -225,9 +225,8 @@ class SharedMemory:
 
 
 def _posix() -> Any:
-    import importlib
 
-    return importlib.import_module("_posixshmem")
+    return _imports.standard("_posixshmem")
 
 
 def _checked(name: str) -> str:
