@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _import: Callable[..., Any] = builtins.__import__
+_bootstrap: Any = _frozen_importlib
+import_module: Callable[[str], Any] = _bootstrap._gcd_import  # as importlib.import_module
 _FOLDER: str = __file__.rpartition("/")[0]
 _STANDARD_FOLDER: str = (getattr(sys.modules.get("os"), "__file__", None) or "").rpartition("/")[0]
 _STANDARD_FOLDERS = (
@@ -221,7 +223,7 @@ class _StandardFinder:
         if name == "cloudpickle":
             found: ModuleSpec | None = _files.PathFinder.find_spec(name, _folders_of_packages())
             return found
-        for finder in (_frozen_importlib.BuiltinImporter, _frozen_importlib.FrozenImporter):
+        for finder in (_bootstrap.BuiltinImporter, _bootstrap.FrozenImporter):
             found = finder.find_spec(name)
             if found is not None:
                 return found

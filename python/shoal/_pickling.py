@@ -77,7 +77,7 @@ class Pickler(pickle.Pickler):
         kind = type(obj)
         entry = _entries.get(id(kind))
         handler = entry[1] if entry is not None else _classify(kind)
-        if self.generous:
+        if self.generous and kind is not FunctionType:
             from shoal._reducers import reduce_odd
 
             reduced = reduce_odd(self, obj, handler is _no_handler)

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import builtins
 import functools
-import importlib
 import io
 import marshal
 import os
@@ -37,7 +36,7 @@ import weakref
 from collections.abc import Callable
 from types import CellType, FunctionType
 
-from shoal import _names
+from shoal import _imports, _names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ _by_token: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary(
 
 
 def module_named(name: str) -> Any:
-    return importlib.import_module(name)
+    return _imports.import_module(name)
 
 
 def token_of(cls: type) -> str:
@@ -242,7 +241,7 @@ class Loader:
             return
         index, value = part[1], part[2]
         if kind == "import":
-            importlib.import_module(value)
+            _imports.import_module(value)
             return
         if kind == "injected":
             module_name, name, content = value
@@ -288,12 +287,12 @@ def module_dict(name: str) -> dict[str, Any]:
     if name == _names.MAIN and main_globals is not None:
         return main_globals
     module = sys.modules.get(name)
-    return vars(importlib.import_module(name) if module is None else module)
+    return vars(_imports.import_module(name) if module is None else module)
 
 
 def named(module_name: str, qualname: str) -> Any:
     """An object by its name in this process."""
-    found: Any = sys.modules.get(module_name) or importlib.import_module(module_name)
+    found: Any = sys.modules.get(module_name) or _imports.import_module(module_name)
     for part in qualname.split("."):
         found = getattr(found, part)
     return found
