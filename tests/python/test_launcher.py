@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-BIN = Path(sys.executable).parent
+BIN = Path(sys.executable).parent.resolve()  # as the launcher names it
 LAUNCHER = BIN / "shoal"
 PYTHON_NAME = f"python{sys.version_info[0]}.{sys.version_info[1]}"
 PACKAGES = f"lib/{PYTHON_NAME}/site-packages"
@@ -41,7 +41,7 @@ def run(*command: str | Path, **keywords) -> subprocess.CompletedProcess[str]:
 
 def same_as_python(*arguments: str | Path, **keywords) -> subprocess.CompletedProcess[str]:
     """Run it plainly and by the launcher: exit status and output must agree."""
-    plain = run(sys.executable, *arguments, **keywords)
+    plain = run(BIN / "python", *arguments, **keywords)
     launched = run(LAUNCHER, "run", *arguments, **keywords)
     assert launched.returncode == plain.returncode
     assert (launched.stdout, launched.stderr) == (plain.stdout, plain.stderr)
@@ -172,7 +172,7 @@ def test_wrong_usage_is_one_line_that_says_what_to_do(arguments: list[str]) -> N
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["--version"], ["run", "--help"], ["run"]])
 def test_other_commands_are_those_of_the_module(arguments: list[str]) -> None:
-    launched, module = run(LAUNCHER, *arguments), run(sys.executable, "-m", "shoal", *arguments)
+    launched, module = run(LAUNCHER, *arguments), run(BIN / "python", "-m", "shoal", *arguments)
     assert launched.returncode == module.returncode
     assert (launched.stdout, launched.stderr) == (module.stdout, module.stderr)
 
