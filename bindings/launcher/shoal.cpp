@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The command `shoal`. `shoal run prog.py` becomes `python prog.py` without starting an interpreter
-// first: it sets SHOAL_RUN in the environment and replaces itself. Whatever is not a plain run (other
-// sub-commands, --help, wrong usage, a start-up file that it does not see) it hands to the command
-// written in Python, `shoal-python` beside it, which does the same and more, only slower.
+// first: it sets SHOAL_RUN in the environment and replaces itself. Whatever is not a plain run
+// (other sub-commands, --help, wrong usage, a start-up file that it does not see) it hands to the
+// command written in Python, `shoal-python` beside it, which does the same and more, only slower.
 //
 // 1. Links the C library alone: it costs well under a millisecond.
 // 2. The environment reaches the program byte by byte (a shell would drop variables whose names are
@@ -130,7 +130,8 @@ bool sees_start_up_file(const Path& python) {
   if (join(prefix.text, "/pyvenv.cfg").can(F_OK)) return false;
   const char* home = std::getenv("HOME");
   const char* user = std::getenv("PYTHONUSERBASE");
-  return is_start_up_file_below(join(folder_of(resolved(python.text)).text, "/..").text, kPackages) ||
+  return is_start_up_file_below(join(folder_of(resolved(python.text)).text, "/..").text,
+                                kPackages) ||
          is_start_up_file_below("/usr/local", "/dist-packages/") ||
          (user != nullptr && is_start_up_file_below(user, kPackages)) ||
          (user == nullptr && home != nullptr &&
