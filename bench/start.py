@@ -3,9 +3,9 @@
 
 Each row is one small program, run under the standard library and by the command `shoal`, each time
 in fresh processes. Within a round the sides and rows follow one another, and the sides change
-places from round to round, so drift of the machine hits all alike. Shown are medians of wall time
-and of the processor time that the program and its children took; on a busy machine only the latter
-tells much. The last table has the private memory of the program and of its workers.
+places from round to round, so drift of the machine hits all alike. Shown are medians of wall time,
+and the least processor time that the program and its children took, which on a busy machine tells
+more. The last table has the private memory of the program and of its workers.
 
 Unfair would be: a `shoal` that finds no compiled modules (run it once before), other start methods.
 """
@@ -118,10 +118,10 @@ def memory(shoal: str, folder: Path, rounds: int) -> dict[str, list[float]]:
 
 
 def show(times: dict[str, dict[str, list[float]]], private: dict[str, list[float]]) -> None:
-    print(f"{'ms, medians':<32}{'python':>9}{'shoal':>9}{'beyond':>9}{'beyond, processor':>20}")
+    print(f"{'ms, medians':<32}{'python':>9}{'shoal':>9}{'beyond':>9}{'beyond, least CPU':>20}")
     for row, columns in times.items():
         wall = [statistics.median(columns[side]) for side in SIDES]
-        cpu = [statistics.median(columns[f"{side} cpu"]) for side in SIDES]
+        cpu = [min(columns[f"{side} cpu"]) for side in SIDES]
         print(
             f"{row:<32}{wall[0]:>9.1f}{wall[1]:>9.1f}{wall[1] - wall[0]:>9.1f}"
             f"{cpu[1] - cpu[0]:>20.1f}"
