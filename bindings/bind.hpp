@@ -65,6 +65,7 @@ bool bind_pipe(PyObject* module);
 bool bind_sync(PyObject* module);
 bool bind_collections(PyObject* module);
 bool bind_file_mapping(PyObject* module);
+bool bind_opcodes(PyObject* module);
 bool bind_codec_for_test(PyObject* module);
 bool bind_testing(PyObject* module);
 

@@ -18,7 +18,8 @@ thread_local std::unique_ptr<codec::MessageBuilder> idle_builder;
 constexpr size_t kKeepBytes = size_t{1} << 20;
 
 PyObject* raise_from_queue(const char* name) {
-  PyObject* const queue = PyImport_ImportModule("queue");
+  // Not "queue": the program may have a file of that name.
+  PyObject* const queue = PyImport_ImportModule("shoal._queues");
   PyObject* const type = queue == nullptr ? nullptr : PyObject_GetAttrString(queue, name);
   if (type != nullptr) PyErr_SetNone(type);
   Py_XDECREF(type);

@@ -18,6 +18,7 @@ NB_MODULE(SHOAL_MODULE_NAME, module) {
   const bool bound = bind_process(raw) && bind_fork_hook(raw) && bind_pool_client(raw) &&
                      bind_pool_worker(raw) && bind_pool_agent(raw) && bind_channel(raw) &&
                      bind_sync(raw) && bind_queue(raw) && bind_pipe(raw) && bind_collections(raw) &&
-                     bind_file_mapping(raw) && bind_codec_for_test(raw) && bind_testing(raw);
+                     bind_file_mapping(raw) && bind_opcodes(raw) && bind_codec_for_test(raw) &&
+                     bind_testing(raw);
   if (!bound) throw nanobind::python_error();
 }

@@ -7,9 +7,12 @@
 // blocks, else it joins when it is first needed (arena/member.hpp, 3).
 #include <pthread.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <charconv>
 #include <csignal>
 #include <memory>
@@ -95,6 +98,28 @@ PyObject* session_identity(PyObject*, PyObject*) {
   if (current_arena() == nullptr) Py_RETURN_NONE;
   return Py_BuildValue("KK", static_cast<unsigned long long>(current_arena()->fd_device()),
                        static_cast<unsigned long long>(current_arena()->fd_inode()));
+}
+
+// os.wait4 imports `resource` by name for its result, at each call: the program may have a file of
+// that name, and a module that is imported late may be gone by then.
+PyObject* wait4_with_peak(PyObject*, PyObject* arguments) {
+  int pid = 0;
+  int options = 0;
+  if (!PyArg_ParseTuple(arguments, "ii", &pid, &options)) return nullptr;
+  int status = 0;
+  rusage usage = {};
+  for (;;) {
+    pid_t ended = -1;
+    Py_BEGIN_ALLOW_THREADS
+    ended = ::wait4(pid, &status, options, &usage);
+    Py_END_ALLOW_THREADS
+    if (ended >= 0) {
+      const long long peak = static_cast<long long>(usage.ru_maxrss) * 1024;
+      return Py_BuildValue("iiL", static_cast<int>(ended), status, peak);
+    }
+    if (errno != EINTR) return PyErr_SetFromErrno(PyExc_OSError);
+    if (PyErr_CheckSignals() != 0) return nullptr;
+  }
 }
 
 PyObject* incarnation(PyObject*, PyObject*) {
@@ -211,6 +236,8 @@ PyMethodDef methods[] = {
      "watch_process(pid): a descriptor that is readable once the process has ended."},
     {"signal_process", signal_process, METH_VARARGS,
      "signal_process(watched, pid, signal): to the process that the descriptor watches."},
+    {"wait4", wait4_with_peak, METH_VARARGS,
+     "wait4(pid, options): (pid, wait status, peak memory in bytes)."},
     {"reap", reap, METH_NOARGS, "Give back what dead processes held; returns their number."},
     {"purge", purge, METH_NOARGS, "Return free memory that has been idle to the system."},
     {nullptr, nullptr, 0, nullptr}};

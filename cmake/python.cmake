@@ -18,6 +18,9 @@ function(shoal_add_module name core)
   target_include_directories(${name} SYSTEM PRIVATE ${Python_INCLUDE_DIRS} "${NB_DIR}/include")
   target_compile_definitions(${name} PRIVATE SHOAL_MODULE_NAME=${name} PY_SSIZE_T_CLEAN=)
   target_link_libraries(${name} PRIVATE ${core} shoal_flags)
+  # The C++ library comes along, as far as it is used: to load the shared one takes three times as long
+  # as to load this module, and a program of pure Python has it in memory for nothing.
+  target_link_options(${name} PRIVATE -static-libstdc++ -static-libgcc LINKER:--exclude-libs,ALL)
 endfunction()
 
 if(shoal_binding_sources)

@@ -17,8 +17,9 @@ Names are loaded when they are first used: importing shoal imports nothing else.
 
 from __future__ import annotations
 
-import importlib
 import sys
+
+from shoal import _imports
 
 TYPE_CHECKING = False  # as typing's, whose import would cost more than all the rest here
 
@@ -68,7 +69,7 @@ _HOMES = {
     "SimpleQueue": "shoal._queues",
     "TaskTimeout": "shoal.errors",
     "WorkerDied": "shoal.errors",
-    "cpu_count": "shoal._engine",
+    "cpu_count": "shoal._cpus",
     "install": "shoal._install",
     "plain": "shoal._collections",
     "share": "shoal._collections",
@@ -124,7 +125,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from shoal._collections import Dict, List, Namespace, Set, plain, share
-    from shoal._engine import cpu_count
+    from shoal._cpus import cpu_count
     from shoal._executor import Executor
     from shoal._futures import Future
     from shoal._install import install, uninstall
@@ -166,7 +167,7 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'shoal' has no attribute {name!r}")
-    value = getattr(importlib.import_module(home), name)
+    value = getattr(_imports.load(home), name)
     globals()[name] = value
     return value
 

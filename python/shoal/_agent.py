@@ -18,14 +18,15 @@ import itertools
 import os
 import select
 import signal
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from shoal import _launch, _signals, _watch
 from shoal._native import core
+from shoal._records import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 
 _forked = itertools.count()  # workers of this agent so far
@@ -80,10 +81,10 @@ class _Child:
     def wait(self) -> tuple[int, int] | None:
         os.close(self.fd)
         try:
-            _, status, usage = os.wait4(self.pid, 0)
+            _, status, peak = core.wait4(self.pid, 0)
         except ChildProcessError:
             return None
-        return status, usage.ru_maxrss * 1024
+        return status, peak
 
 
 class Agent(_watch.Watch):

@@ -14,13 +14,15 @@ import signal
 import sys
 import time
 from multiprocessing import process as stock_process
-from typing import TYPE_CHECKING, Any
 
 from shoal import _agent, _seeds, _snapshot
 from shoal._definitions import Snapshot
 from shoal._native import core
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from shoal._engine import Engine
 
 

@@ -15,9 +15,12 @@ from __future__ import annotations
 
 import sys
 from types import FunctionType, ModuleType
-from typing import Any
 
 from shoal import _names, _rebuild
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 current: Applied | None = None
 
@@ -87,6 +90,7 @@ class Applied:
         module = sys.modules.get(name)
         if module is None:
             module = sys.modules[name] = ModuleType(name)
+            vars(module)["__builtins__"] = sys.modules["builtins"]
         if name != _names.MAIN:
             _names.received.add(name)
         for attribute, value in facts.items():

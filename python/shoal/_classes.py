@@ -14,11 +14,13 @@ from __future__ import annotations
 from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
 
 from shoal import _names, _rebuild
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from shoal._rebuild import Loader
 
 

@@ -10,9 +10,12 @@ from __future__ import annotations
 import multiprocessing.process
 import os
 import sys
-from typing import Any
 
 from shoal import _settings
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def capture(modules: bool, preparation: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -48,7 +51,7 @@ def _cwd() -> str | None:
 
 def _umask() -> int:
     try:
-        with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+        with open("/proc/self/status", encoding="utf-8", errors="replace") as status:
             for line in status:
                 if line.startswith("Umask:"):
                     return int(line.split()[1], 8)

@@ -24,27 +24,31 @@ from collections.abc import Callable, Collection, Hashable, Iterable
 from itertools import repeat
 from operator import is_
 from types import FunctionType, ModuleType
-from typing import Any, Final, Protocol
 
 from shoal import _locks, _names, _pickling
 from shoal._applied import Applied
 from shoal._uses import shipped_key, uses_of
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final, Protocol
+
+    _Group = tuple[Callable[..., Any], tuple[str, ...], tuple[Any, ...]]
+
+    class Beforehand(Protocol):
+        """What workers have without being sent it."""
+
+        def has_module(self, module_name: str) -> bool:
+            """Whether the module is there, with its names."""
+
+        def holds(self, key: _names.Key, value: Any) -> bool:
+            """Whether the name is bound there, to `value` or to what stands for it."""
+
+        def stays(self, key: _names.Key) -> bool:
+            """Whether it stays what it is there when this process binds it anew."""
+
+
 _FACTS: Final = ("__file__", "__package__", "__doc__")
-_Group = tuple[Callable[..., Any], tuple[str, ...], tuple[Any, ...]]
-
-
-class Beforehand(Protocol):
-    """What workers have without being sent it."""
-
-    def has_module(self, module_name: str) -> bool:
-        """Whether the module is there, with its names."""
-
-    def holds(self, key: _names.Key, value: Any) -> bool:
-        """Whether the name is bound there, to `value` or to what stands for it."""
-
-    def stays(self, key: _names.Key) -> bool:
-        """Whether it stays what it is there when this process binds it anew."""
 
 
 class Snapshot:

@@ -22,11 +22,13 @@ import sys
 from collections import namedtuple
 from enum import Enum
 from types import FunctionType, GetSetDescriptorType, MemberDescriptorType
-from typing import TYPE_CHECKING, Any, Final
 
 from shoal import _names, _rebuild
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Final
+
     from shoal._graph import Graph
 
 _GIVEN: Final = frozenset({"__dict__", "__weakref__", "_abc_impl", "__classcell__"})

@@ -20,11 +20,14 @@ import warnings
 from collections.abc import Callable, Iterable
 from multiprocessing.context import BaseContext
 from types import ModuleType
-from typing import Any
 
-from shoal import _pool
+from shoal import _cpus, _pool
 from shoal._dropin_engine import DropInEngine
 from shoal._stock_view import WorkerView, view_workers, wait_for_initializers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 PREFIXES = {"fork": "Fork", "spawn": "Spawn", "forkserver": "ForkServer"}
 
@@ -49,6 +52,8 @@ class DropInPool(_pool.Pool, _StockPool):  # type: ignore[misc]
         context: Context = None,
     ) -> None:
         self._ctx = concrete_context(context)
+        if processes is None:
+            processes = _cpus.standard_count()
         _check_pool_arguments(processes, initializer, maxtasksperchild)
         self._name = PREFIXES[self._ctx.get_start_method()]
         self._engine = DropInEngine(

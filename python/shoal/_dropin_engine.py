@@ -16,7 +16,6 @@ Design: docs/design/drop_in.md
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import itertools
 import multiprocessing
@@ -26,9 +25,12 @@ import sys
 import weakref
 from collections.abc import Callable
 from types import FunctionType
-from typing import Any
 
 from shoal import _definitions, _dropin_keeper, _engine, _main_module, _names, _pickling
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _context_module: Any = multiprocessing.context
 _PIDFD_GETFD = 438  # the number of the system call, the same on all architectures
@@ -193,6 +195,8 @@ class DescriptorElsewhere:
         return fd
 
     def _fetch(self) -> int:
+        import ctypes
+
         what = f"can't fetch descriptor {self._fd} (a socket?) of process {self._pid}"
         try:
             pidfd = os.pidfd_open(self._pid)

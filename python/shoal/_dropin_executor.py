@@ -31,12 +31,15 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from multiprocessing.context import BaseContext
-from typing import Any
 
-from shoal import _dropin, _engine, _executor, _futures, _hooks, _locks
+from shoal import _cpus, _dropin, _engine, _executor, _futures, _hooks, _locks
 from shoal._dropin_engine import DropInEngine, log_failure
 from shoal._stock_view import WorkerView, view_workers, wait_for_a_beginning
 from shoal.errors import InitializerFailed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # Its signature differs from ours in details that type checkers mind and callers do not.
 _StockExecutor: Any = stock_futures.ProcessPoolExecutor
@@ -228,7 +231,7 @@ class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
             mp_context = multiprocessing.get_context("spawn")
         self._mp_context = _dropin.concrete_context(mp_context)
         _check_arguments(self._mp_context, max_workers, initializer, max_tasks_per_child)
-        self._max_workers = _engine.cpu_count() if max_workers is None else max_workers
+        self._max_workers = _cpus.standard_count() if max_workers is None else max_workers
         self._max_tasks_per_child = max_tasks_per_child
         self._initializer = initializer
         self._initargs = initargs

@@ -16,12 +16,14 @@ import threading
 import time
 import weakref
 from multiprocessing import process as stock_process
-from typing import TYPE_CHECKING, Any
 
 from shoal import _dropin_processes, _locks, _plan, _seeds, _snapshot, _watch
 from shoal._native import core
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from shoal._dropin_engine import DropInEngine
 
 _living: weakref.WeakSet[Keeper] = weakref.WeakSet()

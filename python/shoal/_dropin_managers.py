@@ -17,10 +17,13 @@ import multiprocessing.util as stock_util
 import traceback
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from shoal import _dropin_proxies as proxies
 from shoal._native import core
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _stock: Any = stock
 

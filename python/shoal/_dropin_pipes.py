@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import io
 import multiprocessing.connection as stock_connection
-from typing import Any
 
 from shoal import _pipes
 from shoal._native import core
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _stock: Any = stock_connection
 

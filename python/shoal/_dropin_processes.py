@@ -24,10 +24,13 @@ import select
 import signal
 from multiprocessing import process as stock_process
 from multiprocessing import reduction
-from typing import Any
 
 from shoal import _locks, _plan, _seeds, _signals
 from shoal._native import core
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _contexts: Any = multiprocessing.context
 _WAIT = os.WEXITED | os.WNOWAIT  # of waitid(): leave the status to be read
@@ -64,12 +67,12 @@ class Waited:
 
     def _read_status(self) -> None:
         try:
-            pid, status, usage = os.wait4(self.pid, os.WNOHANG)
+            pid, status, peak = core.wait4(self.pid, os.WNOHANG)
         except ChildProcessError:
             self.returncode = 255
             return
         if pid == self.pid:
-            self.status, self.peak = status, usage.ru_maxrss * 1024
+            self.status, self.peak = status, peak
             self.returncode = os.waitstatus_to_exitcode(status)
 
 

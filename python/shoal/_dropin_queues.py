@@ -18,11 +18,14 @@ import os
 import time
 import types
 import weakref
-from typing import Any
 
 from shoal import _queues
 from shoal._dropin_sync import _Shared
 from shoal._native import core
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _stock: Any = stock_queues
 _GET_END, _PUT_END, _BOTH_ENDS = 1, 2, 3
@@ -115,7 +118,7 @@ class _Ends(_Shared):
     __class_getitem__: Any = classmethod(types.GenericAlias)  # Queue[int] in annotations
 
 
-class SimpleQueue(_Ends, _queues.SimpleQueue[Any], _stock.SimpleQueue):  # type: ignore[misc]
+class SimpleQueue(_Ends, _queues.SimpleQueue, _stock.SimpleQueue):  # type: ignore[misc,type-arg]
     """`multiprocessing.SimpleQueue` on shared memory."""
 
     def __new__(cls, *, ctx: Any = None) -> Any:
@@ -130,7 +133,7 @@ class SimpleQueue(_Ends, _queues.SimpleQueue[Any], _stock.SimpleQueue):  # type:
         raise OSError("handle is closed")
 
 
-class Queue(_Ends, _queues.Queue[Any], _stock.Queue):  # type: ignore[misc]
+class Queue(_Ends, _queues.Queue, _stock.Queue):  # type: ignore[misc,type-arg]
     """`multiprocessing.Queue` on shared memory."""
 
     _forgiving = True
@@ -175,7 +178,7 @@ class Queue(_Ends, _queues.Queue[Any], _stock.Queue):  # type: ignore[misc]
         self.close()
 
 
-class JoinableQueue(Queue, _queues.JoinableQueue[Any], _stock.JoinableQueue):  # type: ignore[misc]
+class JoinableQueue(Queue, _queues.JoinableQueue, _stock.JoinableQueue):  # type: ignore[misc,type-arg]
     """`multiprocessing.JoinableQueue` on shared memory."""
 
     def join(self) -> None:  # type: ignore[override]

@@ -7,9 +7,12 @@ Design: docs/design/shared_memory.md
 from __future__ import annotations
 
 import multiprocessing.shared_memory as stock
-from typing import Any
 
 from shoal import _shareable_list, _shared_memory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _stock: Any = stock
 

@@ -13,10 +13,13 @@ from __future__ import annotations
 import multiprocessing.context as stock_context
 import multiprocessing.synchronize as stock
 import sys
-from typing import Any
 
 from shoal import _session, _sync
 from shoal._native import core
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _context: Any = stock_context
 _stock: Any = stock

@@ -14,10 +14,13 @@ import ctypes
 import multiprocessing.context as stock_context
 import multiprocessing.sharedctypes as stock
 from types import FunctionType
-from typing import Any
 
 from shoal import _session
 from shoal._native import core
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _stock: Any = stock
 _context: Any = stock_context

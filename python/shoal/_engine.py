@@ -20,21 +20,22 @@ import sys
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
 
-from shoal import _hooks, _locks
+from shoal import _cpus, _hooks, _locks
 from shoal._agent_process import AgentProcess
 from shoal._native import core
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
 
 START_METHODS = ("zygote", "fork", "spawn")
 START_OF_METHOD = {"fork": "fork", "spawn": "spawn", "forkserver": "zygote"}  # of multiprocessing
 GRACE = 2.0  # seconds between interrupting a task and killing its worker
 BYTES_IN_FLIGHT = 64 * 1024 * 1024
 RUNNING, DRAINING, STOPPING = 0, 1, 2  # core's Phase
-MAX_WORKERS = 500  # member slots of a session, less some for others
+MAX_WORKERS = _cpus.MAX_WORKERS
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
@@ -43,16 +44,6 @@ def all_of(members: weakref.WeakSet[Any]) -> list[Any]:
     """The members now. Iterating the set itself fails when another thread adds to it."""
     references: list[weakref.ref[Any]] = list(members.data)  # type: ignore[attr-defined]
     return [member for reference in references if (member := reference()) is not None]
-
-
-def cpu_count() -> int:
-    """CPUs this process may use: its affinity mask and its cgroup's quota, at least 1.
-
-    >>> import shoal
-    >>> shoal.cpu_count() >= 1
-    True
-    """
-    return int(core.usable_cpus())
 
 
 def function_name(function: Any) -> str:
@@ -587,7 +578,7 @@ def _start_failure(engine: Engine) -> BaseException:
 
 def _check_workers(workers: int | None) -> int:
     if workers is None:
-        return min(cpu_count(), MAX_WORKERS)
+        return min(_cpus.cpu_count(), MAX_WORKERS)
     if not isinstance(workers, int) or isinstance(workers, bool):
         raise TypeError(f"the number of workers must be an int, not {workers!r}")
     if not 1 <= workers <= MAX_WORKERS:

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from collections import deque
 from types import FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any
 
 from shoal import _names
 from shoal._graph import Graph
 from shoal._pickling import Pickler
 from shoal._uses import shipped_key, uses_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from shoal._definitions import Definitions
 
 

@@ -18,9 +18,12 @@ worker's. The fields, in order:
 
 from __future__ import annotations
 
-from typing import Any
-
 from shoal import _pickling
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
 
 Fields = tuple[str, str, str, str, "bytes | None", str, tuple[str, ...], tuple[str, ...]]
 _LONGEST_CHAIN = 100
@@ -109,6 +112,15 @@ def _text(error: BaseException) -> str:
         return f"<str() of it raises {type(why).__name__}>"
 
 
+def _places(error: BaseException) -> Iterator[str]:
+    """Where it was raised, without anything that could raise in its turn."""
+    part = error.__traceback__
+    while part is not None:
+        code = part.tb_frame.f_code
+        yield f'  File "{code.co_filename}", line {part.tb_lineno}, in {code.co_name}\n'
+        part = part.tb_next
+
+
 def _traceback(error: BaseException) -> str:
     import traceback
 
@@ -118,7 +130,7 @@ def _traceback(error: BaseException) -> str:
         return "".join(
             [
                 "Traceback (most recent call last):\n",
-                *traceback.format_tb(error.__traceback__),
+                *_places(error),
                 f"{type(error).__qualname__}: {_text(error)}\n",
                 f"(formatting it raised {type(why).__name__})\n",
             ]

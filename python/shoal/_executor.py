@@ -9,13 +9,14 @@ import threading
 import time
 import weakref
 from concurrent.futures import _base
-from typing import TYPE_CHECKING, Any
 
 from shoal import _engine
 from shoal._futures import Future
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
 
 _ORDERED = 1  # core's JobOrder
 _WINDOW = 1 << 16
@@ -27,7 +28,7 @@ class Executor(_base.Executor):
 
     Parameters
     ----------
-    max_workers: number of workers; None: the CPUs that affinity and cgroup quota grant.
+    max_workers: number of workers; None: `shoal.cpu_count()`.
     mp_context: a context of `multiprocessing`, whose start method is taken: "fork" and "spawn" as
     named, the zygote for "forkserver".
     initializer, initargs: called in each worker before its first task.

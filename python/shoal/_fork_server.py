@@ -18,9 +18,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from shoal import _locks
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 Variables = Callable[[], dict[str, str]]
 

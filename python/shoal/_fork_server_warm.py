@@ -21,9 +21,12 @@ import os
 import pkgutil  # noqa: F401
 import runpy
 import traceback  # noqa: F401
-from typing import Any
 
 from shoal import _install, _swaps  # noqa: F401
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 Stamp = tuple[int, int, int]
 

@@ -17,13 +17,14 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any, Final
 
 from shoal import _names
-from shoal._graph import cell_content
 from shoal._uses import shipped_key, uses_of
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Final
+
     from shoal._definitions import Definitions, Watch
 
 Key = tuple[str, int]
@@ -53,7 +54,7 @@ class FunctionKeys:
         self._definitions: Callable[[], Definitions | None] = weakref.ref(definitions)
         self._gone: deque[int] = deque()
         gone = self._gone
-        self._records: _names.IdentityMap[_Record] = _names.IdentityMap(
+        self._records: _names.IdentityMap = _names.IdentityMap(
             lambda record: gone.append(record.key[1])
         )
         # next() is one step for all threads: two functions must never share a token, or one would
@@ -67,7 +68,7 @@ class FunctionKeys:
         return found
 
     def key(self, function: Any) -> Key | None:
-        record = self._records.get(function)
+        record: _Record | None = self._records.get(function)
         if record is None:
             return self._add(function)
         watch = record.watch
@@ -135,7 +136,7 @@ def _collect_parts(
         seen.add(id(current))
         values = [*(current.__defaults__ or ()), *(current.__kwdefaults__ or {}).values()]
         values += vars(current).values()
-        values += map(cell_content, current.__closure__ or ())
+        values += map(_names.cell_content, current.__closure__ or ())
         parts.append(_same_function(current))
         for value in values:
             if isinstance(value, FunctionType):
@@ -157,7 +158,7 @@ def _facts(function: FunctionType) -> list[Any]:
     """All that the pickle of a function says, but for its globals."""
     keywords = function.__kwdefaults__ or {}
     facts: list[Any] = [function.__code__, *(function.__defaults__ or ()), *keywords.values()]
-    return facts + [cell_content(cell) for cell in function.__closure__ or ()]
+    return facts + [_names.cell_content(cell) for cell in function.__closure__ or ()]
 
 
 def _same_function(function: FunctionType) -> Callable[[], bool]:

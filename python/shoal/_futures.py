@@ -16,12 +16,13 @@ import os
 import threading
 import time
 from concurrent.futures import CancelledError, _base
-from typing import TYPE_CHECKING, Any
 
 from shoal import _locks
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from shoal._engine import Engine
 

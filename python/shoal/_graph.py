@@ -19,21 +19,16 @@ import pickle
 import sys
 from collections import deque
 from types import CellType, CodeType, FunctionType, ModuleType
-from typing import TYPE_CHECKING, Any
 
 from shoal import _names, _rebuild
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from shoal._pickling import Pickler
 
 _EMPTY = _names.ABSENT
-
-
-def cell_content(cell: CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return _EMPTY
 
 
 class Graph:
@@ -93,7 +88,7 @@ class Graph:
             self._fills.append(part)
 
     def _add_cell(self, cell: CellType) -> int:
-        content = cell_content(cell)
+        content = _names.cell_content(cell)
         if content is _EMPTY:
             return self.add(cell, ("cell",))
         if _names.is_atom(content):

@@ -9,13 +9,14 @@ becomes the task's error.
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING, Any
 
 from shoal import _pickling
 from shoal._native import core
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from shoal._definitions import Applied, Definitions
 

@@ -14,32 +14,38 @@ import os
 import pickle
 import signal
 import sys
-from typing import TYPE_CHECKING, Any
 
+from shoal import _imports, _leftovers
 from shoal._native import core
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
-from shoal import _leftovers
-
+# The current folder is in `sys.path` then, and may have files named as the modules needed here.
 _BOOT = """
-import os, pickle, sys
-with os.fdopen({fd}, "rb") as pipe:
-    sys.path[:0] = [p for p in pickle.load(pipe) if p not in sys.path]
-    from shoal import _leftovers
-    _leftovers.come_from(pickle.load(pipe))
-    module, arguments = pickle.load(pipe)
-__import__("importlib").import_module(module).main(arguments)
+import sys
+known = {folder!r} in sys.path
+sys.path.insert(0, {folder!r})
+from shoal import _launch
+if known:
+    del sys.path[0]
+_launch._boot({fd})
 """
 
 
-def _own_folder() -> list[str]:
+def _own_folder() -> str:
     """Where this very shoal lies, in case the fresh interpreter would not find it."""
-    import shoal
+    return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-    return [os.path.dirname(os.path.dirname(os.path.abspath(shoal.__file__)))]
+
+def _boot(fd: int) -> None:
+    """In the fresh interpreter: what `spawn` has sent, and then `main`."""
+    with os.fdopen(fd, "rb") as pipe:
+        _leftovers.come_from(pickle.load(pipe))
+        module, arguments = pickle.load(pipe)
+    _imports.load(module).main(arguments)
 
 
 class _Start:
@@ -70,7 +76,7 @@ def command(fd: int, executable: str | None = None) -> list[str]:
     from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
 
     flags: list[str] = _args_from_interpreter_flags()
-    return [executable or sys.executable, *flags, "-c", _BOOT.format(fd=fd)]
+    return [executable or sys.executable, *flags, "-c", _BOOT.format(fd=fd, folder=_own_folder())]
 
 
 def spawn(module: str, arguments: Any, fds: tuple[int, ...], context: dict[str, Any]) -> int:
@@ -106,7 +112,7 @@ def _message(module: str, arguments: Any) -> tuple[Any, ...]:
     lineage = _leftovers.lineage()
     if _is_frozen():
         return {}, _Start(lineage, module, arguments)  # the first: preparation data
-    return _own_folder(), lineage, (module, arguments)
+    return lineage, (module, arguments)
 
 
 def run_to_the_end(body: Callable[[], int]) -> NoReturn:

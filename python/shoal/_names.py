@@ -16,12 +16,22 @@ import functools
 import sys
 import weakref
 from collections.abc import Callable, Iterator
-from types import CodeType, ModuleType
-from typing import Any, Final, Generic, Protocol, TypeVar
+from types import CellType, CodeType, ModuleType
+
+from shoal._native import core
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final, Protocol
+
+    class Baseline(Protocol):
+        """What `place` asks of a pool's definitions."""
+
+        def in_snapshot(self, module_name: str) -> bool: ...
+
 
 MAIN: Final = "__main__"
 Key = tuple[str, str]
-_T = TypeVar("_T")
 
 received: set[str] = set()
 _importable: dict[str, tuple[int, bool]] = {}
@@ -39,7 +49,14 @@ class _Absent:
 ABSENT: Final[Any] = _Absent()
 
 
-class IdentityMap(Generic[_T]):
+def cell_content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return ABSENT
+
+
+class IdentityMap:
     """Object -> value by identity, without keeping the object: its entry goes when it is collected.
 
     Faster than WeakKeyDictionary, and calls no `__hash__` or `__eq__` of a user's. An object that
@@ -48,15 +65,15 @@ class IdentityMap(Generic[_T]):
 
     __slots__ = ("_entries", "_gone")
 
-    def __init__(self, gone: Callable[[_T], None] | None = None) -> None:
-        self._entries: dict[int, tuple[Any, _T]] = {}
+    def __init__(self, gone: Callable[[Any], None] | None = None) -> None:
+        self._entries: dict[int, tuple[Any, Any]] = {}
         self._gone = gone
 
-    def get(self, obj: object) -> _T | None:
+    def get(self, obj: object) -> Any:
         entry = self._entries.get(id(obj))
         return None if entry is None else entry[1]
 
-    def set(self, obj: object, value: _T) -> None:
+    def set(self, obj: object, value: Any) -> None:
         key, entries, gone = id(obj), self._entries, self._gone
 
         def collected(reference: Any) -> None:
@@ -148,7 +165,7 @@ def _registered_by_value(module_name: str) -> bool:
     cloudpickle = sys.modules.get("cloudpickle")
     if cloudpickle is None:
         return False
-    registry = cloudpickle.list_registry_pickle_by_value()
+    registry: Any = getattr(cloudpickle, "list_registry_pickle_by_value", dict)()
     while module_name:
         if module_name in registry:
             return True
@@ -176,8 +193,7 @@ _LOADS_GLOBAL: Final = {
 @functools.lru_cache(maxsize=4096)
 def global_names(code: CodeType) -> tuple[str, ...]:
     """The global names that `code` reads, nested code included, in order of first use."""
-    from opcode import opmap
-
+    opmap = core.opcodes()  # the module `opcode` has them too, but takes long to import
     shifts = {opmap[name]: shift for name, shift in _LOADS_GLOBAL.items() if name in opmap}
     extended = opmap["EXTENDED_ARG"]
     names: dict[str, None] = {}
@@ -218,12 +234,6 @@ class Place(enum.Enum):
     THERE = enum.auto()  # it imports the module, or has it already
     SHIPPED = enum.auto()  # the definitions of a pool send them
     NOWHERE = enum.auto()  # not at all: its objects travel by value
-
-
-class Baseline(Protocol):
-    """What `place` asks of a pool's definitions."""
-
-    def in_snapshot(self, module_name: str) -> bool: ...
 
 
 def place(module_name: str, definitions: Baseline | None) -> Place:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if not sys.platform.startswith("linux"):
     raise ImportError(
         f"shoal needs Linux (futexes, memfd, pidfds); this is {sys.platform}. "

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
 
 from shoal.errors import OwnerDied, OwnerDiedWarning
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def tell(lock: Any, pid: int, raises: bool) -> None:

@@ -24,21 +24,23 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from multiprocessing.reduction import ForkingPickler
-from types import FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, Final
+from types import BuiltinFunctionType, FunctionType, MethodType
 
 from shoal import _names, _rebuild
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Final
+
     from shoal._definitions import Definitions
     from shoal._graph import Graph
+
+    Handler = Callable[["Pickler", Any], Any]
 
 PROTOCOL: Final = 5
 LARGE_ARRAY: Final = 64 * 1024  # smaller ones are copied in band: they must not pin a message
 _SMALL: Final = 4096  # a pickler's memo stays as large as it was once, and is cleared by memset
 _HEAP_TYPE: Final = 1 << 9
-
-Handler = Callable[["Pickler", Any], Any]
 
 
 class _Current(threading.local):
@@ -75,7 +77,7 @@ class Pickler(pickle.Pickler):
         kind = type(obj)
         entry = _entries.get(id(kind))
         handler = entry[1] if entry is not None else _classify(kind)
-        if self.generous:
+        if self.generous and kind is not FunctionType:
             from shoal._reducers import reduce_odd
 
             reduced = reduce_odd(self, obj, handler is _no_handler)
@@ -277,6 +279,8 @@ def _handler_of(kind: type) -> Handler:
         return _array
     if kind.__module__ == "functools" and kind.__name__ == "_lru_cache_wrapper":
         return _lru_cache_function
+    if kind is BuiltinFunctionType:
+        return _no_handler
     from shoal._reducers import is_harmless
 
     if is_harmless(kind):
@@ -287,8 +291,8 @@ def _handler_of(kind: type) -> Handler:
     return _no_handler
 
 
-_handlers: _names.IdentityMap[Handler] = _names.IdentityMap()
-_by_name: _names.IdentityMap[bool] = _names.IdentityMap()
+_handlers: _names.IdentityMap = _names.IdentityMap()
+_by_name: _names.IdentityMap = _names.IdentityMap()
 # The insides of the maps: one dictionary look-up for each object.
 _entries = _handlers._entries
 _by_name_entries = _by_name._entries

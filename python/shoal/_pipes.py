@@ -10,11 +10,13 @@ What they promise and what not: docs/design/pipe.md
 
 from __future__ import annotations
 
-from typing import Any
-
 from shoal import _hooks, _pickling, _session
 from shoal._closing import Closing
 from shoal._native import core
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = ["Connection", "Pipe"]
 

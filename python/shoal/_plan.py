@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from shoal._records import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Plan(NamedTuple):

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
 
 from shoal import _engine, _results
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from types import TracebackType
+    from typing import Any
 
 _LIST, _ORDERED, _UNORDERED = 0, 1, 2  # core's JobOrder
 _WINDOW = 1 << 16  # items that imap takes from its input ahead of the caller, at most
@@ -21,8 +22,8 @@ class Pool:
 
     Parameters
     ----------
-    processes: number of workers; None: the CPUs that affinity and cgroup quota grant
-        (`shoal.cpu_count()`).
+    processes: number of workers; None: `shoal.cpu_count()`, the CPUs that affinity and
+        cgroup quota grant, or what PYTHON_CPU_COUNT says.
     initializer, initargs: called in each worker before its first task. When it fails in several
         fresh workers in a row, the pool gives up with `InitializerFailed`.
     maxtasksperchild: a worker is replaced after that many tasks (chunks, for the map family).

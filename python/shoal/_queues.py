@@ -11,23 +11,40 @@ What they promise and what not: docs/design/queue.md
 from __future__ import annotations
 
 import queue
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+import types
 
 from shoal import _hooks, _session
 from shoal._closing import Closing
 from shoal._native import core
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Generic, TypeVar
+
     from typing_extensions import Self
 
     from shoal._queue_asyncio import Waiters
 
+    T = TypeVar("T")
+
+    class _Of(Generic[T]): ...
+
+else:
+    T = "T"
+
+    class _Of:
+        """Has it that `Queue[int]` may be written, without the cost of importing `typing`."""
+
+        __slots__ = ()
+        __class_getitem__ = classmethod(types.GenericAlias)
+
+
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 
-T = TypeVar("T")
+Empty, Full = queue.Empty, queue.Full  # the core raises these
 
 
-class SimpleQueue(core.Queue, Closing, Generic[T]):
+class SimpleQueue(core.Queue, Closing, _Of[T]):
     """A queue between processes and threads that is never full.
 
     >>> import shoal

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import builtins
 import functools
-import importlib
 import io
 import marshal
 import os
@@ -36,9 +35,12 @@ import threading
 import weakref
 from collections.abc import Callable
 from types import CellType, FunctionType
-from typing import Any, Final
 
-from shoal import _names
+from shoal import _imports, _names
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 GRAPH_MARK: Final = 1
 _LOST: Final = object()  # in the memo: an object of a part that could not be loaded
@@ -54,13 +56,17 @@ _loading = _Loading()
 # Where the functions of a main module that `runpy` has run find their globals: the module that
 # multiprocessing then puts in its place has a copy of them.
 main_globals: dict[str, Any] | None = None
-tokens: _names.IdentityMap[str] = _names.IdentityMap()
+tokens: _names.IdentityMap = _names.IdentityMap()
 _by_token: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary()
+
+
+def module_named(name: str) -> Any:
+    return _imports.import_module(name)
 
 
 def token_of(cls: type) -> str:
     """The name of a class that has none: the same in every process that it reaches."""
-    token = tokens.get(cls)
+    token: str | None = tokens.get(cls)
     if token is None:
         token = os.urandom(12).hex()
         remember(cls, token)
@@ -235,7 +241,7 @@ class Loader:
             return
         index, value = part[1], part[2]
         if kind == "import":
-            importlib.import_module(value)
+            _imports.import_module(value)
             return
         if kind == "injected":
             module_name, name, content = value
@@ -281,12 +287,12 @@ def module_dict(name: str) -> dict[str, Any]:
     if name == _names.MAIN and main_globals is not None:
         return main_globals
     module = sys.modules.get(name)
-    return vars(importlib.import_module(name) if module is None else module)
+    return vars(_imports.import_module(name) if module is None else module)
 
 
 def named(module_name: str, qualname: str) -> Any:
     """An object by its name in this process."""
-    found: Any = sys.modules.get(module_name) or importlib.import_module(module_name)
+    found: Any = sys.modules.get(module_name) or _imports.import_module(module_name)
     for part in qualname.split("."):
         found = getattr(found, part)
     return found

@@ -10,17 +10,18 @@ have nothing to do with the original.
 from __future__ import annotations
 
 import gc
-import importlib
 import marshal
 import sys
 import threading
 import types
 import weakref
-from typing import TYPE_CHECKING, Any, Final
 
 from shoal import _names, _rebuild
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Final
+
     from shoal._pickling import Pickler
 
 _LOCK: Final = type(threading.Lock())
@@ -110,7 +111,7 @@ def _module(pickler: Pickler, module: types.ModuleType) -> Any:
         return NotImplemented
     if where is _names.Place.SHIPPED and name != _names.MAIN:
         pickler.needs.update((name, n) for n in module_names(module))
-    return importlib.import_module, (name,)
+    return _rebuild.module_named, (name,)
 
 
 def module_names(module: types.ModuleType) -> list[str]:

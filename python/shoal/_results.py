@@ -7,12 +7,13 @@ import multiprocessing
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
 
 from shoal import _locks
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from shoal._engine import Engine
 

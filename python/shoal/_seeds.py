@@ -15,7 +15,12 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, NamedTuple
+
+from shoal._records import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _WORDS = 4  # of 32 bits, taken from a generator's state
 _WORD = 1 << 32

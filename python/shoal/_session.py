@@ -27,9 +27,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
 
 from shoal._native import core
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _ANNOUNCED = "SHOAL_JOIN"
 _carrying = False
@@ -117,11 +120,9 @@ def carry_session() -> None:
     if _carrying:
         return
     _carrying = True
-    import multiprocessing.spawn as spawn
-
     from shoal import _fork_server, _install
 
-    _install.patch_spawn(spawn)
+    _install.patch_now_or_later("multiprocessing.spawn", _install.patch_spawn)
     _fork_server.tell(_announcement)
     _install.patch_now_or_later("multiprocessing.forkserver", _install.warm_fork_server)
 

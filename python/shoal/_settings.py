@@ -15,9 +15,12 @@ import gc
 import pickle
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
 
-Part = tuple[Any, ...]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Part = tuple[Any, ...]
 
 
 def _interpreter() -> Iterator[Part]:

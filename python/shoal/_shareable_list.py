@@ -23,9 +23,12 @@ import struct
 import types
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Any
 
 from shoal import _shared_memory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _MAGIC = b"shoal.SL"
 _SLOT = 8

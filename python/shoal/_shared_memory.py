@@ -17,12 +17,14 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from typing import TYPE_CHECKING, Any
 
-from shoal import _leftovers, _tracking
+from shoal import _imports, _leftovers, _tracking
 from shoal._native import core
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from typing_extensions import Self
 
 _PREFIX = "/psm_"
@@ -223,9 +225,8 @@ class SharedMemory:
 
 
 def _posix() -> Any:
-    import importlib
 
-    return importlib.import_module("_posixshmem")
+    return _imports.standard("_posixshmem")
 
 
 def _checked(name: str) -> str:

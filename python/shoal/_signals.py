@@ -15,7 +15,10 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterable
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _sigchld: Any = None  # in an agent: the handler that its workers are to have
 

@@ -9,7 +9,6 @@ locks (pyarrow brings it along, and so do pandas and scikit-learn).
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 import threading
@@ -97,6 +96,8 @@ def _blas_threads(path: str) -> int:
     """Threads beside the calling one that an OpenBLAS keeps."""
     if "openblas" not in os.path.basename(path):
         return 0
+    import ctypes
+
     try:
         library = ctypes.CDLL(path, mode=os.RTLD_NOLOAD | os.RTLD_LAZY)
     except OSError:

@@ -14,11 +14,13 @@ import select
 import signal
 import time
 import weakref
-from typing import TYPE_CHECKING, Any
 
 from shoal._native import core
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from shoal._engine import Engine
 
 _PATIENCE = 10.0  # seconds for workers that are being started

@@ -48,10 +48,10 @@ class Swap:
 
 def load(home: str) -> Any:
     """What `"module:name"` names."""
-    import importlib
+    from shoal import _imports
 
     module, _, name = home.partition(":")
-    return getattr(importlib.import_module(module), name)
+    return getattr(_imports.load(module), name)
 
 
 _SYNC = "multiprocessing.synchronize"

@@ -13,12 +13,14 @@ import errno
 import operator
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
 from shoal import _session
 from shoal._native import core
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from typing_extensions import Self
 
 __all__ = [

@@ -17,9 +17,12 @@ Design: docs/design/shared_memory.md
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from shoal import _leftovers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _KIND = "shared_memory"
 _MOST = 4096

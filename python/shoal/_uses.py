@@ -11,9 +11,12 @@ import copyreg
 import functools
 import sys
 from types import CellType, FunctionType, ModuleType
-from typing import Any, Final
 
 from shoal import _names
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Final
 
 _CONTAINERS: Final = (list, tuple, set, frozenset)
 _MANY: Final = 256  # of a container's items, so many are looked at
@@ -87,9 +90,7 @@ def _parts_of(obj: Any) -> list[Any]:
             return []
         return [type(obj), *obj.__bases__, *obj.__dict__.values()]
     if isinstance(obj, CellType):
-        from shoal._graph import cell_content
-
-        return [cell_content(obj)]
+        return [_names.cell_content(obj)]
     if isinstance(obj, (staticmethod, classmethod)):
         return [obj.__func__]
     if isinstance(obj, property):

@@ -15,12 +15,15 @@ import os
 import select
 import signal
 import time
-from typing import TYPE_CHECKING, Protocol
 
 from shoal._native import core
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import Protocol
+else:
+    Protocol = object  # all that it is at run time
 
 STOP_SIGNAL = signal.SIGRTMIN + 9  # interrupts a worker's task; private to shoal
 TERMINATE_GRACE = 1.0  # seconds between SIGTERM and SIGKILL when a pool is terminated

@@ -16,13 +16,13 @@ import signal
 import sys
 from multiprocessing import process as stock_process
 from multiprocessing import util
-from typing import TYPE_CHECKING, Any
 
 from shoal import _agent, _launch, _plan, _seeds, _signals, _watch
 from shoal._native import core
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 PLANNED, INITIALIZER_FAILED = 1, 2
 # From 3.13 on, finalizers are run by who calls `_bootstrap`, and a fork runs `atexit`'s functions.
@@ -158,7 +158,7 @@ def _initialize(worker: Any, hooks: Any, unprepared: RuntimeError | None) -> Non
 def _prefer_as_victim() -> None:
     """When memory runs out the kernel should take a worker, which is replaced, not the client."""
     try:
-        with open("/proc/self/oom_score_adj", "r+", encoding="ascii") as file:
+        with open("/proc/self/oom_score_adj", "r+", encoding="utf-8") as file:
             score = int(file.read())
             file.seek(0)
             file.write(str(min(1000, score + 100)))

@@ -80,6 +80,7 @@ def test_wheel_has_the_package_and_nothing_else(wheel: Path) -> None:
     assert "shoal/py.typed" in names
     assert "shoal/_core.pyi" in names
     assert any(n.startswith("shoal/_core.cpython") for n in names)
+    assert any(n.endswith(".data/scripts/shoal") for n in names)
     assert not [n for n in names if "_core_testing" in n or n.startswith(("src/", "tests/"))]
 
 
@@ -103,6 +104,12 @@ def test_program_runs_on_what_is_installed_alone(clean: Path, tmp_path: Path) ->
     program.write_text(PROGRAM)
     out = run(clean / "python", program, cwd=tmp_path, env=bare_environment(), timeout=120)
     assert str(TREE) not in out and "site-packages" in out
+
+
+def test_the_command_is_the_launcher_beside_its_python_half(clean: Path) -> None:
+    assert (clean / "shoal").read_bytes()[:4] == b"\x7fELF"
+    assert str(clean) in (clean / "shoal-python").read_text().splitlines()[0]
+    assert run(clean / "shoal", "--version") == run(clean / "shoal-python", "--version")
 
 
 def test_command_line_answers(clean: Path, tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_with_the_variable_nothing_is_imported_before_the_program_uses_it(interp
         assert not loaded("shoal") and not loaded("multiprocessing") and not loaded("concurrent")
         import concurrent.futures
         assert not loaded("shoal")
-        few = ["shoal", "shoal._leftovers", "shoal._swaps", "shoal._install"]
+        few = ["shoal._imports", "shoal", "shoal._leftovers", "shoal._swaps", "shoal._install"]
         import multiprocessing
         assert loaded("shoal") == few
         assert "multiprocessing.pool" not in sys.modules

@@ -19,9 +19,12 @@ import os
 import sys
 import threading
 from collections import OrderedDict
-from typing import Any
 
 from shoal._native import core
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _REMEMBERED = 8  # arrays of a call whose copies are kept for its later tasks
 

@@ -16,10 +16,13 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from shoal import _locks
 from shoal._executor import Executor
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 MAX_DEPTH = 10  # workers of workers; loky's limit
 _BLAS = (

@@ -12,19 +12,21 @@ Design: docs/design/adapters.md
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
 
-from shoal import _locks
-from shoal._engine import cpu_count
+from shoal import _cpus, _locks
 from shoal._executor import Executor
 from shoal.adapters import _joblib_workers as workers
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
+    from typing import Any
 
 _lock = _locks.RLock()
 _current: tuple[ReusableExecutor, dict[str, Any]] | None = None
 _next_id = 0
+_cpu_count: Callable[[], int] = _cpus.cpu_count  # loky's own once it is imported
 
 
 class ReusableExecutor(Executor):
@@ -71,7 +73,7 @@ def get_reusable_executor(
     with _lock:
         before = _current if _current is not None and _current[0]._engine.takes_tasks else None
         if max_workers is None:
-            max_workers = before[0]._max_workers if reuse is True and before else cpu_count()
+            max_workers = before[0]._max_workers if reuse is True and before else _cpu_count()
         elif max_workers <= 0:
             raise ValueError(f"max_workers must be greater than 0, got {max_workers}.")
         asked = {"initializer": initializer, "initargs": initargs, "env": env}
@@ -107,6 +109,8 @@ def serve(module: ModuleType) -> None:
 
     from shoal import _install
 
+    global _cpu_count
+    _cpu_count = getattr(module, "cpu_count", _cpu_count)
     stock: Any = module.get_reusable_executor
     if hasattr(stock, "_shoal"):
         return

@@ -29,7 +29,6 @@ import time
 import warnings
 from concurrent.futures import Future
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
 
 import joblib
 from joblib import _parallel_backends as stock
@@ -40,9 +39,11 @@ from shoal.adapters import _joblib_workers as workers
 from shoal.adapters._joblib_arrays import Sharing
 from shoal.errors import ShoalError, WorkerDied
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import ModuleType
+    from typing import Any
 
 NAME = "shoal"
 _VARIABLE = "SHOAL_JOBLIB"

@@ -38,7 +38,7 @@ class _Parser(argparse.ArgumentParser):
     """Errors point to the help instead of printing a usage line that says less."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
-        self.exit(2, f"{self.prog}: {message}\nTry '{self.prog} --help'.\n")
+        self.exit(2, f"{self.prog}: {message}. Try '{self.prog} --help'.\n")
 
 
 def _add_program(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +61,7 @@ def _make_parser() -> _Parser:
 
     run = commands.add_parser(
         "run",
+        allow_abbrev=False,
         usage="shoal run [--explain] [--heal] prog.py [args...]\n"
         "       shoal run [--explain] [--heal] -m module [args...]",
         description="Run a program with shoal's pools, executors, locks, queues, pipes and shared"
@@ -106,8 +107,33 @@ def _make_parser() -> _Parser:
     return parser
 
 
+def _plain_run(arguments: list[str]) -> tuple[list[str], list[str]] | None:
+    """(options, program and its arguments) of `shoal run [options] program ...`; None for all else.
+    The launcher reads the command line in the same way.
+    """
+    if arguments[:1] != ["run"]:
+        return None
+    at = 1
+    while at < len(arguments) and arguments[at] in ("--explain", "--heal"):
+        at += 1
+    options, program = arguments[1:at], arguments[at:]
+    first = program[0] if program else "--"
+    if first[:2] in ("-m", "-c"):
+        complete = len(first) > 2 or len(program) > 1
+    else:
+        complete = first == "-" or first[:1] != "-"
+    return (options, program) if complete else None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The entry point. Returns the exit status."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    plain = _plain_run(arguments)
+    if plain is not None:
+        from shoal.cli import run
+
+        chosen, program = plain
+        return run.main(program, explain="--explain" in chosen, heal="--heal" in chosen)
     parser = _make_parser()
     options = parser.parse_args(arguments)
     if options.version:

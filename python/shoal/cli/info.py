@@ -14,6 +14,7 @@ import platform
 import sys
 from pathlib import Path
 
+from shoal import _cpus
 from shoal.cli.run import find_start_up_file
 from shoal.cli.screen import print_facts
 
@@ -65,13 +66,6 @@ def memory_limit() -> int | None:
     texts = _own_groups("memory", "memory.max") + _own_groups("memory", "memory.limit_in_bytes")
     limits = [int(text) for text in texts if text.isdigit()]
     return min((limit for limit in limits if limit < 2**60), default=None)
-
-
-def usable_cpus() -> int:
-    """The default number of workers: affinity, within the quota."""
-    cpus = len(os.sched_getaffinity(0))
-    quota = cpu_quota()
-    return cpus if quota is None else max(1, min(cpus, -int(-quota // 1)))
 
 
 def _size(number: int | None) -> str:
@@ -140,7 +134,7 @@ def collect() -> dict[str, Facts]:
             "in the machine": str(os.cpu_count()),
             "by affinity": str(len(os.sched_getaffinity(0))),
             "by cgroup quota": "no quota" if quota is None else f"{quota:g}",
-            "workers by default": str(usable_cpus()),
+            "workers by default": str(_cpus.cpu_count()),
         },
         "Memory": {
             "in the machine": _size(_memory("MemTotal")),

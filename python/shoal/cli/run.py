@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`shoal run`: an environment variable, then `exec python prog.py`.
+"""`shoal run`: an environment variable, then `exec python prog.py`. The compiled launcher does the
+same where it can (`bindings/launcher/shoal.cpp`); what is said here holds for both.
 
 Nothing stands between the caller and the program: its exit status, signals, standard streams,
 `__main__` and `sys.argv` are those of `python prog.py`. The start-up file `shoal_boot.pth`, which
@@ -45,9 +46,9 @@ def main(command: Sequence[str], explain: bool, heal: bool = False) -> int:
     """Become the program. Returns only when that is impossible."""
     if find_start_up_file() is None:
         sys.stderr.write(
-            "shoal run: shoal_boot.pth is not in this interpreter's site-packages, so the program"
-            " would run on the\nstandard library alone. Install shoal as a wheel (pip install), not"
-            " by PYTHONPATH.\n"
+            f"shoal run: shoal_boot.pth is in no folder for packages of {sys.executable}, so the"
+            " program would run on the standard library alone: install shoal there (pip install),"
+            " not by PYTHONPATH or --target\n"
         )
         return 1
     sys.stdout.flush()

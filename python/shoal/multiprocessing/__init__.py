@@ -25,13 +25,14 @@ from collections.abc import Callable, Iterable
 from multiprocessing import *  # noqa: F403
 from multiprocessing import context as _stock_context
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
 
 from shoal import _install
 from shoal.multiprocessing import _alias
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
+    from typing import Any
 
     from shoal._dropin import DropInPool
 
