@@ -43,6 +43,7 @@ class DropInEngine(_engine.Engine):
     """An engine with the start method, and the initializer's rights, of a context."""
 
     results_by_name = True
+    reads_unfetched = True  # the standard library's pool reads all inputs at once
 
     def __init__(
         self,
@@ -65,6 +66,8 @@ class DropInEngine(_engine.Engine):
 
             spawn._check_not_importing_main()  # type: ignore[attr-defined]
         self.start_method = method
+        self.results: weakref.WeakSet[Any] = weakref.WeakSet()  # of maps, while somebody has them
+        self.pool: Callable[[], Any] = _no_pool  # gives the Pool, if it is one's and still there
         start = _engine.START_OF_METHOD[method]
         super().__init__(workers, initializer, initargs, tasks_per_worker, start, name)
 
@@ -118,6 +121,10 @@ class DropInEngine(_engine.Engine):
             super().store_startup()
         finally:
             _context_module.set_spawning_popen(None)
+
+
+def _no_pool() -> None:
+    return None
 
 
 def log_failure(initializer: Callable[..., object], *initargs: Any) -> None:
