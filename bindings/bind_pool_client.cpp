@@ -741,6 +741,8 @@ PyMethodDef client_methods[] = {
     {"live_workers", method(client_live_workers), METH_NOARGS, "Workers starting or at work."},
     {"bury", method(client_bury), METH_NOARGS,
      "The agent is dead: mark its workers dead; True when none is left alive."},
+    {"open_outcomes", method(client_open_outcomes), METH_NOARGS,
+     "[(sink or job, units without an outcome, units not begun)]"},
     {"abandon", method(client_abandon), METH_O,
      "abandon(make_error): every open outcome becomes an error."},
     {"end", method(client_end), METH_NOARGS, "Let nothing more be submitted."},

@@ -257,4 +257,14 @@ void job_deliver(Job* job, uint64_t index, PyObject* value, bool error);
 void job_fail_chunk(Job* job, uint64_t index, uint32_t items, PyObject* error, bool ends);
 bool bind_pool_job(PyObject* module);
 
+// pool_view.cpp
+// ------------------------------------------------------------------------------------------------
+
+// A list of (sink or job, units without an outcome, units not begun), one for each batch or call.
+PyObject* client_open_outcomes(Client* self, PyObject*);
+// (total or -1, pulled, delivered, taken, ready, chunk)
+PyObject* job_counts(Job* job, void*);
+// JobOrder::list: a copy of the results, None where there is none yet.
+PyObject* job_so_far(Job* job, PyObject*);
+
 }  // namespace shoal::bindings

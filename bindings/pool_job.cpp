@@ -353,6 +353,7 @@ PyMethodDef job_methods[] = {
     {"drain", method(job_drain), METH_NOARGS,
      "The pool ends when all is done: read the input whole, or no further if it is bounded."},
     {"cancel", method(job_cancel), METH_NOARGS, "Withdraw what is queued and stop what runs."},
+    {"so_far", method(job_so_far), METH_NOARGS, "Results of a list job, None where none is yet."},
     {nullptr, nullptr, 0, nullptr}};
 
 PyGetSetDef job_getset[] = {
@@ -362,6 +363,8 @@ PyGetSetDef job_getset[] = {
     {"error", reinterpret_cast<getter>(job_error), nullptr, "Error of the lowest index or None.",
      nullptr},
     {"delivered", reinterpret_cast<getter>(job_count), nullptr, "Outcomes so far.", nullptr},
+    {"counts", reinterpret_cast<getter>(job_counts), nullptr,
+     "(total or -1, pulled, delivered, taken, ready, chunk)", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr}};
 
 PyType_Slot job_slots[] = {{Py_tp_new, reinterpret_cast<void*>(job_new)},

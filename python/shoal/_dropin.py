@@ -17,11 +17,12 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.pool as stock_pool
 import warnings
+import weakref
 from collections.abc import Callable, Iterable
 from multiprocessing.context import BaseContext
 from types import ModuleType
 
-from shoal import _cpus, _pool
+from shoal import _cpus, _dropin_results, _hooks, _pool
 from shoal._dropin_engine import DropInEngine
 from shoal._stock_view import WorkerView, view_workers, wait_for_initializers
 
@@ -38,9 +39,27 @@ _StockPool: Any = stock_pool.Pool
 _states: Any = stock_pool
 
 
+class PoolHooks(_hooks.ClientHooks):
+    """Errors as the stock pool gives them."""
+
+    def decode_error(self, encoded: tuple[Any, ...]) -> BaseException:
+        error = super().decode_error(encoded)
+        if encoded[-1] == "encode" and type(error) is _states.MaybeEncodingError:
+            error.__cause__ = None  # it says itself what it has to say
+        return error
+
+
+class PoolEngine(DropInEngine):
+    _hooks_class = PoolHooks
+
+
 class DropInPool(_pool.Pool, _StockPool):  # type: ignore[misc]
     """`multiprocessing.pool.Pool` on shoal."""
 
+    _call_result: type[Any] = _dropin_results.ApplyResult
+    _map_result: type[Any] = _dropin_results.MapResult
+    _iterator: type[Any] = _dropin_results.IMapIterator
+    _unordered_iterator: type[Any] = _dropin_results.IMapUnorderedIterator
     _forced_state: str | None = None
 
     def __init__(
@@ -56,10 +75,11 @@ class DropInPool(_pool.Pool, _StockPool):  # type: ignore[misc]
             processes = _cpus.standard_count()
         _check_pool_arguments(processes, initializer, maxtasksperchild)
         self._name = PREFIXES[self._ctx.get_start_method()]
-        self._engine = DropInEngine(
+        self._engine = PoolEngine(
             self._ctx, processes, initializer, tuple(initargs), maxtasksperchild, self._name
         )
         self._engine.closed_error = ValueError  # itself: some compare types (scipy's tests do)
+        self._engine.pool = weakref.ref(self)
         self._processes = self._engine.workers
         self._maxtasksperchild = maxtasksperchild
         self._initializer = initializer
@@ -88,7 +108,18 @@ class DropInPool(_pool.Pool, _StockPool):  # type: ignore[misc]
 
     @_state.setter
     def _state(self, value: str) -> None:
+        """Recipes that kill the workers set it: then the pool takes no more tasks."""
         self._forced_state = value
+        if value != _states.RUN:
+            self._engine.close()
+
+    def __getattr__(self, name: str) -> Any:
+        """Private names of the standard library's, when a program asks for one."""
+        if not name.startswith("_") or name.startswith("__"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        from shoal import _pool_view
+
+        return _pool_view.attribute(self, name)
 
     def join(self) -> None:
         """Wait for all tasks, all initializers and all workers to end."""
@@ -104,11 +135,13 @@ class DropInPool(_pool.Pool, _StockPool):  # type: ignore[misc]
         engine = self.__dict__.get("_engine")
         if engine is None or engine.forked:
             return
-        if self._state == _states.RUN:
-            text = f"unclosed running multiprocessing pool {self!r}"
-            warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
-        if not engine._agent.ended:
-            engine.terminate()
+        try:
+            if self._state == _states.RUN:
+                text = f"unclosed running multiprocessing pool {self!r}"
+                warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
+        finally:  # also when the warning is an error
+            if not engine._agent.ended:
+                engine.let_go()
 
 
 def concrete_context(context: Context) -> BaseContext:

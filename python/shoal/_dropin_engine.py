@@ -46,6 +46,7 @@ class DropInEngine(_engine.Engine):
 
     results_by_name = True
     chunks_are_tasks = True
+    reads_unfetched = True  # the standard library's pool reads all inputs at once
 
     def __init__(
         self,
@@ -68,6 +69,8 @@ class DropInEngine(_engine.Engine):
 
             spawn._check_not_importing_main()  # type: ignore[attr-defined]
         self.start_method = method
+        self.results: weakref.WeakSet[Any] = weakref.WeakSet()  # of maps, while somebody has them
+        self.pool: Callable[[], Any] = _no_pool  # gives the Pool, if it is one's and still there
         start = _engine.START_OF_METHOD[method]
         super().__init__(workers, initializer, initargs, tasks_per_worker, start, name)
 
@@ -121,6 +124,10 @@ class DropInEngine(_engine.Engine):
             super().store_startup()
         finally:
             _context_module.set_spawning_popen(None)
+
+
+def _no_pool() -> None:
+    return None
 
 
 def log_failure(initializer: Callable[..., object], *initargs: Any) -> None:

@@ -32,7 +32,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from multiprocessing.context import BaseContext
 
-from shoal import _cpus, _dropin, _engine, _executor, _futures, _hooks, _locks
+from shoal import (
+    _cpus,
+    _dropin,
+    _engine,
+    _errors_transport,
+    _executor,
+    _futures,
+    _hooks,
+    _locks,
+)
 from shoal._dropin_engine import DropInEngine, log_failure
 from shoal._stock_view import WorkerView, view_workers, wait_for_a_beginning
 from shoal.errors import InitializerFailed
@@ -47,6 +56,7 @@ _states: Any = stock_pool
 _futures_module: Any = stock_futures
 _STOPPING = 2  # core's Phase
 _CLOSED = "cannot schedule new futures after shutdown"
+_MANY = 1 << 30  # chunks, of an input of unknown length
 
 
 def heals() -> bool:
@@ -136,6 +146,13 @@ class ExecutorEngine(DropInEngine):
 
             self._hooks.broken_by = broken_by
 
+    def _make_agent(self) -> Any:
+        """A worker that cannot start breaks the executor: none is started in its place."""
+        agent = super()._make_agent()
+        if not heals() and hasattr(agent, "start_patience"):
+            agent.start_patience = 1
+        return agent
+
     def start_workers_for(self, tasks: int) -> None:
         """There are `tasks` more: a worker for each that is open, as far as there may be any."""
         client = self.client
@@ -157,11 +174,24 @@ class ExecutorEngine(DropInEngine):
         """A worker has died: nothing that is open has a result, and nothing new is taken."""
         if self.broken is not None and type(self.broken) is not InitializerFailed:
             return
+        error = self._why_not_started() or error
         self.broken = self._hooks.broken = _broken(error)
         self.client.end()
         self.client.abandon(lambda: _broken(error))
         self.client.set_phase(_STOPPING)
         self._agent.ring()
+
+    def _why_not_started(self) -> BaseException | None:
+        encoded = self.client.take_failure()
+        if encoded is None:
+            return None
+        cause = _errors_transport.decode_exception(encoded)
+        error = InitializerFailed(
+            f"a worker could not be initialized, and the executor is broken by it: "
+            f"{type(cause).__name__}: {cause}"
+        )
+        error.__cause__ = cause
+        return error
 
     def finish(self) -> None:
         if self.broken is not None:
@@ -190,7 +220,7 @@ class DropInFuture(_futures.Future):
         super()._deliver(ok, value if ok else _as_stock_error(value))
 
 
-class _EndView:
+class EndView:
     """What the stock executor's manager thread and queue are waited for: the end of its workers."""
 
     def __init__(self, engine: _engine.Engine) -> None:
@@ -217,6 +247,8 @@ class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
     _engine: ExecutorEngine
     _shut_down_unused = False
     _forced = False
+    _queue_count = 0  # calls and chunks sent so far
+    _cancel_pending_futures = False
 
     def __init__(
         self,
@@ -240,9 +272,15 @@ class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
         _executor._register_exit()
 
     def __getattr__(self, name: str) -> Any:
-        """The engine starts when it is first needed. Only missing attributes come here."""
-        if name != "_engine" or "_starting" not in self.__dict__:
+        """The engine starts when it is first needed; private names of the standard library's are
+        answered when a program asks for one. Only missing attributes come here.
+        """
+        if not name.startswith("_") or name[:2] == "__" or "_starting" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        if name != "_engine":
+            from shoal import _executor_view
+
+            return _executor_view.attribute(self, name)
         with self._starting:
             if "_engine" not in self.__dict__:
                 if self._shut_down_unused or _executor.exiting():
@@ -264,6 +302,7 @@ class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
         # The standard library finds out what cannot be pickled when the worker is there already.
         unsent = engine.client.wanted if future._ticket == 0 else 0
         engine.start_workers_for(unsent + 1)
+        self._queue_count += 1
         return future
 
     def _map(self, *arguments: Any) -> Iterator[Any]:
@@ -271,7 +310,9 @@ class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
         if chunksize >= 1 and buffersize is None and _chunks(iterables, chunksize) == 0:
             return iter(())  # no task, so no error after shutdown
         results = _with_stock_errors(super()._map(*arguments))
-        self._engine.start_workers_for(_chunks(iterables, chunksize))
+        chunks = _chunks(iterables, chunksize)
+        self._engine.start_workers_for(chunks)
+        self._queue_count += chunks if chunks < _MANY else 0
         return results
 
     def _check_open(self) -> None:
@@ -285,6 +326,7 @@ class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         with self._starting:
             self._shut_down_unused = True
+            self._cancel_pending_futures = cancel_futures
             started = "_engine" in self.__dict__
         if started:
             if cancel_futures:
@@ -339,13 +381,21 @@ class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
         return {worker.pid: worker for worker in view_workers(self._engine, "Process")}
 
     @property
-    def _executor_manager_thread(self) -> _EndView | None:
+    def _executor_manager_thread(self) -> EndView | None:
         engine = self.__dict__.get("_engine")
-        return None if engine is None or self._shut_down_unused else _EndView(engine)
+        return None if engine is None or self._shut_down_unused else EndView(engine)
 
-    @property
-    def _call_queue(self) -> _EndView | None:
-        return self._executor_manager_thread
+    def _start_executor_manager_thread(self) -> None:
+        """Recipes that start workers before the first task call these four."""
+        self._engine  # noqa: B018
+
+    def _adjust_process_count(self) -> None:
+        self._engine.start_workers_for(self._engine.client.wanted + 1)
+
+    def _launch_processes(self) -> None:
+        self._engine.start_workers_for(self._max_workers)
+
+    _spawn_process = _adjust_process_count
 
     @property
     def _broken(self) -> bool | str:
@@ -360,7 +410,7 @@ def _closed_text() -> str:
 def _chunks(iterables: tuple[Any, ...], chunksize: int) -> int:
     """How many tasks a map is in the standard library; many for an input of unknown length."""
     shortest = min(map(_engine.length, iterables), default=-1)
-    return 1 << 30 if shortest < 0 else -(-shortest // chunksize)
+    return _MANY if shortest < 0 else -(-shortest // chunksize)
 
 
 def _with_stock_errors(results: Iterator[Any]) -> Iterator[Any]:

@@ -38,6 +38,7 @@ RUNNING, DRAINING, STOPPING = 0, 1, 2  # core's Phase
 MAX_WORKERS = _cpus.MAX_WORKERS
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_left_to_results: set[Engine] = set()  # have lost their pool, and have something open
 
 
 def all_of(members: weakref.WeakSet[Any]) -> list[Any]:
@@ -90,6 +91,9 @@ class Engine:
     # What an explicit chunk is: one task, as in the standard library, or just pickled together.
     chunks_are_tasks = False
     daemons = True  # workers are pool workers: their tasks start no processes of multiprocessing's
+    # An input whose iterator is gone: is it read to its end all the same, or given up?
+    reads_unfetched = False
+    _let_go = False  # the pool's object is gone, and only what is open keeps the engine
 
     def __init__(
         self,
@@ -125,6 +129,8 @@ class Engine:
         self._stored: dict[Any, tuple[Any, str]] = {}  # functions kept in the pool, by token
         # jobs whose input is not used up and that nobody waits for yet
         self._jobs: set[Any] = set()
+        # of these, jobs whose iterator is gone: nobody will fetch their results
+        self._unfetched: set[Any] = set()
         self._collector: threading.Thread | None = None
         self._collector_tells = False  # it collects; else it only sends what jobs still have
         self._stop_collector = False
@@ -314,6 +320,7 @@ class Engine:
         if not job.exhausted:
             with self._lock:
                 self._jobs = {other for other in self._jobs if not other.exhausted}
+                self._unfetched &= self._jobs
                 self._jobs.add(job)
             if sized and not may_wait:
                 self.need_collector(to_tell=False)  # the caller may be busy with something else
@@ -365,6 +372,8 @@ class Engine:
 
     def collect_until_idle(self) -> bool:
         """One turn of the collector; False when it is not needed any more."""
+        if self._let_go:
+            self._settle_unfetched()
         sent = self.feed_jobs()
         if self._collector_tells:
             self.client.collect(1.0)
@@ -402,6 +411,7 @@ class Engine:
             if job.exhausted:
                 with self._lock:
                     self._jobs.discard(job)
+                    self._unfetched.discard(job)
         return sent
 
     def stop_collector(self) -> bool:
@@ -417,6 +427,48 @@ class Engine:
             self.client.wake()
             thread.join(0.001)
         return True
+
+    # ---- Without its pool ------------------------------------------------------------------------
+
+    def let_go(self) -> None:
+        """The pool's object is gone. What is open goes on, as its results are wanted: then the
+        engine ends by itself, else at once.
+        """
+        if self._is_open() and not sys.is_finalizing():
+            with self._lock:
+                self._let_go = True
+                _left_to_results.add(self)
+            try:
+                return self.need_collector()
+            except Exception:  # no thread can be started: the interpreter is exiting
+                pass
+        self.terminate()
+
+    def end_without_pool(self) -> None:
+        """The collector found nothing open: was it there for an engine without a pool?"""
+        if self._let_go and not self._stop_collector and not self._is_open():
+            self.terminate()
+
+    def not_fetched(self, job: Any) -> None:
+        """The iterator of a job is gone before its input was used up."""
+        with self._lock:
+            if job in self._jobs:
+                self._unfetched.add(job)
+        if self._let_go:
+            self.client.wake()
+
+    def _settle_unfetched(self) -> None:
+        with self._lock:
+            jobs, self._unfetched = self._unfetched, set()
+        for job in jobs:
+            if self.reads_unfetched:
+                job.drain()
+            else:
+                job.cancel()
+                self._agent.ring()
+
+    def _is_open(self) -> bool:
+        return bool(not self._agent.ended and (self.client.busy or self._jobs))
 
     # ---- The end ---------------------------------------------------------------------------------
 
@@ -469,9 +521,11 @@ class Engine:
             finally:
                 self._ending = False  # interrupted: it can be tried again
             self._jobs.clear()
+            self._unfetched.clear()
             self._stored.clear()
             self.client.release()
             _engines.discard(self)
+            _left_to_results.discard(self)
             return True
 
     def worker_pids(self) -> list[int]:
@@ -532,7 +586,10 @@ def _collect_for(reference: weakref.ref[Engine]) -> None:
     while True:
         engine = reference()
         try:
-            if engine is None or not engine.collect_until_idle():
+            if engine is None:
+                return
+            if not engine.collect_until_idle():
+                engine.end_without_pool()
                 return
         except BaseException:  # others count on this thread: say it once, and try again
             if not reported:
@@ -629,6 +686,7 @@ def _after_fork_in_child() -> None:
         engine._agent.ended = True
         engine.client.forget()
     _engines.clear()
+    _left_to_results.clear()
 
 
 os.register_at_fork(

@@ -186,9 +186,7 @@ class Executor(_base.Executor):
             engine.finish()
             _open.discard(self)
         elif not engine._agent.ended:
-            threading.Thread(
-                target=_finish, args=(engine,), name="shoal-shutdown", daemon=True
-            ).start()
+            _finish_behind(engine)
             if wait:
                 raise RuntimeError(
                     "a callback can't wait for the end of its own executor, which goes on without"
@@ -220,10 +218,8 @@ class Executor(_base.Executor):
         engine = getattr(self, "_engine", None)
         if engine is not None and not engine.closed and not engine.forked:
             engine.close()
-            if engine.client.busy:
-                threading.Thread(
-                    target=_finish, args=(engine,), name="shoal-shutdown", daemon=True
-                ).start()
+            if engine.client.busy or engine._jobs:
+                _finish_behind(engine)
             else:
                 engine.finish()
 
@@ -302,9 +298,26 @@ def _results(engine: _engine.Engine, job: Any, end: float | None) -> Iterator[An
             engine._agent.ring()
 
 
+_finishing: set[threading.Thread] = set()  # each ends an engine that has futures to complete
+
+
+def _finish_behind(engine: _engine.Engine) -> None:
+    """End it once its futures are done, in a thread that the interpreter's exit waits for."""
+    thread = threading.Thread(target=_finish, args=(engine,), name="shoal-shutdown", daemon=True)
+    _finishing.add(thread)
+    try:
+        thread.start()
+    except BaseException:
+        _finishing.discard(thread)
+        raise
+
+
 def _finish(engine: _engine.Engine) -> None:
-    engine.drain()
-    engine.finish()
+    try:
+        engine.drain()
+        engine.finish()
+    finally:
+        _finishing.discard(threading.current_thread())
 
 
 _exit_registered = False
@@ -329,3 +342,5 @@ def _shutdown_all() -> None:
     _exiting = True
     for executor in _engine.all_of(_open):
         executor.shutdown()
+    for thread in list(_finishing):
+        thread.join()

@@ -34,14 +34,19 @@ def names_after_import() -> frozenset[str] | None:
     try:
         facts = os.stat(file or "")
         return _read_file(file or "", facts.st_mtime_ns, facts.st_size)
-    except (OSError, TypeError, ValueError, SyntaxError):
+    except (OSError, EOFError, TypeError, ValueError, SyntaxError):
         return None
 
 
 @functools.lru_cache(maxsize=4)
 def _read_file(file: str, modified: int, size: int) -> frozenset[str] | None:
     with open(file, "rb") as source:
-        return _read(source.read())
+        content = source.read()
+    if file.endswith(".pyc"):
+        from shoal import _compiled_main
+
+        return _compiled_main.read(content, _NAME, _TEXTS)
+    return _read(content)
 
 
 @functools.lru_cache(maxsize=4)

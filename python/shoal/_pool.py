@@ -44,6 +44,11 @@ class Pool:
     """
 
     _name = "Shoal"
+    # what the asynchronous methods return
+    _call_result: type[Any] = _results.AsyncResult
+    _map_result: type[Any] = _results.MapResult
+    _iterator: type[Any] = _results.ImapIterator
+    _unordered_iterator: type[Any] = _results.ImapIterator
 
     def __init__(
         self,
@@ -97,7 +102,7 @@ class Pool:
         engine = self._engine
         if engine.closed or engine.broken is not None or engine.forked:
             engine.check_open()
-        result = _results.AsyncResult(engine, callback, error_callback)
+        result: _results.AsyncResult = self._call_result(engine, callback, error_callback)
         limit = 0 if timeout is None else _engine.check_seconds(timeout, "timeout")
         if retries:
             _engine.check_retries(retries)
@@ -259,11 +264,11 @@ class Pool:
         timeout: float | None,
         retries: int,
     ) -> _results.MapResult:
-        result = _results.MapResult(self._engine, callback, error_callback)
+        result: _results.MapResult = self._map_result(self._engine, callback, error_callback)
         job = self._list_job(
             func, iterable, chunksize, star, timeout, retries, True, result._finished
         )
-        result._job = job
+        result._work = job
         self._engine.start_job(job)
         if job.done:
             result._finished()
@@ -299,7 +304,9 @@ class Pool:
             retries=_engine.check_retries(retries),
         )
         self._engine.start_job(job, may_wait=total < 0)
-        return _results.ImapIterator(self._engine, job)
+        kind = self._iterator if order == _ORDERED else self._unordered_iterator
+        results: _results.ImapIterator = kind(self._engine, job)
+        return results
 
     # ---- The end ---------------------------------------------------------------------------------
 
@@ -335,11 +342,14 @@ class Pool:
 
     def __del__(self) -> None:
         engine = getattr(self, "_engine", None)
-        if engine is not None and not engine._agent.ended and not engine.forked:
-            warnings.warn(
-                f"unclosed running shoal pool {self!r}", ResourceWarning, source=self, stacklevel=2
-            )
-            engine.terminate()
+        if engine is None or engine._agent.ended or engine.forked:
+            return
+        try:
+            if not engine.closed:
+                text = f"unclosed running shoal pool {self!r}"
+                warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
+        finally:  # also when the warning is an error
+            engine.let_go()
 
     def __reduce__(self) -> Any:
         raise NotImplementedError(

@@ -95,6 +95,8 @@ class AsyncResult(_Waitable):
         """Told by the core, again if a signal handler raised here: the callback has its one call,
         which returns before the result is ready, as in the standard library.
         """
+        if self._state != _PENDING:
+            return
         callback = self._callback if ok else self._error_callback
         self._callback = self._error_callback = None
         self._value = value
@@ -157,14 +159,14 @@ class MapResult(_Waitable):
         self._error_callback = error_callback
         self._state = _PENDING
         self._value = None
-        self._job: Any = None
+        self._work: Any = None  # core.Job
         self._finishing = _locks.Lock()
 
     def _finished(self) -> None:
         """All outcomes are in: called by whoever collected the last one, again if a signal handler
         raised here, and by whoever waits for a pool that has ended.
         """
-        if self._job is not None:
+        if self._work is not None:
             with self._finishing:
                 if self._state == _PENDING:
                     self._finish()
@@ -173,10 +175,10 @@ class MapResult(_Waitable):
         """The callback has its one call, and returns before the result is ready, as in the standard
         library.
         """
-        value, state = self._job.error, _FAILED
+        value, state = self._work.error, _FAILED
         if value is None:
             try:
-                value, state = self._job.results(), _OK
+                value, state = self._work.results(), _OK
             except Exception as error:  # the pool has ended
                 value = error
         callback = self._callback if state == _OK else self._error_callback
@@ -206,7 +208,7 @@ class MapResult(_Waitable):
         deadline = None if timeout is None else time.monotonic() + max(0.0, timeout)
         while self._state == _PENDING:
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not self._job.wait(left):
+            if not self._work.wait(left):
                 return
             if self._finishing.locked():  # its callback runs in another thread
                 if left == 0:
@@ -219,7 +221,7 @@ class MapResult(_Waitable):
         """Withdraw what has not begun and stop what runs; `get()` then raises CancelledError."""
         if self.ready():
             return False
-        self._job.cancel()
+        self._work.cancel()
         self._engine._agent.ring()
         return True
 
@@ -227,10 +229,10 @@ class MapResult(_Waitable):
 class ImapIterator:
     """What `Pool.imap` and `imap_unordered` return: results as they are asked for."""
 
-    def __init__(self, engine: Engine, job: Any) -> None:
+    def __init__(self, engine: Engine, work: Any) -> None:
         self._engine = engine
-        self._job = job
-        self._next = job.next
+        self._work = work  # core.Job
+        self._next = work.next
 
     def __iter__(self) -> ImapIterator:
         return self
@@ -241,3 +243,7 @@ class ImapIterator:
 
     def __next__(self) -> Any:
         return self._next(None, multiprocessing.TimeoutError)
+
+    def __del__(self) -> None:
+        if not self._work.exhausted:
+            self._engine.not_fetched(self._work)

@@ -89,7 +89,7 @@ def view_workers(engine: Engine, prefix: str) -> list[Any]:
     deadline = time.monotonic() + _PATIENCE
     pids = engine.worker_pids()
     while time.monotonic() < deadline and not engine._agent.ended:
-        if len(pids) >= engine.client.wanted or engine.broken is not None:
+        if len(pids) >= engine.client.wanted or engine.broken is not None or engine.closed:
             break
         time.sleep(0.001)
         pids = engine.worker_pids()

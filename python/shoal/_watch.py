@@ -51,6 +51,9 @@ class Worker(Protocol):
 class Watch:
     """What becomes of one pool's workers. `start_worker` is the subclass's."""
 
+    # weight of failed starts in a row after which none is tried any more
+    start_patience: int = core.START_PATIENCE
+
     def __init__(self, pool: int, bell_read: int) -> None:
         self.supervisor = core.Supervisor(pool)
         self.bell_read = bell_read
@@ -80,7 +83,7 @@ class Watch:
         """
         self.retry_at = 0.0
         for _ in range(max(0, self.supervisor.missing())):
-            if self.supervisor.failed_starts() >= core.START_PATIENCE:
+            if self.supervisor.failed_starts() >= self.start_patience:
                 return
             seat = self.supervisor.take_seat()
             if seat < 0:  # the client has not resolved the last deaths yet

@@ -332,7 +332,7 @@ void ClientPool::resolve_seat(Seat& seat, const LostItem& lost) {
     death.stopped = static_cast<StopReason>(seat.stop_reason.load());
   }
   resolve_pending(seat);
-  bool is_unforeseen = death.kind == ExitKind::unknown;
+  bool is_unforeseen = death.kind != ExitKind::planned;
   if (worker != 0) {
     for (uint32_t slot = 0; slot < kBatchSlots; ++slot) {
       const Batch& batch = in_flight_[slot].batch;

@@ -292,3 +292,7 @@ def sleep_in_finally(path: str) -> None:
         time.sleep(1000)
     finally:
         touch(path)
+
+
+def sleep_for_ever_with(_: Any) -> None:
+    sleep_for_ever()

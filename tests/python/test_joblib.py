@@ -587,3 +587,100 @@ if __name__ == "__main__":
     )
     assert mine.rpartition(" ")[0] == stock.rpartition(" ")[0]
     assert mine.endswith("ShoalLokyBackend\n") and stock.endswith("LokyBackend\n")
+
+
+IDLE = """
+        def children():
+            found = []
+            for pid in filter(str.isdecimal, os.listdir("/proc")):
+                try:
+                    text = open(f"/proc/{pid}/stat").read()
+                except OSError:
+                    continue
+                if int(text.rpartition(")")[2].split()[1]) == os.getpid():
+                    found.append(int(pid))
+            return found
+
+        def wait_for_their_end():
+            end = time.monotonic() + 50
+            while children():
+                assert time.monotonic() < end
+                time.sleep(0.01)
+    """
+
+
+def test_idle_workers_end_without_a_next_call(program) -> None:
+    program(
+        """
+        for backend in ("shoal", ShoalBackend(idle_worker_timeout=0.1)):
+            options = {"idle_worker_timeout": 0.1} if backend == "shoal" else {}
+            with parallel_config(backend=backend, n_jobs=2, **options):
+                for _ in range(2):
+                    assert Parallel()(delayed(square)(i) for i in range(3)) == [0, 1, 4]
+                    wait_for_their_end()
+        with parallel_config(backend="shoal", n_jobs=2):  # 300 seconds
+            Parallel()(delayed(square)(i) for i in range(3))
+            assert children()
+    """,
+        IDLE,
+    )
+
+
+def test_idle_workers_of_the_reusable_executor_end_and_it_goes_on(program) -> None:
+    program(
+        """
+        import shoal
+        shoal.install()
+        from joblib.externals.loky import get_reusable_executor
+
+        executor = get_reusable_executor(max_workers=2, timeout=0.1)
+        for n in range(3):
+            assert executor.submit(square, n).result() == n * n and children()
+            wait_for_their_end()
+        assert list(executor.map(square, range(4))) == [0, 1, 4, 9]
+        wait_for_their_end()
+        assert get_reusable_executor(max_workers=2, timeout=0.1) is executor
+        assert get_reusable_executor(max_workers=1, timeout=0.1) is not executor
+        try:
+            executor.submit(square, 1)
+        except RuntimeError:
+            print("shut down")
+    """,
+        IDLE,
+    )
+
+
+def test_a_long_task_is_not_idle_time(program) -> None:
+    program("""
+        import shoal
+        shoal.install()
+        from joblib.externals.loky import get_reusable_executor
+
+        executor = get_reusable_executor(max_workers=1, timeout=0.05)
+        assert executor.submit(time.sleep, 0.5).result() is None
+        with parallel_config(backend="shoal", n_jobs=2, idle_worker_timeout=0.05):
+            assert Parallel()(delayed(time.sleep)(0.3) for _ in range(2)) == [None, None]
+    """)
+
+
+def test_folders_that_were_deleted_do_not_matter(program) -> None:
+    program("""
+        import tempfile
+        folder, temporary = tempfile.mkdtemp(), tempfile.mkdtemp()
+        os.environ["TMPDIR"] = os.environ["JOBLIB_TEMP_FOLDER"] = temporary
+        tempfile.tempdir = None
+        os.chdir(folder)
+        import shoal
+        shoal.install()
+        from joblib.externals.loky import get_reusable_executor
+
+        for gone in (False, True):
+            if gone:
+                os.rmdir(folder)
+                os.rmdir(temporary)
+            for n_jobs in (2, 3):  # other workers than before
+                with parallel_config(backend="shoal", n_jobs=n_jobs):
+                    assert Parallel()(delayed(square)(i) for i in range(3)) == [0, 1, 4]
+                executor = get_reusable_executor(max_workers=n_jobs)
+                assert executor.submit(square, 3).result() == 9
+    """)

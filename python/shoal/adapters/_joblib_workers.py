@@ -2,8 +2,7 @@
 """Executors that parallel calls take and give back, and what their workers do first.
 
 An executor is kept for the next call that asks for the same. Asking for something else ends those
-that nobody uses; so do `timeout` idle seconds, at the next call: until then idle workers cost
-memory that they share, and no time.
+that nobody uses; so do `timeout` idle seconds (`_idle`).
 
 Module state: `_kept`, written under `_lock`; `_depth`, set in a worker.
 Design: docs/design/adapters.md
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 
 from shoal import _locks
 from shoal._executor import Executor
+from shoal.adapters import _idle
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,15 +46,28 @@ class Preparation:
     initargs: tuple[Any, ...] = ()
 
 
-@dataclass
+@dataclass(eq=False)
 class Shared:
     """An executor and how many calls use it."""
 
     n_jobs: int
     preparation: Preparation
     executor: Executor
+    timeout: float | None = None  # idle seconds, as the last call has asked for
     users: int = 1
     idle_since: float = field(default_factory=time.monotonic)
+
+    def look(self, now: float) -> float | None:
+        """End it if it has been idle for too long: see `_idle`."""
+        with _lock:
+            if self not in _kept or self.users > 0 or self.timeout is None:
+                return None
+            due = self.idle_since + self.timeout
+            if now < due:
+                return due
+            _kept.remove(self)
+        self.executor.shutdown()
+        return None
 
 
 def acquire(n_jobs: int, preparation: Preparation, timeout: float | None) -> Shared:
@@ -65,10 +78,11 @@ def acquire(n_jobs: int, preparation: Preparation, timeout: float | None) -> Sha
             f"{MAX_DEPTH}. Use n_jobs=1 inside"
         )
     with _lock:
-        _drop_unusable(timeout)
+        _drop_unusable()
         for shared in _kept:
             if shared.n_jobs == n_jobs and _same(shared.preparation, preparation):
                 shared.users += 1
+                shared.timeout = timeout
                 return shared
         for shared in [shared for shared in _kept if shared.users == 0]:
             _kept.remove(shared)
@@ -78,7 +92,7 @@ def acquire(n_jobs: int, preparation: Preparation, timeout: float | None) -> Sha
             initializer=prepare,
             initargs=(_depth + 1, preparation),
         )
-        shared = Shared(n_jobs, preparation, executor)
+        shared = Shared(n_jobs, preparation, executor, timeout)
         _kept.append(shared)
         return shared
 
@@ -87,6 +101,8 @@ def release(shared: Shared) -> None:
     with _lock:
         shared.users -= 1
         shared.idle_since = time.monotonic()
+        if shared.users == 0 and shared.timeout is not None:
+            _idle.watch(shared, shared.idle_since + shared.timeout)
 
 
 def _same(one: Preparation, other: Preparation) -> bool:
@@ -96,15 +112,10 @@ def _same(one: Preparation, other: Preparation) -> bool:
         return False
 
 
-def _drop_unusable(timeout: float | None) -> None:
-    now = time.monotonic()
+def _drop_unusable() -> None:
     for shared in list(_kept):
-        is_old = timeout is not None and now - shared.idle_since > timeout
         if not shared.executor._engine.takes_tasks:
             _kept.remove(shared)
-        elif shared.users == 0 and is_old:
-            _kept.remove(shared)
-            shared.executor.shutdown()
 
 
 def _after_fork_in_child() -> None:

@@ -2,7 +2,8 @@
 """`loky.get_reusable_executor` on shoal while that is installed: loky's, and joblib's copy.
 
 The executor is a `shoal.Executor`: a worker's death fails its task, with `WorkerDied`, and the
-executor goes on, where loky's is broken.
+executor goes on, where loky's is broken. Idle workers end after `timeout` seconds, and the next
+task has new ones.
 
 Module state: `_current`, the executor that is given again and what it was asked for with, and
 `_next_id`; both written under `_lock`.
@@ -12,9 +13,11 @@ Design: docs/design/adapters.md
 from __future__ import annotations
 
 import os
+import time
 
 from shoal import _cpus, _locks
 from shoal._executor import Executor
+from shoal.adapters import _idle
 from shoal.adapters import _joblib_workers as workers
 
 TYPE_CHECKING = False
@@ -32,21 +35,81 @@ _cpu_count: Callable[[], int] = _cpus.cpu_count  # loky's own once it is importe
 class ReusableExecutor(Executor):
     """What `get_reusable_executor` gives: a `shoal.Executor` with what loky's have besides."""
 
+    _asleep = False  # its workers have ended; nobody has shut it down
+    _is_shut_down = False
+
     def __init__(
-        self, max_workers: int, executor_id: int, preparation: workers.Preparation
+        self,
+        max_workers: int,
+        executor_id: int,
+        preparation: workers.Preparation,
+        timeout: float | None,
     ) -> None:
-        super().__init__(
-            max_workers,
-            initializer=workers.prepare,
-            initargs=(workers._depth + 1, preparation),
-        )
         self._max_workers = max_workers
         self.executor_id = executor_id
+        self._preparation = preparation
+        self._timeout = timeout
+        self._calls = 0
+        self._calls_seen = -1  # how many there were when it was last seen idle
+        self._awake = _locks.RLock()  # held while a task is sent, and while the workers end
+        self._start()
+
+    def _start(self) -> None:
+        super().__init__(
+            self._max_workers,
+            initializer=workers.prepare,
+            initargs=(workers._depth + 1, self._preparation),
+        )
+
+    @property
+    def takes_tasks(self) -> bool:
+        return not self._is_shut_down and (self._asleep or self._engine.takes_tasks)
+
+    def obey(self, timeout: float | None) -> None:
+        """End idle workers after so many seconds from now on."""
+        self._timeout = timeout
+        if timeout is not None and not self._asleep:
+            _idle.watch(self, time.monotonic() + timeout)
+
+    def look(self, now: float) -> float | None:
+        """End the workers if nothing has been asked for since the last look: see `_idle`."""
+        with self._awake:
+            timeout = self._timeout
+            if timeout is None or self._asleep or not self.takes_tasks:
+                return None
+            engine = self._engine
+            if engine.client.busy or engine._jobs:
+                engine.client.collect(0)
+                return now + timeout
+            if self._calls_seen != self._calls:
+                self._calls_seen = self._calls
+                return now + timeout
+            self._asleep = True
+            engine.finish()
+            return None
+
+    def _wake(self) -> None:
+        self._calls += 1
+        if self._asleep and not self._is_shut_down:
+            self._start()
+            self._asleep = False
+            self.obey(self._timeout)
+
+    def _submit(self, *arguments: Any) -> Any:
+        with self._awake:
+            self._wake()
+            return super()._submit(*arguments)
+
+    def _map(self, *arguments: Any) -> Any:
+        with self._awake:
+            self._wake()
+            return super()._map(*arguments)
 
     def shutdown(
         self, wait: bool = True, kill_workers: bool = False, *, cancel_futures: bool = False
     ) -> None:
         """Take no more tasks. `kill_workers`: stop those that run."""
+        self._is_shut_down = True
         if kill_workers:
             self.kill_workers()
         else:
@@ -67,11 +130,11 @@ def get_reusable_executor(
 ) -> ReusableExecutor:
     """The executor of the last call if it was asked for with the same arguments, else a new one.
 
-    Idle workers are not ended after `timeout` seconds: they cost no processor time.
+    `timeout`: seconds after which idle workers are ended, None: never. It holds from this call on.
     """
     global _current, _next_id
     with _lock:
-        before = _current if _current is not None and _current[0]._engine.takes_tasks else None
+        before = _current if _current is not None and _current[0].takes_tasks else None
         if max_workers is None:
             max_workers = before[0]._max_workers if reuse is True and before else _cpu_count()
         elif max_workers <= 0:
@@ -81,6 +144,7 @@ def get_reusable_executor(
             executor, was_asked = before
             same = was_asked == asked if reuse == "auto" else bool(reuse)
             if same and executor._max_workers == max_workers:
+                executor.obey(timeout)
                 return executor
             if same:
                 asked = was_asked
@@ -88,7 +152,8 @@ def get_reusable_executor(
         preparation = workers.Preparation(
             dict(asked["env"] or {}), asked["initializer"], asked["initargs"]
         )
-        made = ReusableExecutor(max_workers, _next_id, preparation)
+        made = ReusableExecutor(max_workers, _next_id, preparation, timeout)
+        made.obey(timeout)
         _next_id += 1
         _current = made, asked
         return made
@@ -97,6 +162,8 @@ def get_reusable_executor(
 def _after_fork_in_child() -> None:
     global _lock
     _lock = _locks.RLock()  # a thread that is not here may have held it
+    if _current is not None:
+        _current[0]._awake = _locks.RLock()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the asynchronous methods of the drop-in's pool return: shoal's results, which are instances
+of the standard library's classes and have their private names (`_result_view`).
+"""
+
+from __future__ import annotations
+
+import multiprocessing.pool as stock_pool
+from typing import TYPE_CHECKING, Any
+
+from shoal import _results
+
+if TYPE_CHECKING:
+    from shoal._dropin_engine import DropInEngine
+
+_stock: Any = stock_pool
+
+
+class _Viewed:
+    """Private names of the standard library's are answered when a program asks for one."""
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("_") or name.startswith("__"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        from shoal import _result_view
+
+        return _result_view.attribute(self, name)
+
+
+class ApplyResult(_Viewed, _results.AsyncResult, _stock.ApplyResult):  # type: ignore[misc]
+    """`multiprocessing.pool.AsyncResult` on shoal."""
+
+    def _set(self, i: int, obj: tuple[bool, Any]) -> None:
+        """By this name recipes for lost tasks give a result its outcome."""
+        self._deliver(*obj)
+
+
+class MapResult(_Viewed, _results.MapResult, _stock.MapResult):  # type: ignore[misc]
+    """`multiprocessing.pool.MapResult` on shoal."""
+
+    _outcome: Any = None
+
+    def __init__(self, engine: DropInEngine, *callbacks: Any) -> None:
+        super().__init__(engine, *callbacks)
+        engine.results.add(self)
+
+    @property
+    def _value(self) -> Any:
+        """The outcome; before, the results so far, with None in the places of those to come."""
+        if self._state != _results._PENDING or self._work is None:
+            return self._outcome
+        from shoal import _result_view
+
+        return _result_view.so_far(self)
+
+    @_value.setter
+    def _value(self, value: Any) -> None:
+        self._outcome = value
+
+
+class IMapIterator(_Viewed, _results.ImapIterator, _stock.IMapIterator):  # type: ignore[misc]
+    """`multiprocessing.pool.IMapIterator` on shoal."""
+
+    def __init__(self, engine: DropInEngine, work: Any) -> None:
+        super().__init__(engine, work)
+        engine.results.add(self)
+
+
+class IMapUnorderedIterator(IMapIterator, _stock.IMapUnorderedIterator):  # type: ignore[misc]
+    """`multiprocessing.pool.IMapUnorderedIterator` on shoal."""
