@@ -12,6 +12,11 @@ import functools
 import os
 import sys
 
+# Who asks for one of these wants to know whether this is the program or a child of it.
+# (`parent_process()` is None in a child, too, while that imports the main module.)
+NAME = "__name__"
+TEXTS = frozenset({"__main__", "MainProcess"})
+
 
 def names_after_import() -> frozenset[str] | None:
     """The names that a child has of the main module by importing it; None: it must not.
@@ -45,7 +50,7 @@ def _read_file(file: str, modified: int, size: int) -> frozenset[str] | None:
     if file.endswith(".pyc"):
         from shoal import _compiled_main
 
-        return _compiled_main.read(content, _NAME, _TEXTS)
+        return _compiled_main.read(content, NAME, TEXTS)
     return _read(content)
 
 

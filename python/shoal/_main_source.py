@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import ast
 
+from shoal._main_module import NAME, TEXTS
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Final
 
-# Who asks for one of these wants to know whether this is the program or a child of it.
-# (`parent_process()` is None in a child, too, while that imports the main module.)
-_NAME: Final = "__name__"
-_TEXTS: Final = frozenset({"__main__", "MainProcess"})
 _SCOPES: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _INNER: Final = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
 
@@ -31,7 +29,7 @@ class _Reader(ast.NodeVisitor):
     def __init__(self) -> None:
         self.is_guarded = False
         self.bound: set[str] = set()
-        self._asking = {_NAME}  # and names of the module that hold an answer
+        self._asking = {NAME}  # and names of the module that hold an answer
 
     def visit(self, node: ast.AST) -> None:
         if isinstance(node, _SCOPES):
@@ -68,7 +66,7 @@ class _Reader(ast.NodeVisitor):
     def _asks(self, node: ast.AST) -> bool:
         return any(
             (isinstance(part, ast.Name) and part.id in self._asking)
-            or (isinstance(part, ast.Attribute) and part.attr == _NAME)
-            or (isinstance(part, ast.Constant) and part.value in _TEXTS)
+            or (isinstance(part, ast.Attribute) and part.attr == NAME)
+            or (isinstance(part, ast.Constant) and part.value in TEXTS)
             for part in ast.walk(node)
         )
