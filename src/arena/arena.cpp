@@ -190,9 +190,12 @@ void Arena::decommit(uint64_t offset, uint64_t bytes) const noexcept {
   os::punch(base_ + offset, bytes);
 }
 
+// Not of a segment: a private view of that is a copy, and what other threads write between the copy
+// and its putting in place would be lost.
 bool Arena::map_private(uint64_t offset, uint64_t bytes) const noexcept {
   const int file = fd();
-  return file >= 0 && os::map_file(file, offset, bytes, false, base_ + offset) != nullptr;
+  return file >= 0 && !is_segment_ &&
+         os::map_file(file, offset, bytes, false, base_ + offset) != nullptr;
 }
 
 bool Arena::map_shared(uint64_t offset, uint64_t bytes) const noexcept {

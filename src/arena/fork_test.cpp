@@ -428,6 +428,27 @@ TEST(Fork, IsASnapshotWithoutTheArenasDescriptor) {
   close(spare);
 }
 
+// Where no memory file can be made, a segment stands in, of which there are no private views.
+TEST(Fork, IsASnapshotOfASegmentToo) {
+  const int status = in_child([] {
+    const rlimit none{0, 0};
+    if (setrlimit(RLIMIT_FSIZE, &none) != 0) return 1;
+    const TestSession s(uint64_t{64} << 20);
+    const Block b(s);
+    const Signal written;
+    const pid_t child = start_child([&] {
+      b.words[1].store(2);
+      written.wait();
+      const bool good = b.words[0].load() == 1 && b.words[1].load() == 2;
+      return good && b.words[kSmallPage].load() == 1 && s.me->unseen().blocks == 0 ? 0 : 1;
+    });
+    for (size_t i = 0; i < kWords; ++i) b.words[i].store(3);
+    written.send();
+    return succeeded(status_of(child)) && b.words[1].load() == 3 ? 0 : 2;
+  });
+  EXPECT_TRUE(succeeded(status)) << status;
+}
+
 TEST(Fork, WhatCannotBeMadePrivateIsHiddenFromTheChild) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   GTEST_SKIP() << "sanitizers need the memory that this test forbids";
