@@ -48,12 +48,10 @@ bool look(Looker& looker) noexcept {
       any = true;
       continue;
     }
-    // Forgotten first: a fork's child closes what it finds here.
-    const int tell = one.tell;
-    one = {};
     // Written, not only closed: a fork's child may have a copy of this end.
-    if (dead) (void)!::write(tell, "", 1);
-    ::close(tell);
+    if (dead) (void)!::write(one.tell, "", 1);
+    ::close(one.tell);
+    one = {};
   }
   return any;
 }
@@ -89,19 +87,25 @@ bool start_looking(Looker& looker) noexcept {
 // This process's. Never destroyed: the thread may outlive main().
 Looker& this_process() noexcept;
 
-// In a fork's child: nobody looks here, and the lock may be that of a thread that is not here.
-void start_anew() noexcept {
+// Around a fork nobody is inside, so that the child finds all of it sound.
+void before_fork() noexcept { this_process().lock.lock(); }
+void in_parent() noexcept { this_process().lock.unlock(); }
+
+// Nobody looks here.
+void in_child() noexcept {
   Looker& looker = this_process();
-  for (const Watched& one : looker.watched) {
+  looker.running = false;
+  for (Watched& one : looker.watched) {
     if (one.tell >= 0) ::close(one.tell);
+    one = {};
   }
-  new (&looker) Looker;
+  looker.lock.unlock();
 }
 
 Looker& this_process() noexcept {
   alignas(Looker) static std::byte room[sizeof(Looker)];
   static auto* const looker = [] {
-    pthread_atfork(nullptr, nullptr, start_anew);
+    pthread_atfork(before_fork, in_parent, in_child);
     return new (room) Looker;
   }();
   return *looker;
