@@ -6,11 +6,13 @@ of the standard library's classes and have their private names (`_result_view`).
 from __future__ import annotations
 
 import multiprocessing.pool as stock_pool
-from typing import TYPE_CHECKING, Any
 
 from shoal import _results
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from shoal._dropin_engine import DropInEngine
 
 _stock: Any = stock_pool

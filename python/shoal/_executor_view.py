@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import concurrent.futures.process as stock_futures
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any
 
 from shoal._stock_counters import (
     MappingView,
@@ -20,8 +19,10 @@ from shoal._stock_counters import (
     waiting_chunks,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from shoal._dropin_executor import DropInExecutor, ExecutorEngine
 

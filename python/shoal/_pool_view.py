@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import multiprocessing.pool as stock_pool
 import time
-from typing import TYPE_CHECKING, Any
 
 from shoal import _engine
 from shoal._stock_counters import (
@@ -21,8 +20,10 @@ from shoal._stock_counters import (
     waiting_chunks,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from shoal._dropin_engine import DropInEngine
 

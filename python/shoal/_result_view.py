@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import multiprocessing.pool as stock_pool
 import threading
-from typing import TYPE_CHECKING, Any
 
 from shoal import _pool_view, _results
 from shoal._dropin_results import ApplyResult, IMapIterator, MapResult
 from shoal._stock_counters import chunks_left, is_over, take_in
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     Views = dict[str, Callable[[Any], Any]]
 

@@ -14,10 +14,11 @@ Design: docs/design/drop_in.md
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
 
     from shoal._engine import Engine
 
