@@ -1,0 +1,23 @@
+# SPDX-License-Identifier: Apache-2.0
+"""statsmodels: a bootstrap of a regression by a Pool, the data handed over by an initializer."""
+
+from case import SCIENCE, Case, program
+
+CASES = [
+    Case(
+        name="statsmodels_bootstrap",
+        title="statsmodels OLS, 400 resamples",
+        group=SCIENCE,
+        parallel_by="Pool.imap, initializer",
+        arguments=program("bootstrap.py", 400),
+        quick_arguments=program("bootstrap.py", 8),
+    ),
+    Case(
+        name="statsmodels_kde",
+        title="statsmodels KDEMultivariate(n_jobs=2)",
+        group=SCIENCE,
+        parallel_by="joblib (loky)",
+        arguments=program("bandwidth.py", 600),
+        quick_arguments=program("bandwidth.py", 60),
+    ),
+]
