@@ -4,13 +4,14 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 export PYTHON
 
-.PHONY: help demo test bench build setup check format sanitize test-newer test-install test-clang \
+.PHONY: help demo test bench real build setup check format sanitize test-newer test-install test-clang \
   wheels sdist compat clean
 
 help:
 	@echo 'make demo          ordinary programs under the standard library and under shoal, compared'
 	@echo 'make test          build, then all tests'
 	@echo 'make bench         measure shoal against the standard library'
+	@echo 'make real          the same for programs of other people'
 	@echo 'make check         style, layers, types'
 	@echo 'make format        write the style instead of checking it'
 	@echo 'make sanitize      C++ tests under ASan with UBSan, and under TSan'
@@ -31,6 +32,9 @@ test:
 
 bench:
 	@scripts/bench
+
+real:
+	@scripts/real
 
 build:
 	@scripts/build

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write the table of docs/guide/real_programs.md from results: page.py RESULTS.json [MORE.json]
+
+Later files replace cases of earlier ones, so that torch's, which are measured apart, can join.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parent
+sys.path[1:1] = [str(FOLDER.parent)]
+
+import machine
+import results
+
+PAGE = FOLDER.parents[1] / "docs" / "guide" / "real_programs.md"
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+
+
+def table(documents: list[dict[str, Any]]) -> str:
+    """One table of all cases; a line for each machine and commit."""
+    cases = {case["case"]: case for document in documents for case in document["cases"]}
+    heads = dict.fromkeys(machine.describe(document["machine"]) for document in documents)
+    return results.markdown(list(cases.values()), "; ".join(heads))
+
+
+def main() -> int:
+    if len(sys.argv) < 2:
+        sys.stderr.write("usage: page.py RESULTS.json [MORE.json]\n")
+        return 2
+    documents = [json.loads(Path(name).read_text()) for name in sys.argv[1:]]
+    before, _, rest = PAGE.read_text().partition(BEGIN)
+    after = rest.partition(END)[2]
+    PAGE.write_text(f"{before}{BEGIN}\n{table(documents)}\n{END}{after}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
