@@ -8,6 +8,7 @@ made anew when its requirements, the interpreter or the tree's place have change
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shutil
@@ -41,6 +42,7 @@ class Environment:
         return self.folder / "bin" / "shoal"
 
 
+@functools.cache
 def environment_of(group: str) -> Environment:
     """The group's environment; the first call for a group may take minutes."""
     _require_built_core()

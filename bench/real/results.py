@@ -33,8 +33,15 @@ def find_problem(side: str, run: Run) -> str | None:
     if run.status != 0:
         return f"{side}: exit status {run.status}{tail}"
     if run.left:
-        return f"{side}: left behind {'; '.join(run.left)}"
+        return f"{side}: processes left behind: {'; '.join(run.left)}"
     return None
+
+
+def find_more_files(stdlib: Run, shoal: Run) -> str | None:
+    """Some programs leave temporary files by themselves; under shoal they may not leave more."""
+    if len(shoal.temporary_files) <= len(stdlib.temporary_files):
+        return None
+    return f"shoal: temporary files left behind: {', '.join(shoal.temporary_files)}"
 
 
 def find_difference(expected: str, outcome: str, side: str) -> str | None:

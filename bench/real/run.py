@@ -32,7 +32,7 @@ import machine
 import results
 from case import GROUPS, TORCH, Case
 from environments import Environment, EnvironmentFailed, environment_of
-from results import SHOAL, SIDES
+from results import SHOAL, SIDES, STDLIB
 from running import Run, adopt_orphans, run
 
 from shoal.cli.screen import print_table, show_progress
@@ -67,10 +67,10 @@ class CaseRun:
         self.problems: list[str] = []
 
     def all_rounds(self, scratch: Path) -> dict[str, Any]:
-        """Round 0 watches memory. A side that has failed there is not timed."""
+        """Round 0 watches memory and is not timed. After a round with a problem there is no other."""
         rounds = 1 if self._options.quick else self._options.rounds
         for number in range(rounds + 1):
-            for side in SIDES if number % 2 else reversed(SIDES) if number else SIDES:
+            for side in reversed(SIDES) if number % 2 else SIDES:
                 show_progress(f"{self._case.name}: round {number} of {rounds}, {side}")
                 self._once(side, scratch / "run", with_memory=number == 0)
             if self.problems:
@@ -87,6 +87,8 @@ class CaseRun:
             done = run(command, folder, self._options.timeout, with_memory)
             self._runs[side].append(done)
             problem = results.find_problem(side, done)
+            if problem is None and side == SHOAL:
+                problem = results.find_more_files(self._runs[STDLIB][0], done)
             if problem is None:
                 problem = self._compare(side, self._case.outcome(folder, done.output))
             if problem is not None:

@@ -30,7 +30,7 @@ PATIENCE_S = 5.0
 
 @dataclass
 class Run:
-    """What one run did. `left`: what was there PATIENCE_S after the program had ended."""
+    """What one run did. `left`: processes that were there PATIENCE_S after the program had ended."""
 
     status: int
     seconds: float
@@ -40,6 +40,7 @@ class Run:
     timed_out: bool = False
     outlived_s: float = 0.0
     left: list[str] = field(default_factory=list)
+    temporary_files: list[str] = field(default_factory=list)
     peak_pss_bytes: int | None = None
     parent_peak_rss_bytes: int | None = None
     most_processes: int | None = None
@@ -61,7 +62,7 @@ def run(command: Sequence[str], folder: Path, timeout: float, with_memory: bool)
     ):
         environment = _environment(folder, temporary)
         run = _run(command, environment, folder, timeout, with_memory, output, errors)
-        run.left += [f"temporary file {name}" for name in os.listdir(temporary)]
+        run.temporary_files = sorted(os.listdir(temporary))
         return run
 
 
@@ -187,7 +188,7 @@ def _end_descendants(patience: float) -> list[str]:
     while _reap() and time.monotonic() < deadline:
         time.sleep(pause)
         pause = min(2 * pause, 0.02)
-    left = [f"process: {_command_line(pid)}" for pid in descendants(os.getpid())]
+    left = [_command_line(pid) for pid in descendants(os.getpid())]
     while remaining := list(descendants(os.getpid())):
         for pid in remaining:
             try:

@@ -60,7 +60,7 @@ running.PATIENCE_S = 0.2
 running.adopt_orphans()
 orphan = "import subprocess; subprocess.Popen(['sleep', '3000'])"
 run = running.run([sys.executable, "-c", orphan], Path("/"), 60, False)
-assert run.status == 0 and run.left == ["process: sleep 3000"], run
+assert run.status == 0 and run.left == ["sleep 3000"], run
 import os
 assert list(running.descendants(os.getpid())) == []
 """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The commonest digit sums of squares of squares: dask_bag.py processes|distributed NUMBERS."""
+"""The commonest digit sums of large powers: dask_bag.py processes|distributed NUMBERS."""
 
 import sys
 
@@ -25,7 +25,11 @@ if __name__ == "__main__":
 
         with (
             LocalCluster(
-                n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+                n_workers=2,
+                threads_per_worker=1,
+                processes=True,
+                dashboard_address=None,
+                local_directory="scratch",
             ) as cluster,
             Client(cluster),
         ):
