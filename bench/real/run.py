@@ -193,7 +193,7 @@ def main() -> int:
     if options.markdown:
         print(results.markdown(found, machine.describe(facts)))
     else:
-        table = [results.cells(result) for result in found]
+        table = [[result["case"], *results.cells(result)[1:]] for result in found]
         print_table(machine.describe(facts), results.HEADINGS, table)
     return 1 if any(result["problems"] for result in found) else 0
 

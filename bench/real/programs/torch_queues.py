@@ -6,29 +6,29 @@ import sys
 import torch
 import torch.multiprocessing as mp
 
+AHEAD = 4
 
-def double(tasks, results):
+
+def double(tasks, results, done):
     torch.set_num_threads(1)
     for tensor in iter(tasks.get, None):
         results.put(tensor * 2)
-    results.put(None)
+    done.wait()  # torch fetches a tensor's memory from the process that sent it
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    tasks, results = mp.Queue(8), mp.Queue(8)
-    worker = mp.Process(target=double, args=(tasks, results))
+    count = int(sys.argv[1])
+    tasks, results, done = mp.Queue(), mp.Queue(), mp.Event()
+    worker = mp.Process(target=double, args=(tasks, results, done))
     worker.start()
-    total, waiting = 0.0, 0
-    for number in range(int(sys.argv[1])):
-        tasks.put(torch.full((1 << 21,), float(number)))
-        waiting += 1
-        if waiting == 4:
+    total = 0.0
+    for number in range(count + AHEAD):
+        if number < count:
+            tasks.put(torch.full((1 << 21,), float(number)))
+        if number >= AHEAD:
             total += float(results.get()[::4096].sum())
-            waiting -= 1
     tasks.put(None)
-    for tensor in iter(results.get, None):
-        total += float(tensor[::4096].sum())
-        del tensor
+    done.set()
     worker.join()
     print(f"{total:.1f}", worker.exitcode)
