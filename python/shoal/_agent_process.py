@@ -32,7 +32,9 @@ class AgentProcess:
     def __init__(self) -> None:
         self.pid = 0
         self.pidfd = -1
-        self.bell = -1
+        # Both ends, while there is an agent: a write to a pipe that nobody can read from would end
+        # a program that has the default action for SIGPIPE.
+        self.bell = self.bell_read = -1
         self.template = ""  # what workers are made from, and why, for `statistics()`
         self.is_snapshot = False  # workers are copies of this process
         self.ended = False
@@ -69,7 +71,7 @@ class AgentProcess:
 
     def _settings(self, engine: Engine, method: str, context: dict[str, Any]) -> _agent.Settings:
         self._close_bell()
-        read, self.bell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.bell_read, self.bell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         process: Any = stock_process.current_process()
         if not self._numbers:  # of the program's processes, so that no two have one name
             counter = stock_process._process_counter  # type: ignore[attr-defined]
@@ -79,7 +81,7 @@ class AgentProcess:
             engine.client.handle,
             core.incarnation(),
             os.getpid(),
-            read,
+            self.bell_read,
             self.bell,
             method,
             engine.name,
@@ -107,15 +109,9 @@ class AgentProcess:
         with warnings.catch_warnings():
             # _snapshot.refusal() has looked at the threads
             warnings.simplefilter("ignore", DeprecationWarning)
-            try:
-                pid = os.fork()
-            except OSError:
-                os.close(settings.bell_read)
-                raise
-            self.pid = pid
+            self.pid = os.fork()
         if self.pid == 0:
             _agent.run_snapshot(settings)
-        os.close(settings.bell_read)
 
     def _start_clean(self, engine: Engine, method: str, template: str) -> None:
         from shoal import _context, _launch
@@ -126,10 +122,7 @@ class AgentProcess:
         settings = self._settings(engine, method, context)
         _flush()
         fds = (settings.memory_fd, settings.bell_read, settings.bell_write)
-        try:
-            self.pid = _launch.spawn("shoal._agent", settings, fds, context)
-        finally:
-            os.close(settings.bell_read)
+        self.pid = _launch.spawn("shoal._agent", settings, fds, context)
 
     def _store_startup(self, engine: Engine) -> None:
         """Once, for the first agent's kind of template; later ones are of that kind."""
@@ -141,7 +134,7 @@ class AgentProcess:
         try:
             os.write(self.bell, b"!")
         except OSError:
-            pass  # full: it has been rung; broken: it is gone, which the pidfd tells
+            pass  # full: it has been rung; closed: the agent has ended
 
     start_workers_now = ring  # there are to be more: the agent looks when it is rung
 
@@ -180,9 +173,10 @@ class AgentProcess:
         self._close_bell()
 
     def _close_bell(self) -> None:
-        bell, self.bell = self.bell, -1
-        if bell >= 0:
-            os.close(bell)
+        ends, self.bell, self.bell_read = (self.bell, self.bell_read), -1, -1
+        for end in ends:
+            if end >= 0:
+                os.close(end)
 
     def kill(self) -> None:
         """Give up while starting."""
@@ -190,6 +184,7 @@ class AgentProcess:
             self.ended = True
             os.kill(self.pid, signal.SIGKILL)
             self._reap()
+        self._close_bell()
 
     def wait_for_end(self, client: Any) -> None:
         """The phase is set: the agent leaves when its workers have left."""
