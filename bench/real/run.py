@@ -19,6 +19,7 @@ import importlib
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
@@ -137,6 +138,16 @@ def warn_of_load() -> None:
         )
 
 
+def end_programs_when_told_to_end() -> None:
+    """Leave by an exception, through `running.run`, which ends the program that runs then."""
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ending, leave)
+
+
 def choose(options: argparse.Namespace) -> list[Case]:
     """The cases that were asked for; without a wish, all but torch's."""
     cases = all_cases()
@@ -178,6 +189,7 @@ def main() -> int:
         return 2
     warn_of_load()
     adopt_orphans()
+    end_programs_when_told_to_end()
     facts = machine.facts()
 
     def write(found: list[Any]) -> None:

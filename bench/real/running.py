@@ -94,7 +94,11 @@ def _run(
         start_new_session=True,
     )
     memory = Memory(process.pid) if with_memory else None
-    finished = _wait(process.pid, timeout, memory.sample if memory else None)
+    try:
+        finished = _wait(process.pid, timeout, memory.sample if memory else None)
+    except BaseException:  # the runner is told to end
+        _end_descendants(0.0)
+        raise
     seconds = time.perf_counter() - started
     if not finished:
         process.kill()

@@ -778,21 +778,3 @@ def test_ctrl_c_in_a_sized_input_reaches_the_caller_and_the_pool_goes_on(chunksi
         with pytest.raises(KeyboardInterrupt):
             pool.map(tasks.echo, Interrupted(8, 4), chunksize)
         assert pool.map(tasks.echo, [[1], [2]], chunksize) == [[1], [2]]
-
-
-@pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_a_dead_agent_is_no_broken_pipe_for_a_program_with_the_default_action(interpreter, start):
-    """Tools that print into pipes, autopep8 for one, take the default action for SIGPIPE."""
-    program = f"""
-        import os, signal, shoal
-        if __name__ == "__main__":
-            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-            with shoal.Pool(2, start={start!r}) as pool:
-                pool.map(abs, [-1])
-                agent = pool._engine._agent
-                os.kill(agent.pid, signal.SIGKILL)
-                os.waitid(os.P_PIDFD, agent.pidfd, os.WEXITED | os.WNOWAIT)
-                agent.ring()
-                print(pool.map(abs, [-2]))
-    """
-    assert interpreter(program).check() == "[2]\n"

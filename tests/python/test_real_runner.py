@@ -92,3 +92,22 @@ assert results.find_difference("one", "one", "shoal") is None
 assert "two" in results.find_difference("one", "two", "shoal")
 """
     )
+
+
+def test_a_runner_that_is_told_to_end_ends_the_program_first() -> None:
+    in_a_process_of_its_own(
+        """
+import os, signal
+import run, running
+running.adopt_orphans()
+run.end_programs_when_told_to_end()
+hanging = "import os, signal, time; os.kill(os.getppid(), signal.SIGTERM); time.sleep(3000)"
+try:
+    running.run([sys.executable, "-c", hanging], Path("/"), 60, False)
+except SystemExit as error:
+    assert error.code == 128 + signal.SIGTERM
+else:
+    raise AssertionError("the runner goes on")
+assert list(running.descendants(os.getpid())) == []
+"""
+    )

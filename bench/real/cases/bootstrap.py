@@ -6,10 +6,10 @@ from case import SCIENCE, Case, program
 CASES = [
     Case(
         name="statsmodels_bootstrap",
-        title="statsmodels OLS, 400 resamples",
+        title="statsmodels OLS, 120 resamples",
         group=SCIENCE,
         parallel_by="Pool.imap, initializer",
-        arguments=program("bootstrap.py", 400),
+        arguments=program("bootstrap.py", 120),
         quick_arguments=program("bootstrap.py", 8),
     ),
     Case(

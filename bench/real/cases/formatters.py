@@ -30,7 +30,7 @@ CASES = [
         title="yapf --parallel",
         group=TOOLS,
         parallel_by="ProcessPoolExecutor.submit, as_completed",
-        prepare=sources(8, quick=2),
+        prepare=sources(14, quick=2),
         arguments=["-m", "yapf", "--parallel", "--in-place", "--recursive", "tree"],
         outcome=REWRITTEN,
     ),

@@ -10,7 +10,7 @@ CASES = [
         title="pylint -j 2",
         group=TOOLS,
         parallel_by="ProcessPoolExecutor.map, initializer",
-        prepare=sources(12, quick=3),
+        prepare=sources(8, quick=3),
         # Findings are no failures.
         arguments=["-m", "pylint", "-j", "2", "--exit-zero", "--score=n", "tree"],
         outcome=lines_in_any_order,
