@@ -75,7 +75,7 @@ def without(pattern: str) -> Callable[[Path, str], str]:
 
 
 def files_of(place: str, pattern: str) -> Callable[[Path, str], str]:
-    """The outcome of a program that writes files: their names and checksums, and what it printed."""
+    """The outcome of a program that writes files: names, checksums, and what it printed."""
 
     def outcome(folder: Path, output: str) -> str:
         return "\n".join([*_checksums(folder / place, pattern), output])

@@ -2,8 +2,8 @@
 """A private environment for each group of cases, made on demand beside the tree's own.
 
 As `scripts/setup` does for the tree's, each gets this tree's shoal on its path and the start-up
-files that a wheel installs, so that `shoal run` works in it as it does for a user. An environment is
-made anew when its requirements, the interpreter or the tree's place have changed.
+files that a wheel installs, so that `shoal run` works in it as for a user. An environment is made
+anew when its requirements, the interpreter or the tree's place have changed.
 """
 
 from __future__ import annotations

@@ -11,13 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).resolve().parent
-sys.path[1:1] = [str(FOLDER.parent)]
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 
 import machine
 import results
 
-PAGE = FOLDER.parents[1] / "docs" / "guide" / "real_programs.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "guide" / "real_programs.md"
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 

@@ -26,8 +26,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).resolve().parent
-sys.path[1:1] = [str(FOLDER.parent), str(FOLDER.parents[1] / "python")]
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(2, str(Path(__file__).resolve().parents[2] / "python"))
 
 import machine
 import results
@@ -35,9 +35,9 @@ from case import GROUPS, TORCH, Case
 from environments import Environment, EnvironmentFailed, environment_of
 from results import SHOAL, SIDES, STDLIB
 from running import Run, adopt_orphans, run
-
 from shoal.cli.screen import print_table, show_progress
 
+FOLDER = Path(__file__).resolve().parent
 # A median of few runs means little while others use the processors.
 QUIET_LOAD = 0.5
 
@@ -68,7 +68,7 @@ class CaseRun:
         self.problems: list[str] = []
 
     def all_rounds(self, scratch: Path) -> dict[str, Any]:
-        """Round 0 watches memory and is not timed. After a round with a problem there is no other."""
+        """Round 0 watches memory, untimed. After a round with a problem there is no other."""
         rounds = 1 if self._options.quick else self._options.rounds
         for number in range(rounds + 1):
             for side in reversed(SIDES) if number % 2 else SIDES:

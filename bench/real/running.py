@@ -30,7 +30,7 @@ PATIENCE_S = 5.0
 
 @dataclass
 class Run:
-    """What one run did. `left`: processes that were there PATIENCE_S after the program had ended."""
+    """What one run did. `left`: processes that were there PATIENCE_S after the program's end."""
 
     status: int
     seconds: float
@@ -108,7 +108,8 @@ def _run(
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     outlived = time.perf_counter() - ended
-    run = Run(process.returncode, seconds, cpu, _text(output), _text(errors), not finished, outlived)
+    run = Run(process.returncode, seconds, cpu, _text(output), _text(errors), not finished)
+    run.outlived_s = outlived
     run.left = left if finished else []
     if memory:
         run.peak_pss_bytes = memory.peak_pss_bytes

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The runner of bench/real: what it runs, what it calls a fault. Only cases that need no packages."""
+"""The runner of bench/real: what it runs, what it calls a fault. Its cases need no packages."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 TREE = Path(__file__).resolve().parents[2]
 REAL = TREE / "bench" / "real"
+
 
 def runner(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(REAL / "run.py"), *map(str, arguments)]

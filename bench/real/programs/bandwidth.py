@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bandwidth of a density estimate, found on blocks of the data in parallel: bandwidth.py ROWS."""
+"""The bandwidth of a density estimate, found on blocks of the data: bandwidth.py ROWS."""
 
 import sys
 

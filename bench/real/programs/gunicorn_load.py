@@ -52,9 +52,9 @@ def share(client, port, requests):
 if __name__ == "__main__":
     requests = int(sys.argv[1])
     port = free_port()
-    command = [sys.executable, "-m", "gunicorn", "--workers", "2", "--preload", "--log-level",
-               "error", "--no-control-socket", "--bind", f"127.0.0.1:{port}",
-               "--chdir", str(Path(__file__).parent), "gunicorn_application:application"]
+    options = f"--workers 2 --preload --log-level error --no-control-socket --bind 127.0.0.1:{port}"
+    place = ["--chdir", str(Path(__file__).parent), "gunicorn_application:application"]
+    command = [sys.executable, "-m", "gunicorn", *options.split(), *place]
     server = subprocess.Popen(command)
     try:
         wait_until_listening(port, server)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Statistics of blocks of a large array, the whole array given to each task: large_array.py SIZE."""
+"""Statistics of parts of a large array, all of it given to each task: large_array.py SIZE."""
 
 import sys
 
