@@ -32,6 +32,9 @@ def main() -> int:
         sys.stderr.write("usage: page.py RESULTS.json [MORE.json]\n")
         return 2
     documents = [json.loads(Path(name).read_text()) for name in sys.argv[1:]]
+    if any(document["quick"] for document in documents):
+        sys.stderr.write("page.py: results of --quick are no measurements\n")
+        return 2
     before, _, rest = PAGE.read_text().partition(BEGIN)
     after = rest.partition(END)[2]
     PAGE.write_text(f"{before}{BEGIN}\n{table(documents)}\n{END}{after}")
