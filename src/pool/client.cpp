@@ -294,13 +294,9 @@ bool ClientPool::request_stop(uint32_t slot, uint32_t unit, StopReason reason) n
   for (uint32_t i = 0; i < seats_; ++i) {
     Seat& seat = *state_->seat(i);
     if (life_worker(seat.life.load()) != seen.worker) continue;
-    const uint64_t serial = seat.serial.load();
-    if ((serial & 1) != 0 && seat.running.load() == unit &&
-        seat.entered.load() == in_flight_[slot].entry.value) {
-      seat.stop_reason.store(static_cast<uint32_t>(reason));
-      // a unit that has ended meanwhile has another serial: nothing happens
-      seat.stop_serial.store(serial);
-    }
+    seat.stop_entry.store(0);  // an earlier wish is of a unit that this worker has left behind
+    seat.stop_unit.store(uint64_t{static_cast<uint32_t>(reason)} << 32 | unit);
+    seat.stop_entry.store(in_flight_[slot].entry.value);
     return true;
   }
   return true;
@@ -340,7 +336,12 @@ void ClientPool::resolve_seat(Seat& seat, const LostItem& lost) {
       for (uint32_t unit = 0; unit < batch.units; ++unit) {
         const Unit seen = Unit::of(batch.unit_words()[unit].load());
         if (seen.state == UnitState::claimed && seen.worker == worker) {
-          is_unforeseen &= resolve_unit(slot, unit, death, lost);
+          Death of_unit = death;
+          if (in_flight_[slot].entry.value == seat.stop_entry.load() &&
+              (seat.stop_unit.load() & UINT32_MAX) == unit) {  // the agent had not seen the wish
+            of_unit.stopped = static_cast<StopReason>(seat.stop_unit.load() >> 32);
+          }
+          is_unforeseen &= resolve_unit(slot, unit, of_unit, lost);
         }
       }
       // The worker may have died between a DONE and its dirty bit.
@@ -352,6 +353,7 @@ void ClientPool::resolve_seat(Seat& seat, const LostItem& lost) {
   seat.offers.store(0);
   seat.serial.store(0);
   seat.stop_serial.store(0);
+  seat.stop_entry.store(0);
   seat.deadline_ns.store(0);
   seat.stop_since_ns.store(0);
   seat.exit_kind.store(0);

@@ -296,7 +296,11 @@ struct alignas(128) Seat {
   os::Atomic<uint64_t> sleeps;  // waits that went to the kernel
   os::Atomic<uint64_t> errors;
   os::Atomic<uint64_t> begun_ticks;  // when the unit that runs began
-  uint64_t reserved[3];
+  // A wish of the client: the unit that this worker has claimed is to be stopped. The client cannot
+  // know whether it has begun, so the agent looks until it runs or the worker has left the batch.
+  os::Atomic<uint64_t> stop_entry;  // the batch, written last; 0: no wish
+  os::Atomic<uint64_t> stop_unit;   // StopReason << 32 | unit index
+  uint64_t reserved[1];
 };
 static_assert(sizeof(Seat) == 256);
 

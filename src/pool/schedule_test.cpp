@@ -286,6 +286,31 @@ TEST(Schedule, CancelledUnitsDoNotRun) {
   pool.expect_clean_end();
 }
 
+// The worker is stopped between claiming a unit and saying that it runs it.
+TEST(Schedule, AUnitThatIsClaimedAndNotBegunIsStoppedWhenItBegins) {
+  TestPool pool;
+  const Entry entry = pool.submit(2);
+  const auto worker = pool.hire();
+  ASSERT_TRUE(worker->seat.enter_next());
+  auto claim = worker->seat.claim();
+  EXPECT_TRUE(pool.client->request_stop(entry.slot(), claim->unit, StopReason::cancel));
+  const int64_t now = os::monotonic_ns();
+  EXPECT_TRUE(pool.agent.orders(now).empty());
+  EXPECT_GE(pool.agent.next_wake_ns(now), now);  // it will look again
+  worker->seat.begin_unit(*claim, 0);
+  EXPECT_EQ(pool.agent.orders(now).size(), 1U);
+  EXPECT_EQ(worker->seat.stop_reason(), StopReason::cancel);
+  worker->seat.end_unit();
+  worker->seat.publish_cancelled(*claim, 0);
+  run_claim(worker->seat, *worker->seat.claim());
+  worker->seat.leave_batch();
+  EXPECT_TRUE(pool.agent.orders(now).empty());
+  EXPECT_LT(pool.agent.next_wake_ns(now), 0);
+  pool.expect_everything_done();
+  EXPECT_EQ(pool.cancelled, 1U);
+  pool.expect_clean_end();
+}
+
 TEST(Schedule, AStopRequestHitsItsUnitOnly) {
   TestPool pool;
   const Entry entry = pool.submit(3);
@@ -296,9 +321,9 @@ TEST(Schedule, AStopRequestHitsItsUnitOnly) {
   EXPECT_EQ(worker->seat.stop_reason(), StopReason::none);
   EXPECT_FALSE(pool.client->request_stop(entry.slot(), 1, StopReason::cancel));  // not claimed
   EXPECT_TRUE(pool.client->request_stop(entry.slot(), 0, StopReason::cancel));
-  EXPECT_EQ(worker->seat.stop_reason(), StopReason::cancel);
   const int64_t now = os::monotonic_ns();
   auto orders = pool.agent.orders(now);
+  EXPECT_EQ(worker->seat.stop_reason(), StopReason::cancel);
   ASSERT_EQ(orders.size(), 1U);
   EXPECT_FALSE(orders[0].kill);
   EXPECT_TRUE(pool.agent.orders(now + 100).empty());  // not again at once

@@ -111,6 +111,7 @@ void Supervisor::record_exit(uint32_t index, const Exit& exit) {
   if (left_nothing(index, exit)) {
     seat.serial.store(0);
     seat.stop_serial.store(0);
+    seat.stop_entry.store(0);
     seat.deadline_ns.store(0);
     seat.stop_since_ns.store(0);
     seat.exit_kind.store(0);
@@ -138,11 +139,29 @@ void Supervisor::record_exit(uint32_t index, const Exit& exit) {
   Doorbell(state_->done_bell).alarm();
 }
 
+void Supervisor::take_wish(Seat& seat) noexcept {
+  uint64_t wish = seat.stop_entry.load();
+  if (wish == 0) return;
+  if (seat.entered.load() == wish) {
+    const uint64_t unit = seat.stop_unit.load();
+    const uint64_t serial = seat.serial.load();
+    // The worker stores `running` before an odd serial, and `entered` before both: what is read
+    // between two equal odd serials is of one unit.
+    const bool runs = (serial & 1) != 0 && seat.running.load() == (unit & UINT32_MAX) &&
+                      seat.entered.load() == wish && seat.serial.load() == serial;
+    if (!runs) return;  // it is about to begin, or has just ended: look again
+    seat.stop_reason.store(static_cast<uint32_t>(unit >> 32));
+    seat.stop_serial.store(serial);
+  }
+  seat.stop_entry.compare_exchange(wish, 0);  // unless there is another one by now
+}
+
 std::vector<Supervisor::Order> Supervisor::orders(int64_t now_ns) {
   std::vector<Order> result;
   for (uint32_t i = 0; i < seats_; ++i) {
     Seat& seat = *state_->seat(i);
     if (life_of(seat.life.load()) != Life::ready) continue;
+    take_wish(seat);
     // order: acquire; pairs with the release in WorkerSeat::begin_unit; the deadline belongs to
     // this serial or a later one
     const uint64_t serial = seat.serial.load(os::acquire);
@@ -170,7 +189,9 @@ int64_t Supervisor::next_wake_ns(int64_t now_ns) noexcept {
   for (uint32_t i = 0; i < seats_; ++i) {
     Seat& seat = *state_->seat(i);
     const uint64_t serial = seat.serial.load();
-    if (life_of(seat.life.load()) != Life::ready || (serial & 1) == 0) continue;
+    if (life_of(seat.life.load()) != Life::ready) continue;
+    if (seat.stop_entry.load() != 0) consider(now_ns + kLookNs);
+    if ((serial & 1) == 0) continue;
     if (seat.stop_serial.load() == serial) {
       consider(now_ns + kLookNs);
     } else if (const int64_t deadline = seat.deadline_ns.load()) {

@@ -66,6 +66,8 @@ class Supervisor {
     bool killed = false;
   };
 
+  // Turns a wish of the client into a request for the unit that runs, once it runs.
+  void take_wish(Seat& seat) noexcept;
   void leave_rank(uint32_t seat) noexcept;
   [[nodiscard]] bool left_nothing(uint32_t seat, const Exit& exit) const noexcept;
 

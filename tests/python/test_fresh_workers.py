@@ -372,10 +372,12 @@ def test_workers_come_from_the_fork_server(interpreter) -> None:
         assert sorted(worker.pid for worker in workers) == sorted(pool.worker_pids())
         process = context.Process()
         assert process.name == "ForkServerProcess-3", process.name
+    del pool, workers, process  # process objects keep their descriptors
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(3):
         with context.Pool(1) as another:
             pass
+        del another
         assert len(os.listdir("/proc/self/fd")) == before
 """,
         env={"SHOAL_RUN": "1", "PYTHONPATH": str(interpreter.folder)},

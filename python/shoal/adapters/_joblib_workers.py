@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -53,7 +54,7 @@ class Shared:
     n_jobs: int
     preparation: Preparation
     executor: Executor
-    timeout: float | None = None  # idle seconds, as the last call has asked for
+    timeout: float | None = None  # how long it may be idle, in seconds
     users: int = 1
     idle_since: float = field(default_factory=time.monotonic)
 
@@ -80,9 +81,10 @@ def acquire(n_jobs: int, preparation: Preparation, timeout: float | None) -> Sha
     with _lock:
         _drop_unusable()
         for shared in _kept:
-            if shared.n_jobs == n_jobs and _same(shared.preparation, preparation):
+            # A call with another time limit gets other workers, as from joblib's own backend.
+            same = shared.n_jobs == n_jobs and shared.timeout == timeout
+            if same and _same(shared.preparation, preparation):
                 shared.users += 1
-                shared.timeout = timeout
                 return shared
         for shared in [shared for shared in _kept if shared.users == 0]:
             _kept.remove(shared)
@@ -134,9 +136,13 @@ def is_worker() -> bool:
     """Whether this process is a worker of shoal's."""
     import multiprocessing.process
 
-    from shoal._worker import WorkerProcess
-
-    return isinstance(multiprocessing.process.current_process(), WorkerProcess)
+    kinds = ("shoal._worker", "WorkerProcess"), ("shoal._dropin_processes", "PoolProcess")
+    process = multiprocessing.process.current_process()
+    return any(
+        isinstance(process, getattr(sys.modules[module], name))
+        for module, name in kinds
+        if module in sys.modules
+    )
 
 
 def prepare(depth: int, preparation: Preparation) -> None:
