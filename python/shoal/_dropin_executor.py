@@ -160,9 +160,15 @@ class ExecutorEngine(DropInEngine):
             return
         client.collect(0)  # what has ended needs no worker
         wanted = min(self.workers, max(client.open_calls, tasks))
-        if wanted > client.wanted:
+        before = client.wanted
+        if wanted > before:
             client.want(wanted)
-            self._agent.start_workers_now()
+            try:
+                self._agent.start_workers_now()
+            except BaseException:  # not even one worker: nothing of what was sent can have begun
+                client.want(before)
+                self.cancel_queued()
+                raise
 
     def withdraw_queued(self, why: str) -> None:
         """What has not begun fails, and no worker that leaves has a successor."""

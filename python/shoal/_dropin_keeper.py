@@ -112,9 +112,15 @@ class Keeper(_watch.Watch):
         self._thread.start()
 
     def start_workers_now(self) -> None:
-        """In the calling thread: there are to be more."""
+        """In the calling thread: there are to be more. While there is none, what hinders the first
+        is the caller's to know, as in the standard library.
+        """
         with self._lock:
             if not (self.ended or self._leaving):
+                if not self.workers and self.supervisor.missing() > 0 and not self.has_given_up():
+                    seat = self.supervisor.take_seat()
+                    if seat >= 0:
+                        self._start_one(seat)
                 self.start_missing()
         self.ring()
 

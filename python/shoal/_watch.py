@@ -83,7 +83,7 @@ class Watch:
         """
         self.retry_at = 0.0
         for _ in range(max(0, self.supervisor.missing())):
-            if self.supervisor.failed_starts() >= self.start_patience:
+            if self.has_given_up():
                 return
             seat = self.supervisor.take_seat()
             if seat < 0:  # the client has not resolved the last deaths yet
@@ -96,6 +96,10 @@ class Watch:
                 self.retry_at = time.monotonic()
                 return
             self.seated(worker)
+
+    def has_given_up(self) -> bool:
+        """So many workers in a row have died before their first task that no more are started."""
+        return bool(self.supervisor.failed_starts() >= self.start_patience)
 
     def seated(self, worker: Worker) -> None:
         self.supervisor.set_pid(worker.seat, worker.pid)

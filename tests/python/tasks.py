@@ -102,6 +102,11 @@ def announce_and_wait(announced: str, until: str) -> int:
     return os.getpid()
 
 
+def size_when_told(path: str, value: Any) -> int:
+    wait_for(path)
+    return len(value)
+
+
 def append(path: str, text: Any) -> Any:
     """One line more in the file; short appends are atomic."""
     with open(path, "a", encoding="utf-8") as file:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import time
 
 import pytest
 import shoal
@@ -38,12 +40,23 @@ def test_endless_input_without_a_buffersize_is_bounded(kind):
         results.close()
 
 
-def test_large_items_are_bounded_by_their_bytes(kind):
-    taken = itertools.count()
+def test_large_items_are_bounded_by_their_bytes(kind, tmp_path, wait_until):
+    """64 MiB of arguments are on their way while no task ends."""
+    taken = []
+    go_on = tmp_path / "go on"
+
+    def items():
+        while True:
+            taken.append(None)
+            yield bytes(4_000_000)
+
     with make_pool(kind) as pool:
-        results = pool.imap(len, (bytes(4_000_000 + next(taken) * 0) for _ in itertools.count()))
+        results = pool.imap(functools.partial(tasks.size_when_told, str(go_on)), items())
+        wait_until(lambda: len(taken) >= 16, "the first are sent")
+        time.sleep(0.05)  # for more, if any were to come
+        assert len(taken) <= 20
+        go_on.touch()
         assert [next(results) for _ in range(20)] == [4_000_000] * 20
-        assert next(taken) <= 20 + 40
 
 
 # ---- The end of a pool with inputs that nobody has fetched to the end ----------------------------

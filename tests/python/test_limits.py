@@ -218,8 +218,12 @@ DESCRIPTORS = (
 )
 
 
-@pytest.mark.parametrize("limit", [16, 32, 64])
-@pytest.mark.parametrize("method", METHODS)
+# With 16 the fork server itself may end, in the standard library too: EOFError here.
+@pytest.mark.parametrize(
+    ("method", "limit"),
+    [(method, limit) for method in METHODS for limit in (16, 32, 64)][:-3]
+    + [("forkserver", 32), ("forkserver", 64)],
+)
 def test_few_descriptors_are_enough_where_they_are_for_the_standard_library(
     interpreter, method, limit
 ) -> None:
