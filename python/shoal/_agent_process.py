@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from shoal._engine import Engine
 
 
+_PATIENCE = 5  # agents in a row without a worker
+
+
 class AgentProcess:
     """The client's view of its agent."""
 
@@ -39,6 +42,7 @@ class AgentProcess:
         self.is_snapshot = False  # workers are copies of this process
         self.ended = False
         self._startup_stored = False
+        self._barren = 0
         self._numbers: tuple[int, ...] = ()
 
     def start(self, engine: Engine, own_threads: int) -> None:
@@ -143,6 +147,7 @@ class AgentProcess:
         with engine._process_lock:
             if self.ended or engine._ending or not self._has_died():
                 return  # by now another thread has started the next one
+            self._barren = 0 if engine.worker_pids() else self._barren + 1
             if not engine.client.bury():
                 return  # the workers are dying: the next wait comes here again
             self._wait()
@@ -150,6 +155,10 @@ class AgentProcess:
             # when this fails the dead one stays known, and who waits tries again
             self.start(engine, own_threads)
             os.close(dead)
+
+    def is_barren(self) -> bool:
+        """So many agents in a row have ended without a worker that the next one would, too."""
+        return self._barren >= _PATIENCE
 
     def _has_died(self) -> bool:
         poll = select.poll()

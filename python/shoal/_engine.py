@@ -608,7 +608,9 @@ def _trouble(reference: weakref.ref[Engine], kind: str) -> None:
         if engine.broken is not None:
             return
         engine._agent.restart(engine, running_collectors())
-    elif engine.broken is None:
+        if not engine._agent.is_barren():
+            return
+    if engine.broken is None:
         engine.broken = engine._hooks.broken = _start_failure(engine)
         engine.client.end()
         engine.client.abandon(engine._hooks.closed)

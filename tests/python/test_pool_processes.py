@@ -148,7 +148,11 @@ if __name__ == "__main__":
             open(path + ".go", "w").close()
         get = (lambda r: r.result()) if kind == "executor" else (lambda r: r.get())
         print(kind, [get(result) for result in results], len(seen))
-        (pool.shutdown if kind == "executor" else pool.close)()
+        if kind == "executor":
+            pool.shutdown()
+        else:
+            pool.close()
+            pool.join()  # one that is terminated would wait for workers that survive SIGTERM
 """
 )
 

@@ -584,3 +584,20 @@ def test_threads_of_libraries_with_fork_handlers_hinder_no_snapshot(interpreter)
         os._exit(0)  # the thread waits for ever
         """
     ).check()
+
+
+def test_agents_that_cannot_live_are_not_started_for_ever(interpreter):
+    interpreter(
+        """
+        import multiprocessing.spawn, shoal
+        multiprocessing.spawn.set_executable("/bin/false")
+        pool = shoal.Pool(1, start="spawn")
+        try:
+            pool.apply(abs, (-1,))
+        except shoal.InitializerFailed as error:
+            assert "gave up" in str(error), error
+        else:
+            assert False
+        pool.terminate()
+        """
+    ).check()
