@@ -83,6 +83,16 @@ def files_of(place: str, pattern: str) -> Callable[[Path, str], str]:
     return outcome
 
 
+def names_of(place: str, pattern: str) -> Callable[[Path, str], str]:
+    """The outcome of a program whose files differ from run to run: names, and what it printed."""
+
+    def outcome(folder: Path, output: str) -> str:
+        root = folder / place
+        return "\n".join([*sorted(str(p.relative_to(root)) for p in root.rglob(pattern)), output])
+
+    return outcome
+
+
 def _checksums(root: Path, pattern: str) -> Iterator[str]:
     for path in sorted(root.rglob(pattern)):
         digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]

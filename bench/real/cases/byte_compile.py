@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """compileall: a tree of modules compiled by worker processes, as installers do it."""
 
-from case import STDLIB, Case, files_of
+import sys
+
+from case import STDLIB, Case, files_of, names_of
 from inputs import sources
+
+# Before 3.13 what a .pyc file says of shared constants depends on who else refers to them just then.
+same = files_of if sys.version_info >= (3, 13) else names_of
 
 CASES = [
     Case(
@@ -12,6 +17,6 @@ CASES = [
         parallel_by="ProcessPoolExecutor.map",
         prepare=sources(150, quick=6),
         arguments=["-m", "compileall", "-q", "-j", "2", "tree"],
-        outcome=files_of("tree", "*.pyc"),
+        outcome=same("tree", "*.pyc"),
     )
 ]
