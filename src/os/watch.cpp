@@ -59,7 +59,7 @@ bool look(Looker& looker) noexcept {
 void* keep_looking(void* argument) noexcept {
   auto& looker = *static_cast<Looker*>(argument);
   for (;;) {
-    const timespec pause{0, kLookMs * 1'000'000};
+    const timespec pause{0, kLookMs * 1'000'000L};
     nanosleep(&pause, nullptr);
     const std::lock_guard lock(looker.lock);
     if (look(looker)) continue;
@@ -126,7 +126,8 @@ int watch_by_looking(pid_t pid) noexcept {
   for (Watched& one : looker.watched) {
     if (one.pid != 0) continue;
     one = {pid, start, ends[1]};
-    if (looker.running || (looker.running = start_looking(looker))) return ends[0];
+    if (!looker.running) looker.running = start_looking(looker);
+    if (looker.running) return ends[0];
     one = {};
     ::close(ends[0]);
     ::close(ends[1]);

@@ -396,7 +396,7 @@ bool ClientPool::resolve_unit(uint32_t slot, uint32_t index, const Death& death,
   const bool whole = (batch.flags & kWholeUnits) != 0;
   const uint32_t item = unit.progress;
   // In a whole unit the last item may have ended; else scribbled over: its publication is DONE.
-  if (item >= items && !(whole && item == items)) return true;
+  if (item >= items && (!whole || item != items)) return true;
   unit.worker = 0;
   unit.state = UnitState::queued;
   bool is_over = false;

@@ -69,7 +69,7 @@ class Supervisor {
   // Turns a wish of the client into a request for the unit that runs, once it runs.
   void take_wish(Seat& seat) noexcept;
   void leave_rank(uint32_t seat) noexcept;
-  [[nodiscard]] bool left_nothing(uint32_t seat, const Exit& exit) const noexcept;
+  [[nodiscard]] bool left_nothing(uint32_t index, const Exit& exit) const noexcept;
 
   arena::Member& member_;
   PoolState* state_;
