@@ -132,7 +132,7 @@ PyObject* job_next(Job* job, PyObject* const* arguments, Py_ssize_t count) {
       if (job->taken == job->pulled && job->iterator == nullptr) {
         PyErr_SetNone(PyExc_StopIteration);
       } else {  // being read or pickled in another thread
-        job->taken = job->pulled;
+        job->is_over = true;
         put_raised(make_error(client, "closed", PyTuple_New(0)));
       }
       return nullptr;

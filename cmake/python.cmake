@@ -19,8 +19,10 @@ function(shoal_add_module name core)
   target_compile_definitions(${name} PRIVATE SHOAL_MODULE_NAME=${name} PY_SSIZE_T_CLEAN=)
   target_link_libraries(${name} PRIVATE ${core} shoal_flags)
   # The C++ library comes along, as far as it is used: to load the shared one takes three times as long
-  # as to load this module, and a program of pure Python has it in memory for nothing.
-  target_link_options(${name} PRIVATE -static-libstdc++ -static-libgcc LINKER:--exclude-libs,ALL)
+  # as to load this module, and a program of pure Python has it in memory for nothing. libgcc stays
+  # shared: a daemon thread that the interpreter ends is unwound by the shared one (pthread_exit), and
+  # two unwinders in one process abort.
+  target_link_options(${name} PRIVATE -static-libstdc++ LINKER:--exclude-libs,ALL)
 endfunction()
 
 if(shoal_binding_sources)

@@ -98,12 +98,12 @@ def spawn(module: str, arguments: Any, fds: tuple[int, ...], context: dict[str, 
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(read)
-    with os.fdopen(write, "wb") as pipe:
-        try:
+    try:
+        with os.fdopen(write, "wb") as pipe:  # which writes the rest when it is closed
             for part in _message(module, arguments):
                 pickle.dump(part, pipe)
-        except BrokenPipeError:
-            pass  # it died already; its pidfd says so
+    except BrokenPipeError:
+        pass  # it died already; its pidfd says so
     return int(pid)
 
 

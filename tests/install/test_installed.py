@@ -44,7 +44,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The source distribution, made from a copy of the tree that has only what git would ship."""
     folder = tmp_path_factory.mktemp("source")
     copy = folder / "tree"
-    ignore = shutil.ignore_patterns(".venv*", ".git", "build", "dist", "*.so", "__pycache__")
+    made = shutil.ignore_patterns(".venv*", ".git", "*.so", "__pycache__")
+    made_in_root = shutil.ignore_patterns("build", "dist", "wheelhouse")  # scripts/build is source
+
+    def ignore(where: str, names: list[str]) -> set[str]:
+        return made(where, names) | (made_in_root(where, names) if Path(where) == TREE else set())
+
     shutil.copytree(TREE, copy, ignore=ignore)
     make = "import scikit_build_core.build as b; print(b.build_sdist('..'))"
     run(sys.executable, "-c", make, cwd=copy)

@@ -72,3 +72,24 @@ def test_exit_completes_the_futures_that_threads_wait_for(interpreter, start):
     )
     assert finished.check().split() == ["all"] * 3
     assert finished.err == ""
+
+
+def test_an_iterator_that_was_told_of_the_end_before_its_outcomes_were_given_up(interpreter):
+    """As a thread is that looks between the end of the pool and what terminate() does after it."""
+    finished = interpreter(
+        """
+        import time
+        import shoal
+
+        pool = shoal.Pool(1)
+        results = pool.imap(time.sleep, [1000] * 10)
+        pool._engine.client.end()
+        try:
+            next(results)
+        except shoal.PoolClosed:
+            print("closed")
+        pool.terminate()
+        print(list(results))
+        """
+    )
+    assert finished.check().split() == ["closed", "[]"]
