@@ -18,7 +18,7 @@ import weakref
 from multiprocessing import process as stock_process
 
 from shoal import _dropin_processes, _locks, _plan, _seeds, _snapshot, _watch
-from shoal._native import core
+from shoal._native import at_fork_in_child, core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -234,8 +234,8 @@ _TEMPLATES = {
 
 def _after_fork_in_child() -> None:
     for keeper in list(_living):
+        _living.discard(keeper)  # first: it is forgotten once, should this be called again
         keeper.forget()
-    _living.clear()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+at_fork_in_child(_after_fork_in_child)

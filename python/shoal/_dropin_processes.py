@@ -26,7 +26,7 @@ from multiprocessing import process as stock_process
 from multiprocessing import reduction
 
 from shoal import _locks, _plan, _seeds, _signals
-from shoal._native import core
+from shoal._native import at_fork_in_child, core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def _after_fork_in_child() -> None:
     Waited._reading = _locks.Lock()
 
 
-os.register_at_fork(after_in_child=_after_fork_in_child)
+at_fork_in_child(_after_fork_in_child)
 
 
 # ---- In a worker ---------------------------------------------------------------------------------

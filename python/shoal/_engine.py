@@ -694,7 +694,7 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(
     before=core.fork_hook(_before_fork),
     after_in_parent=core.fork_hook(_after_fork_in_parent),
-    after_in_child=_after_fork_in_child,
+    after_in_child=core.fork_hook(_after_fork_in_child),
 )
 
 _exit_registered = False

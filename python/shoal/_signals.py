@@ -65,3 +65,11 @@ def catch_stop(number: int, handler: Callable[[int, object], None]) -> None:
     """In a worker: call `handler` for shoal's own signal, which the program may have blocked."""
     signal.signal(number, handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})
+
+
+def leave() -> None:
+    """In a worker that ends as told. The SIGTERM that terminate() sends to those that are in a task
+    may find it at its exit functions, where CPython prints what the program's handler raises.
+    """
+    if callable(signal.getsignal(signal.SIGTERM)):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

@@ -128,6 +128,7 @@ def serve(plan: _plan.Plan, seat: int, bell: int, unprepared: RuntimeError | Non
     _prefer_as_victim()
     _initialize(worker, hooks, unprepared)
     worker.run()
+    _signals.leave()
     worker.leaving(PLANNED)
     # What the main module holds is freed with it, not kept to the interpreter's very end by us.
     signal.signal(_watch.STOP_SIGNAL, signal.SIG_IGN)
