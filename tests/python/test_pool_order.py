@@ -204,4 +204,7 @@ def test_the_order_holds_after_deaths(tmp_path, monkeypatch) -> None:
             result.get()
     pool.join()
     order = [int(line) for line in (tmp_path / "ran").read_text().split()]
-    assert order == list(range(80))
+    # What is run again may come later: see docs/design/pool.md, invariant 6.
+    again = range(3, 80, 10)
+    assert [x for x in order if x not in again] == [x for x in range(80) if x not in again]
+    assert sorted(order) == list(range(80))
