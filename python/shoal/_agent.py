@@ -147,17 +147,18 @@ def _run(settings: Settings, starter: Callable[[Settings, int, int], int]) -> No
 
 def import_for_workers() -> None:
     """Once here, so that not every worker does it after its fork."""
+    from shoal import _worker, _worker_process  # noqa: F401
 
-    from shoal import _applied, _context, _definitions, _hooks, _pickling, _worker  # noqa: F401
+    _worker.import_parts()
 
 
 def _fork_worker(settings: Settings, seat: int, rank: int) -> int:
     agent_pid, nth = os.getpid(), next(_forked)
     pid = os.fork()
     if pid == 0:
-        from shoal import _worker
+        from shoal import _worker_process
 
-        _worker.run_forked(settings, seat, rank, nth, agent_pid)
+        _worker_process.run_forked(settings, seat, rank, nth, agent_pid)
     return pid
 
 
@@ -196,7 +197,7 @@ def _freeze() -> None:
 def _exec_worker(settings: Settings, seat: int, rank: int) -> int:
     memory_fd = core.session_fd()
     return _launch.spawn(
-        "shoal._worker",
+        "shoal._worker_process",
         (settings._replace(memory_fd=memory_fd), seat, rank, os.getpid()),
         (memory_fd, settings.bell_write),
         settings.context,

@@ -2,9 +2,9 @@
 """What stands in for `multiprocessing.pool.Pool`: its signatures, its promises, our pool.
 
 Made by `shoal.install()`, `shoal run` and `shoal.multiprocessing`, never named by users. It is
-shoal's own class first and the stock class second, so `isinstance` holds for both and the stock
-code runs nowhere. The start method is the one of the context, as the standard library would have
-it: fork for fork, spawn for spawn, and the zygote for forkserver.
+shoal's own class first and the stock class second (`_stock_classes.py`), so `isinstance` holds for
+both and the stock code runs nowhere. The start method is the one of the context, as the standard
+library would have it: fork for fork, spawn for spawn, and the zygote for forkserver.
 
 Where shoal promises more than the standard library pins down, the standard library's word holds
 here: fork forks whatever threads there are (with CPython's warning), and a result that the standard
@@ -14,29 +14,17 @@ Design: docs/design/drop_in.md
 
 from __future__ import annotations
 
-import multiprocessing
-import multiprocessing.pool as stock_pool
 import warnings
 import weakref
 from collections.abc import Callable, Iterable
-from multiprocessing.context import BaseContext
-from types import ModuleType
 
-from shoal import _cpus, _dropin_results, _hooks, _pool
-from shoal._dropin_engine import DropInEngine
+from shoal import _cpus, _dropin_results, _hooks, _pool, _stock_classes
+from shoal._dropin_engine import PREFIXES, Context, DropInEngine, concrete_context
 from shoal._stock_view import WorkerView, view_workers, wait_for_initializers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
-
-PREFIXES = {"fork": "Fork", "spawn": "Spawn", "forkserver": "ForkServer"}
-
-Context = BaseContext | ModuleType | None
-
-# Their signatures differ from ours in details that type checkers mind and callers do not.
-_StockPool: Any = stock_pool.Pool
-_states: Any = stock_pool
 
 
 class PoolHooks(_hooks.ClientHooks):
@@ -44,7 +32,7 @@ class PoolHooks(_hooks.ClientHooks):
 
     def decode_error(self, encoded: tuple[Any, ...]) -> BaseException:
         error = super().decode_error(encoded)
-        if encoded[-1] == "encode" and type(error) is _states.MaybeEncodingError:
+        if encoded[-1] == "encode" and _stock_classes.is_of_pool(error, "MaybeEncodingError"):
             error.__cause__ = None  # it says itself what it has to say
         return error
 
@@ -53,7 +41,7 @@ class PoolEngine(DropInEngine):
     _hooks_class = PoolHooks
 
 
-class DropInPool(_pool.Pool, _StockPool):  # type: ignore[misc]
+class DropInPool(_pool.Pool):
     """`multiprocessing.pool.Pool` on shoal."""
 
     _call_result: type[Any] = _dropin_results.ApplyResult
@@ -99,18 +87,18 @@ class DropInPool(_pool.Pool, _StockPool):  # type: ignore[misc]
             return self._forced_state
         engine = self.__dict__.get("_engine")
         if engine is None:
-            state = _states.INIT
+            state = _stock_classes.INIT
         elif not engine.closed:
-            state = _states.RUN
+            state = _stock_classes.RUN
         else:
-            state = _states.TERMINATE if engine._agent.ended else _states.CLOSE
-        return str(state)
+            state = _stock_classes.TERMINATE if engine._agent.ended else _stock_classes.CLOSE
+        return state
 
     @_state.setter
     def _state(self, value: str) -> None:
         """Recipes that kill the workers set it: then the pool takes no more tasks."""
         self._forced_state = value
-        if value != _states.RUN:
+        if value != _stock_classes.RUN:
             self._engine.close()
 
     def __getattr__(self, name: str) -> Any:
@@ -136,19 +124,12 @@ class DropInPool(_pool.Pool, _StockPool):  # type: ignore[misc]
         if engine is None or engine.forked:
             return
         try:
-            if self._state == _states.RUN:
+            if self._state == _stock_classes.RUN:
                 text = f"unclosed running multiprocessing pool {self!r}"
                 warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
         finally:  # also when the warning is an error
             if not engine._agent.ended:
                 engine.let_go()
-
-
-def concrete_context(context: Context) -> BaseContext:
-    """The context itself; for none, or the module `multiprocessing`, the default one."""
-    if context is None or isinstance(context, ModuleType):
-        return multiprocessing.get_context()
-    return context.get_context()
 
 
 def _check_pool_arguments(
@@ -165,3 +146,13 @@ def _check_pool_arguments(
         raise ValueError("maxtasksperchild must be a positive int or None")
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
+
+
+_stock_classes.follow(
+    "multiprocessing.pool",
+    (DropInPool, "Pool"),
+    (_dropin_results.ApplyResult, "ApplyResult"),
+    (_dropin_results.MapResult, "MapResult"),
+    (_dropin_results.IMapIterator, "IMapIterator"),
+    (_dropin_results.IMapUnorderedIterator, "IMapUnorderedIterator"),
+)

@@ -24,7 +24,7 @@ import os
 import sys
 import weakref
 from collections.abc import Callable
-from types import FunctionType
+from types import FunctionType, ModuleType
 
 from shoal import _definitions, _dropin_keeper, _engine, _main_module, _names, _pickling
 
@@ -39,6 +39,18 @@ _PIDFD_GETFD = 438  # the number of the system call, the same on all architectur
 _CARRIED = ("log_to_stderr", "log_level", "orig_dir", "start_method")
 _tokens = itertools.count()
 _inherited: dict[int, tuple[Callable[..., object], tuple[Any, ...]]] = {}
+
+
+PREFIXES = {"fork": "Fork", "spawn": "Spawn", "forkserver": "ForkServer"}  # of workers' names
+
+Context = multiprocessing.context.BaseContext | ModuleType | None
+
+
+def concrete_context(context: Context) -> multiprocessing.context.BaseContext:
+    """The context itself; for none, or the module `multiprocessing`, the default one."""
+    if context is None or isinstance(context, ModuleType):
+        return multiprocessing.get_context()
+    return context.get_context()
 
 
 class DropInEngine(_engine.Engine):

@@ -20,7 +20,6 @@ from __future__ import annotations
 import builtins
 import concurrent.futures.process as stock_futures
 import multiprocessing
-import multiprocessing.pool as stock_pool
 import operator
 import os
 import pickle
@@ -34,15 +33,21 @@ from multiprocessing.context import BaseContext
 
 from shoal import (
     _cpus,
-    _dropin,
     _engine,
     _errors_transport,
     _executor,
     _futures,
     _hooks,
     _locks,
+    _stock_classes,
 )
-from shoal._dropin_engine import DropInEngine, log_failure
+from shoal._dropin_engine import (
+    PREFIXES,
+    Context,
+    DropInEngine,
+    concrete_context,
+    log_failure,
+)
 from shoal._stock_view import WorkerView, view_workers, wait_for_a_beginning
 from shoal.errors import InitializerFailed
 
@@ -52,7 +57,6 @@ if TYPE_CHECKING:
 
 # Its signature differs from ours in details that type checkers mind and callers do not.
 _StockExecutor: Any = stock_futures.ProcessPoolExecutor
-_states: Any = stock_pool
 _futures_module: Any = stock_futures
 _STOPPING = 2  # core's Phase
 _CLOSED = "cannot schedule new futures after shutdown"
@@ -259,7 +263,7 @@ class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
     def __init__(
         self,
         max_workers: int | None = None,
-        mp_context: _dropin.Context = None,
+        mp_context: Context = None,
         initializer: Callable[..., object] | None = None,
         initargs: tuple[Any, ...] = (),
         *,
@@ -267,7 +271,7 @@ class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
     ) -> None:
         if mp_context is None and max_tasks_per_child is not None:
             mp_context = multiprocessing.get_context("spawn")
-        self._mp_context = _dropin.concrete_context(mp_context)
+        self._mp_context = concrete_context(mp_context)
         _check_arguments(self._mp_context, max_workers, initializer, max_tasks_per_child)
         self._max_workers = _cpus.standard_count() if max_workers is None else max_workers
         self._max_tasks_per_child = max_tasks_per_child
@@ -297,7 +301,7 @@ class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
                     self._initializer,
                     tuple(self._initargs),
                     self._max_tasks_per_child,
-                    _dropin.PREFIXES[self._mp_context.get_start_method()],
+                    PREFIXES[self._mp_context.get_start_method()],
                 )
                 _executor._open.add(self)
         return self.__dict__["_engine"]
@@ -435,9 +439,9 @@ def _as_stock_error(error: BaseException) -> BaseException:
     cause: Any = error.__cause__
     if type(error) is InitializerFailed:
         error, cause = _broken(error), error
-    elif type(error) is _states.MaybeEncodingError:
+    elif _stock_classes.is_of_pool(error, "MaybeEncodingError"):
         error = _unpicklable(str(getattr(error, "exc", "")))
-    if type(cause) is _states.RemoteTraceback:
+    if _stock_classes.is_of_pool(cause, "RemoteTraceback"):
         cause = _futures_module._RemoteTraceback(cause.tb)
     error.__cause__ = cause
     return error

@@ -88,9 +88,9 @@ class Keeper(_watch.Watch):
         read, self.bell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         super().__init__(engine.client.handle, read)
         if self.is_snapshot:  # once, here, for all workers
-            from shoal import _agent
+            from shoal import _worker
 
-            _agent.import_for_workers()
+            _worker.import_parts()
         else:
             from shoal import _session
 

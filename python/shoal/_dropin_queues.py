@@ -2,32 +2,30 @@
 """`multiprocessing.queues` on shared memory.
 
 Each class is the C type first (its methods are the ones that are called), shoal's native class, and
-the stock class last, so that `isinstance` holds for all and no stock code runs. What the standard
-library pins down holds: `Queue.put` prints what cannot be pickled and goes on, closing is local,
-they pickle only for a child being spawned. There is no feeder thread, so `join_thread` has nothing
-to wait for: what was put is there. Private attributes that others look at are there; the two ends
-are views of the queue.
+the stock class last (`_stock_classes.py`), so that `isinstance` holds for all and no stock code
+runs. What the standard library pins down holds: `Queue.put` prints what cannot be pickled and goes
+on, closing is local, they pickle only for a child being spawned. There is no feeder thread, so
+`join_thread` has nothing to wait for: what was put is there. Private attributes that others look at
+are there; the two ends are views of the queue.
 Design: docs/design/queue.md
 """
 
 from __future__ import annotations
 
-import multiprocessing.connection as stock_connection
-import multiprocessing.queues as stock_queues
 import os
+import sys
 import time
 import types
 import weakref
 
-from shoal import _queues
-from shoal._dropin_sync import _Shared
+from shoal import _queues, _stock_classes
+from shoal._dropin_shared import Shared
 from shoal._native import core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_stock: Any = stock_queues
 _GET_END, _PUT_END, _BOTH_ENDS = 1, 2, 3
 
 
@@ -69,13 +67,15 @@ class _End:
         return descriptor
 
     def poll(self, timeout: float | None = 0.0) -> bool:
+        from multiprocessing import connection
+
         self._check()
         end = None if timeout is None else time.monotonic() + timeout
         while core.Queue.empty(self._queue):
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
                 return False
-            stock_connection.wait([self], left)  # type: ignore[list-item]
+            connection.wait([self], left)  # type: ignore[list-item]
         return True
 
     def recv(self) -> Any:
@@ -91,7 +91,7 @@ class _End:
             raise OSError("handle is closed")
 
 
-class _Ends(_Shared):
+class _Ends(Shared):
     """What code that knows the stock queues looks for."""
 
     _rlock = _wlock = _NoLock()
@@ -114,11 +114,19 @@ class _Ends(_Shared):
     def _poll(self, timeout: float | None = 0.0) -> bool:
         return self._reader.poll(timeout)
 
+    def __getattr__(self, name: str) -> Any:
+        """What else the stock class has, once that is a base."""
+        if "multiprocessing.queues" in sys.modules:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        import multiprocessing.queues  # noqa: F401
+
+        return getattr(self, name)
+
     __repr__ = object.__repr__
     __class_getitem__: Any = classmethod(types.GenericAlias)  # Queue[int] in annotations
 
 
-class SimpleQueue(_Ends, _queues.SimpleQueue, _stock.SimpleQueue):  # type: ignore[misc,type-arg]
+class SimpleQueue(_Ends, _queues.SimpleQueue):  # type: ignore[type-arg]
     """`multiprocessing.SimpleQueue` on shared memory."""
 
     def __new__(cls, *, ctx: Any = None) -> Any:
@@ -133,7 +141,7 @@ class SimpleQueue(_Ends, _queues.SimpleQueue, _stock.SimpleQueue):  # type: igno
         raise OSError("handle is closed")
 
 
-class Queue(_Ends, _queues.Queue, _stock.Queue):  # type: ignore[misc,type-arg]
+class Queue(_Ends, _queues.Queue):  # type: ignore[type-arg]
     """`multiprocessing.Queue` on shared memory."""
 
     _forgiving = True
@@ -172,14 +180,22 @@ class Queue(_Ends, _queues.Queue, _stock.Queue):  # type: ignore[misc,type-arg]
         try:
             raise error
         except Exception as raised:
-            self._on_queue_feeder_error(raised, obj)
+            self._on_queue_feeder_error(raised, obj)  # the program's, or the standard library's
 
     def _terminate_broken(self) -> None:
         self.close()
 
 
-class JoinableQueue(Queue, _queues.JoinableQueue, _stock.JoinableQueue):  # type: ignore[misc,type-arg]
+class JoinableQueue(Queue, _queues.JoinableQueue):  # type: ignore[type-arg]
     """`multiprocessing.JoinableQueue` on shared memory."""
 
     def join(self) -> None:  # type: ignore[override]
         self._join(None)
+
+
+_stock_classes.follow(
+    "multiprocessing.queues",
+    (SimpleQueue, "SimpleQueue"),
+    (Queue, "Queue"),
+    (JoinableQueue, "JoinableQueue"),
+)

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the asynchronous methods of the drop-in's pool return: shoal's results, which are instances
-of the standard library's classes and have their private names (`_result_view`).
+of the standard library's classes (`_stock_classes`) and have their private names (`_result_view`).
 """
 
 from __future__ import annotations
-
-import multiprocessing.pool as stock_pool
 
 from shoal import _results
 
@@ -14,8 +12,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from shoal._dropin_engine import DropInEngine
-
-_stock: Any = stock_pool
 
 
 class _Viewed:
@@ -29,7 +25,7 @@ class _Viewed:
         return _result_view.attribute(self, name)
 
 
-class ApplyResult(_Viewed, _results.AsyncResult, _stock.ApplyResult):  # type: ignore[misc]
+class ApplyResult(_Viewed, _results.AsyncResult):
     """`multiprocessing.pool.AsyncResult` on shoal."""
 
     def _set(self, i: int, obj: tuple[bool, Any]) -> None:
@@ -37,7 +33,7 @@ class ApplyResult(_Viewed, _results.AsyncResult, _stock.ApplyResult):  # type: i
         self._deliver(*obj)
 
 
-class MapResult(_Viewed, _results.MapResult, _stock.MapResult):  # type: ignore[misc]
+class MapResult(_Viewed, _results.MapResult):
     """`multiprocessing.pool.MapResult` on shoal."""
 
     _outcome: Any = None
@@ -60,7 +56,7 @@ class MapResult(_Viewed, _results.MapResult, _stock.MapResult):  # type: ignore[
         self._outcome = value
 
 
-class IMapIterator(_Viewed, _results.ImapIterator, _stock.IMapIterator):  # type: ignore[misc]
+class IMapIterator(_Viewed, _results.ImapIterator):
     """`multiprocessing.pool.IMapIterator` on shoal."""
 
     def __init__(self, engine: DropInEngine, work: Any) -> None:
@@ -68,5 +64,5 @@ class IMapIterator(_Viewed, _results.ImapIterator, _stock.IMapIterator):  # type
         engine.results.add(self)
 
 
-class IMapUnorderedIterator(IMapIterator, _stock.IMapUnorderedIterator):  # type: ignore[misc]
+class IMapUnorderedIterator(IMapIterator):
     """`multiprocessing.pool.IMapUnorderedIterator` on shoal."""

@@ -2,99 +2,61 @@
 """`multiprocessing.synchronize` on shared memory.
 
 Each class is the C type first (its methods are the ones that are called), shoal's native class, and
-the stock class last, so that `isinstance` holds for all and no stock code runs but reprs. What the
-standard library pins down holds: they pickle only for a child being spawned, those of a fork
-context do not (from 3.11 on), private attributes that others look at are there.
+the stock class last (`_stock_classes.py`), so that `isinstance` holds for all and no stock code
+runs but reprs. What the standard library pins down holds (`_dropin_shared.py`), and private
+attributes that others look at are there.
 Design: docs/design/drop_in.md
 """
 
 from __future__ import annotations
 
-import multiprocessing.context as stock_context
-import multiprocessing.synchronize as stock
 import sys
 
-from shoal import _session, _sync
+from shoal import _stock_classes, _sync
+from shoal._dropin_shared import Shared, check_spawning
 from shoal._native import core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_context: Any = stock_context
-_stock: Any = stock
-
-_FORK_TEXT = (
-    "A SemLock created in a fork context is being shared with a process in a spawn context. This"
-    " is not supported. Please use the same context to create multiprocessing objects and Process."
-)
+_STOCK = "multiprocessing.synchronize"
 
 
-def is_fork(ctx: Any) -> bool:
-    """Whether an object made for this context must stay among forked processes."""
-    context = _context._default_context.get_context() if ctx is None else ctx
-    return bool(context.get_start_method() == "fork")
-
-
-def check_spawning(obj: Any, name: str, made_for_fork: bool) -> None:
-    """Raise the standard library's RuntimeError unless `obj` may be pickled now."""
-    if _session.spawning_popen() is None:
-        raise RuntimeError(
-            f"{name} objects should only be shared between processes through inheritance"
-        )
-    if made_for_fork and sys.version_info >= (3, 11):
-        raise RuntimeError(_FORK_TEXT)
-
-
-class _Shared:
-    """What all of them have: made for a context, pickled only while spawning."""
-
-    _is_fork_ctx = False  # of what was unpickled: it may be passed on
-
-    def __init__(self, *arguments: Any, ctx: Any = None, **options: Any) -> None:
-        if is_fork(ctx):
-            self._is_fork_ctx = True
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        check_spawning(self, type(self).__name__, self._is_fork_ctx)
-        reduced: tuple[Any, ...] = super().__reduce__()  # type: ignore[assignment]
-        return reduced
-
-
-class Lock(_Shared, _sync.Lock, _stock.Lock):  # type: ignore[misc]
+class Lock(Shared, _sync.Lock):
     """`multiprocessing.Lock` on shared memory."""
 
     def __new__(cls, *, on_owner_death: str = "warn", ctx: Any = None) -> Any:
         return core.Lock.__new__(cls, 0, _sync._check_death(on_owner_death))
 
-    __repr__ = _stock.Lock.__repr__
+    __repr__ = _stock_classes.method(_STOCK, "Lock", "__repr__")
 
 
-class RLock(_Shared, _sync.RLock, _stock.RLock):  # type: ignore[misc]
+class RLock(Shared, _sync.RLock):
     """`multiprocessing.RLock` on shared memory."""
 
     def __new__(cls, *, on_owner_death: str = "warn", ctx: Any = None) -> Any:
         return core.RLock.__new__(cls, 0, _sync._check_death(on_owner_death))
 
-    __repr__ = _stock.RLock.__repr__
+    __repr__ = _stock_classes.method(_STOCK, "RLock", "__repr__")
 
 
-class Semaphore(_Shared, _sync.Semaphore, _stock.Semaphore):  # type: ignore[misc]
+class Semaphore(Shared, _sync.Semaphore):
     """`multiprocessing.Semaphore` on shared memory."""
 
     def __new__(cls, value: int = 1, *, ctx: Any = None) -> Any:
         return _sync.Semaphore.__new__(cls, value)
 
-    __repr__ = _stock.Semaphore.__repr__
+    __repr__ = _stock_classes.method(_STOCK, "Semaphore", "__repr__")
 
 
-class BoundedSemaphore(_Shared, _sync.BoundedSemaphore, _stock.BoundedSemaphore):  # type: ignore[misc]
+class BoundedSemaphore(Shared, _sync.BoundedSemaphore):
     """`multiprocessing.BoundedSemaphore` on shared memory."""
 
     def __new__(cls, value: int = 1, *, ctx: Any = None) -> Any:
         return _sync.BoundedSemaphore.__new__(cls, value)
 
-    __repr__ = _stock.BoundedSemaphore.__repr__
+    __repr__ = _stock_classes.method(_STOCK, "BoundedSemaphore", "__repr__")
 
 
 class _Count:
@@ -113,7 +75,7 @@ class _Count:
         return self
 
 
-class Condition(_Shared, _sync.Condition, _stock.Condition):  # type: ignore[misc]
+class Condition(Shared, _sync.Condition):
     """`multiprocessing.Condition` on shared memory."""
 
     def __new__(cls, lock: Any = None, *, ctx: Any = None) -> Any:
@@ -137,10 +99,10 @@ class Condition(_Shared, _sync.Condition, _stock.Condition):  # type: ignore[mis
     def _wait_semaphore(self) -> _Count:
         return _Count(0)
 
-    __repr__ = _stock.Condition.__repr__
+    __repr__ = _stock_classes.method(_STOCK, "Condition", "__repr__")
 
 
-class Barrier(_Shared, _sync.Barrier, _stock.Barrier):  # type: ignore[misc]
+class Barrier(Shared, _sync.Barrier):
     """`multiprocessing.Barrier` on shared memory."""
 
     def __new__(
@@ -164,10 +126,10 @@ class Barrier(_Shared, _sync.Barrier, _stock.Barrier):  # type: ignore[misc]
     def _count(self) -> int:
         return self.n_waiting
 
-    __repr__ = getattr(_stock.Barrier, "__repr__", object.__repr__)
+    __repr__ = _stock_classes.method(_STOCK, "Barrier", "__repr__")
 
 
-class Event(_Shared, _sync.Event, _stock.Event):  # type: ignore[misc]
+class Event(Shared, _sync.Event):
     """`multiprocessing.Event` on shared memory."""
 
     def __new__(cls, *, ctx: Any = None) -> Any:
@@ -178,6 +140,13 @@ class Event(_Shared, _sync.Event, _stock.Event):  # type: ignore[misc]
         return _sync.Event.__reduce__(self)
 
     if sys.version_info >= (3, 11):
-        __repr__ = _stock.Event.__repr__
+        __repr__ = _stock_classes.method(_STOCK, "Event", "__repr__")
     else:
         __repr__ = object.__repr__
+
+
+_stock_classes.follow(
+    _STOCK,
+    *((cls, cls.__name__) for cls in (Lock, RLock, Semaphore, BoundedSemaphore)),
+    *((cls, cls.__name__) for cls in (Condition, Barrier, Event)),
+)

@@ -22,7 +22,6 @@ import time
 import weakref
 
 from shoal import _cpus, _hooks, _locks
-from shoal._agent_process import AgentProcess
 from shoal._native import core
 
 TYPE_CHECKING = False
@@ -164,6 +163,8 @@ class Engine:
 
     def _make_agent(self) -> Any:
         """What starts and watches the workers: has the methods of `AgentProcess`."""
+        from shoal._agent_process import AgentProcess
+
         return AgentProcess()
 
     # ---- Starting --------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ How. Only `__new__` of the *stock classes* of the table in `_swaps.py` is replac
 were imported long before see it too, and class identity, pickling by reference and `isinstance`
 stay what they were:
 
-1. `Pool(...)` of exactly the stock class makes shoal's subclass of it.
+1. `Pool(...)` of exactly the stock class makes shoal's subclass of it. `multiprocessing.Pool(...)`
+   does so without importing the stock class (`_stock_classes.py`).
 2. A subclass of the stock class (ThreadPool, joblib's MemmappingPool, the user's) stays stock.
 3. A context that is not the standard library's own (a mock, another package's) stays stock.
 
@@ -167,6 +168,39 @@ def _patch_class(module: ModuleType, swap: _swaps.Swap) -> None:
     stock.__new__ = staticmethod(__new__)  # type: ignore[method-assign]
 
 
+def _patch_context(module: ModuleType) -> None:
+    """Let a context's `Pool()`, `Queue()`, `Lock()`... make shoal's without importing the stock
+    class.
+    """
+    for swap in _swaps.SWAPS:
+        if swap.module in _swaps.BY_CONTEXT:
+            _patch_maker(module.BaseContext, swap)
+
+
+def _patch_maker(context: type, swap: _swaps.Swap) -> None:
+    stock: Any = getattr(context, swap.name)
+    code = getattr(stock, "__code__", None)
+    if code is None or hasattr(stock, "_shoal"):
+        return
+    names = code.co_varnames[1 : code.co_argcount]
+    required = len(names) - len(stock.__defaults__ or ())
+
+    @functools.wraps(stock)
+    def make(self: Any, *args: Any, **kwargs: Any) -> Any:
+        # Other calls have the standard library's error.
+        fits = len(args) <= len(names) and kwargs.keys() <= set(names)
+        fits = fits and kwargs.keys() >= set(names[len(args) : required])
+        if fits and _active and swap.module not in sys.modules and _is_stock_context(self):
+            chosen, why_not = _choose(swap, args, kwargs)
+            if not why_not:
+                _record_swap("swapped", f"{swap.module}.{swap.name}", "")
+                return chosen(*args, **{swap.context: self.get_context()}, **kwargs)
+        return stock(self, *args, **kwargs)
+
+    make._shoal = True  # type: ignore[attr-defined]
+    setattr(context, swap.name, make)
+
+
 def _choose(swap: _swaps.Swap, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, str]:
     """Shoal's class, and why the call is left to the stock class all the same ("": it is not)."""
     if not _is_stock_context(swap.context_of(args, kwargs)):
@@ -268,6 +302,7 @@ def _adapt(home: str) -> Patch:
 def _patches() -> dict[str, Patch]:
     found: dict[str, Patch] = {swap.module: _patch_classes for swap in _swaps.SWAPS}
     found.update((module, _patch_classes) for module, _, _ in _swaps.FUNCTIONS)
+    found["multiprocessing.context"] = _patch_context
     found["multiprocessing.spawn"] = patch_spawn
     found["multiprocessing.forkserver"] = warm_fork_server
     found.update((module, _adapt(home)) for module, home in _swaps.ADAPTERS)
@@ -338,9 +373,13 @@ class _PatchingLoader:
 
 
 def _record(verdict: str, cls: Any, why: str) -> None:
+    _record_swap(verdict, f"{cls.__module__}.{cls.__qualname__}", why)
+
+
+def _record_swap(verdict: str, name: str, why: str) -> None:
     explain = sys.modules.get("shoal._explain")
     if explain is not None:
-        explain.record(verdict, f"{cls.__module__}.{cls.__qualname__}", why)
+        explain.record(verdict, name, why)
 
 
 _watcher: Any = _Watcher(_PATCHES)

@@ -54,13 +54,14 @@ def load(home: str) -> Any:
     return getattr(_imports.load(module), name)
 
 
+_POOL = "multiprocessing.pool"
 _SYNC = "multiprocessing.synchronize"
 _QUEUES = "multiprocessing.queues"
 _VALUES = "multiprocessing.sharedctypes"
 _MEMORY = "multiprocessing.shared_memory"
 
 SWAPS = (
-    Swap("multiprocessing.pool", "Pool", "shoal._dropin:DropInPool", "context", 4),
+    Swap(_POOL, "Pool", "shoal._dropin:DropInPool", "context", 4),
     Swap(
         "concurrent.futures.process",
         "ProcessPoolExecutor",
@@ -83,6 +84,9 @@ SWAPS = (
     Swap(_MEMORY, "ShareableList", "shoal._dropin_shared_memory:ShareableList"),
     Swap("multiprocessing.managers", "SyncManager", "shoal._dropin_managers:SyncManager", "ctx", 3),
 )
+
+# Of these, methods of a context make shoal's class without importing the module.
+BY_CONTEXT = frozenset({_POOL, _SYNC, _QUEUES})
 
 # Modules of other packages, and what is called with them once they are imported: (module, home).
 ADAPTERS = (

@@ -137,7 +137,7 @@ def is_worker() -> bool:
     """Whether this process is a worker of shoal's."""
     import multiprocessing.process
 
-    kinds = ("shoal._worker", "WorkerProcess"), ("shoal._dropin_processes", "PoolProcess")
+    kinds = ("shoal._worker_process", "WorkerProcess"), ("shoal._dropin_processes", "PoolProcess")
     process = multiprocessing.process.current_process()
     return any(
         isinstance(process, getattr(sys.modules[module], name))
