@@ -5,7 +5,9 @@ Each row is one small program, run under the standard library and by the command
 in fresh processes. Within a round the sides and rows follow one another, and the sides change
 places from round to round, so drift of the machine hits all alike. Shown are medians of wall time,
 and the least processor time that the program and its children took, which on a busy machine tells
-more. The last table has the private memory of the program and of its workers.
+more. Then: from `Pool(2)` to the first result, in programs that have imported what they need, by
+start method, and with pandas (which brings pyarrow's threads) where that is installed. The last
+table has the private memory of the program and of its workers.
 
 Unfair would be: a `shoal` that finds no compiled modules (run it once before), other start methods.
 """
@@ -58,6 +60,34 @@ if __name__ == "__main__":
         workers = [private(process.pid) for process in pool._pool]
         print(json.dumps([private("self"), max(workers)]))
 """
+# Prints the milliseconds from a pool's making to its first result. Twice: the second pool has what
+# the first one imported, a fork server among it.
+FIRST = """
+import time
+import multiprocessing
+{imports}
+def work(x):
+    return x{has}
+if __name__ == "__main__":
+    context = multiprocessing.get_context("{method}")
+    for _ in range(2):
+        began = time.perf_counter()
+        with context.Pool(2) as pool:
+            assert pool.apply(work, (7,)) == 7
+            print((time.perf_counter() - began) * 1e3)
+"""
+METHODS = ("fork", "spawn", "forkserver")
+FIRST_POOLS = {
+    **{method: FIRST.format(imports="", has="", method=method) for method in METHODS},
+    "fork, with pandas and pyarrow": FIRST.format(
+        imports="import pandas, pyarrow\nframe = pandas.DataFrame({'a': [0]})",
+        has=" + int(frame.a[0])",
+        method="fork",
+    ),
+    "fork, with scikit-learn": FIRST.format(
+        imports="import sklearn.ensemble", has="", method="fork"
+    ),
+}
 ROWS = {
     "empty program": EMPTY,
     "one small Pool.map": POOL,
@@ -103,6 +133,31 @@ def measure(shoal: str, folder: Path, rounds: int) -> dict[str, dict[str, list[f
     return found
 
 
+def can_run(source: str) -> bool:
+    imports = "\n".join(line for line in source.splitlines() if line.startswith("import "))
+    done = subprocess.run([sys.executable, "-c", imports], stderr=subprocess.DEVNULL, check=False)
+    return done.returncode == 0
+
+
+def first_pools(shoal: str, folder: Path, rounds: int) -> dict[str, dict[str, list[float]]]:
+    """{row: {side: milliseconds}}; a row for a program's first pool and one for its second."""
+    program = folder / "first.py"
+    found: dict[str, dict[str, list[float]]] = {}
+    for row, source in FIRST_POOLS.items():
+        if not can_run(source):
+            continue
+        program.write_text(source)
+        for number in range(-1, rounds):
+            for side in SIDES if number % 2 else reversed(SIDES):
+                command = [*commands(shoal)[side], str(program)]
+                lines = subprocess.check_output(command, env=environment()).split()
+                for which, line in zip(("first", "second"), lines):
+                    if number >= 0:
+                        sides = found.setdefault(f"{which}, {row}", {})
+                        sides.setdefault(side, []).append(float(line))
+    return found
+
+
 def memory(shoal: str, folder: Path, rounds: int) -> dict[str, list[float]]:
     """{side: [program's MB, a worker's MB]}, medians."""
     program = folder / "memory.py"
@@ -117,7 +172,11 @@ def memory(shoal: str, folder: Path, rounds: int) -> dict[str, list[float]]:
     return found
 
 
-def show(times: dict[str, dict[str, list[float]]], private: dict[str, list[float]]) -> None:
+def show(
+    times: dict[str, dict[str, list[float]]],
+    pools: dict[str, dict[str, list[float]]],
+    private: dict[str, list[float]],
+) -> None:
     print(f"{'ms, medians':<32}{'python':>9}{'shoal':>9}{'beyond':>9}{'beyond, least CPU':>20}")
     for row, columns in times.items():
         wall = [statistics.median(columns[side]) for side in SIDES]
@@ -126,6 +185,10 @@ def show(times: dict[str, dict[str, list[float]]], private: dict[str, list[float
             f"{row:<32}{wall[0]:>9.1f}{wall[1]:>9.1f}{wall[1] - wall[0]:>9.1f}"
             f"{cpu[1] - cpu[0]:>20.1f}"
         )
+    print(f"\n{'Pool to first result, ms':<40}{'python':>9}{'shoal':>9}{'ratio':>8}")
+    for row, columns in pools.items():
+        mine, ours = (statistics.median(columns[side]) for side in SIDES)
+        print(f"{row:<40}{mine:>9.1f}{ours:>9.1f}{ours / mine:>8.2f}")
     print(f"\n{'private MB after Pool.map':<32}{'python':>9}{'shoal':>9}{'beyond':>9}")
     for place, who in enumerate(("the program", "its largest worker")):
         mine, ours = private["python"][place], private["shoal"][place]
@@ -147,6 +210,7 @@ def main() -> None:
         folder = Path(name)
         show(
             measure(options.shoal, folder, options.rounds),
+            first_pools(options.shoal, folder, max(3, options.rounds // 2)),
             memory(options.shoal, folder, max(3, options.rounds // 4)),
         )
 

@@ -64,7 +64,7 @@ class Applied:
         if imported:
             _rebuild.main_globals = _globals_of_functions(sys.modules[_names.MAIN])
         if snapshot:
-            _names.received.update(sys.modules)
+            _names.inherited = _names.present_modules()
             main = vars(sys.modules[_names.MAIN])
             self._bound = {(_names.MAIN, name): value for name, value in main.items()}
 

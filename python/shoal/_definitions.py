@@ -58,7 +58,7 @@ class Snapshot:
     """
 
     def __init__(self) -> None:
-        self._modules = frozenset(sys.modules)
+        self._modules = _names.present_modules()
         self._names: dict[str, Callable[[], Any]] = {}
         for name, value in list(vars(sys.modules[_names.MAIN]).items()):
             try:

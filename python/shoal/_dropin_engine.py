@@ -9,36 +9,38 @@
 3. Fresh interpreters run a main module that has a guard as `__mp_main__`, as there. One without a
    guard would start the program again, and there ends in an error; here its functions are sent.
 4. Fresh interpreters have this process's `authkey`, so that proxies of managers work in them.
-
-Module state: `_inherited`, initializers by token, kept while their engine lives.
 Design: docs/design/drop_in.md
 """
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import multiprocessing
 import multiprocessing.context
-import os
 import sys
 import weakref
 from collections.abc import Callable
 from types import FunctionType, ModuleType
 
-from shoal import _definitions, _dropin_keeper, _engine, _main_module, _names, _pickling
+from shoal import (
+    _definitions,
+    _dropin_keeper,
+    _dropin_startup,
+    _engine,
+    _main_module,
+    _names,
+    _pickling,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 _context_module: Any = multiprocessing.context
-_PIDFD_GETFD = 438  # the number of the system call, the same on all architectures
 
 # Of `get_preparation_data()`.
 _CARRIED = ("log_to_stderr", "log_level", "orig_dir", "start_method")
 _tokens = itertools.count()
-_inherited: dict[int, tuple[Callable[..., object], tuple[Any, ...]]] = {}
 
 
 PREFIXES = {"fork": "Fork", "spawn": "Spawn", "forkserver": "ForkServer"}  # of workers' names
@@ -74,7 +76,7 @@ class DropInEngine(_engine.Engine):
         # What workers have of the main module by its import; None: they do not import it.
         self._main_names = None if method == "fork" else _main_module.names_after_import()
         self._descriptors: list[int] = []
-        weakref.finalize(self, _close_all, self._descriptors).atexit = False
+        weakref.finalize(self, _dropin_startup.close_all, self._descriptors).atexit = False
         if not self.force_fork:
             # A main module that is just being imported in a child must not make pools: a fork bomb.
             from multiprocessing import spawn
@@ -121,17 +123,17 @@ class DropInEngine(_engine.Engine):
                 self.definitions.workers_have(_ForkSnapshot())
             if self._startup is not None:
                 token = next(_tokens)
-                _inherited[token] = self._startup
-                weakref.finalize(self, _inherited.pop, token, None).atexit = False
-                self._startup = _run_inherited, (token,)
+                _dropin_startup.inherited[token] = self._startup
+                weakref.finalize(self, _dropin_startup.inherited.pop, token, None).atexit = False
+                self._startup = _dropin_startup.run_inherited, (token,)
             super().store_startup()
             return
         if self._main_names is not None:
             self.definitions.workers_have(_definitions.ImportedMain(self._main_names))
         authkey = bytes(multiprocessing.current_process().authkey)
-        self._startup = _run_in_fresh_interpreter, (authkey, *(self._startup or ()))
+        self._startup = _dropin_startup.run_in_fresh_interpreter, (authkey, *(self._startup or ()))
         _pickling._look_at_registrations()  # of what is shared by inheritance, such as Values
-        _context_module.set_spawning_popen(_Spawning(self._descriptors))
+        _context_module.set_spawning_popen(_dropin_startup.Spawning(self._descriptors))
         try:
             super().store_startup()
         finally:
@@ -140,18 +142,6 @@ class DropInEngine(_engine.Engine):
 
 def _no_pool() -> None:
     return None
-
-
-def log_failure(initializer: Callable[..., object], *initargs: Any) -> None:
-    """Call it; what it raises is logged here, in the worker, as the standard library does it."""
-    try:
-        initializer(*initargs)
-    except BaseException:
-        import logging
-
-        text = "Exception in initializer:"
-        logging.getLogger("concurrent.futures").critical(text, exc_info=True)
-        raise
 
 
 class _ForkSnapshot(_definitions.Snapshot):
@@ -165,73 +155,3 @@ class _ForkSnapshot(_definitions.Snapshot):
             return True
         is_definition = isinstance(value, (FunctionType, type))
         return not is_definition and key[0] == _names.MAIN and key[1] in self._names
-
-
-def _run_inherited(token: int) -> None:
-    initializer, initargs = _inherited[token]
-    initializer(*initargs)
-
-
-def _run_in_fresh_interpreter(
-    authkey: bytes, initializer: Callable[..., object] | None = None, initargs: Any = ()
-) -> None:
-    multiprocessing.current_process().authkey = authkey
-    if initializer is not None:
-        initializer(*initargs)
-
-
-class _Spawning:
-    """Stands for the process being spawned while what it will inherit is pickled."""
-
-    def __init__(self, kept: list[int]) -> None:
-        self._kept = kept
-
-    def duplicate_for_child(self, fd: int) -> int:
-        self._kept.append(os.dup(fd))
-        return self._kept[-1]
-
-    @staticmethod
-    def DupFd(fd: int) -> DescriptorElsewhere:
-        return DescriptorElsewhere(os.getpid(), fd)
-
-
-class DescriptorElsewhere:
-    """A descriptor by its place in the process that pickled it, which keeps it open meanwhile."""
-
-    def __init__(self, pid: int, fd: int) -> None:
-        self._pid = pid
-        self._fd = fd
-        self._mode = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
-
-    def detach(self) -> int:
-        """A descriptor of this process: pipes and files are opened again, sockets are fetched."""
-        try:
-            flags = self._mode | os.O_NONBLOCK | os.O_CLOEXEC
-            fd = os.open(f"/proc/{self._pid}/fd/{self._fd}", flags)
-        except OSError:
-            return self._fetch()
-        os.set_blocking(fd, True)
-        return fd
-
-    def _fetch(self) -> int:
-        import ctypes
-
-        what = f"can't fetch descriptor {self._fd} (a socket?) of process {self._pid}"
-        try:
-            pidfd = os.pidfd_open(self._pid)
-        except OSError as error:
-            raise OSError(error.errno, f"{what}: pidfd_open: {error.strerror}") from None
-        try:
-            libc = ctypes.CDLL(None, use_errno=True)
-            fd: int = libc.syscall(_PIDFD_GETFD, pidfd, self._fd, 0)
-            if fd < 0:
-                number = ctypes.get_errno()
-                raise OSError(number, f"{what}: pidfd_getfd: {os.strerror(number)}")
-            return fd
-        finally:
-            os.close(pidfd)
-
-
-def _close_all(descriptors: list[int]) -> None:
-    while descriptors:
-        os.close(descriptors.pop())

@@ -46,8 +46,8 @@ from shoal._dropin_engine import (
     Context,
     DropInEngine,
     concrete_context,
-    log_failure,
 )
+from shoal._dropin_startup import log_failure
 from shoal._stock_view import WorkerView, view_workers, wait_for_a_beginning
 from shoal.errors import InitializerFailed
 

@@ -41,6 +41,7 @@ _OURS = frozenset(
         "multiprocessing",
         "_native",
         "_dropin_processes",
+        "_dropin_startup",
         "_worker",
         "_context",
         "_hooks",
@@ -50,6 +51,7 @@ _OURS = frozenset(
     )
 )
 _NOT_QUIET = ("antigravity", "this", "idlelib", "tkinter", "readline", "site", "sitecustomize")
+_FOR_SHOAL = ("ast", "_ast")  # mostly there because shoal has read the main module's source
 
 
 def tell(variables: Variables) -> None:
@@ -122,7 +124,8 @@ def _quiet_modules() -> list[str]:
     return [
         name
         for name in list(sys.modules)
-        if name in _OURS or ((top := name.partition(".")[0]) in standard and top not in _NOT_QUIET)
+        if name in _OURS
+        or ((top := name.partition(".")[0]) in standard and top not in _NOT_QUIET + _FOR_SHOAL)
     ]
 
 

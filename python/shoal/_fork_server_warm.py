@@ -11,16 +11,11 @@ import gc
 import importlib
 import importlib.machinery
 import importlib.util
-import linecache  # noqa: F401
 import multiprocessing.context
 import multiprocessing.popen_forkserver
-import multiprocessing.queues
-import multiprocessing.spawn
-import multiprocessing.synchronize  # noqa: F401
+import multiprocessing.spawn  # noqa: F401
 import os
-import pkgutil  # noqa: F401
 import runpy
-import traceback  # noqa: F401
 
 from shoal import _install, _swaps  # noqa: F401
 
@@ -69,5 +64,4 @@ def _import_all(names: str) -> None:
 
 _import_all(os.environ.pop("SHOAL_MODULES", ""))
 _keep_code(os.environ.pop("SHOAL_MAIN", None))
-gc.collect()
 gc.freeze()  # collections in the children leave alone what they share

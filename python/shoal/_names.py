@@ -4,8 +4,9 @@
 A *key* is (module name, top-level name): the unit in which definitions are sent. `__mp_main__` is
 another name of the main module (multiprocessing's), so keys always say `__main__`.
 
-Module state: `received` (written by the worker's `Applied`: modules that came from the other side,
-which therefore has them), `_importable` (a cache: module name -> answer, for one module object).
+Module state: `received` and `inherited` (written by the worker's `Applied`: modules that came from
+the other side, which therefore has them), `_importable` (a cache: module name -> answer, for one
+module object), `_present` (what `present_modules` returned last).
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ MAIN: Final = "__main__"
 Key = tuple[str, str]
 
 received: set[str] = set()
+inherited: frozenset[str] = frozenset()
+_present: frozenset[str] = frozenset()
 _importable: dict[str, tuple[int, bool]] = {}
 # What every process of a session has.
 _STANDARD: Final = frozenset({*sys.stdlib_module_names, *sys.builtin_module_names, "shoal"})
@@ -228,6 +231,17 @@ def used_submodules(module: ModuleType, codes: list[CodeType]) -> list[str]:
     ]
 
 
+def present_modules() -> frozenset[str]:
+    """The names in `sys.modules`, the same set again while there are no new ones: to make it anew
+    touches every name, and after a fork that copies the pages where they lie.
+    """
+    global _present
+    modules = sys.modules
+    if len(modules) != len(_present) or next(reversed(modules)) not in _present:
+        _present = frozenset(modules)
+    return _present
+
+
 class Place(enum.Enum):
     """How another process comes by a module's names."""
 
@@ -238,7 +252,9 @@ class Place(enum.Enum):
 
 def place(module_name: str, definitions: Baseline | None) -> Place:
     """Without definitions (in a worker, for a result) the other side has `__main__` already."""
-    if definitions is None and (module_name == MAIN or module_name in received):
+    if definitions is None and (
+        module_name == MAIN or module_name in received or module_name in inherited
+    ):
         return Place.THERE
     if module_name == MAIN:
         return Place.SHIPPED

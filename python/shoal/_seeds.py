@@ -81,6 +81,7 @@ def _numpy_words(copy: bool) -> tuple[int, ...] | None:
         if copy:
             generator = numpy.RandomState(0)
             generator.set_state(numpy.get_state())
-        return tuple(map(int, generator.randint(0, _WORD, _WORDS, dtype="uint32")))
+        drawn = generator.bytes(4 * _WORDS)
+        return tuple(int.from_bytes(drawn[i : i + 4], "little") for i in range(0, len(drawn), 4))
     except Exception:  # a generator of another kind
         return None

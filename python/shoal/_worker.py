@@ -30,7 +30,9 @@ class TaskInterrupted(BaseException):
 
 def import_parts() -> None:
     """What `serve` imports: before a fork, so that not every worker does it."""
-    from shoal import _applied, _context, _definitions, _hooks, _pickling  # noqa: F401
+    from shoal import _applied, _context, _definitions, _hooks, _names, _pickling  # noqa: F401
+
+    _names.present_modules()
 
 
 def serve(plan: _plan.Plan, seat: int, bell: int, unprepared: RuntimeError | None) -> None:
@@ -84,9 +86,13 @@ def _initialize(worker: Any, hooks: Any, unprepared: RuntimeError | None) -> Non
 def _prefer_as_victim() -> None:
     """When memory runs out the kernel should take a worker, which is replaced, not the client."""
     try:
-        with open("/proc/self/oom_score_adj", "r+", encoding="utf-8") as file:
-            score = int(file.read())
-            file.seek(0)
-            file.write(str(min(1000, score + 100)))
+        file = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        score = int(os.read(file, 16))
+        os.pwrite(file, b"%d" % min(1000, score + 100), 0)
     except OSError:
         pass
+    finally:
+        os.close(file)
