@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _LIST, _ORDERED, _UNORDERED = 0, 1, 2  # core's JobOrder
 _WINDOW = 1 << 16  # items that imap takes from its input ahead of the caller, at most
+# An imap of so many items is sent at once: what is sent later must not be there before its rest is.
+_SENT_WHOLE = 1024
 
 
 class Pool:
@@ -302,6 +304,7 @@ class Pool:
             bounded=buffersize is not None,
             timeout_ns=_engine.check_seconds(timeout, "timeout"),
             retries=_engine.check_retries(retries),
+            eager=0 <= total <= _SENT_WHOLE,
         )
         self._engine.start_job(job, may_wait=total < 0)
         kind = self._iterator if order == _ORDERED else self._unordered_iterator

@@ -201,9 +201,7 @@ def makespan_ratio(pool: Any, workers: int, seed: int) -> float:
 @pytest.mark.parametrize("workers", [2, 3, 5])
 @pytest.mark.parametrize("maker", ["native", "clean"])
 def test_makespan_is_that_of_list_scheduling_issue_10(workers, maker) -> None:
-    """Each try has a pool of its own: in some pools a unit that waits behind a long one of
-    its batch begins after what was sent later (docs/design/pool.md, "What it does badly").
-    """
+    """Each try has a pool of its own."""
     for seed in range(4):
         ratios: list[float] = []
         while not ratios or ratios[-1] > 1 and len(ratios) < TRIES:
