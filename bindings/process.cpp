@@ -22,6 +22,7 @@
 #include "bind.hpp"
 #include "os/cgroup.hpp"
 #include "os/cpus.hpp"
+#include "os/limits.hpp"
 #include "os/process.hpp"
 #include "os/watch.hpp"
 
@@ -191,6 +192,12 @@ PyObject* oom_kills(PyObject*, PyObject*) {
   }
 }
 
+PyObject* limit_behind(PyObject*, PyObject* number) {
+  const long error = PyLong_AsLong(number);
+  if (error == -1 && PyErr_Occurred() != nullptr) return nullptr;
+  return PyUnicode_FromString(os::limit_behind(static_cast<int>(error)).c_str());
+}
+
 // This process is killed when its parent's thread that forked it ends; if that has ended already,
 // now.
 PyObject* die_with_parent(PyObject*, PyObject* parent) {
@@ -229,6 +236,8 @@ PyMethodDef methods[] = {
     {"leave_session", leave_session, METH_NOARGS, "Give back all that this process holds."},
     {"usable_cpus", usable_cpus, METH_NOARGS, "CPUs by affinity and cgroup quota, at least 1."},
     {"arena_statistics", arena_statistics, METH_NOARGS, "Bytes of the session's memory by use."},
+    {"limit_behind", limit_behind, METH_O,
+     "limit_behind(errno): the limit that such an error speaks of, and what to do; \"\" if none."},
     {"oom_kills", oom_kills, METH_NOARGS, "Out-of-memory kills in this process's cgroup so far."},
     {"die_with_parent", die_with_parent, METH_O,
      "die_with_parent(pid): be killed when the process that forked this one ends."},

@@ -38,6 +38,7 @@ from shoal import (
     _executor,
     _futures,
     _hooks,
+    _limits,
     _locks,
     _stock_classes,
 )
@@ -168,7 +169,8 @@ class ExecutorEngine(DropInEngine):
         if wanted > before:
             client.want(wanted)
             try:
-                self._agent.start_workers_now()
+                with _limits.named("cannot start a worker"):
+                    self._agent.start_workers_now()
             except BaseException:  # not even one worker: nothing of what was sent can have begun
                 client.want(before)
                 self.cancel_queued()

@@ -71,6 +71,7 @@ class Keeper(_watch.Watch):
         self.template = ""
         self.is_snapshot = False
         self.bell = -1
+        self.workers = {}
         self.processes: list[Any] = []  # those that live, and those whose end nobody has seen yet
         self._lock = _locks.RLock()
         self._thread: threading.Thread | None = None

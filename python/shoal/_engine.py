@@ -21,7 +21,7 @@ import threading
 import time
 import weakref
 
-from shoal import _cpus, _hooks, _locks
+from shoal import _cpus, _hooks, _limits, _locks
 from shoal._native import core
 
 TYPE_CHECKING = False
@@ -152,7 +152,7 @@ class Engine:
         self._startup = None if initializer is None else (initializer, tuple(initargs))
         self._agent: Any = self._make_agent()
         try:
-            with self._process_lock:
+            with self._process_lock, _limits.named("cannot start a pool"):
                 self._agent.start(self, running_collectors())
             _engines.add(self)
             _register_at_exit()

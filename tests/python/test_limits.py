@@ -235,6 +235,29 @@ def test_few_descriptors_are_enough_where_they_are_for_the_standard_library(
         assert ours.check() in ("done\n", "True True\n")
 
 
+@pytest.mark.parametrize("limit", range(4, 14))
+def test_a_pool_that_cannot_start_for_want_of_descriptors_says_so(interpreter, limit) -> None:
+    program = """
+        import multiprocessing as mp, resource, sys, traceback
+
+        def square(x):
+            return x * x
+
+        if __name__ == "__main__":
+            resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]),) * 2)
+            context = mp.get_context("fork")
+            try:
+                with context.Pool(2) as pool:
+                    assert pool.map(square, range(3)) == [0, 1, 4]
+            except OSError as error:
+                assert error.errno == 24, error
+                assert f"may have {sys.argv[1]} files open (ulimit -n" in str(error), error
+            print("told, or done")
+    """
+    ours = interpreter(program, str(limit), env={"SHOAL_RUN": "1"})
+    assert ours.check() == "told, or done\n"
+
+
 # ---- ulimit -u: few processes; ulimit -l: no locked memory ---------------------------------------
 
 PROCESSES = """
@@ -265,6 +288,7 @@ PROCESSES = """
 def test_an_error_says_that_no_process_can_be_started(interpreter) -> None:
     finished = interpreter(PROCESSES, env={"SHOAL_RUN": "1"})
     assert finished.check().startswith("True")
+    assert "have 1 processes and threads (ulimit -u, RLIMIT_NPROC)" in finished.out
 
 
 @pytest.mark.parametrize("method", METHODS)

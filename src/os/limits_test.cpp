@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "os/limits.hpp"
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <cerrno>
+
+namespace shoal::os {
+namespace {
+
+TEST(LimitsTest, NamesTheLimitItsValueAndTheRemedy) {
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const std::string text = limit_behind(EMFILE);
+  EXPECT_NE(text.find(std::to_string(before.rlim_cur)), std::string::npos) << text;
+  EXPECT_NE(text.find("ulimit -n"), std::string::npos) << text;
+  EXPECT_NE(limit_behind(ENFILE).find("fs.file-max"), std::string::npos);
+  EXPECT_NE(limit_behind(EAGAIN).find("pids.max"), std::string::npos);
+  EXPECT_EQ(limit_behind(EINVAL), "");
+}
+
+TEST(LimitsTest, AddressSpaceIsNamedOnlyWhereItIsLimited) {
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_AS, &before), 0);
+  if (before.rlim_cur != RLIM_INFINITY) GTEST_SKIP() << "it is limited here";
+  EXPECT_EQ(limit_behind(ENOMEM), "");
+  const rlimit some{rlim_t{1} << 45, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_AS, &some), 0);
+  const std::string text = limit_behind(ENOMEM);
+  EXPECT_EQ(setrlimit(RLIMIT_AS, &before), 0);
+  EXPECT_NE(text.find("33554432 MiB"), std::string::npos) << text;
+}
+
+}  // namespace
+}  // namespace shoal::os
