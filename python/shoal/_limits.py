@@ -25,7 +25,7 @@ class named:
         if isinstance(error, OSError):
             number = error.errno or 0
         elif type(error) is RuntimeError and str(error) == "can't start new thread":
-            number = errno.EAGAIN
+            number = errno.ENOMEM if core.limit_behind(errno.ENOMEM) else errno.EAGAIN  # its stack
         else:
             return
         hint = core.limit_behind(number)
