@@ -19,7 +19,6 @@
 namespace shoal::bindings {
 
 PyTypeObject* function_type = nullptr;
-PyTypeObject* outcome_type = nullptr;
 PyObject* current_encoding_hooks();
 
 namespace {
@@ -308,36 +307,7 @@ PyObject* client_cancel(Client* self, PyObject* argument) {
   return PyLong_FromLong(self->pool->request_stop(slot, 0, pool::StopReason::cancel) ? 2 : 0);
 }
 
-// ---- Calls that are waited for
-// --------------------------------------------------------------------
-
-PyObject* outcome_deliver(Outcome* self, PyObject* arguments) {
-  int ok = 0;
-  PyObject* value = nullptr;
-  if (!PyArg_ParseTuple(arguments, "pO", &ok, &value)) return nullptr;
-  self->error = ok == 0;
-  Py_XSETREF(self->value, Py_NewRef(value));
-  Py_RETURN_NONE;
-}
-
-PyObject* outcome_launched(Outcome*, PyObject*) { Py_RETURN_NONE; }
-
-void outcome_dealloc(Outcome* self) {
-  PyTypeObject* type = Py_TYPE(self);
-  Py_XDECREF(self->value);
-  type->tp_free(self);
-  Py_DECREF(type);
-}
-
-PyMethodDef outcome_methods[] = {
-    {"_deliver", method(outcome_deliver), METH_VARARGS, "Told by the core."},
-    {"_launched", method(outcome_launched), METH_O, "Told by the core."},
-    {nullptr, nullptr, 0, nullptr}};
-PyType_Slot outcome_slots[] = {{Py_tp_dealloc, reinterpret_cast<void*>(outcome_dealloc)},
-                               {Py_tp_methods, outcome_methods},
-                               {0, nullptr}};
-PyType_Spec outcome_spec = {"shoal._core.Outcome", sizeof(Outcome), 0,
-                            Py_TPFLAGS_DEFAULT | Py_TPFLAGS_DISALLOW_INSTANTIATION, outcome_slots};
+// ---- Calls that are waited for ------------------------------------------------------------------
 
 // Waits until the outcome is known. False with an error set: Ctrl-C, most likely.
 bool await_outcome(Client* self, const Outcome* outcome) {
@@ -384,8 +354,8 @@ PyObject* client_call(Client* self, PyObject* const* arguments, Py_ssize_t count
   return result;
 }
 
-// cancel_all(): withdraws everything that has not begun.
-PyObject* client_cancel_all(Client* self, PyObject*) {
+// cancel_all(running): withdraws everything that has not begun; if `running`, the rest is stopped.
+PyObject* client_cancel_all(Client* self, PyObject* running) {
   const Inside inside(self);
   if (!open_or_raise(self)) return nullptr;
   while (!self->pending->empty()) {
@@ -399,7 +369,11 @@ PyObject* client_cancel_all(Client* self, PyObject*) {
     if ((*self->flights)[slot].ticket == 0) continue;
     const uint32_t units = self->pool->batch(slot).units;
     for (uint32_t unit = 0; unit < units; ++unit) {
-      if (self->pool->cancel_queued(slot, unit)) self->pool->mark_dirty(slot);
+      if (self->pool->cancel_queued(slot, unit)) {
+        self->pool->mark_dirty(slot);
+      } else if (running == Py_True) {
+        self->pool->request_stop(slot, unit, pool::StopReason::cancel);
+      }
     }
   }
   if (collect(self) < 0) return nullptr;
@@ -727,7 +701,7 @@ PyMethodDef client_methods[] = {
      "wait_for_hunger(at_once): until workers may run out of batches, or for a second."},
     {"cancel", method(client_cancel), METH_O,
      "cancel(ticket): 0 too late, 1 withdrawn, 2 asked its worker to stop."},
-    {"cancel_all", method(client_cancel_all), METH_NOARGS, "Withdraw what has not begun."},
+    {"cancel_all", method(client_cancel_all), METH_O, "Withdraw what has not begun; or stop it."},
     {"state", method(client_state), METH_O, "state(ticket): pending, running or finished."},
     {"want", method(client_want), METH_O,
      "want(workers): how many are to be there; the agent looks when it is rung."},
@@ -785,9 +759,8 @@ PyMethodDef functions[] = {
 
 bool bind_pool_client(PyObject* module) {
   function_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&function_spec));
-  outcome_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&outcome_spec));
   ticket_name = PyUnicode_InternFromString("_ticket");
-  if (outcome_type == nullptr || ticket_name == nullptr) return false;
+  if (ticket_name == nullptr || !bind_pool_outcome()) return false;
   PyObject* client = PyType_FromSpec(&client_spec);
   if (function_type == nullptr || client == nullptr ||
       PyModule_AddObjectRef(module, "Client", client) < 0) {

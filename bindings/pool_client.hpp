@@ -256,6 +256,7 @@ void job_deliver(Job* job, uint64_t index, PyObject* value, bool error);
 // over the chunks' results, as the standard library's; a death does not.
 void job_fail_chunk(Job* job, uint64_t index, uint32_t items, PyObject* error, bool ends);
 bool bind_pool_job(PyObject* module);
+bool bind_pool_outcome();
 
 // pool_view.cpp
 // ------------------------------------------------------------------------------------------------

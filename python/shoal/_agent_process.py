@@ -15,7 +15,7 @@ import sys
 import time
 from multiprocessing import process as stock_process
 
-from shoal import _agent, _seeds, _snapshot
+from shoal import _agent, _seeds, _signals, _snapshot
 from shoal._definitions import Snapshot
 from shoal._native import core
 
@@ -50,14 +50,11 @@ class AgentProcess:
         `own_threads`: shoal's, which do not hinder a snapshot.
         """
         seeds = _seeds.capture(inherited=False)
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        self._for_workers = tuple(map(int, mask)), tuple(seeds)
-        try:
+        with _signals.interrupts_wait() as mask:
+            self._for_workers = mask, tuple(seeds)
             self._start(engine, own_threads)
             self.pidfd = core.watch_process(self.pid)
             engine.client.set_agent(self.pidfd)
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def _start(self, engine: Engine, own_threads: int) -> None:
         refusal = None

@@ -347,6 +347,10 @@ class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
 
     shutdown.__doc__ = _executor.Executor.shutdown.__doc__
 
+    def _interrupt(self) -> None:
+        if "_engine" in self.__dict__:
+            super()._interrupt()
+
     def __del__(self) -> None:
         if "_engine" in self.__dict__:
             super().__del__()

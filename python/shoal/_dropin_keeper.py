@@ -17,8 +17,8 @@ import time
 import weakref
 from multiprocessing import process as stock_process
 
-from shoal import _dropin_processes, _locks, _plan, _seeds, _snapshot, _watch
-from shoal._native import at_fork_in_child, core
+from shoal import _dropin_processes, _locks, _plan, _seeds, _signals, _snapshot, _watch
+from shoal._native import core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,6 +77,10 @@ class Keeper(_watch.Watch):
         self._thread: threading.Thread | None = None
         self._leaving = False
         self._plan: _plan.Plan | None = None
+        # What the program blocks of signals where it starts workers: theirs, once they can tell
+        # what to do with a Ctrl-C. Until then that waits, and so it does in this process: each
+        # worker must be known before it is raised.
+        self._mask: tuple[int, ...] = ()
 
     # ---- What the engine asks for ----------------------------------------------------------------
 
@@ -105,7 +109,8 @@ class Keeper(_watch.Watch):
         )
         self._daemons = engine.daemons
         _living.add(self)
-        with self._lock:
+        self._class.get_ready()
+        with self._lock, _signals.interrupts_wait() as self._mask:
             for _ in range(max(0, self.supervisor.missing())):
                 self._start_one(self.supervisor.take_seat())
         self._thread = threading.Thread(target=self._keep, name="shoal-keeper", daemon=True)
@@ -116,7 +121,8 @@ class Keeper(_watch.Watch):
         """In the calling thread: there are to be more. While there is none, what hinders the first
         is the caller's to know, as in the standard library.
         """
-        with self._lock:
+        self._class.get_ready()
+        with self._lock, _signals.interrupts_wait() as self._mask:
             if not (self.ended or self._leaving):
                 if not self.workers and self.supervisor.missing() > 0 and not self.has_given_up():
                     seat = self.supervisor.take_seat()
@@ -192,7 +198,9 @@ class Keeper(_watch.Watch):
 
     def start_worker(self, seat: int, rank: int) -> _watch.Worker:
         try:
-            return self._start(seat)
+            self._class.get_ready()
+            with _signals.interrupts_wait():
+                return self._start(seat)
         except OSError:
             raise
         except Exception as error:  # the fork server was killed in the midst of it, most likely
@@ -216,6 +224,8 @@ class Keeper(_watch.Watch):
         )
         if self.is_snapshot:
             process.seeds = _seeds.capture(inherited=True)
+        if self._class is not _dropin_processes.ForkServerProcess:  # whose children have its mask
+            process.mask = self._mask
         process.start()
         self.processes.append(process)
         return _Watched(process)
@@ -239,4 +249,4 @@ def _after_fork_in_child() -> None:
         keeper.forget()
 
 
-at_fork_in_child(_after_fork_in_child)
+os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -26,7 +26,7 @@ from multiprocessing import process as stock_process
 from multiprocessing import reduction
 
 from shoal import _locks, _plan, _seeds, _signals
-from shoal._native import at_fork_in_child, core
+from shoal._native import core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,10 +49,23 @@ class Waited:
 
     pid: int
     returncode: int | None
-    finalizer: Any
+    finalizer: Any = None
     status: int | None = None  # as wait4 gives it
     peak = 0  # bytes
     _reading = _locks.Lock()
+
+    def __init__(self, process: Any) -> None:
+        process.starting = self  # for `undo`, before there is a child
+        super().__init__(process)  # type: ignore[call-arg]
+
+    def undo(self) -> None:
+        """Its start was interrupted: if there is a child, there is none any more."""
+        pid = getattr(self, "pid", None)
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            os.waitid(os.P_PID, pid, os.WEXITED)
+        if self.finalizer is not None:
+            self.finalizer()
 
     def poll(self, flag: int = os.WNOHANG) -> int | None:
         if self.returncode is None and not flag & os.WNOHANG:
@@ -81,26 +94,19 @@ class _ForkPopen(Waited, multiprocessing.popen_fork.Popen):
 
 
 def _spawn(process: Any) -> Any:
-    from multiprocessing import popen_spawn_posix, resource_tracker
+    from multiprocessing import popen_spawn_posix
 
     from shoal import _install
 
     class SpawnPopen(Waited, popen_spawn_posix.Popen):
         pass
 
-    resource_tracker.ensure_running()  # with this thread's mask
-    # A Ctrl-C that comes before the worker can tell what to do with it waits for that.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    process.mask = tuple(map(int, mask))
-    try:
-        with _install.main_module_left_out():
-            return SpawnPopen(process)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    with _install.main_module_left_out():
+        return SpawnPopen(process)
 
 
 def _ask_fork_server(process: Any) -> Any:
-    from multiprocessing import forkserver, popen_forkserver
+    from multiprocessing import popen_forkserver
     from multiprocessing.connection import wait
 
     from shoal import _install
@@ -113,7 +119,6 @@ def _ask_fork_server(process: Any) -> Any:
             with Waited._reading:
                 return super().poll(os.WNOHANG)
 
-    forkserver.ensure_running()  # it may import the main module, if it is told of it
     with _install.main_module_left_out():
         return ForkServerPopen(process)
 
@@ -129,15 +134,29 @@ class PoolProcess(stock_process.BaseProcess):
         self.seat = seat
         self.bell: Any = None
         self.seeds = _seeds.Seeds()
-        self.mask: tuple[int, ...] | None = None  # of signals, to be restored
+        self.mask: tuple[int, ...] | None = None  # of signals, to be restored; see `Keeper`
+        self.starting: Any = None
         self.follows_thread = False  # the thread that starts it lives as long as the program
         self.unprepared: RuntimeError | None = None  # why this worker cannot serve
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "starting": None}
+
+    @staticmethod
+    def get_ready() -> None:
+        """Start what starts workers, with this thread's mask of signals."""
 
     def start(self) -> None:
         """As the standard library's, but that a daemon may start pools of shoal's."""
         me: Any = self
         stock_process._cleanup()  # type: ignore[attr-defined]
-        me._popen = me._Popen(self)
+        try:
+            me._popen = me._Popen(self)
+        except BaseException:  # what a signal handler raises, most likely
+            if self.starting is not None:
+                self.starting.undo()
+            raise
+        self.starting = None
         me._sentinel = me._popen.sentinel
         del me._target, me._args, me._kwargs
         stock_process._children.add(self)  # type: ignore[attr-defined]
@@ -177,9 +196,21 @@ class ForkProcess(PoolProcess, _contexts.ForkProcess):  # type: ignore[misc]
 class SpawnProcess(PoolProcess, _contexts.SpawnProcess):  # type: ignore[misc]
     _Popen = staticmethod(_spawn)
 
+    @staticmethod
+    def get_ready() -> None:
+        from multiprocessing import resource_tracker
+
+        resource_tracker.ensure_running()
+
 
 class ForkServerProcess(PoolProcess, _contexts.ForkServerProcess):  # type: ignore[misc]
     _Popen = staticmethod(_ask_fork_server)
+
+    @staticmethod
+    def get_ready() -> None:
+        from multiprocessing import forkserver
+
+        forkserver.ensure_running()  # it may import the main module, if it is told of it
 
 
 CLASSES = {"fork": ForkProcess, "spawn": SpawnProcess, "forkserver": ForkServerProcess}
@@ -215,7 +246,7 @@ def _after_fork_in_child() -> None:
     Waited._reading = _locks.Lock()
 
 
-at_fork_in_child(_after_fork_in_child)
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 # ---- In a worker ---------------------------------------------------------------------------------

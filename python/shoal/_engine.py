@@ -334,7 +334,16 @@ class Engine:
             jobs, self._jobs = self._jobs, set()
         for job in jobs:
             job.cancel()
-        self.client.cancel_all()
+        self.client.cancel_all(False)
+
+    def interrupt(self) -> None:
+        """Withdraw what has not begun, and stop what runs, as `cancel` does: for a Ctrl-C, which
+        the workers themselves do not hear of.
+        """
+        self.cancel_queued()
+        if not self._agent.ended:
+            self.client.cancel_all(True)
+            self._agent.ring()
 
     # ---- The collector ---------------------------------------------------------------------------
 
@@ -695,7 +704,7 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(
     before=core.fork_hook(_before_fork),
     after_in_parent=core.fork_hook(_after_fork_in_parent),
-    after_in_child=core.fork_hook(_after_fork_in_child),
+    after_in_child=_after_fork_in_child,
 )
 
 _exit_registered = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 import weakref
@@ -193,6 +194,17 @@ class Executor(_base.Executor):
                     " it; call shutdown(wait=False)"
                 )
 
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool | None:
+        """`shutdown()`. Tasks are cancelled, those that run too, if the block is left by Ctrl-C."""
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            self._interrupt()
+        return super().__exit__(kind, error, traceback)
+
+    def _interrupt(self) -> None:
+        if not self._engine.forked:
+            self._engine.close()
+            self._engine.interrupt()
+
     def terminate_workers(self) -> None:
         """Send SIGTERM to the workers and shut down; open futures get `PoolClosed`."""
         self._stop(signal.SIGTERM)
@@ -340,7 +352,11 @@ def exiting() -> bool:
 def _shutdown_all() -> None:
     global _exiting
     _exiting = True
+    # The error with which the main module has ended, if it has.
+    interrupted = issubclass(getattr(sys, "last_type", None) or object, KeyboardInterrupt)
     for executor in _engine.all_of(_open):
+        if interrupted:
+            executor._interrupt()
         executor.shutdown()
     for thread in list(_finishing):
         thread.join()

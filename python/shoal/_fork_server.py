@@ -20,7 +20,6 @@ import sys
 from collections.abc import Callable
 
 from shoal import _locks
-from shoal._native import at_fork_in_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ def _after_fork_in_child() -> None:
     _starting = _locks.RLock()  # a thread that is not here may have held it
 
 
-at_fork_in_child(_after_fork_in_child)
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _warmth() -> dict[str, str]:

@@ -12,12 +12,12 @@ which conditions are made: so whoever holds the condition sees the state stand s
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from concurrent.futures import CancelledError, _base
 
 from shoal import _locks
-from shoal._native import at_fork_in_child
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def _after_fork_in_child() -> None:
     _making = _locks.Lock()  # a thread that is not here may have held it
 
 
-at_fork_in_child(_after_fork_in_child)
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 class Future(_base.Future):  # type: ignore[type-arg]

@@ -11,9 +11,6 @@ import signal
 import sys
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 if not sys.platform.startswith("linux"):
     raise ImportError(
         f"shoal needs Linux (futexes, memfd, pidfds); this is {sys.platform}. "
@@ -30,11 +27,4 @@ try:
 finally:
     signal.pthread_sigmask(signal.SIG_SETMASK, _mask)
 
-__all__ = ["at_fork_in_child", "core"]
-
-
-def at_fork_in_child(hook: Callable[[], object]) -> None:
-    """Call `hook` in every child that this process forks. If a signal handler raises an exception
-    in it, as a Ctrl-C does, that comes out when all hooks are over, and the hook is called again.
-    """
-    os.register_at_fork(after_in_child=core.fork_hook(hook))
+__all__ = ["core"]

@@ -28,6 +28,24 @@ def current_mask() -> tuple[int, ...]:
     return tuple(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ())))
 
 
+class interrupts_wait:
+    """`with interrupts_wait() as mask:` a Ctrl-C comes out when the block is over. `mask`: what was
+    blocked before.
+    """
+
+    def __enter__(self) -> tuple[int, ...]:
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        try:  # one that came just before is raised here, with the mask changed
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        except BaseException:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+            raise
+        return tuple(map(int, self._mask))
+
+    def __exit__(self, *exception: object) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+
 def keep_out() -> None:
     """In the agent, before its first worker."""
     global _sigchld

@@ -369,3 +369,50 @@ def test_h3_one_ctrl_c_ends_the_program_with_one_traceback(interpreter, kind, me
     assert process.returncode == -signal.SIGINT and out == ""
     assert err.count("Traceback (most recent call last)") == 1, err
     assert err.rstrip().endswith("KeyboardInterrupt")
+
+
+@pytest.mark.parametrize("block", ["with", "at exit"])
+@pytest.mark.parametrize("kind", ["native", "fork", "spawn"])
+def test_h3_one_ctrl_c_stops_the_tasks_that_an_executor_runs(interpreter, kind, block) -> None:
+    """Nobody waits for hours for tasks whose program has been interrupted; they clean up."""
+    process = interpreter.start(
+        """
+        import os, sys, time
+        import shoal
+        import multiprocessing as mp
+        from concurrent.futures import ProcessPoolExecutor, as_completed
+
+        def work(number):
+            os.write(1, b"begun\\n")
+            try:
+                time.sleep(600)
+            finally:
+                os.write(1, b"cleaned up\\n")
+
+        def wait_for_all(executor):
+            for future in as_completed([executor.submit(work, n) for n in range(4)]):
+                pass
+
+        if __name__ == "__main__":
+            if sys.argv[1] == "native":
+                executor = shoal.Executor(2)
+            else:
+                shoal.install()
+                executor = ProcessPoolExecutor(2, mp_context=mp.get_context(sys.argv[1]))
+            if sys.argv[2] == "with":
+                with executor:
+                    wait_for_all(executor)
+            else:
+                wait_for_all(executor)
+        """,
+        kind,
+        block,
+    )
+    assert [process.stdout.readline() for _ in range(2)] == ["begun\n"] * 2
+    os.killpg(process.pid, signal.SIGINT)
+    try:
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert err.count("Traceback") == 1 and "KeyboardInterrupt" in err, err
+    assert out == "cleaned up\n" * 2

@@ -549,9 +549,10 @@ def test_what_a_signal_handler_raises_during_a_fork_reaches_the_program(interpre
             child = os.fork()
             for _ in range(1000):
                 pass
-            print("nothing came" if os.getpid() == me else "the child", flush=True)
+            said = "nothing came" if os.getpid() == me else "the child"
         except (KeyboardInterrupt, Late) as error:
-            print(os.getpid() == me, type(error).__name__, flush=True)
+            said = f"{{os.getpid() == me}} {{type(error).__name__}}"
+        os.write(1, said.encode() + b"\\n")
         if os.getpid() == me:
             os.wait()
         """

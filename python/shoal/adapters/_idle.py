@@ -10,13 +10,13 @@ Design: docs/design/adapters.md
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
 from typing import Protocol
 
 from shoal import _snapshot
-from shoal._native import at_fork_in_child
 
 
 class Idler(Protocol):
@@ -78,4 +78,4 @@ def _after_fork_in_child() -> None:
     _watched.clear()
 
 
-at_fork_in_child(_after_fork_in_child)
+os.register_at_fork(after_in_child=_after_fork_in_child)

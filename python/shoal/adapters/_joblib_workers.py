@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 
 from shoal import _locks
 from shoal._executor import Executor
-from shoal._native import at_fork_in_child
 from shoal.adapters import _idle
 
 TYPE_CHECKING = False
@@ -127,7 +126,7 @@ def _after_fork_in_child() -> None:
     _kept.clear()
 
 
-at_fork_in_child(_after_fork_in_child)
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 # ---- In a worker ---------------------------------------------------------------------------------

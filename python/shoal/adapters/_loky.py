@@ -17,7 +17,6 @@ import time
 
 from shoal import _cpus, _locks
 from shoal._executor import Executor
-from shoal._native import at_fork_in_child
 from shoal.adapters import _idle
 from shoal.adapters import _joblib_workers as workers
 
@@ -167,7 +166,7 @@ def _after_fork_in_child() -> None:
         _current[0]._awake = _locks.RLock()
 
 
-at_fork_in_child(_after_fork_in_child)
+os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def serve(module: ModuleType) -> None:
