@@ -76,6 +76,8 @@ _HOMES = {
     "uninstall": "shoal._install",
 }
 
+_SUBMODULES = ("errors", "multiprocessing")  # there without being imported by name
+
 __all__ = [
     "AsyncResult",
     "Atomic",
@@ -164,6 +166,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return _imports.load(f"shoal.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'shoal' has no attribute {name!r}")
@@ -173,4 +177,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__, *_SUBMODULES})

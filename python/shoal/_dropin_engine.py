@@ -25,12 +25,15 @@ from types import FunctionType, ModuleType
 from shoal import (
     _definitions,
     _dropin_keeper,
+    _dropin_processes,
     _dropin_startup,
     _engine,
+    _limits,
     _main_module,
     _names,
     _pickling,
 )
+from shoal._native import core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +44,6 @@ _context_module: Any = multiprocessing.context
 # Of `get_preparation_data()`.
 _CARRIED = ("log_to_stderr", "log_level", "orig_dir", "start_method")
 _tokens = itertools.count()
-
 
 PREFIXES = {"fork": "Fork", "spawn": "Spawn", "forkserver": "ForkServer"}  # of workers' names
 
@@ -73,15 +75,17 @@ class DropInEngine(_engine.Engine):
     ) -> None:
         method = context.get_start_method()
         self.force_fork = method == "fork"
-        # What workers have of the main module by its import; None: they do not import it.
-        self._main_names = None if method == "fork" else _main_module.names_after_import()
-        self._descriptors: list[int] = []
-        weakref.finalize(self, _dropin_startup.close_all, self._descriptors).atexit = False
         if not self.force_fork:
             # A main module that is just being imported in a child must not make pools: a fork bomb.
             from multiprocessing import spawn
 
             spawn._check_not_importing_main()  # type: ignore[attr-defined]
+        if method == "forkserver":
+            _start_fork_server()
+        # What workers have of the main module by its import; None: they do not import it.
+        self._main_names = None if method == "fork" else _main_module.names_after_import()
+        self._descriptors: list[int] = []
+        weakref.finalize(self, _dropin_startup.close_all, self._descriptors).atexit = False
         self.start_method = method
         self.results: weakref.WeakSet[Any] = weakref.WeakSet()  # of maps, while somebody has them
         self.pool: Callable[[], Any] = _no_pool  # gives the Pool, if it is one's and still there
@@ -138,6 +142,19 @@ class DropInEngine(_engine.Engine):
             super().store_startup()
         finally:
             _context_module.set_spawning_popen(None)
+
+
+def _start_fork_server() -> None:
+    """Early: it takes as long as an interpreter, and meanwhile the pool is made here. Not where no
+    worker will come from it, as there is no main module to import.
+    """
+    from shoal import _session
+
+    if getattr(sys.modules.get("__main__"), "__file__", None) is not None:
+        with _limits.named("cannot start the fork server"):
+            core.incarnation()  # there is the session now of which the server is told
+            _session.carry_session()
+            _dropin_processes.CLASSES["forkserver"].get_ready()
 
 
 def _no_pool() -> None:

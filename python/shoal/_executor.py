@@ -200,6 +200,15 @@ class Executor(_base.Executor):
             self._interrupt()
         return super().__exit__(kind, error, traceback)
 
+    def __repr__(self) -> str:
+        engine: Any = self.__dict__.get("_engine")
+        if engine is None:
+            return f"<{type(self).__name__} not started>"
+        state = "forked" if engine.forked else "shut down" if engine.closed else "running"
+        return (
+            f"<{type(self).__name__} state={state} workers={engine.workers} start={engine.start}>"
+        )
+
     def _interrupt(self) -> None:
         if not self._engine.forked:
             self._engine.close()

@@ -34,7 +34,7 @@ MAIN, MODULES = "SHOAL_MAIN", "SHOAL_MODULES"
 _told: list[Variables] = []
 _starting = _locks.RLock()
 # What workers of pools import of shoal, and what makes neither a thread nor a member of a session.
-_OURS = frozenset(
+_OURS = tuple(
     f"shoal.{name}"
     for name in (
         "multiprocessing",
@@ -116,16 +116,17 @@ def _warmth() -> dict[str, str]:
 
 
 def _quiet_modules() -> list[str]:
-    """What this process has imported of the standard library and of shoal that neither starts a
-    thread nor joins a session, in that order.
+    """What this process has imported of the standard library that starts no thread, in that order;
+    then what workers need of shoal.
     """
     standard = sys.stdlib_module_names
-    return [
+    quiet = [
         name
         for name in list(sys.modules)
-        if name in _OURS
-        or ((top := name.partition(".")[0]) in standard and top not in _NOT_QUIET + _FOR_SHOAL)
+        if (top := name.partition(".")[0]) in standard and top not in _NOT_QUIET + _FOR_SHOAL
     ]
+    ours = [name for name in _OURS if name in sys.modules or name != "shoal.multiprocessing"]
+    return quiet + ours
 
 
 tell(_warmth)

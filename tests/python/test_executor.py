@@ -561,6 +561,13 @@ def test_worker_pids_and_statistics(own_kind):
     assert executor.worker_pids() == []
 
 
+def test_repr_of_an_executor_tells_its_state():
+    executor = shoal.Executor(1)
+    assert repr(executor) == "<Executor state=running workers=1 start=zygote>"
+    executor.shutdown()
+    assert repr(executor) == "<Executor state=shut down workers=1 start=zygote>"
+
+
 def test_repr_of_a_future_tells_its_state(tmp_path):
     with shoal.Executor(1) as executor:
         go = tmp_path / "go"
