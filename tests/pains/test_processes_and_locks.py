@@ -383,8 +383,8 @@ def test_h3_one_ctrl_c_stops_the_tasks_that_an_executor_runs(interpreter, kind, 
         from concurrent.futures import ProcessPoolExecutor, as_completed
 
         def work(number):
-            os.write(1, b"begun\\n")
             try:
+                os.write(1, b"begun\\n")
                 time.sleep(600)
             finally:
                 os.write(1, b"cleaned up\\n")
