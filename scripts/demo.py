@@ -74,8 +74,8 @@ ROWS = (
     Row(
         "tiny tasks",
         "collatz.py",
-        "40,000 tasks of about 10 us, one by one",
-        ("--numbers", "40000"),
+        "20,000 tasks of about 10 us, one by one",
+        ("--numbers", "20000"),
         ("--numbers", "300"),
         serial=True,
     ),
@@ -90,7 +90,7 @@ ROWS = (
         "a kill",
         "killed_worker.py",
         "100 tasks, and one worker is killed at its work",
-        hangs_after_s=4.0,
+        hangs_after_s=3.0,
     ),
 )
 

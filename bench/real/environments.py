@@ -91,18 +91,13 @@ def _put_shoal_into(environment: Environment) -> None:
     _write(site / "shoal-development.pth", f"{TREE / 'python'}\n")
     for path_file in (TREE / "python").glob("*.pth"):
         _write(site / path_file.name, path_file.read_text())
-    _write(environment.shoal, _launcher_for(environment))
-    environment.shoal.chmod(0o755)
-
-
-def _launcher_for(environment: Environment) -> str:
-    """The `shoal` command of the tree's own environment, for this one's interpreter."""
-    own = Path(sys.prefix).resolve()
-    try:
-        text = (own / "bin" / "shoal").read_text()
-    except (OSError, UnicodeDecodeError):
-        return LAUNCHER.format(python=environment.python)
-    return text.replace(str(own), str(environment.folder))
+    script = environment.folder / "bin" / "shoal-python"
+    _write(script, LAUNCHER.format(python=environment.python))
+    script.chmod(0o755)
+    # The compiled launcher starts the interpreter that the script beside it names.
+    own = Path(sys.prefix) / "bin" / "shoal"
+    if not environment.shoal.exists() or environment.shoal.read_bytes() != own.read_bytes():
+        shutil.copy(own, environment.shoal)
 
 
 def _write(path: Path, text: str) -> None:
