@@ -294,7 +294,11 @@ def warm_fork_server(module: ModuleType) -> None:
 
 def _adapt(home: str) -> Patch:
     def patch(module: ModuleType) -> None:
-        _swaps.load(home)(module)
+        try:
+            serve = _swaps.load(home)
+        except ImportError:  # of a part of that package: it does without it, and so do we
+            return
+        serve(module)
 
     return patch
 

@@ -684,3 +684,14 @@ def test_folders_that_were_deleted_do_not_matter(program) -> None:
                 executor = get_reusable_executor(max_workers=n_jobs)
                 assert executor.submit(square, 3).result() == 9
     """)
+
+
+def test_joblib_works_where_python_has_no_multiprocessing(interpreter, tmp_path):
+    """A Python that was built without it: joblib runs everything in this process then."""
+    (tmp_path / "_multiprocessing.py").write_text("raise ImportError('not built')")
+    program = """
+        import joblib
+        print(joblib.Parallel(n_jobs=1)(joblib.delayed(abs)(-x) for x in range(3)))
+    """
+    environment = {"SHOAL_RUN": "1", "PYTHONPATH": str(tmp_path)}
+    assert interpreter(program, env=environment).check() == "[0, 1, 2]\n"
