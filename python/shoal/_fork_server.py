@@ -50,7 +50,6 @@ _OURS = tuple(
     )
 )
 _NOT_QUIET = ("antigravity", "this", "idlelib", "tkinter", "readline", "site", "sitecustomize")
-_FOR_SHOAL = ("ast", "_ast")  # mostly there because shoal has read the main module's source
 
 
 def tell(variables: Variables) -> None:
@@ -123,7 +122,7 @@ def _quiet_modules() -> list[str]:
     quiet = [
         name
         for name in list(sys.modules)
-        if (top := name.partition(".")[0]) in standard and top not in _NOT_QUIET + _FOR_SHOAL
+        if (top := name.partition(".")[0]) in standard and top not in _NOT_QUIET
     ]
     ours = [name for name in _OURS if name in sys.modules or name != "shoal.multiprocessing"]
     return quiet + ours

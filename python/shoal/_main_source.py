@@ -1,29 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Source of a main module: does its top ask where it runs, and what does an import of it bind?"""
+"""Source of a main module: does its top ask where it runs, and what does an import of it bind?
+
+Reads the nodes of `_ast`, which every interpreter has built in: the module `ast` around them takes
+longer to import than most main modules to read.
+"""
 
 from __future__ import annotations
 
-import ast
+import _ast
+from collections import deque
 
 from shoal._main_module import NAME, TEXTS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any, Final
 
-_SCOPES: Final = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-_INNER: Final = (ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+_SCOPES: Final = (_ast.FunctionDef, _ast.AsyncFunctionDef, _ast.ClassDef)
+_INNER: Final = (_ast.Lambda, _ast.ListComp, _ast.SetComp, _ast.DictComp, _ast.GeneratorExp)
 
 
 def names_after_import(source: str | bytes) -> frozenset[str] | None:
     """What the module's import binds; None: nothing in it asks, so it must not be imported."""
     reader = _Reader()
-    for statement in ast.parse(source).body:
+    module: Any = compile(source, "<main>", "exec", _ast.PyCF_ONLY_AST, dont_inherit=True)
+    for statement in module.body:
         reader.visit(statement)
     return frozenset(reader.bound) if reader.is_guarded else None
 
 
-class _Reader(ast.NodeVisitor):
+class _Reader:
     """Reads what runs when the module is imported."""
 
     def __init__(self) -> None:
@@ -31,17 +38,17 @@ class _Reader(ast.NodeVisitor):
         self.bound: set[str] = set()
         self._asking = {NAME}  # and names of the module that hold an answer
 
-    def visit(self, node: ast.AST) -> None:
+    def visit(self, node: _ast.AST) -> None:
         if isinstance(node, _SCOPES):
             self.bound.add(node.name)
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+        elif isinstance(node, (_ast.Import, _ast.ImportFrom)):
             self.bound.update(a.asname or a.name.partition(".")[0] for a in node.names)
-        elif isinstance(node, ast.Name):
-            if isinstance(node.ctx, ast.Store):
+        elif isinstance(node, _ast.Name):
+            if isinstance(node.ctx, _ast.Store):
                 self.bound.add(node.id)
         elif not isinstance(node, _INNER):
-            if isinstance(node, ast.Assign) and self._asks(node.value):
-                targets = (t.id for t in node.targets if isinstance(t, ast.Name))
+            if isinstance(node, _ast.Assign) and self._asks(node.value):
+                targets = (t.id for t in node.targets if isinstance(t, _ast.Name))
                 self._asking.update(targets)
             for name in ("name", "rest"):  # of patterns
                 if isinstance(getattr(node, name, None), str):
@@ -49,24 +56,41 @@ class _Reader(ast.NodeVisitor):
             for part in self._parts_for_others(node):
                 self.visit(part)
 
-    def _parts_for_others(self, node: ast.AST) -> list[ast.AST]:
+    def _parts_for_others(self, node: _ast.AST) -> list[_ast.AST]:
         """Without those that only the program runs."""
         question: Any = getattr(node, "test", getattr(node, "subject", None))
-        if isinstance(node, ast.BoolOp):
+        if isinstance(node, _ast.BoolOp):
             question = node
         if question is None or not self._asks(question):
-            return list(ast.iter_child_nodes(node))
+            return list(_children(node))
         self.is_guarded = True
-        if isinstance(node, ast.If) and isinstance(question, ast.Compare):
-            if isinstance(question.ops[0], (ast.Eq, ast.In, ast.Is)):
+        if isinstance(node, _ast.If) and isinstance(question, _ast.Compare):
+            if isinstance(question.ops[0], (_ast.Eq, _ast.In, _ast.Is)):
                 return list(node.orelse)
             return list(node.body)
         return []
 
-    def _asks(self, node: ast.AST) -> bool:
+    def _asks(self, node: _ast.AST) -> bool:
         return any(
-            (isinstance(part, ast.Name) and part.id in self._asking)
-            or (isinstance(part, ast.Attribute) and part.attr == NAME)
-            or (isinstance(part, ast.Constant) and part.value in TEXTS)
-            for part in ast.walk(node)
+            (isinstance(part, _ast.Name) and part.id in self._asking)
+            or (isinstance(part, _ast.Attribute) and part.attr == NAME)
+            or (isinstance(part, _ast.Constant) and part.value in TEXTS)
+            for part in _walk(node)
         )
+
+
+def _children(node: _ast.AST) -> Iterator[_ast.AST]:
+    for field in node._fields:
+        value = getattr(node, field, None)
+        for part in value if isinstance(value, list) else (value,):
+            if isinstance(part, _ast.AST):
+                yield part
+
+
+def _walk(node: _ast.AST) -> Iterator[_ast.AST]:
+    """The node and all that is in it."""
+    left = deque([node])
+    while left:
+        node = left.popleft()
+        yield node
+        left.extend(_children(node))
