@@ -164,6 +164,16 @@ class Times:
             self.path.write_text(json.dumps(self.seconds, indent=1, sort_keys=True))
 
 
+def usable_cpus() -> int:
+    """By affinity and by the control group's quota: a container on a large machine may have two."""
+    cpus = len(os.sched_getaffinity(0))
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return cpus
+    return cpus if quota == "max" else max(1, min(cpus, -(-int(quota) // int(period))))
+
+
 def can_have_own_shared_memory() -> bool:
     worker = TREE / "scripts" / "test_worker"
     done = subprocess.run([str(worker), "--check"], capture_output=True, check=False)
@@ -196,7 +206,7 @@ def print_sum(results: list[Finished], seconds: float) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Python tests, files side by side.")
     parser.add_argument("paths", nargs="*", metavar="PATH", default=list(FOLDERS))
-    parser.add_argument("--jobs", type=int, default=min(8, len(os.sched_getaffinity(0))))
+    parser.add_argument("--jobs", type=int, default=min(8, usable_cpus()))
     parser.add_argument("--times", type=Path, help="file that keeps how long each file takes")
     options = parser.parse_args()
     missing = [path for path in options.paths if not (TREE / path).exists()]
