@@ -349,15 +349,7 @@ void ClientPool::resolve_seat(Seat& seat, const LostItem& lost) {
     }
   }
   if (is_unforeseen) unforeseen_.push_back(death);
-  seat.entered.store(0);
-  seat.offers.store(0);
-  seat.serial.store(0);
-  seat.stop_serial.store(0);
-  seat.stop_entry.store(0);
-  seat.deadline_ns.store(0);
-  seat.stop_since_ns.store(0);
-  seat.exit_kind.store(0);
-  seat.pid.store(0);
+  seat.forget_worker();
   // COMMIT(pool.resolve.seat): killed before or after: the pool dies with its client. After it the
   // agent may seat the next worker here.
   seat.life.store(life_word(Life::empty, 0));

@@ -301,6 +301,19 @@ struct alignas(128) Seat {
   os::Atomic<uint64_t> stop_entry;  // the batch, written last; 0: no wish
   os::Atomic<uint64_t> stop_unit;   // StopReason << 32 | unit index
   uint64_t reserved[1];
+
+  // Before the seat is EMPTY: what the next worker must not find of this one. Its counters stay.
+  void forget_worker() noexcept {
+    entered.store(0);
+    offers.store(0);
+    serial.store(0);
+    stop_serial.store(0);
+    stop_entry.store(0);
+    deadline_ns.store(0);
+    stop_since_ns.store(0);
+    exit_kind.store(0);
+    pid.store(0);
+  }
 };
 static_assert(sizeof(Seat) == 256);
 

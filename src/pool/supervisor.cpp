@@ -109,13 +109,7 @@ void Supervisor::record_exit(uint32_t index, const Exit& exit) {
   }
   seat.offers.store(0);
   if (left_nothing(index, exit)) {
-    seat.serial.store(0);
-    seat.stop_serial.store(0);
-    seat.stop_entry.store(0);
-    seat.deadline_ns.store(0);
-    seat.stop_since_ns.store(0);
-    seat.exit_kind.store(0);
-    seat.pid.store(0);
+    seat.forget_worker();
     // COMMIT(pool.seat.left): killed before: the client buries the worker with its agent; after:
     // the seat is free.
     seat.life.store(life_word(Life::empty, 0));
