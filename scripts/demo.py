@@ -58,8 +58,8 @@ ROWS = (
     Row(
         "queues",
         "queue_primes.py",
-        "30,000 numbers to workers by a queue, primes back by another",
-        (),
+        "20,000 numbers to workers by a queue, primes back by another",
+        ("--numbers", "20000"),
         ("--numbers", "100"),
         serial=True,
     ),
