@@ -171,9 +171,10 @@ class ExecutorEngine(DropInEngine):
             try:
                 with _limits.named("cannot start a worker"):
                     self._agent.start_workers_now()
-            except BaseException:  # not even one worker: nothing of what was sent can have begun
-                client.want(before)
-                self.cancel_queued()
+            except BaseException:
+                if not self.worker_pids():  # so nothing of what was sent can ever begin
+                    client.want(before)
+                    self.cancel_queued()
                 raise
 
     def withdraw_queued(self, why: str) -> None:

@@ -358,13 +358,19 @@ def exiting() -> bool:
     return _exiting
 
 
+def _program_was_interrupted() -> bool:
+    """Whether the main module has ended by Ctrl-C. (At a prompt, `sys.last_type` is the type of the
+    last error that was printed, which may be an old one.)
+    """
+    last = getattr(sys, "last_type", None)
+    return last is not None and issubclass(last, KeyboardInterrupt) and not hasattr(sys, "ps1")
+
+
 def _shutdown_all() -> None:
     global _exiting
     _exiting = True
-    # The error with which the main module has ended, if it has.
-    interrupted = issubclass(getattr(sys, "last_type", None) or object, KeyboardInterrupt)
     for executor in _engine.all_of(_open):
-        if interrupted:
+        if _program_was_interrupted():
             executor._interrupt()
         executor.shutdown()
     for thread in list(_finishing):

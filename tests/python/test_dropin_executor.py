@@ -189,3 +189,50 @@ def test_the_cause_names_the_process_as_it_does_there() -> None:
         assert "terminated abruptly with exit code -9" in str(caught.value.__cause__)
     else:
         assert caught.value.__cause__ is None
+
+
+def test_a_ctrl_c_while_a_worker_is_started_cancels_nothing_that_was_sent(interpreter) -> None:
+    """The program may catch it and go on, as it may under the standard library."""
+    interpreter(
+        """
+        import os, signal
+        import shoal
+        shoal.install()
+        from concurrent.futures import ProcessPoolExecutor
+        import multiprocessing as mp
+        from shoal import _dropin_keeper
+
+        if __name__ == "__main__":
+            with ProcessPoolExecutor(2, mp_context=mp.get_context("spawn")) as executor:
+                first = executor.submit(abs, -1)  # its worker takes a while to be there
+                start = _dropin_keeper.Keeper._start
+
+                def press_and_start(self, seat):
+                    os.kill(os.getpid(), signal.SIGINT)
+                    return start(self, seat)
+
+                _dropin_keeper.Keeper._start = press_and_start
+                try:
+                    executor.submit(abs, -2)
+                    raise SystemExit("no Ctrl-C came")
+                except KeyboardInterrupt:
+                    pass
+                _dropin_keeper.Keeper._start = start
+                assert first.result() == 1
+                assert executor.submit(abs, -3).result() == 3
+        """
+    ).check()
+
+
+def test_an_old_ctrl_c_at_a_prompt_cancels_nothing_at_exit(interpreter) -> None:
+    finished = interpreter(
+        """
+        import sys, time
+        import shoal
+        executor = shoal.Executor(1)
+        future = executor.submit(time.sleep, 0.2)
+        sys.ps1, sys.last_type = ">>> ", KeyboardInterrupt
+        future.add_done_callback(lambda done: print(done.cancelled(), done.exception()))
+        """
+    )
+    assert finished.check() == "False None\n"
