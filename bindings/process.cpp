@@ -237,7 +237,7 @@ PyMethodDef methods[] = {
     {"usable_cpus", usable_cpus, METH_NOARGS, "CPUs by affinity and cgroup quota, at least 1."},
     {"arena_statistics", arena_statistics, METH_NOARGS, "Bytes of the session's memory by use."},
     {"limit_behind", limit_behind, METH_O,
-     "limit_behind(errno): the limit that such an error speaks of, and what to do; \"\" if none."},
+     "limit_behind(errno): the limit that was reached, and what to do; \"\" if there is none."},
     {"oom_kills", oom_kills, METH_NOARGS, "Out-of-memory kills in this process's cgroup so far."},
     {"die_with_parent", die_with_parent, METH_O,
      "die_with_parent(pid): be killed when the process that forked this one ends."},

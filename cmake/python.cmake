@@ -20,8 +20,8 @@ function(shoal_add_module name core)
   target_link_libraries(${name} PRIVATE ${core} shoal_flags)
   # The C++ library comes along, as far as it is used: to load the shared one takes three times as long
   # as to load this module, and a program of pure Python has it in memory for nothing. libgcc stays
-  # shared: a daemon thread that the interpreter ends is unwound by the shared one (pthread_exit), and
-  # two unwinders in one process abort.
+  # shared: CPython up to 3.13 ends daemon threads by pthread_exit, which unwinds with the shared libgcc,
+  # and a frame of ours that was linked with another copy makes that abort.
   target_link_options(${name} PRIVATE -static-libstdc++ LINKER:--exclude-libs,ALL)
 endfunction()
 

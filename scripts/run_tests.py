@@ -165,7 +165,7 @@ class Times:
 
 
 def usable_cpus() -> int:
-    """By affinity and by the control group's quota: a container on a large machine may have two."""
+    """CPUs by affinity, or fewer if the control group's quota grants a container less."""
     cpus = len(os.sched_getaffinity(0))
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()

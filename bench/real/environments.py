@@ -20,7 +20,7 @@ from pathlib import Path
 
 TREE = Path(__file__).resolve().parents[2]
 REQUIREMENTS = Path(__file__).resolve().parent / "requirements"
-LAUNCHER = "#!{python}\nimport sys\n\nfrom shoal.cli import main\n\nsys.exit(main())\n"
+SCRIPT = "#!{python}\nimport sys\n\nfrom shoal.cli import main\n\nsys.exit(main())\n"
 
 
 class EnvironmentFailed(Exception):
@@ -92,7 +92,7 @@ def _put_shoal_into(environment: Environment) -> None:
     for path_file in (TREE / "python").glob("*.pth"):
         _write(site / path_file.name, path_file.read_text())
     script = environment.folder / "bin" / "shoal-python"
-    _write(script, LAUNCHER.format(python=environment.python))
+    _write(script, SCRIPT.format(python=environment.python))
     script.chmod(0o755)
     # The compiled launcher starts the interpreter that the script beside it names.
     own = Path(sys.prefix) / "bin" / "shoal"

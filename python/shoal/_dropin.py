@@ -86,13 +86,7 @@ class DropInPool(_pool.Pool):
         if self._forced_state is not None:
             return self._forced_state
         engine = self.__dict__.get("_engine")
-        if engine is None:
-            state = _stock_classes.INIT
-        elif not engine.closed:
-            state = _stock_classes.RUN
-        else:
-            state = _stock_classes.TERMINATE if engine._agent.ended else _stock_classes.CLOSE
-        return state
+        return _stock_classes.INIT if engine is None else _stock_classes.state_of(engine)
 
     @_state.setter
     def _state(self, value: str) -> None:

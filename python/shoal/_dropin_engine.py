@@ -145,14 +145,15 @@ class DropInEngine(_engine.Engine):
 
 
 def _start_fork_server() -> None:
-    """Early: it takes as long as an interpreter, and meanwhile the pool is made here. Not where no
-    worker will come from it, as there is no main module to import.
+    """Called first, because the fork server takes as long to start as an interpreter, and the rest
+    of the pool can be made meanwhile. Without a main module that can be imported, the workers do
+    not come from the fork server (see `_make_agent`), and it is not started.
     """
     from shoal import _session
 
     if getattr(sys.modules.get("__main__"), "__file__", None) is not None:
         with _limits.named("cannot start the fork server"):
-            core.incarnation()  # there is the session now of which the server is told
+            core.incarnation()  # makes the session, if there is none: the server is told of it
             _session.carry_session()
             _dropin_processes.CLASSES["forkserver"].get_ready()
 

@@ -71,15 +71,16 @@ class Keeper(_watch.Watch):
         self.template = ""
         self.is_snapshot = False
         self.bell = -1
-        self.workers = {}
+        self.workers = {}  # here too: `kill` may come before `start` has made a Watch of this
         self.processes: list[Any] = []  # those that live, and those whose end nobody has seen yet
         self._lock = _locks.RLock()
         self._thread: threading.Thread | None = None
         self._leaving = False
         self._plan: _plan.Plan | None = None
-        # What the program blocks of signals where it starts workers: theirs, once they can tell
-        # what to do with a Ctrl-C. Until then that waits, and so it does in this process: each
-        # worker must be known before it is raised.
+        # The signals that the program's thread blocked when it last started workers. A worker
+        # blocks SIGINT as well until it has set its handlers, and restores this mask then. The
+        # program blocks SIGINT while it starts workers: a KeyboardInterrupt between a fork and the
+        # line that notes the child would leave a worker that nobody knows of.
         self._mask: tuple[int, ...] = ()
 
     # ---- What the engine asks for ----------------------------------------------------------------
@@ -118,8 +119,8 @@ class Keeper(_watch.Watch):
         self._thread.start()
 
     def start_workers_now(self) -> None:
-        """In the calling thread: there are to be more. While there is none, what hinders the first
-        is the caller's to know, as in the standard library.
+        """The pool is to have more workers: start them in the calling thread. If it has none and
+        the first cannot be started, the caller gets the error, as in the standard library.
         """
         self._class.get_ready()
         with self._lock, _signals.interrupts_wait() as self._mask:
@@ -245,8 +246,8 @@ _TEMPLATES = {
 
 def _after_fork_in_child() -> None:
     for keeper in list(_living):
-        _living.discard(keeper)  # first: it is forgotten once, should this be called again
         keeper.forget()
+    _living.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)

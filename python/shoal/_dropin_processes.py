@@ -55,11 +55,11 @@ class Waited:
     _reading = _locks.Lock()
 
     def __init__(self, process: Any) -> None:
-        process.starting = self  # for `undo`, before there is a child
+        process.starting = self  # so that an interrupted `PoolProcess.start` can call `undo`
         super().__init__(process)  # type: ignore[call-arg]
 
     def undo(self) -> None:
-        """Its start was interrupted: if there is a child, there is none any more."""
+        """The start was interrupted: kill the child if there is one already, close its pipes."""
         pid = getattr(self, "pid", None)
         if pid:
             os.kill(pid, signal.SIGKILL)
@@ -134,8 +134,8 @@ class PoolProcess(stock_process.BaseProcess):
         self.seat = seat
         self.bell: Any = None
         self.seeds = _seeds.Seeds()
-        self.mask: tuple[int, ...] | None = None  # of signals, to be restored; see `Keeper`
-        self.starting: Any = None
+        self.mask: tuple[int, ...] | None = None  # of signals, to be restored: see Keeper._mask
+        self.starting: Any = None  # the Popen object while `start` runs
         self.follows_thread = False  # the thread that starts it lives as long as the program
         self.unprepared: RuntimeError | None = None  # why this worker cannot serve
 
@@ -144,7 +144,9 @@ class PoolProcess(stock_process.BaseProcess):
 
     @staticmethod
     def get_ready() -> None:
-        """Start what starts workers, with this thread's mask of signals."""
+        """Start the helper process that this start method needs, if it is not running yet. It
+        inherits the calling thread's mask of signals, so SIGINT must not be blocked here.
+        """
 
     def start(self) -> None:
         """As the standard library's, but that a daemon may start pools of shoal's."""
@@ -152,7 +154,7 @@ class PoolProcess(stock_process.BaseProcess):
         stock_process._cleanup()  # type: ignore[attr-defined]
         try:
             me._popen = me._Popen(self)
-        except BaseException:  # what a signal handler raises, most likely
+        except BaseException:  # raised by a signal handler, most likely
             if self.starting is not None:
                 self.starting.undo()
             raise

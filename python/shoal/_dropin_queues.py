@@ -115,7 +115,7 @@ class _Ends(Shared):
         return self._reader.poll(timeout)
 
     def __getattr__(self, name: str) -> Any:
-        """What else the stock class has, once that is a base."""
+        """An attribute that only the stock class has: import that, and it is a base class."""
         if "multiprocessing.queues" in sys.modules:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         import multiprocessing.queues  # noqa: F401

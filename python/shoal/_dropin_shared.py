@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the drop-in's locks and queues have in common, as the standard library pins it down: they
-pickle only for a child being spawned, and those of a fork context do not (from 3.11 on).
+"""Base class of the drop-in's locks and queues: as in the standard library, they can be pickled
+only for a child that is being spawned, and from 3.11 on not if they were made for a fork context.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def check_spawning(obj: Any, name: str, made_for_fork: bool) -> None:
 
 
 class Shared:
-    """Made for a context, pickled only while spawning."""
+    """An object that is made for a context, and pickled only while a child is being spawned."""
 
     _is_fork_ctx = False  # of what was unpickled: it may be passed on
 

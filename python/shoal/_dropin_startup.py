@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a worker of the drop-in's pools runs before its first task, and how that gets there.
+"""Initializers of the drop-in's pools: how they are run in a worker, and how they get there.
 
-Apart from the engine, which workers do without.
+A module of its own, so that workers need not import the engine.
 
 Module state: `inherited`, initializers by token, kept while their engine lives.
 """

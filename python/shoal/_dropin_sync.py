@@ -29,7 +29,7 @@ class Lock(Shared, _sync.Lock):
     def __new__(cls, *, on_owner_death: str = "warn", ctx: Any = None) -> Any:
         return core.Lock.__new__(cls, 0, _sync._check_death(on_owner_death))
 
-    __repr__ = _stock_classes.method(_STOCK, "Lock", "__repr__")
+    __repr__ = _stock_classes.repr_of(_STOCK, "Lock")
 
 
 class RLock(Shared, _sync.RLock):
@@ -38,7 +38,7 @@ class RLock(Shared, _sync.RLock):
     def __new__(cls, *, on_owner_death: str = "warn", ctx: Any = None) -> Any:
         return core.RLock.__new__(cls, 0, _sync._check_death(on_owner_death))
 
-    __repr__ = _stock_classes.method(_STOCK, "RLock", "__repr__")
+    __repr__ = _stock_classes.repr_of(_STOCK, "RLock")
 
 
 class Semaphore(Shared, _sync.Semaphore):
@@ -47,7 +47,7 @@ class Semaphore(Shared, _sync.Semaphore):
     def __new__(cls, value: int = 1, *, ctx: Any = None) -> Any:
         return _sync.Semaphore.__new__(cls, value)
 
-    __repr__ = _stock_classes.method(_STOCK, "Semaphore", "__repr__")
+    __repr__ = _stock_classes.repr_of(_STOCK, "Semaphore")
 
 
 class BoundedSemaphore(Shared, _sync.BoundedSemaphore):
@@ -56,7 +56,7 @@ class BoundedSemaphore(Shared, _sync.BoundedSemaphore):
     def __new__(cls, value: int = 1, *, ctx: Any = None) -> Any:
         return _sync.BoundedSemaphore.__new__(cls, value)
 
-    __repr__ = _stock_classes.method(_STOCK, "BoundedSemaphore", "__repr__")
+    __repr__ = _stock_classes.repr_of(_STOCK, "BoundedSemaphore")
 
 
 class _Count:
@@ -99,7 +99,7 @@ class Condition(Shared, _sync.Condition):
     def _wait_semaphore(self) -> _Count:
         return _Count(0)
 
-    __repr__ = _stock_classes.method(_STOCK, "Condition", "__repr__")
+    __repr__ = _stock_classes.repr_of(_STOCK, "Condition")
 
 
 class Barrier(Shared, _sync.Barrier):
@@ -126,7 +126,7 @@ class Barrier(Shared, _sync.Barrier):
     def _count(self) -> int:
         return self.n_waiting
 
-    __repr__ = _stock_classes.method(_STOCK, "Barrier", "__repr__")
+    __repr__ = _stock_classes.repr_of(_STOCK, "Barrier")
 
 
 class Event(Shared, _sync.Event):
@@ -140,7 +140,7 @@ class Event(Shared, _sync.Event):
         return _sync.Event.__reduce__(self)
 
     if sys.version_info >= (3, 11):
-        __repr__ = _stock_classes.method(_STOCK, "Event", "__repr__")
+        __repr__ = _stock_classes.repr_of(_STOCK, "Event")
     else:
         __repr__ = object.__repr__
 

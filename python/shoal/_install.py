@@ -187,7 +187,7 @@ def _patch_maker(context: type, swap: _swaps.Swap) -> None:
 
     @functools.wraps(stock)
     def make(self: Any, *args: Any, **kwargs: Any) -> Any:
-        # Other calls have the standard library's error.
+        # A call that does not fit the stock signature goes to the stock method, for its error.
         fits = len(args) <= len(names) and kwargs.keys() <= set(names)
         fits = fits and kwargs.keys() >= set(names[len(args) : required])
         if fits and _active and swap.module not in sys.modules and _is_stock_context(self):
@@ -296,7 +296,7 @@ def _adapt(home: str) -> Patch:
     def patch(module: ModuleType) -> None:
         try:
             serve = _swaps.load(home)
-        except ImportError:  # of a part of that package: it does without it, and so do we
+        except ImportError:  # this Python lacks what the other package needs to start processes
             return
         serve(module)
 

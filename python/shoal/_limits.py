@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors at a limit of the operating system say which limit, its value, and what to do."""
+"""Error messages that name the limit of the operating system which was reached (open files,
+processes, address space), its value, and what to do.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +12,9 @@ from shoal._native import core
 
 
 class named:
-    """`with named("start a pool"):` an OSError of the body, or the RuntimeError of a thread that
-    cannot be started, is raised again with the limit that it speaks of. It stays what it was for
-    handlers: same type, same `errno`.
+    """`with named("cannot start a pool"):` adds the limit to the message of an OSError that the
+    block raises, and of the RuntimeError by which `threading` says that no thread can be started.
+    Type and `errno` stay the same, so `except` clauses catch it as before.
     """
 
     def __init__(self, doing: str) -> None:
@@ -25,7 +27,8 @@ class named:
         if isinstance(error, OSError):
             number = error.errno or 0
         elif type(error) is RuntimeError and str(error) == "can't start new thread":
-            number = errno.ENOMEM if core.limit_behind(errno.ENOMEM) else errno.EAGAIN  # its stack
+            # Either there are too many threads, or no address space for the new one's stack.
+            number = errno.ENOMEM if core.limit_behind(errno.ENOMEM) else errno.EAGAIN
         else:
             return
         hint = core.limit_behind(number)

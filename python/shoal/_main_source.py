@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Source of a main module: does its top ask where it runs, and what does an import of it bind?
 
-Reads the nodes of `_ast`, which every interpreter has built in: the module `ast` around them takes
-longer to import than most main modules to read.
+Uses the node classes of the built-in module `_ast`. Importing `ast`, which wraps them, would take
+longer than reading most main modules.
 """
 
 from __future__ import annotations

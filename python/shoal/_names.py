@@ -232,8 +232,9 @@ def used_submodules(module: ModuleType, codes: list[CodeType]) -> list[str]:
 
 
 def present_modules() -> frozenset[str]:
-    """The names in `sys.modules`, the same set again while there are no new ones: to make it anew
-    touches every name, and after a fork that copies the pages where they lie.
+    """The names in `sys.modules`. As long as no module was imported since the last call, the same
+    set is returned again: making a new one counts a reference to every name, and in a process that
+    shares its memory with a forked child, each such write copies a page.
     """
     global _present
     modules = sys.modules

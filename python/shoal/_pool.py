@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 _LIST, _ORDERED, _UNORDERED = 0, 1, 2  # core's JobOrder
 _WINDOW = 1 << 16  # items that imap takes from its input ahead of the caller, at most
-# An imap of so many items is sent at once: what is sent later must not be there before its rest is.
+# An imap of at most so many items is sent to the workers at once. A longer one is sent as they need
+# it, so tasks of a map that is called later may run before its last ones.
 _SENT_WHOLE = 1024
 
 

@@ -7,10 +7,9 @@ end must not wait for one that somebody has kept.
 
 from __future__ import annotations
 
-import multiprocessing.pool as stock_pool
 import time
 
-from shoal import _engine
+from shoal import _engine, _stock_classes
 from shoal._stock_counters import (
     MappingView,
     Open,
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from typing import Any
 
     from shoal._dropin_engine import DropInEngine
-
-_states: Any = stock_pool
 
 
 def attribute(pool: Any, name: str) -> Any:
@@ -88,13 +85,13 @@ class HandlerView:
     def _state(self) -> str:
         if self._set_state is not None:
             return self._set_state
-        return state(self._engine)
+        return _stock_classes.state_of(self._engine)
 
     @_state.setter
     def _state(self, value: str) -> None:
         """Recipes that kill the workers set this first, so that none has a successor."""
         self._set_state = value
-        if value == _states.TERMINATE:
+        if value == _stock_classes.TERMINATE:
             replace_no_worker(self._engine)
 
     def is_alive(self) -> bool:
@@ -102,20 +99,13 @@ class HandlerView:
 
     def join(self, timeout: float | None = None) -> None:
         engine = self._engine
-        if self._set_state == _states.TERMINATE:
+        if self._set_state == _stock_classes.TERMINATE:
             engine.terminate()
         elif engine.closed and not is_over(engine):
             if engine.drain(None if timeout is None else time.monotonic() + timeout):
                 engine.finish()
         else:
             wait_until(lambda: is_over(engine), timeout)
-
-
-def state(engine: DropInEngine) -> str:
-    """The pool's state in the standard library's words."""
-    if not engine.closed:
-        return str(_states.RUN)
-    return str(_states.TERMINATE if engine._agent.ended else _states.CLOSE)
 
 
 def replace_no_worker(engine: DropInEngine) -> None:

@@ -29,13 +29,13 @@ def current_mask() -> tuple[int, ...]:
 
 
 class interrupts_wait:
-    """`with interrupts_wait() as mask:` a Ctrl-C comes out when the block is over. `mask`: what was
-    blocked before.
+    """`with interrupts_wait() as mask:` SIGINT is blocked in this thread; a Ctrl-C that comes in
+    the block is raised at its end. `mask`: the signals that were blocked before.
     """
 
     def __enter__(self) -> tuple[int, ...]:
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        try:  # one that came just before is raised here, with the mask changed
+        try:  # pthread_sigmask() itself raises what came just before, after it changed the mask
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         except BaseException:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
@@ -86,8 +86,9 @@ def catch_stop(number: int, handler: Callable[[int, object], None]) -> None:
 
 
 def leave() -> None:
-    """In a worker that ends as told. The SIGTERM that terminate() sends to those that are in a task
-    may find it at its exit functions, where CPython prints what the program's handler raises.
+    """In a worker whose pool has ended, before its exit functions. `terminate()` sends SIGTERM to
+    all workers, because some may be in a task. This one is leaving already: its exit functions must
+    not be interrupted by the program's SIGTERM handler (CPython would print what that raises).
     """
     if callable(signal.getsignal(signal.SIGTERM)):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

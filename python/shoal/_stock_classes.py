@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Classes of shoal's that are subclasses of the standard library's without importing them.
+"""How the drop-in's classes become subclasses of the standard library's without importing those.
 
-`isinstance(pool, multiprocessing.pool.Pool)` can be asked only by who has that class. So a class
-here gets its stock base when `multiprocessing.pool` is imported, by whoever it is. That import
-alone (queue, tempfile, shutil, random, traceback) takes longer than all else that a first pool
-does; the same holds for queues and locks.
+Only code that has imported `multiprocessing.pool` can ask `isinstance(x,
+multiprocessing.pool.Pool)`. So shoal's Pool gets that base class at the moment when somebody
+imports `multiprocessing.pool`. Importing it for this alone (it brings queue, tempfile, shutil,
+random and traceback) would take longer than everything else that a first pool does. Results, queues
+and locks do the same.
 
-Programs use what the standard library happens to have imported: after `multiprocessing.Queue()`
-they catch `multiprocessing.queues.Empty`. So the package imports these submodules when asked.
+Programs also use what the standard library happens to have imported for them: after a
+`multiprocessing.Queue()` they catch `multiprocessing.queues.Empty` without importing that module.
+`multiprocessing.__getattr__` imports such a submodule when it is asked for.
 """
 
 from __future__ import annotations
@@ -20,14 +22,18 @@ if TYPE_CHECKING:
     from types import ModuleType
     from typing import Any
 
+    from shoal._engine import Engine
+
 # States of a pool, as `multiprocessing.pool` names them.
 INIT, RUN, CLOSE, TERMINATE = "INIT", "RUN", "CLOSE", "TERMINATE"
-# What the stock classes of pools, queues and locks bring with them.
+# Submodules that are imported along with the stock classes of pools, queues and locks.
 _BROUGHT = frozenset({"connection", "pool", "queues", "resource_tracker", "synchronize", "util"})
 
 
 def follow(module: str, *pairs: tuple[type, str]) -> None:
-    """Make each class a subclass of the stock class of that name, now or when it is there."""
+    """Make each class a subclass of the class of that name in the stock module: now, if the module
+    has been imported, else when it is.
+    """
     from shoal import _install
 
     def adopt(stock: ModuleType) -> None:
@@ -48,18 +54,24 @@ def _submodule(name: str) -> Any:
     return sys.modules[f"multiprocessing.{name}"]
 
 
-def method(module: str, cls: str, name: str) -> Callable[..., Any]:
-    """The method of that name of a stock class, which is imported when it is called."""
+def repr_of(module: str, name: str) -> Callable[[Any], str]:
+    """The `__repr__` of a stock class, which is imported when the repr is asked for."""
 
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def __repr__(self: Any) -> str:
         __import__(module)
-        stock = getattr(sys.modules[module], cls)
-        return getattr(stock, name)(self, *args, **kwargs)
+        return str(getattr(sys.modules[module], name).__repr__(self))
 
-    return call
+    return __repr__
+
+
+def state_of(engine: Engine) -> str:
+    """The state of an engine's pool, in the standard library's words."""
+    if not engine.closed:
+        return RUN
+    return TERMINATE if engine._agent.ended else CLOSE
 
 
 def is_of_pool(value: object, name: str) -> bool:
-    """Whether it is an instance of exactly the class of that name in `multiprocessing.pool`."""
+    """Whether the class of `value` is the class of that name in `multiprocessing.pool` itself."""
     cls = type(value)
     return cls.__name__ == name and cls.__module__ == "multiprocessing.pool"

@@ -85,7 +85,8 @@ SWAPS = (
     Swap("multiprocessing.managers", "SyncManager", "shoal._dropin_managers:SyncManager", "ctx", 3),
 )
 
-# Of these, methods of a context make shoal's class without importing the module.
+# Modules whose classes a context's methods (`Pool()`, `Lock()`...) can replace without importing
+# them.
 BY_CONTEXT = frozenset({_POOL, _SYNC, _QUEUES})
 
 # Modules of other packages, and what is called with them once they are imported: (module, home).

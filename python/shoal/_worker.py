@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a worker does: from its initializer to its last task.
+"""What a worker does, from its initializer to its last task.
 
-The processes in which it does so are of two kinds: `_worker_process.py` (an agent's) and
-`_dropin_processes.py` (the drop-in's).
+There are two kinds of worker processes: those of an agent (`_worker_process.py`) and those of the
+drop-in's pools (`_dropin_processes.py`). Both call `serve`.
 Design: docs/design/pool.md
 """
 
@@ -29,7 +29,9 @@ class TaskInterrupted(BaseException):
 
 
 def import_parts() -> None:
-    """What `serve` imports: before a fork, so that not every worker does it."""
+    """Import what `serve` needs, and make the set of module names that `Applied` takes. Called once
+    before workers are forked, so that they share the results instead of each doing the work.
+    """
     from shoal import _applied, _context, _definitions, _hooks, _names, _pickling  # noqa: F401
 
     _names.present_modules()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The worker processes of an agent: from the fork (or exec) to the first task, and their end.
 
-A worker runs inside `multiprocessing`'s own `BaseProcess._bootstrap`, so that whatever hooks that
-(coverage, loggers, finalizers, `multiprocessing.current_process()`) finds what it expects.
+A worker runs inside `multiprocessing`'s own `BaseProcess._bootstrap`, because coverage, loggers,
+finalizers and `multiprocessing.current_process()` rely on it.
 Design: docs/design/pool.md
 """
 

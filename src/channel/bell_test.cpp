@@ -207,7 +207,7 @@ TEST_F(BellTest, OneReaderNeverWaitsWhenItIsReadable) {
       const auto member = Member::join(arena_, MemberKind::process);
       const auto channel = open(*member);
       for (int i = 0; i < kEach; ++i) {
-        // Waits while it is full: on a busy machine the reader is far behind.
+        // The channel may be full: on a busy machine the reader is far behind.
         const Handle made = make_message(*member, {}, {});
         EXPECT_EQ(channel->send(*member, made, in_ms(30'000)), Sent::ok);
         if (i % 3 == 0) std::this_thread::yield();

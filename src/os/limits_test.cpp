@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <cerrno>
 
 namespace shoal::os {
@@ -23,13 +24,14 @@ TEST(LimitsTest, NamesTheLimitItsValueAndTheRemedy) {
 TEST(LimitsTest, AddressSpaceIsNamedOnlyWhereItIsLimited) {
   rlimit before{};
   ASSERT_EQ(getrlimit(RLIMIT_AS, &before), 0);
-  if (before.rlim_cur != RLIM_INFINITY) GTEST_SKIP() << "it is limited here";
-  EXPECT_EQ(limit_behind(ENOMEM), "");
-  const rlimit some{rlim_t{1} << 45, before.rlim_max};
+  if (before.rlim_cur == RLIM_INFINITY) {
+    EXPECT_EQ(limit_behind(ENOMEM), "");
+  }
+  const rlimit some{std::min(before.rlim_cur, rlim_t{1} << 45), before.rlim_max};
   ASSERT_EQ(setrlimit(RLIMIT_AS, &some), 0);
   const std::string text = limit_behind(ENOMEM);
   EXPECT_EQ(setrlimit(RLIMIT_AS, &before), 0);
-  EXPECT_NE(text.find("33554432 MiB"), std::string::npos) << text;
+  EXPECT_NE(text.find(std::to_string(some.rlim_cur >> 20) + " MiB"), std::string::npos) << text;
 }
 
 }  // namespace

@@ -302,7 +302,8 @@ struct alignas(128) Seat {
   os::Atomic<uint64_t> stop_unit;   // StopReason << 32 | unit index
   uint64_t reserved[1];
 
-  // Before the seat is EMPTY: what the next worker must not find of this one. Its counters stay.
+  // Called before the seat becomes EMPTY: clears what the next worker must not take for its own.
+  // The counters go on counting.
   void forget_worker() noexcept {
     entered.store(0);
     offers.store(0);

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stock modules that shoal leaves out at first: what programs expect of them is there all the same.
+"""Stock modules that shoal does not import: programs find what they expect of them all the same.
 
 Each program runs in an interpreter of its own, as only its own imports count.
 """
@@ -35,6 +35,7 @@ MAKERS = {
 @pytest.mark.parametrize("name", MAKERS)
 def test_an_object_is_of_the_stock_class_though_nobody_has_imported_it(interpreter, name) -> None:
     module, made = MAKERS[name]
+    arguments = {"Pool": (1,), "Barrier": (2,)}.get(name, ())
     interpreter(
         HEAD
         + f"""
@@ -44,12 +45,10 @@ if __name__ == "__main__":
     assert isinstance(made, multiprocessing.{module}.{name})
     assert isinstance(made, shoal.{name})
     repr(made)
-    another = multiprocessing.get_context("spawn").{name}(*{(1,) if name == "Pool" else ()}
-        or {(2,) if name == "Barrier" else ()})
+    another = multiprocessing.get_context("spawn").{name}(*{arguments})
     assert type(another) is type(made)
-    if {name!r} == "Pool":
-        made.terminate()
-        another.terminate()
+    for pool in (made, another) if {name!r} == "Pool" else ():
+        pool.terminate()
 """
     ).check()
 

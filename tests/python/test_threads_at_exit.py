@@ -75,7 +75,9 @@ def test_exit_completes_the_futures_that_threads_wait_for(interpreter, start):
 
 
 def test_an_iterator_that_was_told_of_the_end_before_its_outcomes_were_given_up(interpreter):
-    """As a thread is that looks between the end of the pool and what terminate() does after it."""
+    """A thread may ask between the two steps of terminate(): the pool's end, and giving up what is
+    open. The second step must not deliver to an iterator that has raised PoolClosed.
+    """
     finished = interpreter(
         """
         import time
