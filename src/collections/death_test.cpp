@@ -376,7 +376,9 @@ TEST_F(CollectionDeathTest, SurvivorsLoseNothing) {
   }
   EXPECT_EQ(values(map).size(), map.size());
   s.me->free(counter);
-  EXPECT_EQ(s.blocks(), map.size() + 2);
+  // The map and its table; and the next one, where the last entries have begun to fill it.
+  const bool grows = map.state().growth.table.load() != 0;
+  EXPECT_EQ(s.blocks(), map.size() + 2 + (grows ? 1 : 0));
   map.unlock(*s.me);
   drop(map);
   EXPECT_EQ(s.blocks(), 0U);
