@@ -365,7 +365,7 @@ PyObject* client_cancel_all(Client* self, PyObject* running) {
     if (done == nullptr) return nullptr;
     Py_DECREF(done);
   }
-  for (uint32_t slot = 0; slot < pool::kBatchSlots; ++slot) {
+  for (uint32_t slot = 0; slot < self->flights->size(); ++slot) {
     if ((*self->flights)[slot].ticket == 0) continue;
     const uint32_t units = self->pool->batch(slot).units;
     for (uint32_t unit = 0; unit < units; ++unit) {
@@ -553,7 +553,7 @@ PyObject* client_abandon(Client* self, PyObject* make) {
     Py_XDECREF(reinterpret_cast<PyObject*>(call.function));
     Py_XDECREF(call.name);
   }
-  for (uint32_t slot = 0; slot < pool::kBatchSlots; ++slot) {
+  for (uint32_t slot = 0; slot < self->flights->size(); ++slot) {
     Flight flight = std::move((*self->flights)[slot]);
     (*self->flights)[slot] = Flight{};
     if (flight.ticket == 0) continue;
@@ -632,7 +632,7 @@ PyObject* client_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
   if (member == nullptr) return nullptr;
   auto* self = reinterpret_cast<Client*>(type->tp_alloc(type, 0));
   if (self == nullptr) return nullptr;
-  self->flights = new std::vector<Flight>(pool::kBatchSlots);
+  self->flights = new Flights;
   self->pending = new std::deque<PendingCall>;
   self->news = new std::deque<uint32_t>;
   self->feeding = new std::vector<Job*>;

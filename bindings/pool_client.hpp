@@ -59,6 +59,24 @@ struct Flight {
 };
 inline constexpr uint32_t kRead = UINT32_MAX;
 
+// A pool's flights by slot. Slots that were never used have none: a pool takes its lowest free slot,
+// and the whole array would be memory that each pool touches and each fork of it copies. Room for
+// all is reserved, so nothing moves or allocates.
+class Flights {
+ public:
+  Flights() { made_.reserve(pool::kBatchSlots); }
+  Flight& operator[](uint32_t slot) {
+    if (slot >= made_.size()) made_.resize(slot + 1);
+    return made_[slot];
+  }
+  [[nodiscard]] uint32_t size() const noexcept { return static_cast<uint32_t>(made_.size()); }
+  auto begin() noexcept { return made_.begin(); }
+  auto end() noexcept { return made_.end(); }
+
+ private:
+  std::vector<Flight> made_;
+};
+
 // The sink of a call whose caller waits for it in Client.call: filled in without a Python call.
 struct Outcome {
   PyObject_HEAD
@@ -86,7 +104,7 @@ struct Client {
   PyObject_HEAD
   std::unique_ptr<pool::ClientPool> pool;
   std::unique_ptr<codec::MessageBuilder> builder;
-  std::vector<Flight>* flights;
+  Flights* flights;
   std::deque<PendingCall>* pending;
   // Slots with news that were taken from shared memory and are not read yet. Python code runs
   // between two reads: what it waits for may be among them, in this thread or in another.

@@ -220,7 +220,7 @@ PyObject* job_cancel(Job* job, PyObject*) {
   Client* client = job->client;
   if (client->ended || client->pool == nullptr) Py_RETURN_NONE;
   const Inside inside(client);
-  for (uint32_t slot = 0; slot < pool::kBatchSlots; ++slot) {
+  for (uint32_t slot = 0; slot < client->flights->size(); ++slot) {
     if ((*client->flights)[slot].job != job) continue;
     const uint32_t units = client->pool->batch(slot).units;
     bool changed = false;

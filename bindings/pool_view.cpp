@@ -34,7 +34,7 @@ PyObject* client_open_outcomes(Client* self, PyObject*) {
   PyObject* list = PyList_New(0);
   bool ok = list != nullptr;
   const bool alive = self->pool != nullptr && !self->released;
-  for (uint32_t slot = 0; ok && alive && slot < pool::kBatchSlots; ++slot) {
+  for (uint32_t slot = 0; ok && alive && slot < self->flights->size(); ++slot) {
     const Flight& flight = (*self->flights)[slot];
     if (flight.ticket == 0) continue;
     const pool::Batch& batch = self->pool->batch(slot);

@@ -120,6 +120,9 @@ def prepare(context: dict[str, Any], name: str) -> None:
         return
     from multiprocessing import spawn
 
+    from shoal import _run_path
+
+    _run_path.patch()
     process: Any = multiprocessing.process.current_process()
     own_name, process._inheriting = process._name, True
     try:

@@ -25,15 +25,13 @@ from types import FunctionType, ModuleType
 from shoal import (
     _definitions,
     _dropin_keeper,
-    _dropin_processes,
     _dropin_startup,
     _engine,
-    _limits,
+    _fork_server,
     _main_module,
     _names,
     _pickling,
 )
-from shoal._native import core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,7 +79,7 @@ class DropInEngine(_engine.Engine):
 
             spawn._check_not_importing_main()  # type: ignore[attr-defined]
         if method == "forkserver":
-            _start_fork_server()
+            _fork_server.start()
         # What workers have of the main module by its import; None: they do not import it.
         self._main_names = None if method == "fork" else _main_module.names_after_import()
         self._descriptors: list[int] = []
@@ -142,20 +140,6 @@ class DropInEngine(_engine.Engine):
             super().store_startup()
         finally:
             _context_module.set_spawning_popen(None)
-
-
-def _start_fork_server() -> None:
-    """Called first, because the fork server takes as long to start as an interpreter, and the rest
-    of the pool can be made meanwhile. Without a main module that can be imported, the workers do
-    not come from the fork server (see `_make_agent`), and it is not started.
-    """
-    from shoal import _session
-
-    if getattr(sys.modules.get("__main__"), "__file__", None) is not None:
-        with _limits.named("cannot start the fork server"):
-            core.incarnation()  # makes the session, if there is none: the server is told of it
-            _session.carry_session()
-            _dropin_processes.CLASSES["forkserver"].get_ready()
 
 
 def _no_pool() -> None:

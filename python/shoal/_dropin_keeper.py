@@ -63,6 +63,30 @@ class _Watched:
         return (-code if code < 0 else code << 8), 0  # the fork server tells no more
 
 
+class _Started(threading.Event):
+    """Set once a thread runs. `Thread.start` waits for that; here it goes on at once."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return True
+
+    def wait_until_set(self) -> None:
+        super().wait()
+
+
+class _KeeperThread(threading.Thread):
+    """Does not keep who starts it waiting. Beside workers that have just been started it may take
+    milliseconds until this thread runs; the program sends its first task meanwhile.
+    """
+
+    def __init__(self, keeper: Keeper) -> None:
+        super().__init__(target=keeper._keep, name="shoal-keeper", daemon=True)
+        self._started = _Started()
+
+    def join(self, timeout: float | None = None) -> None:
+        self._started.wait_until_set()
+        super().join(timeout)
+
+
 class Keeper(_watch.Watch):
     """Keeps a pool's workers. The engine sees it as it sees an `AgentProcess`."""
 
@@ -114,7 +138,7 @@ class Keeper(_watch.Watch):
         with self._lock, _signals.interrupts_wait() as self._mask:
             for _ in range(max(0, self.supervisor.missing())):
                 self._start_one(self.supervisor.take_seat())
-        self._thread = threading.Thread(target=self._keep, name="shoal-keeper", daemon=True)
+        self._thread = _KeeperThread(self)
         _snapshot.harmless.add(self._thread)
         self._thread.start()
 

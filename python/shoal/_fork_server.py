@@ -57,6 +57,27 @@ def tell(variables: Variables) -> None:
     _told.append(variables)
 
 
+def start() -> None:
+    """Start it if it does not run. Called before anything else is done, or imported, for a pool: it
+    takes as long as an interpreter takes to start, and the pool can be made meanwhile.
+
+    Without a main module that can be imported, the workers do not come from the fork server
+    (`_dropin_engine`), and it is not started.
+    """
+    if getattr(sys.modules.get("__main__"), "__file__", None) is None:
+        return
+    from multiprocessing import forkserver, spawn
+
+    from shoal import _limits, _session
+    from shoal._native import core
+
+    spawn._check_not_importing_main()  # type: ignore[attr-defined]
+    with _limits.named("cannot start the fork server"):
+        core.incarnation()  # makes the session, if there is none: the server is told of it
+        _session.carry_session()
+        forkserver.ensure_running()
+
+
 def patch(module: Any) -> None:
     """`module` is `multiprocessing.forkserver`. Calling it again changes nothing."""
     stock: Any = module.ForkServer.ensure_running
@@ -73,9 +94,12 @@ def patch(module: Any) -> None:
                 environment.update(variables())
             self._preload_modules = [*preload, WARM]
             os.environ.update(environment)
+            tracker = module.resource_tracker
+            module.resource_tracker = _StartedLater(tracker)
             try:
                 stock(self)
             finally:
+                module.resource_tracker = tracker
                 self._preload_modules = preload
                 for name in environment:
                     os.environ.pop(name, None)
@@ -85,6 +109,23 @@ def patch(module: Any) -> None:
     ensure_running.__doc__ = stock.__doc__
     module.ForkServer.ensure_running = ensure_running
     module.ensure_running = module._forkserver.ensure_running
+
+
+class _StartedLater:
+    """The module `resource_tracker` while the fork server starts: does not start the tracker.
+
+    It would boot an interpreter beside the server's and this program's work, and is needed when the
+    server is asked for its first child, which starts it.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self._module = module
+
+    def ensure_running(self) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
 
 
 def _runs(pid: int | None) -> bool:
@@ -122,7 +163,7 @@ def _quiet_modules() -> list[str]:
     quiet = [
         name
         for name in list(sys.modules)
-        if (top := name.partition(".")[0]) in standard and top not in _NOT_QUIET
+        if (top := name.partition(".")[0]) in standard and top not in _NOT_QUIET and top[0] != "_"
     ]
     ours = [name for name in _OURS if name in sys.modules or name != "shoal.multiprocessing"]
     return quiet + ours

@@ -191,10 +191,11 @@ def _patch_maker(context: type, swap: _swaps.Swap) -> None:
         fits = len(args) <= len(names) and kwargs.keys() <= set(names)
         fits = fits and kwargs.keys() >= set(names[len(args) : required])
         if fits and _active and swap.module not in sys.modules and _is_stock_context(self):
-            chosen, why_not = _choose(swap, args, kwargs)
+            with_context = {**kwargs, swap.context: self.get_context()}
+            chosen, why_not = _choose(swap, args, with_context)
             if not why_not:
                 _record_swap("swapped", f"{swap.module}.{swap.name}", "")
-                return chosen(*args, **{swap.context: self.get_context()}, **kwargs)
+                return chosen(*args, **with_context)
         return stock(self, *args, **kwargs)
 
     make._shoal = True  # type: ignore[attr-defined]
@@ -205,9 +206,20 @@ def _choose(swap: _swaps.Swap, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     """Shoal's class, and why the call is left to the stock class all the same ("": it is not)."""
     if not _is_stock_context(swap.context_of(args, kwargs)):
         return None, "its context is not the standard library's own"
+    if swap.home == _swaps.POOL:
+        _start_fork_server(swap.context_of(args, kwargs))
     chosen: Any = swap.load()
     left = getattr(chosen, "_left", None)
     return chosen, left(*args, **kwargs) if left is not None else ""
+
+
+def _start_fork_server(context: Any) -> None:
+    """For a pool of this context, if it needs one, before shoal's modules are imported for it."""
+    context = context or sys.modules["multiprocessing"]
+    if context.get_start_method() == "forkserver":
+        from shoal import _fork_server
+
+        _fork_server.start()
 
 
 def _is_stock_context(context: Any) -> bool:

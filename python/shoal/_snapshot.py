@@ -33,12 +33,12 @@ def refusal(own_threads: int = 0) -> str | None:
     """Why this process must not be forked, or None. `own_threads`: Python threads that shoal stops
     at a fork.
     """
-    keepers = [thread for thread in list(harmless) if thread.is_alive()]
+    alive = threading.enumerate()  # those among them that have only just been started
+    keepers = [thread for thread in alive if thread in harmless]
     own_threads += len(keepers)
-    alive = threading.active_count() - own_threads
-    if alive > 1:
+    if len(alive) - own_threads > 1:
         others = {threading.main_thread(), *keepers}
-        names = ", ".join(t.name for t in threading.enumerate() if t not in others)
+        names = ", ".join(t.name for t in alive if t not in others)
         return f"Python threads are running ({names})"
     native = _native_threads()
     if native == 1 + own_threads and not _has_driver():

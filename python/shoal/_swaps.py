@@ -54,6 +54,7 @@ def load(home: str) -> Any:
     return getattr(_imports.load(module), name)
 
 
+POOL = "shoal._dropin:DropInPool"
 _POOL = "multiprocessing.pool"
 _SYNC = "multiprocessing.synchronize"
 _QUEUES = "multiprocessing.queues"
@@ -61,7 +62,7 @@ _VALUES = "multiprocessing.sharedctypes"
 _MEMORY = "multiprocessing.shared_memory"
 
 SWAPS = (
-    Swap(_POOL, "Pool", "shoal._dropin:DropInPool", "context", 4),
+    Swap(_POOL, "Pool", POOL, "context", 4),
     Swap(
         "concurrent.futures.process",
         "ProcessPoolExecutor",

@@ -257,6 +257,7 @@ void Container::undo(arena::Member& member) noexcept {
 }
 
 void Container::drop_growth(arena::Member& member) noexcept {
+  set(state_->growth.asked, 0);
   const Handle next = get(state_->growth.table);
   if (next == 0) return;
   // COMMIT(container.growth.drop): killed before: as it was; after: an empty bag of the dead

@@ -68,6 +68,7 @@ struct Growth {
       cleared;                // its slots before that are empty or in use, those after mean nothing
   os::Atomic<uint64_t> from;  // entries of the present table before that are in it, or erased
   os::Atomic<uint64_t> to;    // its entries
+  os::Atomic<uint64_t> asked;  // `changes` + 1 when somebody went to make one; 0 = nobody
 };
 
 struct ContainerState {

@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <utility>
 
+#include "os/clock.hpp"
 #include "testing/kill_point.hpp"
 
 namespace shoal::collections {
@@ -55,17 +57,68 @@ void Map::copy_entry(Table& from, uint64_t i, Table& made, uint64_t to) {
                                                  os::relaxed);
 }
 
-void Map::begin_growth(arena::Member& member, const Table& now) {
-  const uint64_t live = size();
-  const uint64_t expected = live + now.capacity - get(now.used);
-  const uint64_t slots = std::bit_ceil(std::max({live * 3, expected * 2, kLeastSlots}));
+// A larger one is made without the lock: memory that nobody had before costs 0.25 ms for each MB.
+constexpr uint64_t kMostSlotsUnderLock = 4096;
+// He who goes to make one may die or be stopped: after so many changes, a share of the entries that
+// there are, the next one goes. Half of those still to come are left to fill it then.
+constexpr uint64_t kAskAgainAfter = 16;
+constexpr int64_t kWaitToBringNs = 10'000'000;
+
+// Three quarters of the entries are used, or many of the slots erased.
+bool Map::needs_next(const Table& now) {
+  return get(now.used) * 4 >= now.capacity * 3 || get(now.erased) * 6 > now.slots;
+}
+
+uint64_t Map::slots_of_next(const Table& now) const {
+  const uint64_t expected = size() + now.capacity - get(now.used);
+  return std::bit_ceil(std::max({size() * 3, expected * 2, kLeastSlots}));
+}
+
+void Map::ask_for_next(arena::Member& member, const Table& now) {
   Growth& growth = state().growth;
-  Handle next = 0;
+  const uint64_t asked = get(growth.asked);
+  if (asked != 0 && changes() < asked + now.capacity / kAskAgainAfter) return;
+  set(growth.asked, changes() + 1);
+  const uint64_t slots = slots_of_next(now);
+  if (slots > kMostSlotsUnderLock) {
+    wanted_slots_ = slots;
+    return;
+  }
   try {
-    next = make_table(member, handle(), entries_for(slots), slots, true);
+    begin_growth(member, now, make_table(member, handle(), entries_for(slots), slots, true));
   } catch (const arena::MemoryExhausted&) {
     return;  // said when there is no other way
   }
+}
+
+void Map::unlock(arena::Member& member) {
+  const uint64_t slots = std::exchange(wanted_slots_, 0);
+  Container::unlock(member);
+  if (slots != 0) make_next(member, slots);
+}
+
+// Without the lock. Nothing is lost if it fails, or if the map needs another one by then.
+void Map::make_next(arena::Member& member, uint64_t slots) noexcept {
+  Handle next = 0;
+  try {
+    next = make_table(member, handle(), entries_for(slots), slots, true);
+    if (sync::is_locked(lock(member, os::monotonic_ns() + kWaitToBringNs))) {
+      const Table& now = table();
+      const uint64_t wanted = slots_of_next(now);
+      const bool fits = needs_next(now) && slots >= wanted && slots / 2 <= wanted;
+      if (get(state().growth.table) == 0 && fits) {
+        begin_growth(member, now, std::exchange(next, 0));
+      }
+      Container::unlock(member);
+    }
+  } catch (const std::exception&) {
+    // No memory, or no map any more: said by the change that cannot do without.
+  }
+  if (next != 0) free_bag(member, next);
+}
+
+void Map::begin_growth(arena::Member& member, const Table& now, Handle next) noexcept {
+  Growth& growth = state().growth;
   set(growth.cleared, 0);
   set(growth.from, get(now.begin));
   set(growth.to, 0);
@@ -94,11 +147,10 @@ void Map::fill_next(Table& now, uint64_t most_slots, uint64_t most_entries) {
   set(growth.to, to);
 }
 
-// A step towards the next table, when three quarters of this one are used, or many of its slots
-// erased.
+// A step towards the next table, if one will be needed soon.
 void Map::grow_on(arena::Member& member, Table& now) {
-  if (get(now.used) * 4 < now.capacity * 3 && get(now.erased) * 6 <= now.slots) return;
-  if (get(state().growth.table) == 0) begin_growth(member, now);
+  if (!needs_next(now)) return;
+  if (get(state().growth.table) == 0) ask_for_next(member, now);
   if (get(state().growth.table) != 0) fill_next(now, kSlotsAStep, kEntriesAStep);
 }
 
@@ -130,6 +182,7 @@ Table& Map::adopt(arena::Member& member, Handle larger, uint64_t used) {
   while (used > 0 && get(made.items()[used - 1]) == 0) --used;
   while (begin < used && get(made.items()[begin]) == 0) ++begin;
   const Handle old = state().table.load();
+  set(state().growth.asked, 0);
   prepare_table(member, larger);
   commit(member, Swap{larger, begin, used, size(), 0, 0, 0, 0, false});
   free_bag(member, old);

@@ -34,6 +34,10 @@ class Map : public Container {
   // The entry whose key is canonical and has these bytes.
   [[nodiscard]] Entry find(uint64_t hash, Bytes key) const;
 
+  // As Container's; and then makes the next table, if that will be needed soon and is a large one,
+  // without the lock: getting so much memory takes milliseconds.
+  void unlock(arena::Member& member);
+
   // A new entry at the end; the caller knows that no other has its key.
   void insert(arena::Member& member, uint64_t hash, Handle item);
   // The entry's item becomes this one; returns the one before, MEMBER(me).
@@ -55,13 +59,19 @@ class Map : public Container {
   static void each_of(Table& table, uint64_t hash, Use&& use);
   Table& with_room(arena::Member& member);
   void grow_on(arena::Member& member, Table& now);
-  void begin_growth(arena::Member& member, const Table& now);
+  [[nodiscard]] static bool needs_next(const Table& now);
+  [[nodiscard]] uint64_t slots_of_next(const Table& now) const;
+  void ask_for_next(arena::Member& member, const Table& now);
+  void make_next(arena::Member& member, uint64_t slots) noexcept;
+  void begin_growth(arena::Member& member, const Table& now, Handle next) noexcept;
   void fill_next(Table& now, uint64_t most_slots, uint64_t most_entries);
   void follow(const Entry& entry, uint64_t hash, Handle item);
   Table& make_whole_table(arena::Member& member, Table& now);
   Table& adopt(arena::Member& member, Handle larger, uint64_t used);
   static void copy_entry(Table& from, uint64_t i, Table& made, uint64_t to);
   static uint64_t free_slot(Table& table, uint64_t hash);
+
+  uint64_t wanted_slots_ = 0;  // of the table that unlock() makes; 0 = none
 };
 
 template <class Use>

@@ -26,6 +26,7 @@ struct MapTest : ContainerTest {
     return {*s.arena, block};
   }
   static uint64_t hash_of(uint64_t key) { return key % 64 * 0x9E3779B97F4A7C15; }  // collisions too
+  static uint64_t mixed(uint64_t key) { return key * 0x9E3779B97F4A7C15 >> 7; }  // few
   static Bytes bytes(const uint64_t& key) { return std::as_bytes(std::span(&key, 1)); }
   Handle pair(const uint64_t& key, uint64_t value) {
     return number_item(*s.me, value, bytes(key), KeyKind::canonical);
@@ -140,12 +141,11 @@ TEST_F(MapTest, KeysOfOneHashAreToldApart) {
 
 TEST_F(MapTest, GrowsInStepsThatAreSmallHoweverLargeItIs) {
   constexpr uint64_t kKeys = 40'000;
-  const auto mixed = [](uint64_t key) { return key * 0x9E3779B97F4A7C15 >> 7; };
   Map map = make();
-  ASSERT_TRUE(sync::is_locked(map.lock(*s.me)));
   const Growth& growth = map.state().growth;
   uint64_t grown = 0;
   for (uint64_t key = 0; key < kKeys; ++key) {
+    ASSERT_TRUE(sync::is_locked(map.lock(*s.me)));  // large tables are made between two locks
     const Handle table = map.state().table.load();
     const Handle next = growth.table.load();
     const uint64_t left = map.end() - growth.from.load();
@@ -158,8 +158,10 @@ TEST_F(MapTest, GrowsInStepsThatAreSmallHoweverLargeItIs) {
     const Map::Entry some = map.find(mixed(key / 2), bytes(key / 2));
     if (key % 3 == 0 && some) free_item(*s.me, map.erase(*s.me, some));
     if (key % 3 == 1 && some) free_item(*s.me, map.replace(*s.me, some, pair(key / 2, key)));
+    map.unlock(*s.me);
   }
   EXPECT_GE(grown, 4U);
+  ASSERT_TRUE(sync::is_locked(map.lock(*s.me)));
   uint64_t count = 0;
   for (uint64_t key = 0; key < kKeys; ++key) {
     // What the last turn that met this key has done.
@@ -174,6 +176,63 @@ TEST_F(MapTest, GrowsInStepsThatAreSmallHoweverLargeItIs) {
   }
   EXPECT_EQ(map.size(), count);
   map.unlock(*s.me);
+  drop(map);
+  EXPECT_EQ(s.blocks(), 0U);
+}
+
+// Getting the memory of a large table takes milliseconds: nobody is to wait for the lock meanwhile.
+TEST_F(MapTest, MakesNoLargeTableUnderTheLock) {
+  constexpr uint64_t kKeys = 300'000;
+  Map map = make();
+  const Growth& growth = map.state().growth;
+  uint64_t made = 0;
+  for (uint64_t key = 0; key < kKeys; ++key) {
+    const Handle item = pair(key, key);
+    ASSERT_TRUE(sync::is_locked(map.lock(*s.me)));
+    const Handle table = map.state().table.load();
+    const Handle before = growth.table.load();
+    map.insert(*s.me, mixed(key), item);
+    const Handle after = growth.table.load();
+    if (key > 4096) {
+      EXPECT_TRUE(after == before || after == 0) << key;
+      EXPECT_TRUE(map.state().table.load() == table || map.state().table.load() == before) << key;
+    }
+    map.unlock(*s.me);
+    made += growth.table.load() != after ? 1 : 0;
+  }
+  EXPECT_GE(made, 6U);
+  drop(map);
+  EXPECT_EQ(s.blocks(), 0U);
+}
+
+// Who goes to make the next table may be stopped or killed on his way: somebody else goes then.
+TEST_F(MapTest, AsksAgainForATableThatDoesNotCome) {
+  constexpr uint64_t kKeys = 20'000;
+  Map map = make();
+  const Growth& growth = map.state().growth;
+  uint64_t grown = 0;
+  bool lost = false;
+  for (uint64_t key = 0; key < kKeys; ++key) {
+    const Handle item = pair(key, key);
+    ASSERT_TRUE(sync::is_locked(map.lock(*s.me)));
+    const Handle table = map.state().table.load();
+    const Handle next = growth.table.load();
+    map.insert(*s.me, mixed(key), item);
+    if (key > 4096 && map.state().table.load() != table) {
+      EXPECT_EQ(map.state().table.load(), next) << key;
+      ++grown;
+      lost = false;
+    }
+    const bool asks = growth.asked.load() == map.changes() && growth.table.load() == 0;
+    if (key > 4096 && asks && !lost) {
+      static_cast<Container&>(map).unlock(*s.me);  // as if killed before it has made one
+      map = Map(*s.arena, map.handle());
+      lost = true;
+    } else {
+      map.unlock(*s.me);
+    }
+  }
+  EXPECT_GE(grown, 2U);
   drop(map);
   EXPECT_EQ(s.blocks(), 0U);
 }

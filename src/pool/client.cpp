@@ -55,17 +55,16 @@ ClientPool::ClientPool(arena::Member& member, const PoolOptions& options)
       state_(make_state(member, handle_, options, seats_)),
       work_bell_(state_->work_bell),
       done_bell_(state_->done_bell),
-      spinner_limit_(state_->spinner_limit),
-      in_flight_(kBatchSlots) {
+      spinner_limit_(state_->spinner_limit) {
+  in_flight_.reserve(kBatchSlots);
   free_slots_.reserve(kBatchSlots);
   again_.reserve(kBatchSlots);
-  for (uint32_t slot = kBatchSlots; slot-- > 0;) free_slots_.push_back(slot);
 }
 
 ClientPool::~ClientPool() {
   // The caller has seen all workers gone: nobody else touches the pool's memory.
-  for (uint32_t slot = 0; slot < kBatchSlots; ++slot) {
-    if (in_flight_[slot].batch) free_batch(in_flight_[slot]);
+  for (const InFlight& flight : in_flight_) {
+    if (flight.batch) free_batch(flight);
   }
   for (const InFlight& retired : retired_) free_batch(retired);
   for (Handle block = state_->definitions.load(); block != 0;) {
@@ -99,8 +98,7 @@ Entry ClientPool::submit(const BatchParts& parts) {
   shape.attachments = parts.attachment_count;
   const Handle handle = member_.allocate(roomy(shape.extent()));
 
-  const uint32_t slot = free_slots_.back();
-  free_slots_.pop_back();
+  const uint32_t slot = take_slot();
   const Entry entry = Entry::make(generation_++, slot);
   auto* header = new (member_.arena().address(handle)) BatchHeader{};
   header->magic = kBatchMagic;
@@ -130,6 +128,16 @@ Entry ClientPool::submit(const BatchParts& parts) {
   SHOAL_KILL_POINT("pool.submit.table");
   push(in_flight_[slot]);
   return entry;
+}
+
+uint32_t ClientPool::take_slot() {
+  if (free_slots_.empty()) {
+    in_flight_.emplace_back();
+    return static_cast<uint32_t>(in_flight_.size() - 1);
+  }
+  const uint32_t slot = free_slots_.back();
+  free_slots_.pop_back();
+  return slot;
 }
 
 void ClientPool::push(const InFlight& flight) noexcept {
@@ -163,7 +171,7 @@ void ClientPool::empty_ring() noexcept {
 void ClientPool::push_again() noexcept {
   push_again_ = false;
   again_.clear();
-  for (uint32_t slot = 0; slot < kBatchSlots; ++slot) {
+  for (uint32_t slot = 0; slot < in_flight_.size(); ++slot) {
     const Batch& batch = in_flight_[slot].batch;
     bool queued = false;
     for (uint32_t i = 0; batch && i < batch.units && !queued; ++i) {
@@ -191,7 +199,7 @@ void ClientPool::take_dirty(std::vector<uint32_t>& slots) {
     const auto word = static_cast<uint32_t>(__builtin_ctzll(summary));
     for (uint64_t bits = state_->dirty[word].exchange(0); bits != 0; bits &= bits - 1) {
       const uint32_t slot = word * 64 + static_cast<uint32_t>(__builtin_ctzll(bits));
-      if (in_flight_[slot].batch) slots.push_back(slot);
+      if (slot < in_flight_.size() && in_flight_[slot].batch) slots.push_back(slot);
     }
   }
   if (!retired_.empty()) sweep_retired();
@@ -330,7 +338,7 @@ void ClientPool::resolve_seat(Seat& seat, const LostItem& lost) {
   resolve_pending(seat);
   bool is_unforeseen = death.kind != ExitKind::planned;
   if (worker != 0) {
-    for (uint32_t slot = 0; slot < kBatchSlots; ++slot) {
+    for (uint32_t slot = 0; slot < in_flight_.size(); ++slot) {
       const Batch& batch = in_flight_[slot].batch;
       if (!batch) continue;
       for (uint32_t unit = 0; unit < batch.units; ++unit) {
@@ -362,7 +370,9 @@ void ClientPool::resolve_pending(Seat& seat) {
   seat.pending.store(0);
   if (pending == 0 || !entry) return;
   const InFlight* flight = nullptr;
-  if (in_flight_[entry.slot()].entry == entry) flight = &in_flight_[entry.slot()];
+  if (entry.slot() < in_flight_.size() && in_flight_[entry.slot()].entry == entry) {
+    flight = &in_flight_[entry.slot()];
+  }
   for (const InFlight& retired : retired_) {
     if (retired.entry == entry) flight = &retired;
   }

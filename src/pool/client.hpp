@@ -61,7 +61,9 @@ class ClientPool {
   [[nodiscard]] arena::Member& member() const noexcept { return member_; }
 
   // ---- Submitting
-  [[nodiscard]] bool has_room() const noexcept { return !free_slots_.empty(); }
+  [[nodiscard]] bool has_room() const noexcept {
+    return !free_slots_.empty() || in_flight_.size() < kBatchSlots;
+  }
   // Copies the parts into one block and pushes it. Needs has_room(). Throws MemoryExhausted
   // (nothing given away).
   Entry submit(const BatchParts& parts);
@@ -137,6 +139,7 @@ class ClientPool {
     bool shared = false;
   };
 
+  [[nodiscard]] uint32_t take_slot();
   void push(const InFlight& flight) noexcept;
   // Nothing was heard for a while: a worker that was woken for a batch, spun for it or took it may
   // be stopped (SIGSTOP), or run one unit for long before it could ask for help. One more sleeper
@@ -162,6 +165,8 @@ class ClientPool {
   Doorbell work_bell_;
   Doorbell done_bell_;
   uint32_t spinner_limit_;
+  // By slot. Those that were never used are not made: memory that every pool would touch, and every
+  // fork of it copy. Room for all is reserved, so neither vector moves or allocates.
   std::vector<InFlight> in_flight_;
   std::vector<uint32_t> free_slots_;
   std::vector<InFlight> retired_;  // read; some worker may still touch them
