@@ -59,9 +59,9 @@ struct Flight {
 };
 inline constexpr uint32_t kRead = UINT32_MAX;
 
-// A pool's flights by slot. Slots that were never used have none: a pool takes its lowest free slot,
-// and the whole array would be memory that each pool touches and each fork of it copies. Room for
-// all is reserved, so nothing moves or allocates.
+// A pool's flights by slot. Slots that were never used have none: a pool takes its lowest free
+// slot, and the whole array would be memory that each pool touches and each fork of it copies. Room
+// for all is reserved, so nothing moves or allocates.
 class Flights {
  public:
   Flights() { made_.reserve(pool::kBatchSlots); }

@@ -72,7 +72,7 @@ sync::Locked Container::lock(arena::Member& member, int64_t deadline_ns) {
   return locked;
 }
 
-void Container::unlock(arena::Member& member) {
+void Container::let_go(arena::Member& member) {
   sync::Mutex(*arena_, state_->mutex).unlock(member);
 }
 

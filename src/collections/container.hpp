@@ -98,9 +98,8 @@ class Container {
   Container(arena::Arena& arena, Handle handle, ContainerKind kind);
 
   // Repairs what a dead owner left, and is then as if nobody had died: never owner_died. Throws
-  // CorruptArena, not locked then.
+  // CorruptArena, not locked then. The derived classes have unlock().
   sync::Locked lock(arena::Member& member, int64_t deadline_ns = sync::kForever);
-  void unlock(arena::Member& member);
 
   [[nodiscard]] uint64_t size() const noexcept { return state_->live.load(); }  // a hint without
   [[nodiscard]] uint64_t changes() const noexcept { return state_->changes.load(); }
@@ -139,6 +138,7 @@ class Container {
     bool reshapes = true;
   };
 
+  void let_go(arena::Member& member);  // of the lock
   [[nodiscard]] Table& table() const { return open_table(*arena_, state_->table.load(), handle_); }
   // The item becomes the container's. Between here and commit() nothing may throw.
   void prepare(arena::Member& member, Handle item) noexcept;

@@ -93,7 +93,7 @@ void Map::ask_for_next(arena::Member& member, const Table& now) {
 
 void Map::unlock(arena::Member& member) {
   const uint64_t slots = std::exchange(wanted_slots_, 0);
-  Container::unlock(member);
+  let_go(member);
   if (slots != 0) make_next(member, slots);
 }
 
@@ -109,10 +109,12 @@ void Map::make_next(arena::Member& member, uint64_t slots) noexcept {
       if (get(state().growth.table) == 0 && fits) {
         begin_growth(member, now, std::exchange(next, 0));
       }
-      Container::unlock(member);
+      let_go(member);
     }
-  } catch (const std::exception&) {
-    // No memory, or no map any more: said by the change that cannot do without.
+  } catch (const arena::MemoryExhausted&) {
+    return;  // said when there is no other way
+  } catch (const arena::CorruptArena&) {
+    return free_bag(member, next);  // said by the next change
   }
   if (next != 0) free_bag(member, next);
 }

@@ -34,8 +34,8 @@ class Map : public Container {
   // The entry whose key is canonical and has these bytes.
   [[nodiscard]] Entry find(uint64_t hash, Bytes key) const;
 
-  // As Container's; and then makes the next table, if that will be needed soon and is a large one,
-  // without the lock: getting so much memory takes milliseconds.
+  // And then makes the next table, if that will be needed soon and is a large one, without the
+  // lock: getting so much memory takes milliseconds.
   void unlock(arena::Member& member);
 
   // A new entry at the end; the caller knows that no other has its key.

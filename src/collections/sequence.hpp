@@ -20,6 +20,7 @@ class Sequence : public Container {
   }
   Sequence(arena::Arena& arena, Handle handle)
       : Container(arena, handle, ContainerKind::sequence) {}
+  void unlock(arena::Member& member) { let_go(member); }
 
   // The item at i < size().
   [[nodiscard]] Handle at(uint64_t i) const;
