@@ -371,7 +371,8 @@ def test_large_arrays_are_the_tasks_own_as_small_ones_are(program) -> None:
         for size in (10, 300_000):
             for array in (numpy.ones(size), numpy.ones((size, 2), "f4", order="F"),
                           numpy.ones((2, size))[:, ::2]):
-                call = Parallel(2, "shoal")
+                # Tasks that joblib puts into one batch are pickled together, and share the array.
+                call = Parallel(2, "shoal", batch_size=1)
                 results = call(delayed(change)(array, value=array) for _ in range(6))
                 layout = array.shape, str(array.dtype), array.flags.f_contiguous
                 assert results == [(2.0, "ndarray", True, layout)] * 6, results
