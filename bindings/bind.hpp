@@ -49,7 +49,7 @@ PyCFunction method(F* function) noexcept {
 // in slices.
 bool is_main_thread();
 
-// Encodes a result or an argument; pickling looks at `hooks` meanwhile (shoal._hooks.dumps).
+// Encodes a result or an argument; pickling looks at `hooks` meanwhile (shoal._workers._hooks.dumps).
 bool encode_with(PyObject* hooks, PyObject* value, codec::MessageBuilder& out);
 
 // One per file; each adds its types and functions to the module, or returns false with an error

@@ -3,7 +3,7 @@
 // shoal._core.Connection: a plain C type over one end of a channel::Pipe and its descriptor. What
 // is sent becomes one frame in the standard library's format: a pickle, or the user's bytes. What
 // is too large for a frame goes into a block, and the frame is a pickle that calls
-// shoal._pipes._arrived with a *note* naming it; an end of ours knows the note by its token and
+// shoal._shared._pipes._arrived with a *note* naming it; an end of ours knows the note by its token and
 // calls nothing.
 //
 // close() while another thread waits in a method: the state is let go by the last of them.
@@ -363,10 +363,10 @@ PyObject* object_of_message(arena::Member& member, arena::Handle message, Kind k
                              : decode_message(message, member);
 }
 
-// shoal._pipes.NAME(argument); steals the reference.
+// shoal._shared._pipes.NAME(argument); steals the reference.
 PyObject* call_python(const char* name, PyObject* argument) {
   if (argument == nullptr) return nullptr;
-  PyObject* const module = PyImport_ImportModule("shoal._pipes");
+  PyObject* const module = PyImport_ImportModule("shoal._shared._pipes");
   PyObject* const result =
       module == nullptr ? nullptr : PyObject_CallMethod(module, name, "(O)", argument);
   Py_XDECREF(module);

@@ -45,7 +45,7 @@ sync::Unlocked unlock(PyObject* self, arena::Member& member) {
 
 // Warns, or raises OwnerDied, as the lock was asked to. False: an error is set.
 bool tell_death(PyObject* self) {
-  PyObject* const module = PyImport_ImportModule("shoal._owner_died");
+  PyObject* const module = PyImport_ImportModule("shoal._shared._owner_died");
   if (module == nullptr) return false;
   PyObject* const told = PyObject_CallMethod(module, "tell", "OIi", self,
                                              static_cast<unsigned>(state(self).dead_pid.load()),

@@ -19,7 +19,7 @@ constexpr size_t kKeepBytes = size_t{1} << 20;
 
 PyObject* raise_from_queue(const char* name) {
   // Not "queue": the program may have a file of that name.
-  PyObject* const queue = PyImport_ImportModule("shoal._queues");
+  PyObject* const queue = PyImport_ImportModule("shoal._shared._queues");
   PyObject* const type = queue == nullptr ? nullptr : PyObject_GetAttrString(queue, name);
   if (type != nullptr) PyErr_SetNone(type);
   Py_XDECREF(type);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What a pool's client has open, for those who look at it from outside: the standard library's
-// private counters, which programs read (python/shoal/_stock_view.py). Reads only, under the GIL;
+// private counters, which programs read (python/shoal/_dropin/_stock_view.py). Reads only, under the GIL;
 // it collects nothing, so it shows what was known at the last collect().
 #include "codec/python/codec.hpp"
 #include "pool_client.hpp"

@@ -14,8 +14,8 @@ import timeit
 from collections.abc import Callable
 from typing import Any
 
-from shoal import _pickling
-from shoal._definitions import Definitions
+from shoal._pickling import _pickler
+from shoal._pickling._definitions import Definitions
 
 
 class Point:
@@ -47,12 +47,12 @@ def main() -> None:
     for name, value in values.items():
         number = 200 if isinstance(value, list) else 20_000
         with definitions.active():
-            data = _pickling.dumps(value)[0]
+            data = _pickler.dumps(value)[0]
             figures = [
                 microseconds(lambda value=value: pickle.dumps(value, 5), number),
-                microseconds(lambda value=value: _pickling.dumps(value), number),
+                microseconds(lambda value=value: _pickler.dumps(value), number),
                 microseconds(lambda data=data: pickle.loads(data), number),
-                microseconds(lambda data=data: _pickling.loads(data), number),
+                microseconds(lambda data=data: _pickler.loads(data), number),
             ]
         print(f"{name:24}" + "".join(f"{figure:10.2f}" for figure in figures))
     for name, function in {"built-in": len, "of main": task, "lambda": lambda x: x}.items():

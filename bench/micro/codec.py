@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from shoal._native import core
+from shoal._runtime._native import core
 
 ROUNDS = 5
 BUDGET_S = 0.02  # of one round

@@ -93,7 +93,7 @@ def memory_after_many(side: str, scale: Scale) -> Sample:
     What is free but warm goes back to the system after 30 s; here it is given back at once. The
     details have the memory file's size before that: how much the tasks had in flight at most.
     """
-    from shoal._native import core
+    from shoal._runtime._native import core
 
     few, many = (1_000, 10_000) if scale.quick else (100_000, 10_000_000)
     kept, most = {}, {}

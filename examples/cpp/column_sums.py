@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import numpy as np
-from shoal._native import core
+from shoal._runtime._native import core
 
 
 def main(program: str) -> None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import sys
 
-from shoal import _imports
+from shoal._runtime import _imports
 
 TYPE_CHECKING = False  # as typing's, whose import would cost more than all the rest here
 
@@ -32,48 +32,48 @@ if not sys.platform.startswith("linux"):
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AsyncResult": "shoal._results",
-    "Atomic": "shoal._sync",
-    "Barrier": "shoal._sync",
-    "BoundedSemaphore": "shoal._sync",
-    "Condition": "shoal._sync",
-    "Connection": "shoal._pipes",
+    "AsyncResult": "shoal._pool._results",
+    "Atomic": "shoal._shared._sync",
+    "Barrier": "shoal._shared._sync",
+    "BoundedSemaphore": "shoal._shared._sync",
+    "Condition": "shoal._shared._sync",
+    "Connection": "shoal._shared._pipes",
     "ConsumerDied": "shoal.errors",
     "CorruptArena": "shoal.errors",
-    "Dict": "shoal._collections",
-    "Event": "shoal._sync",
-    "Executor": "shoal._executor",
-    "Flag": "shoal._sync",
+    "Dict": "shoal._shared._collections",
+    "Event": "shoal._shared._sync",
+    "Executor": "shoal._pool._executor",
+    "Flag": "shoal._shared._sync",
     "ForkedPool": "shoal.errors",
-    "Future": "shoal._futures",
+    "Future": "shoal._pool._futures",
     "InitializerFailed": "shoal.errors",
-    "JoinableQueue": "shoal._queues",
-    "List": "shoal._collections",
-    "Lock": "shoal._sync",
+    "JoinableQueue": "shoal._shared._queues",
+    "List": "shoal._shared._collections",
+    "Lock": "shoal._shared._sync",
     "MemoryExhausted": "shoal.errors",
-    "Namespace": "shoal._collections",
+    "Namespace": "shoal._shared._collections",
     "OwnerDied": "shoal.errors",
     "OwnerDiedWarning": "shoal.errors",
-    "Pipe": "shoal._pipes",
-    "Pool": "shoal._pool",
+    "Pipe": "shoal._shared._pipes",
+    "Pool": "shoal._pool._pool",
     "PoolClosed": "shoal.errors",
-    "Queue": "shoal._queues",
+    "Queue": "shoal._shared._queues",
     "QueueShutDown": "shoal.errors",
-    "RLock": "shoal._sync",
+    "RLock": "shoal._shared._sync",
     "RemoteError": "shoal.errors",
-    "Semaphore": "shoal._sync",
-    "Set": "shoal._collections",
-    "ShareableList": "shoal._shareable_list",
-    "SharedMemory": "shoal._shared_memory",
+    "Semaphore": "shoal._shared._sync",
+    "Set": "shoal._shared._collections",
+    "ShareableList": "shoal._shared._shareable_list",
+    "SharedMemory": "shoal._shared._shared_memory",
     "ShoalError": "shoal.errors",
-    "SimpleQueue": "shoal._queues",
+    "SimpleQueue": "shoal._shared._queues",
     "TaskTimeout": "shoal.errors",
     "WorkerDied": "shoal.errors",
-    "cpu_count": "shoal._cpus",
-    "install": "shoal._install",
-    "plain": "shoal._collections",
-    "share": "shoal._collections",
-    "uninstall": "shoal._install",
+    "cpu_count": "shoal._runtime._cpus",
+    "install": "shoal._install._install",
+    "plain": "shoal._shared._collections",
+    "share": "shoal._shared._collections",
+    "uninstall": "shoal._install._install",
 }
 
 _SUBMODULES = ("errors", "multiprocessing")  # there without being imported by name
@@ -126,18 +126,18 @@ __all__ = [
 if TYPE_CHECKING:
     from typing import Any
 
-    from shoal._collections import Dict, List, Namespace, Set, plain, share
-    from shoal._cpus import cpu_count
-    from shoal._executor import Executor
-    from shoal._futures import Future
-    from shoal._install import install, uninstall
-    from shoal._pipes import Connection, Pipe
-    from shoal._pool import Pool
-    from shoal._queues import JoinableQueue, Queue, SimpleQueue
-    from shoal._results import AsyncResult
-    from shoal._shareable_list import ShareableList
-    from shoal._shared_memory import SharedMemory
-    from shoal._sync import (
+    from shoal._install._install import install, uninstall
+    from shoal._pool._executor import Executor
+    from shoal._pool._futures import Future
+    from shoal._pool._pool import Pool
+    from shoal._pool._results import AsyncResult
+    from shoal._runtime._cpus import cpu_count
+    from shoal._shared._collections import Dict, List, Namespace, Set, plain, share
+    from shoal._shared._pipes import Connection, Pipe
+    from shoal._shared._queues import JoinableQueue, Queue, SimpleQueue
+    from shoal._shared._shareable_list import ShareableList
+    from shoal._shared._shared_memory import SharedMemory
+    from shoal._shared._sync import (
         Atomic,
         Barrier,
         BoundedSemaphore,

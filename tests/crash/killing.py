@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import shoal
-from shoal._native import core
+from shoal._runtime._native import core
 
 
 def parent_of(pid: int) -> int:

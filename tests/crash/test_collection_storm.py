@@ -11,7 +11,7 @@ from typing import Any
 
 import shoal
 import shoal.multiprocessing as smp
-from shoal._native import core
+from shoal._runtime._native import core
 
 KILLS = 60
 WORKERS = 4

@@ -15,7 +15,7 @@ PROGRAM = """
     from killing import check_outcomes, check_strength, kill_worker, outcomes, ready_workers
     from killing import wait_for
     import shoal
-    from shoal._native import core
+    from shoal._runtime._native import core
 
     prefixes = tuple(sys.argv[2].split(","))
     nth_hits = [int(n) for n in sys.argv[3].split(",")]
@@ -137,7 +137,7 @@ START = """
     sys.path.insert(0, sys.argv[1])
     from killing import check_outcomes, check_strength, outcomes
     import shoal
-    from shoal._native import core
+    from shoal._runtime._native import core
 
     def arm_once(path, name):
         try:

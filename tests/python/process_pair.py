@@ -15,9 +15,9 @@ import subprocess
 import sys
 from typing import Any, BinaryIO
 
-from shoal import _pickling
-from shoal._definitions import Applied, Definitions, Snapshot, decode_function
-from shoal._errors_transport import decode_exception, encode_exception
+from shoal._pickling import _pickler
+from shoal._pickling._definitions import Applied, Definitions, Snapshot, decode_function
+from shoal._pickling._exceptions import decode_exception, encode_exception
 
 
 def send(file: BinaryIO, message: Any) -> None:
@@ -71,9 +71,9 @@ class Worker:
         payload = None
         with definitions.active():
             if key is None:
-                arguments = _pickling.dumps((function, args))
+                arguments = _pickler.dumps((function, args))
             else:
-                arguments = _pickling.dumps(args)
+                arguments = _pickler.dumps(args)
                 if key not in self.functions:
                     payload = definitions.encode_function(function)
                     self.functions.add(key)
@@ -85,7 +85,7 @@ class Worker:
         send(self.outbox, (entries, key, payload, bytes(data), plain))
         fine, data, plain = receive(self.inbox)
         if fine:
-            return _pickling.loads(data, plain)
+            return _pickler.loads(data, plain)
         raise decode_exception(data)
 
     def __enter__(self) -> Worker:
@@ -114,10 +114,10 @@ def serve(inbox: BinaryIO, outbox: BinaryIO, applied: Applied) -> None:
             if payload is not None:
                 functions[key] = decode_function(payload)
             if key is None:
-                function, args = _pickling.loads(data, buffers)
+                function, args = _pickler.loads(data, buffers)
             else:
-                function, args = functions[key], _pickling.loads(data, buffers)
-            data, out = _pickling.dumps(function(*args))
+                function, args = functions[key], _pickler.loads(data, buffers)
+            data, out = _pickler.dumps(function(*args))
             answer = (True, bytes(data), [bytearray(b.raw()) for b in out or ()])
         except BaseException as error:
             answer = (False, encode_exception(error), [])
@@ -125,7 +125,7 @@ def serve(inbox: BinaryIO, outbox: BinaryIO, applied: Applied) -> None:
 
 
 def main() -> None:
-    from shoal import _applied
+    from shoal._pickling import _applied
 
     inbox, outbox = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

@@ -17,7 +17,7 @@ import pytest
 import shoal
 import tasks
 from pool_kinds import SHOAL, WATCHDOG, make_pool
-from shoal._dropin_executor import DropInExecutor
+from shoal._dropin._executor import DropInExecutor
 
 pytestmark = WATCHDOG
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from shoal._native import core
+from shoal._runtime._native import core
 
 FORK = multiprocessing.get_context("fork")
 

@@ -23,8 +23,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from shoal import _hooks
-from shoal._native import core
+from shoal._pickling import _codec
+from shoal._runtime._native import core
 
 LARGE = 70_000  # bytes: more than the 64 KiB from which data is attached
 
@@ -51,7 +51,7 @@ def pickler() -> Iterator[Pickler]:
     counting = Pickler()
     core.codec_set_pickler(counting.dumps, counting.loads)
     yield counting
-    _hooks.connect_pickler()
+    _codec.connect_pickler()
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def no_pickler() -> Iterator[None]:
 
     core.codec_set_pickler(refuse, refuse)
     yield
-    _hooks.connect_pickler()
+    _codec.connect_pickler()
 
 
 def round_trip(value: Any, copy: bool = False) -> Any:
@@ -288,7 +288,7 @@ def test_a_pickle_may_come_in_pieces() -> None:
     try:
         assert round_trip(Colour.RED) == [Colour.RED] * 3
     finally:
-        _hooks.connect_pickler()
+        _codec.connect_pickler()
 
 
 @pytest.mark.parametrize("bad", [None, (b"",), (1, []), (b"", 5), (b"", [1]), [b"", []]])
@@ -298,7 +298,7 @@ def test_a_bad_answer_of_the_pickler_is_an_error(bad: Any) -> None:
         with pytest.raises(TypeError):
             core.codec_encode(Colour.RED)
     finally:
-        _hooks.connect_pickler()
+        _codec.connect_pickler()
 
 
 def in_use() -> int:
@@ -347,7 +347,7 @@ def decode_anything(message: Any, damaged: bytes) -> None:
 
 
 def test_every_cut_off_message_is_a_value_error(no_pickler: None) -> None:
-    _hooks.connect_pickler()
+    _codec.connect_pickler()
     messages = samples()
     core.codec_set_pickler(lambda *_: None, lambda *_: None)
     for message in messages:
@@ -358,7 +358,7 @@ def test_every_cut_off_message_is_a_value_error(no_pickler: None) -> None:
 
 
 def test_damaged_messages_never_do_more_than_raise(no_pickler: None) -> None:
-    _hooks.connect_pickler()
+    _codec.connect_pickler()
     messages = samples()
     core.codec_set_pickler(lambda *_: None, lambda *_: None)
     seed = random.randrange(2**32)

@@ -9,8 +9,8 @@ import os
 from typing import Any
 
 import pytest
-from shoal import _hooks
-from shoal._native import core
+from shoal._pickling import _codec
+from shoal._runtime._native import core
 
 np = pytest.importorskip("numpy")
 
@@ -51,7 +51,7 @@ def test_arrays_of_every_plain_dtype_take_the_fast_path(dtype: str, size: int) -
         check(array)
         check(array.reshape(1, size, 1))
     finally:
-        _hooks.connect_pickler()
+        _codec.connect_pickler()
 
 
 @pytest.mark.parametrize("dtype", PLAIN)
@@ -61,7 +61,7 @@ def test_scalars_keep_their_type(dtype: str) -> None:
     try:
         back = round_trip([scalar])[0]
     finally:
-        _hooks.connect_pickler()
+        _codec.connect_pickler()
     assert type(back) is type(scalar) and back == scalar
 
 

@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 import shoal
 import shoal.multiprocessing as smp
-from shoal._native import core
+from shoal._runtime._native import core
 
 FORK = smp.get_context("fork")
 SPAWN = smp.get_context("spawn")
@@ -675,7 +675,7 @@ def test_a_stopped_holder_delays_and_ctrl_c_ends_the_wait(interpreter: Any) -> N
         """
         import os, signal, threading, time
         import shoal, shoal.multiprocessing as mp
-        from shoal._native import core
+        from shoal._runtime._native import core
 
         table = shoal.Dict(a=1)
         big = shoal.List(range(300_000))
@@ -749,7 +749,7 @@ def test_memory_that_is_used_up_loses_nothing(interpreter: Any) -> None:
 
 def test_hash_seeds_differ_between_fresh_interpreters() -> None:
     """What makes the tests above with spawn mean something."""
-    code = "from shoal._native import core; print(hash('a'))"
+    code = "from shoal._runtime._native import core; print(hash('a'))"
     runs = {
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True,

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shoal import _names, _pickling
-from shoal._applied import Applied
-from shoal._definitions import Definitions, Snapshot
+from shoal._pickling import _names, _pickler
+from shoal._pickling._applied import Applied
+from shoal._pickling._definitions import Definitions, Snapshot
 
 HERE = Path(__file__).parent
 THEMES = sorted(path.stem for path in (HERE / "definitions").glob("*.py"))
@@ -71,7 +71,7 @@ def test_a_finder_that_raises_once_decides_nothing_for_good(
     with monkeypatch.context() as patch:
         patch.setattr(sys, "meta_path", [Interrupted()])
         assert not _names.importable("asked_for_twice")
-        assert _names.importable("shoal._session")
+        assert _names.importable("shoal._runtime._session")
     assert _names.importable("asked_for_twice")
     del sys.modules["asked_for_twice"]
 
@@ -126,7 +126,7 @@ def test_hooks_of_an_argument_run_once(main: types.ModuleType) -> None:
         "  def __getstate__(self):\n    calls.append(1)\n    return {'a': 1}\n",
     )
     with definitions.active():
-        _pickling.dumps([main.C(), lambda: 1])  # type: ignore[attr-defined]
+        _pickler.dumps([main.C(), lambda: 1])  # type: ignore[attr-defined]
     assert main.calls == [1]  # type: ignore[attr-defined]
 
 
@@ -136,8 +136,8 @@ def test_definitions_of_two_pools_are_independent(main: types.ModuleType) -> Non
     assert needs(one, main, "f") == 1
     assert needs(other, main, "f") == 1
     with one.active(), other.active():
-        assert _pickling._current.definitions is other
-    assert _pickling._current.definitions is None
+        assert _pickler._current.definitions is other
+    assert _pickler._current.definitions is None
 
 
 def test_definitions_are_collected_with_their_pool(main: types.ModuleType) -> None:

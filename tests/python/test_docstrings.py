@@ -6,12 +6,12 @@ from __future__ import annotations
 import pytest
 
 MODULES = (
-    "shoal._sync",
-    "shoal._queues",
-    "shoal._collections",
-    "shoal._install",
-    "shoal._shared_memory",
-    "shoal._shareable_list",
+    "shoal._shared._sync",
+    "shoal._shared._queues",
+    "shoal._shared._collections",
+    "shoal._install._install",
+    "shoal._shared._shared_memory",
+    "shoal._shared._shareable_list",
     "shoal.adapters.joblib",
 )
 

@@ -200,24 +200,24 @@ def test_a_ctrl_c_while_a_worker_is_started_cancels_nothing_that_was_sent(interp
         shoal.install()
         from concurrent.futures import ProcessPoolExecutor
         import multiprocessing as mp
-        from shoal import _dropin_keeper
+        from shoal._dropin import _keeper
 
         if __name__ == "__main__":
             with ProcessPoolExecutor(2, mp_context=mp.get_context("spawn")) as executor:
                 first = executor.submit(abs, -1)  # its worker takes a while to be there
-                start = _dropin_keeper.Keeper._start
+                start = _keeper.Keeper._start
 
                 def press_and_start(self, seat):
                     os.kill(os.getpid(), signal.SIGINT)
                     return start(self, seat)
 
-                _dropin_keeper.Keeper._start = press_and_start
+                _keeper.Keeper._start = press_and_start
                 try:
                     executor.submit(abs, -2)
                     raise SystemExit("no Ctrl-C came")
                 except KeyboardInterrupt:
                     pass
-                _dropin_keeper.Keeper._start = start
+                _keeper.Keeper._start = start
                 assert first.result() == 1
                 assert executor.submit(abs, -3).result() == 3
         """

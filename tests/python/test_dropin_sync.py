@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import shoal
 import shoal.multiprocessing as mp
-from shoal._native import core
+from shoal._runtime._native import core
 from shoal.errors import OwnerDied, OwnerDiedWarning
 
 START_METHODS = ["fork", "spawn", "forkserver"]  # (joblib adds its own to those of multiprocessing)
@@ -55,7 +55,7 @@ def test_every_import_style_gives_shoals_class_and_subclasses_stay_stock(program
         made = [Lock(), mp.Lock(), context.Lock(), stock.Lock(ctx=context), early(ctx=context),
                 mp.Condition(mp.Lock()), mp.Barrier(2), mp.BoundedSemaphore(3), mp.RLock()]
         for each in made:
-            assert type(each).__module__ == "shoal._dropin_sync", each
+            assert type(each).__module__ == "shoal._dropin._sync", each
             assert isinstance(each, getattr(stock, type(each).__name__))
 
         class Mine(stock.Lock):
@@ -105,7 +105,7 @@ def test_objects_reach_children_of_children(program, method: str) -> None:
         of_the_module = mp.get_context(sys.argv[1]).Lock()
 
         def check(lock, event, condition, semaphore, barrier, depth):
-            assert type(lock).__module__ == "shoal._dropin_sync"
+            assert type(lock).__module__ == "shoal._dropin._sync"
             with lock, condition:
                 condition.notify()
             with of_the_module:
@@ -377,7 +377,7 @@ def test_a_hundred_thousand_objects_leave_nothing(interpreter) -> None:
         f"""
         import time
         import shoal.multiprocessing as mp
-        from shoal._native import core
+        from shoal._runtime._native import core
 
         context = mp.get_context("fork")
 

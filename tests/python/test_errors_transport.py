@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import shoal.errors
-from shoal._errors_transport import decode_exception, encode_exception
+from shoal._pickling._exceptions import decode_exception, encode_exception
 from shoal.errors import RemoteError
 
 

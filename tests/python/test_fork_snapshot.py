@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import shoal
 from pool_kinds import SHOAL, WATCHDOG, make_executor, make_pool
-from shoal._native import core
+from shoal._runtime._native import core
 
 numpy = pytest.importorskip("numpy")
 

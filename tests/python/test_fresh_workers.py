@@ -10,7 +10,7 @@ import signal
 import textwrap
 
 import pytest
-from shoal._main_module import _read
+from shoal._workers._main_module import _read
 
 METHODS = ["spawn", "forkserver"]
 

@@ -131,7 +131,7 @@ def test_memory_that_is_given_back_is_gone_under_a_file_size_limit(interpreter) 
     import resource
     resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
     import shoal
-    from shoal._native import core
+    from shoal._runtime._native import core
 
     queue = shoal.Queue()
     queue.put(bytes(100 << 20))

@@ -6,8 +6,8 @@ from __future__ import annotations
 import dis
 import opcode
 
-from shoal import _names
-from shoal._native import core
+from shoal._pickling import _names
+from shoal._runtime._native import core
 
 
 def test_the_cores_opcodes_are_the_interpreters() -> None:

@@ -22,7 +22,7 @@ import shoal.multiprocessing as smp
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
-from shoal._dropin_executor import DropInExecutor
+from shoal._dropin._executor import DropInExecutor
 
 STOCK: Any = multiprocessing.get_context("fork")
 SHOAL: Any = smp.get_context("fork")

@@ -541,7 +541,7 @@ def test_what_a_signal_handler_raises_during_a_fork_reaches_the_program(interpre
         come = functools.partial(ctypes.CDLL(None)["raise"], {int(number)})
         if {hook!r} == "after_in_parent":
             os.register_at_fork(after_in_parent=come)
-        import shoal._engine
+        import shoal._pool._engine
         if {hook!r} == "before":
             os.register_at_fork(before=come)
         me = os.getpid()

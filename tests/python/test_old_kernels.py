@@ -116,7 +116,7 @@ DEATHS = (
     HEAD
     + """
     import select, signal
-    from shoal._native import core
+    from shoal._runtime._native import core
     import shoal
 
     if __name__ == "__main__":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`shoal._pickling`: plain pickle's results, and what it adds."""
+"""`shoal._pickling._pickler`: plain pickle's results, and what it adds."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from shoal import _pickling
+from shoal._pickling import _pickler
 
 
 class Point:
@@ -55,8 +55,8 @@ class Registered:
 
 
 def back(obj: Any) -> Any:
-    data, buffers = _pickling.dumps(obj)
-    return _pickling.loads(data, buffers)
+    data, buffers = _pickler.dumps(obj)
+    return _pickler.loads(data, buffers)
 
 
 VALUES = [
@@ -91,7 +91,7 @@ def test_values_come_back_as_pickle_brings_them_back(value: Any) -> None:
 
 def test_small_values_pickle_to_the_same_bytes_as_pickle() -> None:
     for value in (1, (1, "a"), [Point(1)], Color.RED):
-        assert _pickling.dumps(value) == (pickle.dumps(value, 5), None)
+        assert _pickler.dumps(value) == (pickle.dumps(value, 5), None)
 
 
 @given(
@@ -136,27 +136,27 @@ def test_a_local_class_is_the_same_class_when_it_comes_home() -> None:
         value = 1
 
     Local.value = 2
-    data, _ = _pickling.dumps(Local())
+    data, _ = _pickler.dumps(Local())
     Local.value = 3
-    assert type(_pickling.loads(data)) is Local and Local.value == 3
+    assert type(_pickler.loads(data)) is Local and Local.value == 3
 
 
 def test_hooks_run_once_also_when_a_lambda_is_in_the_same_message() -> None:
     Hooked.calls.clear()
-    _pickling.dumps([Hooked(), lambda: 1])
+    _pickler.dumps([Hooked(), lambda: 1])
     assert Hooked.calls == ["reduce"]
 
 
 def test_a_failure_leaves_nothing_behind_for_the_next_dump() -> None:
     for _ in range(3):
         with pytest.raises(TypeError, match="cannot pickle"):
-            _pickling.dumps([b"x" * 100_000, threading.Lock()])
+            _pickler.dumps([b"x" * 100_000, threading.Lock()])
         assert back([1, 2]) == [1, 2]
 
 
 def test_a_lock_in_an_argument_is_an_error_as_in_pickle() -> None:
     with pytest.raises(TypeError, match="cannot pickle"):
-        _pickling.dumps(threading.Lock())
+        _pickler.dumps(threading.Lock())
 
 
 def test_what_cloudpickle_sends_travels_in_arguments_too() -> None:
@@ -171,17 +171,17 @@ def test_what_cloudpickle_sends_travels_in_arguments_too() -> None:
 
 def test_a_module_that_only_this_process_has_is_an_error() -> None:
     with pytest.raises(TypeError, match="cannot pickle 'module'"):
-        _pickling.dumps(types.ModuleType("made_by_hand"))
+        _pickler.dumps(types.ModuleType("made_by_hand"))
 
 
 def test_results_of_the_drop_in_refuse_what_the_standard_library_does() -> None:
-    _pickling._current.by_name = True
+    _pickler._current.by_name = True
     try:
         for refused in (os, memoryview(b"")):
             with pytest.raises(TypeError, match="cannot pickle"):
-                _pickling.dumps(refused)
+                _pickler.dumps(refused)
     finally:
-        _pickling._current.by_name = False
+        _pickler._current.by_name = False
 
 
 @pytest.mark.parametrize("content", [os, threading.Lock()])
@@ -195,10 +195,10 @@ def test_names_that_an_import_hook_put_into_a_module_travel_with_functions(conte
     local.__code__ = local.__code__.replace(co_names=("@injected",))
     setattr(module, "@injected", content)
     try:
-        data, buffers = _pickling.dumps(local)
+        data, buffers = _pickler.dumps(local)
     finally:
         delattr(module, "@injected")
-    there = _pickling.loads(data, buffers)
+    there = _pickler.loads(data, buffers)
     assert type(there()) is type(content)
     delattr(module, "@injected")
 
@@ -206,13 +206,13 @@ def test_names_that_an_import_hook_put_into_a_module_travel_with_functions(conte
 def test_a_hook_may_itself_dump() -> None:
     class Nested:
         def __reduce__(self) -> Any:
-            return Point, (_pickling.dumps(Point(1))[0],)
+            return Point, (_pickler.dumps(Point(1))[0],)
 
-    assert _pickling.loads(back(Nested()).x) == Point(1)
+    assert _pickler.loads(back(Nested()).x) == Point(1)
 
 
 def test_copyreg_registrations_are_honoured_even_late() -> None:
-    _pickling.dumps(Registered())
+    _pickler.dumps(Registered())
     copyreg.pickle(Registered, lambda obj: (Point, ("copyreg",)))  # type: ignore[arg-type, return-value]
     try:
         assert back(Registered()) == Point("copyreg")
@@ -225,11 +225,11 @@ def test_copyreg_registrations_are_honoured_even_late() -> None:
 
 
 def test_large_picklers_are_not_kept() -> None:
-    _pickling._idle.clear()
-    _pickling.dumps([Point(i) for i in range(10_000)])
-    assert not _pickling._idle
-    _pickling.dumps(Point(1))
-    assert len(_pickling._idle) == 1
+    _pickler._idle.clear()
+    _pickler.dumps([Point(i) for i in range(10_000)])
+    assert not _pickler._idle
+    _pickler.dumps(Point(1))
+    assert len(_pickler._idle) == 1
 
 
 def test_threads_do_not_share_picklers() -> None:
@@ -254,10 +254,10 @@ def test_large_arrays_go_out_of_band_and_come_back_writable() -> None:
     fixed = source.copy()
     fixed.flags.writeable = False
     for array in (source, fixed, source.reshape(100, 200).T, source[::2], source.astype("M8[s]")):
-        data, buffers = _pickling.dumps(Point(array))
+        data, buffers = _pickler.dumps(Point(array))
         assert buffers is not None and len(data) < 1000
         for received in (buffers, [bytes(b.raw()) for b in buffers]):
-            result = _pickling.loads(data, received).x
+            result = _pickler.loads(data, received).x
             assert (result == array).all() and result.dtype == array.dtype
             assert result.flags.writeable
             assert result.flags.f_contiguous or not array.flags.f_contiguous
@@ -266,9 +266,9 @@ def test_large_arrays_go_out_of_band_and_come_back_writable() -> None:
 def test_small_and_object_arrays_are_in_band() -> None:
     numpy = pytest.importorskip("numpy")
     for array in (numpy.arange(3), numpy.array([None, "a"] * 20_000, dtype=object), numpy.array(1)):
-        data, buffers = _pickling.dumps(Point(array))
+        data, buffers = _pickler.dumps(Point(array))
         assert buffers is None
-        assert (_pickling.loads(data).x == array).all()
+        assert (_pickler.loads(data).x == array).all()
 
 
 @pytest.mark.parametrize("dtype", [">i4", "<i4", ">f8", ">c16", ">U3", ">M8[s]"])
@@ -276,7 +276,7 @@ def test_small_and_object_arrays_are_in_band() -> None:
 def test_an_array_inside_keeps_its_byte_order(dtype: str, size: int) -> None:
     numpy = pytest.importorskip("numpy")
     array = numpy.arange(size).astype(dtype)
-    data, buffers = _pickling.dumps((Point(array),))
-    (found,) = _pickling.loads(data, buffers)
+    data, buffers = _pickler.dumps((Point(array),))
+    (found,) = _pickler.loads(data, buffers)
     assert found.x.dtype == array.dtype and found.x.dtype.byteorder == array.dtype.byteorder
     assert (found.x == array).all() and found.x.flags.writeable

@@ -24,7 +24,7 @@ import pytest
 import shoal
 import shoal.multiprocessing as smp
 import shoal.multiprocessing.connection as smp_connection
-from shoal._native import core
+from shoal._runtime._native import core
 
 METHODS = ("fork", "spawn", "forkserver")
 FACES = {"native": shoal.Pipe, "drop-in": smp.Pipe}

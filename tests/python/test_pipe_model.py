@@ -14,7 +14,7 @@ import shoal
 import shoal.multiprocessing as smp
 from hypothesis import given
 from hypothesis import strategies as st
-from shoal._native import core
+from shoal._runtime._native import core
 
 SCALARS = st.one_of(
     st.none(),

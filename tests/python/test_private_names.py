@@ -23,7 +23,7 @@ import pytest
 import shoal.multiprocessing
 import tasks
 from pool_kinds import WATCHDOG, end
-from shoal._dropin_executor import DropInExecutor
+from shoal._dropin._executor import DropInExecutor
 
 pytestmark = [
     WATCHDOG,

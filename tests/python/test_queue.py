@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 import shoal
 import shoal.multiprocessing as smp
-from shoal._native import core
+from shoal._runtime._native import core
 
 METHODS = ("fork", "spawn", "forkserver")
 NATIVE = (shoal.Queue, shoal.JoinableQueue, shoal.SimpleQueue)

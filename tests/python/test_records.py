@@ -7,7 +7,7 @@ import pickle
 import typing
 
 import pytest
-from shoal import _records
+from shoal._runtime import _records
 
 
 class Ours(_records.NamedTuple):

@@ -44,7 +44,7 @@ def executor_of(kind: str, workers: int = 2) -> Any:
     owner, _, method = kind.partition("-")
     if owner == "native":
         return shoal.Executor(workers, start=method)
-    from shoal._dropin_executor import DropInExecutor
+    from shoal._dropin._executor import DropInExecutor
 
     return DropInExecutor(workers, multiprocessing.get_context(method))
 

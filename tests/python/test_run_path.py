@@ -14,7 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from shoal import _run_path
+from shoal._runtime import _run_path
 
 MODULE = """
 import sys

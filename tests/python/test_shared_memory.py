@@ -16,7 +16,8 @@ import pytest
 import shoal
 from hypothesis import given
 from hypothesis import strategies as st
-from shoal import _leftovers, _shared_memory
+from shoal._runtime import _leftovers
+from shoal._shared import _shared_memory
 from shoal.multiprocessing import shared_memory as dropin
 
 SHM = Path(_leftovers.FOLDER)
@@ -207,7 +208,7 @@ def test_a_block_that_a_child_made_outlives_the_child(interpreter, method: str) 
             queue.put(block.name)
 
         if __name__ == "__main__":
-            from shoal import _leftovers
+            from shoal._runtime import _leftovers
 
             context = mp.get_context(sys.argv[1])
             queue = context.Queue()
@@ -239,7 +240,7 @@ def test_a_block_that_a_worker_made_outlives_its_pool(interpreter, start: str) -
             return shoal.SharedMemory(create=True, size=10).name
 
         if __name__ == "__main__":
-            from shoal import _leftovers
+            from shoal._runtime import _leftovers
 
             with shoal.Pool(1, start=sys.argv[1]) as pool:
                 name = pool.apply(make, (0,))
@@ -453,7 +454,7 @@ def test_a_block_that_does_not_fit_is_refused_when_it_is_made(tmp_path) -> None:
         tmp_path,
         """
 import os, shoal
-from shoal import _shared_memory
+from shoal._shared import _shared_memory
 for look_first in (True, False):
     if not look_first:
         _shared_memory.check_room = lambda size: None  # another program was faster

@@ -54,5 +54,5 @@ def test_nothing_large_is_imported_for_a_small_program(interpreter, program: str
     source = BEFORE + program + AFTER
     plain = set(interpreter(source, env={"SHOAL_RUN": "0"}).check().split())
     ours = set(interpreter(source, env={"SHOAL_RUN": "1"}).check().split())
-    assert "shoal._native" in ours and "shoal._native" not in plain
+    assert "shoal._runtime._native" in ours and "shoal._runtime._native" not in plain
     assert not (ours - plain) & LARGE

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from shoal._native import core
+from shoal._runtime._native import core
 from shoal.errors import OwnerDiedWarning
 
 FORK = multiprocessing.get_context("fork")

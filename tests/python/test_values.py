@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import shoal
 import shoal.multiprocessing as mp
-from shoal._native import core
+from shoal._runtime._native import core
 
 FORK: Any = mp.get_context("fork")
 CODES = "bBhHiIlLqQfd"
@@ -27,7 +27,7 @@ class Point(ctypes.Structure):
 def test_a_value_reads_and_writes_what_ctypes_does(code: str) -> None:
     ours = FORK.Value(code)
     stock: Any = multiprocessing.sharedctypes.typecode_to_type[code]()  # type: ignore[attr-defined]
-    assert type(ours).__module__ == "shoal._dropin_values"
+    assert type(ours).__module__ == "shoal._dropin._values"
     assert isinstance(ours, multiprocessing.sharedctypes.Synchronized)
     for value in (0, 1, -1, 127, 255, -129, 2**31, 2**63, -(2**63), 2**70, 1.5, True, "x", None):
         errors = []
@@ -173,7 +173,7 @@ def test_values_reach_fresh_children_and_are_freed(interpreter, method: str) -> 
             array[0] = 8
 
         if __name__ == "__main__":
-            from shoal._native import core
+            from shoal._runtime._native import core
             import shoal
 
             c = mp.get_context(sys.argv[1])

@@ -2,7 +2,7 @@
 """Ends workers that have been idle for as long as their user allows, without a next call.
 
 One thread looks after all executors that have such a limit. It is there while there are any, sleeps
-until the earliest may be due, and is known to be harmless to forks (`_snapshot.harmless`).
+until the earliest may be due, and is known to be harmless to forks (`_fork_safety.harmless`).
 
 Module state, written under `_changed`: `_watched`, when each is to be looked at; `_thread`.
 Design: docs/design/adapters.md
@@ -16,7 +16,7 @@ import threading
 import time
 from typing import Protocol
 
-from shoal import _snapshot
+from shoal._workers import _fork_safety
 
 
 class Idler(Protocol):
@@ -37,7 +37,7 @@ def watch(idler: Idler, at: float) -> None:
         _changed.notify()
         if _thread is None:
             _thread = threading.Thread(target=_run, name="shoal-idle", daemon=True)
-            _snapshot.harmless.add(_thread)
+            _fork_safety.harmless.add(_thread)
             try:
                 _thread.start()
             except RuntimeError:  # the interpreter is exiting, and all ends

@@ -20,7 +20,7 @@ import sys
 import threading
 from collections import OrderedDict
 
-from shoal._native import core
+from shoal._runtime._native import core
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

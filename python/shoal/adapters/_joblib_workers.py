@@ -17,8 +17,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from shoal import _locks
-from shoal._executor import Executor
+from shoal._pool._executor import Executor
+from shoal._runtime import _locks
 from shoal.adapters import _idle
 
 TYPE_CHECKING = False
@@ -136,7 +136,10 @@ def is_worker() -> bool:
     """Whether this process is a worker of shoal's."""
     import multiprocessing.process
 
-    kinds = ("shoal._worker_process", "WorkerProcess"), ("shoal._dropin_processes", "PoolProcess")
+    kinds = (
+        ("shoal._workers._worker_process", "WorkerProcess"),
+        ("shoal._dropin._processes", "PoolProcess"),
+    )
     process = multiprocessing.process.current_process()
     return any(
         isinstance(process, getattr(sys.modules[module], name))
@@ -170,9 +173,9 @@ def limit_threads(count: int) -> None:
 
 
 def _limit_blas(count: int) -> None:
-    from shoal import _snapshot
+    from shoal._workers import _fork_safety
 
-    for path in _snapshot._libraries():
+    for path in _fork_safety._libraries():
         if "openblas" not in os.path.basename(path):
             continue
         try:

@@ -15,8 +15,8 @@ from __future__ import annotations
 import os
 import time
 
-from shoal import _cpus, _locks
-from shoal._executor import Executor
+from shoal._pool._executor import Executor
+from shoal._runtime import _cpus, _locks
 from shoal.adapters import _idle
 from shoal.adapters import _joblib_workers as workers
 
@@ -174,7 +174,7 @@ def serve(module: ModuleType) -> None:
     import functools
     import sys
 
-    from shoal import _install
+    from shoal._install import _install
 
     global _cpu_count
     _cpu_count = getattr(module, "cpu_count", _cpu_count)

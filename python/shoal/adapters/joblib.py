@@ -34,7 +34,7 @@ import joblib
 from joblib import _parallel_backends as stock
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from shoal._engine import function_name
+from shoal._pool._engine import function_name
 from shoal.adapters import _joblib_workers as workers
 from shoal.adapters._joblib_arrays import Sharing
 from shoal.errors import ShoalError, WorkerDied
@@ -287,7 +287,7 @@ class ShoalLokyBackend(ShoalBackend):
     """What joblib knows as "loky" under shoal; loky's own once `shoal.uninstall()` was called."""
 
     def __new__(cls, **options: Any) -> Any:
-        from shoal import _install
+        from shoal._install import _install
 
         is_left = not _install.is_installed()
         _install._record("left" if is_left else "swapped", stock.LokyBackend, "")

@@ -108,7 +108,7 @@ def _wait_without_reaping(process: subprocess.Popen[bytes], timeout: float | Non
     """Wait for the end, but leave the status to wait4, which also tells what the run used."""
     import select
 
-    from shoal._native import core
+    from shoal._runtime._native import core
 
     descriptor = core.watch_process(process.pid)
     try:

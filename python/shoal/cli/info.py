@@ -14,7 +14,7 @@ import platform
 import sys
 from pathlib import Path
 
-from shoal import _cpus
+from shoal._runtime import _cpus
 from shoal.cli.run import find_start_up_file
 from shoal.cli.screen import print_facts
 
@@ -100,7 +100,7 @@ def _works(call: str) -> str:
 
 def _core() -> str:
     try:
-        from shoal._native import core
+        from shoal._runtime._native import core
     except Exception as error:
         return f"does not load: {error}"
     return f"loaded ({getattr(core, '__file__', 'built in')})"

@@ -26,7 +26,8 @@ from multiprocessing import *  # noqa: F403
 from multiprocessing import context as _stock_context
 from types import ModuleType
 
-from shoal import _install
+from shoal._runtime import _fork_server
+from shoal._runtime._import_hook import patch_now_or_later
 from shoal.multiprocessing import _alias
 
 TYPE_CHECKING = False
@@ -34,18 +35,18 @@ if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
     from typing import Any
 
-    from shoal._dropin import DropInPool
+    from shoal._dropin._pool import DropInPool
 
 __all__ = list(_stock.__all__)
 
 _alias.serve(__name__)
-_install.patch_now_or_later("multiprocessing.forkserver", _install.warm_fork_server)
+patch_now_or_later("multiprocessing.forkserver", _fork_server.patch)
 
 
 def _dropin(module: str, name: str) -> Any:
     import importlib
 
-    return getattr(importlib.import_module("shoal._dropin" + module), name)
+    return getattr(importlib.import_module("shoal._dropin._pool" + module), name)
 
 
 class _Factories:
@@ -59,7 +60,7 @@ class _Factories:
         maxtasksperchild: int | None = None,
     ) -> DropInPool:
         """Returns a process pool object"""
-        made: DropInPool = _dropin("", "DropInPool")(
+        made: DropInPool = _dropin("_pool", "DropInPool")(
             processes, initializer, initargs, maxtasksperchild, self
         )
         return made

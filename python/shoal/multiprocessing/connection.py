@@ -6,7 +6,7 @@ from __future__ import annotations
 import multiprocessing.connection as _stock
 from multiprocessing.connection import Client, Connection, Listener, wait
 
-from shoal._dropin_pipes import Pipe
+from shoal._dropin._pipes import Pipe
 from shoal.multiprocessing import _alias
 
 __all__ = ["Client", "Connection", "Listener", "Pipe", "wait"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import multiprocessing.managers as _stock
 
-from shoal._dropin_managers import SyncManager
+from shoal._dropin._managers import SyncManager
 from shoal.multiprocessing import _alias
 
 __all__ = ["SyncManager"]

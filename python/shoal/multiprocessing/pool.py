@@ -6,7 +6,7 @@ from __future__ import annotations
 import multiprocessing.pool as _stock
 from multiprocessing.pool import ThreadPool
 
-from shoal._dropin import DropInPool as Pool
+from shoal._dropin._pool import DropInPool as Pool
 from shoal.multiprocessing import _alias
 
 __all__ = ["Pool", "ThreadPool"]

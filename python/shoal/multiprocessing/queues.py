@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import multiprocessing.queues as _stock
 
-from shoal._dropin_queues import JoinableQueue, Queue, SimpleQueue
+from shoal._dropin._queues import JoinableQueue, Queue, SimpleQueue
 from shoal.multiprocessing import _alias
 
 __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import multiprocessing.shared_memory as _stock
 
-from shoal._dropin_shared_memory import ShareableList, SharedMemory
+from shoal._dropin._shared_memory import ShareableList, SharedMemory
 from shoal.multiprocessing import _alias
 
 __all__ = ["ShareableList", "SharedMemory"]

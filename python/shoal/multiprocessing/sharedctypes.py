@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import multiprocessing.sharedctypes as _stock
 
-from shoal._dropin_values import Array, RawArray, RawValue, Value, copy, synchronized
+from shoal._dropin._values import Array, RawArray, RawValue, Value, copy, synchronized
 from shoal.multiprocessing import _alias
 
 __all__ = ["Array", "RawArray", "RawValue", "Value", "copy", "synchronized"]

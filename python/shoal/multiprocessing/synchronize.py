@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import multiprocessing.synchronize as _stock
 
-from shoal._dropin_sync import Barrier, BoundedSemaphore, Condition, Event, Lock, RLock, Semaphore
+from shoal._dropin._sync import Barrier, BoundedSemaphore, Condition, Event, Lock, RLock, Semaphore
 from shoal.multiprocessing import _alias
 
 __all__ = ["Barrier", "BoundedSemaphore", "Condition", "Event", "Lock", "RLock", "Semaphore"]

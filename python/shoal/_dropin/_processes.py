@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The workers of the drop-in's pools: processes of `multiprocessing`, made by the program itself.
+
+Each is a process object of the pool's context, so it starts as the standard library's workers do:
+by fork from the program as it then is, by a fresh interpreter (`set_executable`, frozen
+applications), or by the fork server (`set_forkserver_preload`). The program is its parent
+(`os.getppid()`, `active_children()`), and its name and number count on over all processes of the
+program. `_keeper.py` starts and watches them.
+
+Who dies with whom: a worker asks the kernel to be killed when the program's end of the pipe closes
+that tells it of its parent's end (`tie_to_parent`). In forked children of the program these ends
+are closed, so that they are the program's alone (`close_inherited`).
+Design: docs/design/drop_in.md
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import multiprocessing.context
+import multiprocessing.popen_fork
+import os
+import select
+import signal
+from multiprocessing import process as stock_process
+from multiprocessing import reduction
+
+from shoal._runtime import _locks
+from shoal._runtime._native import core
+from shoal._workers import _plan, _seeds, _signals
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_contexts: Any = multiprocessing.context
+_WAIT = os.WEXITED | os.WNOWAIT  # of waitid(): leave the status to be read
+_F_SETSIG = 10  # of fcntl(2); the standard library has no name for it
+
+
+# ---- In the program ------------------------------------------------------------------------------
+
+
+class Waited:
+    """How a child of ours ended, with its use of memory, for whoever asks first.
+
+    The keeper and the user's own threads may ask for the same process. Somebody else may have
+    waited for it (`os.wait()`): then its status is unknown, and 255 stands for it.
+    """
+
+    pid: int
+    returncode: int | None
+    finalizer: Any = None
+    status: int | None = None  # as wait4 gives it
+    peak = 0  # bytes
+    _reading = _locks.Lock()
+
+    def __init__(self, process: Any) -> None:
+        process.starting = self  # so that an interrupted `PoolProcess.start` can call `undo`
+        super().__init__(process)  # type: ignore[call-arg]
+
+    def undo(self) -> None:
+        """The start was interrupted: kill the child if there is one already, close its pipes."""
+        pid = getattr(self, "pid", None)
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            os.waitid(os.P_PID, pid, os.WEXITED)
+        if self.finalizer is not None:
+            self.finalizer()
+
+    def poll(self, flag: int = os.WNOHANG) -> int | None:
+        if self.returncode is None and not flag & os.WNOHANG:
+            try:
+                os.waitid(os.P_PID, self.pid, _WAIT)
+            except ChildProcessError:
+                pass
+        with Waited._reading:
+            if self.returncode is None:
+                self._read_status()
+        return self.returncode
+
+    def _read_status(self) -> None:
+        try:
+            pid, status, peak = core.wait4(self.pid, os.WNOHANG)
+        except ChildProcessError:
+            self.returncode = 255
+            return
+        if pid == self.pid:
+            self.status, self.peak = status, peak
+            self.returncode = os.waitstatus_to_exitcode(status)
+
+
+class _ForkPopen(Waited, multiprocessing.popen_fork.Popen):
+    pass
+
+
+def _spawn(process: Any) -> Any:
+    from multiprocessing import popen_spawn_posix
+
+    from shoal._runtime import _children
+
+    class SpawnPopen(Waited, popen_spawn_posix.Popen):
+        pass
+
+    with _children.main_module_left_out():
+        return SpawnPopen(process)
+
+
+def _ask_fork_server(process: Any) -> Any:
+    from multiprocessing import popen_forkserver
+    from multiprocessing.connection import wait
+
+    from shoal._runtime import _children
+
+    class ForkServerPopen(popen_forkserver.Popen):
+        def poll(self, flag: int = os.WNOHANG) -> int | None:
+            """The fork server tells the exit code once: one thread must not read another's."""
+            if not flag & os.WNOHANG:
+                wait([self.sentinel])
+            with Waited._reading:
+                return super().poll(os.WNOHANG)
+
+    with _children.main_module_left_out():
+        return ForkServerPopen(process)
+
+
+class PoolProcess(stock_process.BaseProcess):
+    """A worker: the object in the program, and in the worker itself."""
+
+    def __init__(self, plan: _plan.Plan, seat: int, daemon: bool) -> None:
+        super().__init__(daemon=daemon)
+        if daemon:
+            self.name = self.name.replace("Process", "PoolWorker")
+        self.plan = plan
+        self.seat = seat
+        self.bell: Any = None
+        self.seeds = _seeds.Seeds()
+        self.mask: tuple[int, ...] | None = None  # of signals, to be restored: see Keeper._mask
+        self.starting: Any = None  # the Popen object while `start` runs
+        self.follows_thread = False  # the thread that starts it lives as long as the program
+        self.unprepared: RuntimeError | None = None  # why this worker cannot serve
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "starting": None}
+
+    @staticmethod
+    def get_ready() -> None:
+        """Start the helper process that this start method needs, if it is not running yet. It
+        inherits the calling thread's mask of signals, so SIGINT must not be blocked here.
+        """
+
+    def start(self) -> None:
+        """As the standard library's, but that a daemon may start pools of shoal's."""
+        me: Any = self
+        stock_process._cleanup()  # type: ignore[attr-defined]
+        try:
+            me._popen = me._Popen(self)
+        except BaseException:  # raised by a signal handler, most likely
+            if self.starting is not None:
+                self.starting.undo()
+            raise
+        self.starting = None
+        me._sentinel = me._popen.sentinel
+        del me._target, me._args, me._kwargs
+        stock_process._children.add(self)  # type: ignore[attr-defined]
+
+    def _bootstrap(self, parent_sentinel: int | None = None) -> int:
+        """In the worker: what comes before all that a process of `multiprocessing` does, the main
+        module's import among it.
+        """
+        from shoal._workers import _context
+
+        core.set_bond(self.plan.client)
+        tie_to_parent(self, parent_sentinel)
+        _signals.leave_interrupts_to_the_program()
+        if self.mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
+        if self.plan.context:
+            _context.make_main(self.plan.context)
+            try:
+                _context.prepare(self.plan.context, self.name)
+            except RuntimeError as error:
+                self.unprepared = error
+        return int(super()._bootstrap(parent_sentinel))  # type: ignore[misc]
+
+    def run(self) -> None:
+        from shoal._workers import _worker
+
+        if not self.plan.context:
+            gc.freeze()  # collections here leave alone what is shared with the program
+            _seeds.apply(self.seeds, self._identity)
+        _worker.serve(self.plan, self.seat, self.bell.descriptor, self.unprepared)
+
+
+class ForkProcess(PoolProcess, _contexts.ForkProcess):  # type: ignore[misc]
+    _Popen = staticmethod(_ForkPopen)
+
+
+class SpawnProcess(PoolProcess, _contexts.SpawnProcess):  # type: ignore[misc]
+    _Popen = staticmethod(_spawn)
+
+    @staticmethod
+    def get_ready() -> None:
+        from multiprocessing import resource_tracker
+
+        resource_tracker.ensure_running()
+
+
+class ForkServerProcess(PoolProcess, _contexts.ForkServerProcess):  # type: ignore[misc]
+    _Popen = staticmethod(_ask_fork_server)
+
+    @staticmethod
+    def get_ready() -> None:
+        from multiprocessing import forkserver
+
+        forkserver.ensure_running()  # it may import the main module, if it is told of it
+
+
+CLASSES = {"fork": ForkProcess, "spawn": SpawnProcess, "forkserver": ForkServerProcess}
+
+
+class Bell:
+    """The write end of a keeper's bell, on its way to a worker."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _receive_bell, (reduction.DupFd(self.descriptor),)
+
+
+def _receive_bell(duplicate: Any) -> Bell:
+    descriptor = duplicate.detach()
+    os.set_inheritable(descriptor, False)
+    return Bell(descriptor)
+
+
+def close_inherited(popen: Any) -> None:
+    """In a child of the program: close the ends of a worker's pipes that the program holds. The
+    worker is to see that the program has ended, whoever else lives on.
+    """
+    finalizer = popen.finalizer
+    if finalizer is not None and finalizer.still_active():
+        for descriptor in finalizer._args:
+            os.close(descriptor)
+
+
+def _after_fork_in_child() -> None:
+    Waited._reading = _locks.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+# ---- In a worker ---------------------------------------------------------------------------------
+
+
+def tie_to_parent(process: Any, sentinel: int | None) -> None:
+    """Have the kernel kill this worker as soon as the program has ended. `sentinel`: the read end
+    of a pipe whose other end only the program has, and to which nobody writes any more.
+    """
+    if process.follows_thread:
+        core.die_with_parent(process._parent_pid)
+    if sentinel is None:
+        return
+    fcntl.fcntl(sentinel, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(sentinel, _F_SETSIG, int(signal.SIGKILL))
+    flags = fcntl.fcntl(sentinel, fcntl.F_GETFL)
+    fcntl.fcntl(sentinel, fcntl.F_SETFL, flags | os.O_ASYNC)
+    poll = select.poll()
+    poll.register(sentinel, 0)
+    if poll.poll(0):  # it had ended before
+        os.kill(os.getpid(), signal.SIGKILL)

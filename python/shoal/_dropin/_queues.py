@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`multiprocessing.queues` on shared memory.
+
+Each class is the C type first (its methods are the ones that are called), shoal's native class, and
+the stock class last (`_stock_classes.py`), so that `isinstance` holds for all and no stock code
+runs. What the standard library pins down holds: `Queue.put` prints what cannot be pickled and goes
+on, closing is local, they pickle only for a child being spawned. There is no feeder thread, so
+`join_thread` has nothing to wait for: what was put is there. Private attributes that others look at
+are there; the two ends are views of the queue.
+Design: docs/design/queue.md
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import types
+import weakref
+
+from shoal._dropin import _stock_classes
+from shoal._dropin._shared import Shared
+from shoal._runtime._native import core
+from shoal._shared import _queues
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_GET_END, _PUT_END, _BOTH_ENDS = 1, 2, 3
+
+
+class _NoLock:
+    """In the place of a stock queue's lock: nobody needs to wait for anybody."""
+
+    def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+    __enter__ = acquire
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+class _End:
+    """A stock queue's `_reader` or `_writer`: as much of a Connection as others use of them."""
+
+    def __init__(self, queue: Any, end: int) -> None:
+        self._queue = queue
+        self._end = end
+        self.readable = end == _GET_END
+        self.writable = end == _PUT_END
+
+    @property
+    def closed(self) -> bool:
+        return bool(self._queue._closed & self._end)
+
+    def close(self) -> None:
+        self._queue._closed |= self._end
+
+    def fileno(self) -> int:
+        """Readable when there is something to get."""
+        self._check()
+        descriptor: int = self._queue.fileno() if self.readable else self._queue._space_fileno()
+        return descriptor
+
+    def poll(self, timeout: float | None = 0.0) -> bool:
+        from multiprocessing import connection
+
+        self._check()
+        end = None if timeout is None else time.monotonic() + timeout
+        while core.Queue.empty(self._queue):
+            left = None if end is None else end - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            connection.wait([self], left)  # type: ignore[list-item]
+        return True
+
+    def recv(self) -> Any:
+        self._check()
+        return core.Queue.get(self._queue)
+
+    def send(self, obj: Any) -> None:
+        self._check()
+        core.Queue.put(self._queue, obj)
+
+    def _check(self) -> None:
+        if self.closed:
+            raise OSError("handle is closed")
+
+
+class _Ends(Shared):
+    """What code that knows the stock queues looks for."""
+
+    _rlock = _wlock = _NoLock()
+    _closed: int
+
+    @property
+    def _reader(self) -> _End:
+        return self._end(_GET_END)
+
+    @property
+    def _writer(self) -> _End:
+        return self._end(_PUT_END)
+
+    def _end(self, which: int) -> _End:
+        """The same one as long as anybody has it: callers look for it in what `wait` returns."""
+        ends: Any = self.__dict__.setdefault("_ends", weakref.WeakValueDictionary())
+        end: _End | None = ends.get(which)
+        return ends.setdefault(which, _End(self, which)) if end is None else end
+
+    def _poll(self, timeout: float | None = 0.0) -> bool:
+        return self._reader.poll(timeout)
+
+    def __getattr__(self, name: str) -> Any:
+        """An attribute that only the stock class has: import that, and it is a base class."""
+        if "multiprocessing.queues" in sys.modules:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        import multiprocessing.queues  # noqa: F401
+
+        return getattr(self, name)
+
+    __repr__ = object.__repr__
+    __class_getitem__: Any = classmethod(types.GenericAlias)  # Queue[int] in annotations
+
+
+class SimpleQueue(_Ends, _queues.SimpleQueue):  # type: ignore[type-arg]
+    """`multiprocessing.SimpleQueue` on shared memory."""
+
+    def __new__(cls, *, ctx: Any = None) -> Any:
+        return core.Queue.__new__(cls)
+
+    def empty(self) -> bool:
+        if self._closed & _GET_END:
+            self._raise_closed()
+        return core.Queue.empty(self)
+
+    def _raise_closed(self) -> None:
+        raise OSError("handle is closed")
+
+
+class Queue(_Ends, _queues.Queue):  # type: ignore[type-arg]
+    """`multiprocessing.Queue` on shared memory."""
+
+    _forgiving = True
+    _thread = _jointhread = _close = None
+    _joincancelled = _ignore_epipe = False
+    _buffer: tuple[Any, ...] = ()
+
+    def __new__(cls, maxsize: int = 0, *, ctx: Any = None) -> Any:
+        return core.Queue.__new__(cls, maxsize, 0, 0, True, cls._joinable)
+
+    def __init__(self, maxsize: int = 0, *, ctx: Any = None) -> None:
+        super().__init__(ctx=ctx)
+        self._opid = os.getpid()
+
+    @property
+    def _maxsize(self) -> int:
+        return self.maxsize or 2**31 - 1
+
+    def empty(self) -> bool:
+        if self._closed == _BOTH_ENDS and self._used:
+            raise OSError("handle is closed")
+        return core.Queue.empty(self)
+
+    def join_thread(self) -> None:
+        """Nothing to wait for: what was put is in shared memory."""
+        assert self._closed, f"Queue {self!r} not closed"
+
+    def cancel_join_thread(self) -> None:
+        """Nothing to cancel: exit does not wait, and nothing is lost by that."""
+
+    def _raise_closed(self) -> None:
+        raise ValueError(f"Queue {self!r} is closed")
+
+    def _put_failed(self, error: Exception, obj: Any) -> None:
+        """`put` could not pickle the object."""
+        try:
+            raise error
+        except Exception as raised:
+            self._on_queue_feeder_error(raised, obj)  # the program's, or the standard library's
+
+    def _terminate_broken(self) -> None:
+        self.close()
+
+
+class JoinableQueue(Queue, _queues.JoinableQueue):  # type: ignore[type-arg]
+    """`multiprocessing.JoinableQueue` on shared memory."""
+
+    def join(self) -> None:  # type: ignore[override]
+        self._join(None)
+
+
+_stock_classes.follow(
+    "multiprocessing.queues",
+    (SimpleQueue, "SimpleQueue"),
+    (Queue, "Queue"),
+    (JoinableQueue, "JoinableQueue"),
+)

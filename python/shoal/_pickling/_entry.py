@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One entry of the log of definitions while it is made: a graph without an object.
+
+Functions and classes become nodes, which are bound to their names as soon as they are made; then
+come modules (imported there), then what functions and classes hold, then all other values. So by
+the time a value's `__setstate__` runs, the functions that it may call are there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from types import FunctionType, ModuleType
+
+from shoal._pickling import _names
+from shoal._pickling._pickler import Pickler
+from shoal._pickling._send_graph import Graph
+from shoal._pickling._uses import shipped_key, uses_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from shoal._pickling._definitions import Definitions
+
+
+class Entry:
+    """`values` and `uses` are complete after `encode`: pickling may find more names."""
+
+    def __init__(self, definitions: Definitions, new: dict[_names.Key, Any]) -> None:
+        self._definitions = definitions
+        self.values: dict[_names.Key, Any] = {}
+        self.left_out: set[_names.Key] = set()  # could not be pickled
+        self.uses: dict[_names.Key, set[_names.Key]] = {}
+        self._pickler = Pickler(out_of_band=False)
+        self._pickler.definitions = definitions
+        self._pickler.generous = self._pickler.in_round = True
+        self._graph = self._pickler.graph = Graph(self._pickler, strict=False)
+        self._known: set[_names.Key] = set()  # of the pickler's needs, those looked at
+        self._modules: deque[_names.Key] = deque()
+        self._plain: deque[_names.Key] = deque()
+        self._add(new)
+
+    def encode(self) -> bytes:
+        graph = self._graph
+        while True:
+            while self._modules:
+                self._dump(self._modules.popleft())
+            graph.drain()
+            if self._plain and self._dump(self._plain[0]):
+                self._plain.popleft()
+            found = self._found()
+            self._known |= found
+            if found:
+                self._add(self._definitions.find_new(found - self.values.keys()))
+            elif not self._plain and not self._modules:
+                data = graph.message()
+                self._pickler.graph = None  # they refer to each other
+                return data
+
+    def _add(self, new: dict[_names.Key, Any]) -> None:
+        new = {key: value for key, value in new.items() if key not in self.values}
+        for key, value in new.items():
+            self.values[key] = value
+            self.uses[key] = set(uses_of(value, self._definitions))
+        for key in self._in_order(new):
+            value = self.values[key]
+            self._graph.modules.setdefault(key[0], self._definitions.facts(key[0]))
+            if isinstance(value, ModuleType):
+                self._modules.append(key)
+            elif not self._is_node(key, value) or not self._add_node(key, value):
+                self._plain.append(key)
+
+    def _in_order(self, new: dict[_names.Key, Any]) -> list[_names.Key]:
+        """What others use comes first, as far as there is no circle."""
+        order: dict[_names.Key, None] = {}
+        seen: set[_names.Key] = set()
+        stack = [(key, False) for key in reversed(new)]
+        while stack:
+            key, is_after = stack.pop()
+            if is_after:
+                order[key] = None
+            elif key not in seen and key in new:
+                seen.add(key)
+                stack.append((key, True))
+                stack.extend((used, False) for used in self.uses[key])
+        return list(order)
+
+    def _is_node(self, key: _names.Key, value: Any) -> bool:
+        kinds = (FunctionType, type)
+        return isinstance(value, kinds) and shipped_key(value, self._definitions) == key
+
+    def _add_node(self, key: _names.Key, value: Any) -> bool:
+        if "." in value.__qualname__:  # a nested class under a name of its own too
+            return False
+        try:
+            self._graph.names.append((self._graph.node(value), *key))
+        except Exception as error:
+            self._graph.failures.append((key[1], str(error) or type(error).__name__))
+        return True
+
+    def _found(self) -> set[_names.Key]:
+        """Names that the pickler has met since the last look."""
+        return self._pickler.needs - self._known
+
+    def _news(self) -> bool:
+        """Whether what was just pickled needs names that are not in this entry yet."""
+        return bool(self._definitions.find_new(self._found() - self.values.keys()))
+
+    def _dump(self, key: _names.Key) -> bool:
+        """Whether the name is dealt with; else what it needs has to go first."""
+        before = set(self._pickler.needs)
+        part = ("bind", *key, self.values[key])
+        done = self._graph.dump_part(part, key[1], again=self._news)
+        self.uses[key] |= self._pickler.needs - before
+        if done:
+            self._known |= self._pickler.needs - before
+        elif self._news():
+            return False
+        else:
+            self.left_out.add(key)
+        return True

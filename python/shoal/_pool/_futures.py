@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`shoal.Future`: a `concurrent.futures.Future` that costs little until somebody looks at it.
+
+The condition variable of the base class is made when it is first used: by `wait`, `as_completed`,
+`add_done_callback` or asyncio. Until then whoever calls `result()` collects results itself; from
+then on the engine's collector thread does.
+
+The state is written under the condition when there is one, else under `_making`, the lock under
+which conditions are made: so whoever holds the condition sees the state stand still, as `wait` and
+`as_completed` need it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from concurrent.futures import CancelledError, _base
+
+from shoal._runtime import _locks
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from shoal._pool._engine import Engine
+
+_PENDING, _FINISHED = _base.PENDING, _base.FINISHED
+_CANCELLED = _base.CANCELLED_AND_NOTIFIED
+_SLICE = 0.1  # seconds until who waits for the collector looks whether it is still there
+_making = _locks.Lock()
+
+
+def _after_fork_in_child() -> None:
+    global _making
+    _making = _locks.Lock()  # a thread that is not here may have held it
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+class Future(_base.Future):  # type: ignore[type-arg]
+    """The outcome of `Executor.submit`.
+
+    `cancel()` also stops a task that runs: it is interrupted, and killed after a grace period. The
+    future is cancelled at once, and what the task still returns is dropped.
+    """
+
+    _lazy_condition: threading.Condition | None = None
+    _exception: BaseException | None = None
+    _result: Any = None
+    _ticket = 0
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._state = _PENDING
+        self._waiters: list[Any] = []
+        self._done_callbacks: list[Callable[[Any], object]] = []
+
+    @property
+    def _condition(self) -> threading.Condition:  # type: ignore[override]
+        condition = self._lazy_condition
+        if condition is None:
+            with _making:
+                condition = self._lazy_condition
+                if condition is None:
+                    condition = self._lazy_condition = threading.Condition()
+            if self._state == _PENDING:
+                self._engine.need_collector()
+        return condition
+
+    # ---- Told by the core ------------------------------------------------------------------------
+
+    def _launched(self, ticket: int) -> None:
+        self._ticket = ticket
+
+    def _deliver(self, ok: bool, value: Any) -> None:
+        if self._tell(ok, value):
+            with self._engine.telling():
+                self._invoke_callbacks()  # type: ignore[attr-defined]
+
+    def _tell(self, ok: bool, value: Any) -> bool:
+        """The outcome, to all who wait for it; whether callbacks are to hear of it."""
+        with _making:
+            condition = self._lazy_condition
+            if condition is None:
+                self._settle(ok, value)
+                return False
+        with condition:
+            if not self._settle(ok, value):
+                return False
+            for waiter in self._waiters:
+                if self._state == _CANCELLED:
+                    waiter.add_cancelled(self)
+                elif self._exception is not None:
+                    waiter.add_exception(self)
+                else:
+                    waiter.add_result(self)
+            condition.notify_all()
+        return bool(self._done_callbacks)
+
+    def _settle(self, ok: bool, value: Any) -> bool:
+        """The outcome, if there is none yet: what a stopped task still gave is dropped."""
+        if self._state != _PENDING:
+            return False
+        if ok:
+            self._result = value
+            self._state = _FINISHED
+        elif isinstance(value, CancelledError):
+            self._state = _CANCELLED
+        else:
+            self._exception = value
+            self._state = _FINISHED
+        return True
+
+    # ---- Asked by users --------------------------------------------------------------------------
+
+    def _wait(self, timeout: float | None) -> None:
+        """Collect until this future is done; raises TimeoutError."""
+        engine = self._engine
+        deadline = None if timeout is None else time.monotonic() + max(0.0, timeout)
+        while self._state == _PENDING:
+            engine.check_usable()
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if self._lazy_condition is not None and engine.collected_for:
+                # Callbacks and waiters are the collector's to tell: not under the caller's locks.
+                with self._lazy_condition:
+                    if self._state == _PENDING:
+                        self._lazy_condition.wait(_SLICE if left is None else min(left, _SLICE))
+                if self._state == _PENDING and left is not None and left <= _SLICE:
+                    raise _base.TimeoutError
+                continue
+            if not engine.client.wait(self._ticket, left) and self._state == _PENDING:
+                raise _base.TimeoutError
+
+    def result(self, timeout: float | None = None) -> Any:
+        """The task's result; raises its exception, CancelledError, or TimeoutError after `timeout`
+        seconds.
+        """
+        if self._state == _PENDING:
+            self._wait(timeout)
+        if self._state == _CANCELLED:
+            raise CancelledError
+        if self._exception is not None:
+            try:
+                raise self._exception
+            finally:
+                self = None  # type: ignore[assignment]  # breaks a reference cycle with the traceback
+        return self._result
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The task's exception or None; waits like `result`."""
+        if self._state == _PENDING:
+            self._wait(timeout)
+        if self._state == _CANCELLED:
+            raise CancelledError
+        return self._exception
+
+    def done(self) -> bool:
+        """Whether the outcome is known. Never waits."""
+        engine = self._engine
+        if self._state == _PENDING and not engine._agent.ended and not engine.collected_for:
+            engine.client.collect(0)
+        return self._state != _PENDING
+
+    def running(self) -> bool:
+        """Whether a worker runs it now."""
+        if self.done():
+            return False
+        return bool(self._engine.client.state(self._ticket) == "running")
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled."""
+        return self._state == _CANCELLED
+
+    def cancel(self) -> bool:
+        """Withdraw the task or stop it. False when it has ended."""
+        if self._state == _CANCELLED:
+            return True
+        if self.done():
+            return False
+        answer = self._engine.client.cancel(self._ticket)
+        if answer == 0 and self._state != _PENDING:
+            return self._state == _CANCELLED
+        if answer == 2:
+            if not self._stops_running():
+                return False
+            self._engine._agent.ring()
+        if self._tell(False, CancelledError()):
+            self._invoke_callbacks()  # type: ignore[attr-defined]
+        return self._state == _CANCELLED
+
+    def _stops_running(self) -> bool:
+        return True
+
+    def add_done_callback(self, fn: Callable[[Any], object]) -> None:
+        """Call `fn(future)` when it is done: in the thread that collects, or here if it is done
+        already.
+        """
+        with self._condition:
+            if self._state == _PENDING:
+                self._done_callbacks.append(fn)
+                return
+        try:
+            fn(self)
+        except Exception:
+            _base.LOGGER.exception("exception calling callback for %r", self)
+
+    def __repr__(self) -> str:
+        state = {_PENDING: "pending", _CANCELLED: "cancelled"}.get(self._state, "finished")
+        if state == "finished":
+            what = self._exception if self._exception is not None else self._result
+            ended = "raised" if self._exception else "returned"
+            return f"<Future at {id(self):#x} state={state} {ended} {type(what).__name__}>"
+        return f"<Future at {id(self):#x} state={state}>"

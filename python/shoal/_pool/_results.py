@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the asynchronous methods of `Pool` return."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import threading
+import time
+
+from shoal._runtime import _locks
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from shoal._pool._engine import Engine
+
+_PENDING, _OK, _FAILED = 0, 1, 2
+
+
+def _call(callback: Callable[[Any], object], value: Any) -> None:
+    """A callback that raises harms nobody: its traceback is printed, as threads do."""
+    try:
+        callback(value)
+    except BaseException as error:
+        main = threading.current_thread() is threading.main_thread()
+        if main and isinstance(error, KeyboardInterrupt):
+            raise  # Ctrl-C came while it ran; whoever collects here hears of it
+        print(f"shoal: the callback {callback!r} raised:", file=sys.stderr)
+        sys.excepthook(*sys.exc_info())
+
+
+# An instance of the standard class where that class is in use at all: importing it for its own sake
+# would take a third of the time that a pool takes to start.
+_Base: type = getattr(sys.modules.get("multiprocessing.pool"), "AsyncResult", object)
+
+
+class _Waitable(_Base):  # type: ignore[misc]
+    """The part that calls and maps share."""
+
+    _engine: Engine
+    _state: int
+    _value: Any
+
+    def get(self, timeout: float | None = None) -> Any:
+        """The result; raises the task's exception, or `multiprocessing.TimeoutError` after
+        `timeout` seconds.
+        """
+        self.wait(timeout)
+        if self._state == _PENDING:
+            raise multiprocessing.TimeoutError
+        if self._state == _FAILED:
+            raise self._value
+        return self._value
+
+    def successful(self) -> bool:
+        """Whether it ended without an exception. Raises ValueError while it is not ready."""
+        if not self.ready():
+            raise ValueError(f"{self!r} not ready")
+        return self._state == _OK
+
+    def __del__(self) -> None:
+        pass
+
+
+class AsyncResult(_Waitable):
+    """The outcome of `Pool.apply_async`.
+
+    >>> import shoal
+    >>> with shoal.Pool(1) as pool:
+    ...     pool.apply_async(pow, (2, 5)).get()
+    32
+    """
+
+    _ticket = 0  # written by the core
+
+    def __init__(
+        self,
+        engine: Engine,
+        callback: Callable[[Any], object] | None,
+        error_callback: Callable[[BaseException], object] | None,
+    ) -> None:
+        self._engine = engine
+        self._callback = callback
+        self._error_callback = error_callback
+        self._state = _PENDING
+        self._value = None
+
+    def _launched(self, ticket: int) -> None:
+        self._ticket = ticket
+
+    def _deliver(self, ok: bool, value: Any) -> None:
+        """Told by the core, again if a signal handler raised here: the callback has its one call,
+        which returns before the result is ready, as in the standard library.
+        """
+        if self._state != _PENDING:
+            return
+        callback = self._callback if ok else self._error_callback
+        self._callback = self._error_callback = None
+        self._value = value
+        try:
+            if callback is not None:
+                _call(callback, value)
+        finally:
+            self._state = _OK if ok else _FAILED
+
+    def ready(self) -> bool:
+        """Whether the outcome is known. Never waits, and leaves callbacks to the thread that is
+        there for them.
+        """
+        if self._state == _PENDING:
+            engine = self._engine
+            engine.check_usable()
+            if not engine._agent.ended and not engine.collected_for:
+                engine.client.collect(0)
+        return self._state != _PENDING
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until the outcome is known, or `timeout` seconds have passed."""
+        if self._state != _PENDING:
+            return
+        self._engine.check_usable()
+        deadline = None if timeout is None else time.monotonic() + max(0.0, timeout)
+        while self._state == _PENDING:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not self._engine.client.wait(self._ticket, left):
+                return
+            if self._state == _PENDING:
+                time.sleep(0.001)  # the pool has ended, or its callback runs in another thread
+
+    def cancel(self) -> bool:
+        """Withdraw the task, or stop it when it runs: interrupted first, killed after a grace
+        period.
+
+        True unless it had ended. `get()` then raises `concurrent.futures.CancelledError`; a task
+        that ends just before it is stopped keeps its result.
+        """
+        if self.ready():
+            return False
+        answer = self._engine.client.cancel(self._ticket)
+        if answer == 2:
+            self._engine._agent.ring()
+        return bool(answer)
+
+
+class MapResult(_Waitable):
+    """The outcome of `Pool.map_async` and `starmap_async`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        callback: Callable[[Any], object] | None,
+        error_callback: Callable[[BaseException], object] | None,
+    ) -> None:
+        self._engine = engine
+        self._callback = callback
+        self._error_callback = error_callback
+        self._state = _PENDING
+        self._value = None
+        self._work: Any = None  # core.Job
+        self._finishing = _locks.Lock()
+
+    def _finished(self) -> None:
+        """All outcomes are in: called by whoever collected the last one, again if a signal handler
+        raised here, and by whoever waits for a pool that has ended.
+        """
+        if self._work is not None:
+            with self._finishing:
+                if self._state == _PENDING:
+                    self._finish()
+
+    def _finish(self) -> None:
+        """The callback has its one call, and returns before the result is ready, as in the standard
+        library.
+        """
+        value, state = self._work.error, _FAILED
+        if value is None:
+            try:
+                value, state = self._work.results(), _OK
+            except Exception as error:  # the pool has ended
+                value = error
+        callback = self._callback if state == _OK else self._error_callback
+        self._callback = self._error_callback = None
+        self._value = value
+        try:
+            if callback is not None:
+                _call(callback, value)
+        finally:
+            self._state = state
+
+    def ready(self) -> bool:
+        """Whether all outcomes are known. Never waits."""
+        if self._state == _PENDING:
+            engine = self._engine
+            engine.check_usable()
+            if not engine._agent.ended and not engine.collected_for:
+                engine.client.collect(0)
+                engine.feed_jobs()
+        return self._state != _PENDING
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until all outcomes are known, or `timeout` seconds have passed."""
+        if self._state != _PENDING:
+            return
+        self._engine.check_usable()
+        deadline = None if timeout is None else time.monotonic() + max(0.0, timeout)
+        while self._state == _PENDING:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not self._work.wait(left):
+                return
+            if self._finishing.locked():  # its callback runs in another thread
+                if left == 0:
+                    return
+                time.sleep(0.001)
+            else:
+                self._finished()
+
+    def cancel(self) -> bool:
+        """Withdraw what has not begun and stop what runs; `get()` then raises CancelledError."""
+        if self.ready():
+            return False
+        self._work.cancel()
+        self._engine._agent.ring()
+        return True
+
+
+class ImapIterator:
+    """What `Pool.imap` and `imap_unordered` return: results as they are asked for."""
+
+    def __init__(self, engine: Engine, work: Any) -> None:
+        self._engine = engine
+        self._work = work  # core.Job
+        self._next = work.next
+
+    def __iter__(self) -> ImapIterator:
+        return self
+
+    def next(self, timeout: float | None = None) -> Any:
+        """The next result; raises `multiprocessing.TimeoutError` after `timeout` seconds."""
+        return self._next(timeout, multiprocessing.TimeoutError)
+
+    def __next__(self) -> Any:
+        return self._next(None, multiprocessing.TimeoutError)
+
+    def __del__(self) -> None:
+        if not self._work.exhausted:
+            self._engine.not_fetched(self._work)

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an agent and its workers are told when they start."""
+
+from __future__ import annotations
+
+from shoal._runtime._records import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class Settings(NamedTuple):
+    """What an agent or a worker needs to know; plain values, so that it can be sent to a fresh
+    interpreter.
+    """
+
+    pool: int  # handle of the pool's state
+    client: int  # the client's incarnation
+    client_pid: int
+    bell_read: int
+    bell_write: int
+    method: str  # "fork": workers are forked from this process; "exec": each is a fresh interpreter
+    name: str  # prefix of the workers' process names
+    identity: tuple[int, ...]  # the client's, as `multiprocessing` counts processes
+    numbers: tuple[int, ...]  # by rank: the worker's place among all processes of the client
+    memory_fd: int  # the session's memory, for exec'd processes
+    context: dict[str, Any]  # see _context.py
+    results_by_name: bool  # see Engine
+    daemons: bool  # see Engine
+    start_method: str | None  # of multiprocessing, which workers take over; None: leave it alone
+    mask: tuple[int, ...]  # the signals that the client blocks
+    seeds: tuple[Any, ...]  # see _seeds.py
+
+
+def worker_identity(settings: Settings, rank: int) -> tuple[int, ...]:
+    return (*settings.identity, settings.numbers[rank % len(settings.numbers)])
+
+
+def worker_name(settings: Settings, rank: int) -> str:
+    what = "PoolWorker" if settings.daemons else "Process"
+    return f"{settings.name}{what}-{':'.join(map(str, worker_identity(settings, rank)))}"

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starting a fresh interpreter that runs `main(arguments)` of one of shoal's modules; the end of
+shoal's own processes.
+
+The arguments travel pickled through a pipe, so that neither their size nor their content meets the
+command line. In a frozen application (`sys.frozen`: PyInstaller and the like) the executable is the
+application itself. It is then started as the standard library starts its processes, so that
+`multiprocessing.freeze_support()` finds out, and the application's main part does not run again.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+
+from shoal._runtime import _imports, _leftovers
+from shoal._runtime._native import core
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+# The current folder is in `sys.path` then, and may have files named as the modules needed here.
+_BOOT = """
+import sys
+known = {folder!r} in sys.path
+sys.path.insert(0, {folder!r})
+from shoal._workers import _launch
+if known:
+    del sys.path[0]
+_launch._boot({fd})
+"""
+
+
+def _own_folder() -> str:
+    """Where this very shoal lies, in case the fresh interpreter would not find it."""
+    return os.path.abspath(__file__).removesuffix("/shoal/_workers/_launch.py")
+
+
+def _boot(fd: int) -> None:
+    """In the fresh interpreter: what `spawn` has sent, and then `main`."""
+    with os.fdopen(fd, "rb") as pipe:
+        _leftovers.come_from(pickle.load(pipe))
+        module, arguments = pickle.load(pipe)
+    _imports.load(module).main(arguments)
+
+
+class _Start:
+    """What `freeze_support()` unpickles and calls in a frozen application."""
+
+    def __init__(self, lineage: list[str], module: str, arguments: Any) -> None:
+        self._lineage = lineage
+        self._module = module
+        self._arguments = arguments
+
+    def _bootstrap(self, parent_sentinel: int) -> None:
+        import importlib
+
+        os.close(parent_sentinel)
+        _leftovers.come_from(self._lineage)
+        importlib.import_module(self._module).main(self._arguments)
+
+
+def _is_frozen() -> bool:
+    return bool(getattr(sys, "frozen", False))
+
+
+def command(fd: int, executable: str | None = None) -> list[str]:
+    if _is_frozen():
+        from multiprocessing import spawn
+
+        return spawn.get_command_line(pipe_handle=fd)
+    from subprocess import _args_from_interpreter_flags  # type: ignore[attr-defined]
+
+    flags: list[str] = _args_from_interpreter_flags()
+    return [executable or sys.executable, *flags, "-c", _BOOT.format(fd=fd, folder=_own_folder())]
+
+
+def spawn(module: str, arguments: Any, fds: tuple[int, ...], context: dict[str, Any]) -> int:
+    """Start `module.main(arguments)` in a fresh interpreter; returns its pid. `fds` stay open in
+    it.
+    """
+    from multiprocessing.util import spawnv_passfds
+
+    read, write = os.pipe()
+    # A Ctrl-C that comes before the fresh interpreter has its handlers waits for them: the mask is
+    # inherited, and lifted there by `_signals`.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        executable = context.get("executable") or sys.executable
+        pid = spawnv_passfds(os.fsencode(executable), command(read, executable), (*fds, read))
+    except BaseException:
+        os.close(write)
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        os.close(read)
+    try:
+        with os.fdopen(write, "wb") as pipe:  # which writes the rest when it is closed
+            for part in _message(module, arguments):
+                pickle.dump(part, pipe)
+    except BrokenPipeError:
+        pass  # it died already; its pidfd says so
+    return int(pid)
+
+
+def _message(module: str, arguments: Any) -> tuple[Any, ...]:
+    """What the fresh interpreter reads from its pipe, one after the other."""
+    lineage = _leftovers.lineage()
+    if _is_frozen():
+        return {}, _Start(lineage, module, arguments)  # the first: preparation data
+    return lineage, (module, arguments)
+
+
+def run_to_the_end(body: Callable[[], int]) -> NoReturn:
+    """The whole life of an agent or worker: `body()` gives the exit code. What the interpreter does
+    at its end is not wanted: in a forked process it would be the user's program that ends.
+    """
+    code = 1
+    try:
+        code = body()
+    except SystemExit as error:  # of a signal's handler that the program has set
+        code = error.code if isinstance(error.code, int) else int(error.code is not None)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        core.leave_session()
+        os._exit(code)

@@ -1,0 +1,19 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a worker is told before its first task, whoever starts it."""
+
+from __future__ import annotations
+
+from shoal._runtime._records import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class Plan(NamedTuple):
+    """Plain values, so that they can be sent to a fresh interpreter."""
+
+    pool: int  # handle of the pool's state
+    client: int  # the client's incarnation
+    context: dict[str, Any]  # see _context.py; empty: the worker is a copy of the client
+    results_by_name: bool  # see Engine

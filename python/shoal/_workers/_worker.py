@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a worker does, from its initializer to its last task.
+
+There are two kinds of worker processes: those of an agent (`_worker_process.py`) and those of the
+drop-in's pools (`_dropin/_processes.py`). Both call `serve`.
+Design: docs/design/pool.md
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+from shoal._runtime._native import core
+from shoal._workers import _signals, _watch
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from shoal._workers import _plan
+
+PLANNED, INITIALIZER_FAILED = 1, 2
+
+
+class TaskInterrupted(BaseException):
+    """Raised inside a task that is to stop: its time is up or it was cancelled."""
+
+
+def import_parts() -> None:
+    """Import what `serve` needs, and make the set of module names that `Applied` takes. Called once
+    before workers are forked, so that they share the results instead of each doing the work.
+    """
+    from shoal._pickling import _applied, _definitions, _names, _pickler  # noqa: F401
+    from shoal._workers import _context, _worker_hooks  # noqa: F401
+
+    _names.present_modules()
+
+
+def serve(plan: _plan.Plan, seat: int, bell: int, unprepared: RuntimeError | None) -> None:
+    """Initialize, then run tasks until the pool ends. `bell`: the write end of the bell of whoever
+    watches this worker. `unprepared`: why it cannot serve.
+    """
+    from shoal._pickling._definitions import Applied
+    from shoal._workers import _context, _worker_hooks
+
+    imported = _context.imports_main(plan.context)
+    applied = Applied(snapshot=not plan.context, imported=imported)
+    hooks = _worker_hooks.WorkerHooks(applied, plan.results_by_name)
+    worker = core.Worker(plan.pool, seat, bell, hooks, TaskInterrupted)
+
+    def stop(number: int, frame: object) -> None:
+        if worker.stopping():
+            raise TaskInterrupted
+
+    _signals.catch_stop(_watch.STOP_SIGNAL, stop)
+    _prefer_as_victim()
+    _initialize(worker, hooks, unprepared)
+    worker.run()
+    _signals.leave()
+    worker.leaving(PLANNED)
+    # What the main module holds is freed with it, not kept to the interpreter's very end by us.
+    signal.signal(_watch.STOP_SIGNAL, signal.SIG_IGN)
+    applied.end()
+
+
+def _initialize(worker: Any, hooks: Any, unprepared: RuntimeError | None) -> None:
+    payload = worker.startup()
+    if payload is None and unprepared is None:
+        return
+    try:
+        if unprepared is not None:
+            raise unprepared
+        worker.apply_definitions()
+        from shoal._pickling import _pickler
+
+        initializer, arguments = _pickler.loads(payload)
+        initializer(*arguments)
+    except BaseException as error:
+        worker.fail_start(hooks.encode_error(error, "run"))
+        worker.leaving(INITIALIZER_FAILED)
+        core.leave_session()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def _prefer_as_victim() -> None:
+    """When memory runs out the kernel should take a worker, which is replaced, not the client."""
+    try:
+        file = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        score = int(os.read(file, 16))
+        os.pwrite(file, b"%d" % min(1000, score + 100), 0)
+    except OSError:
+        pass
+    finally:
+        os.close(file)
