@@ -46,7 +46,7 @@ patch_now_or_later("multiprocessing.forkserver", _fork_server.patch)
 def _dropin(module: str, name: str) -> Any:
     import importlib
 
-    return getattr(importlib.import_module("shoal._dropin._pool" + module), name)
+    return getattr(importlib.import_module(f"shoal._dropin.{module}"), name)
 
 
 class _Factories:
