@@ -1,24 +1,48 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// shoal._core: the binding module. It only gathers what the bind_*.cpp files offer.
-#include <nanobind/nanobind.h>
-
-#include "bind.hpp"
+// shoal._core: the binding module. It only gathers what the other files offer.
+#include "bindings/interp/bind.hpp"
 #include "codec/python/codec.hpp"
 
 #ifndef SHOAL_MODULE_NAME
 #define SHOAL_MODULE_NAME _core
 #endif
+#define SHOAL_TEXT_OF(name) #name
+#define SHOAL_TEXT(name) SHOAL_TEXT_OF(name)
+#define SHOAL_JOINED(a, b) a##b
+#define SHOAL_INIT_OF(name) SHOAL_JOINED(PyInit_, name)
 
-NB_MODULE(SHOAL_MODULE_NAME, module) {
+namespace {
+
+bool bind_all(PyObject* module) {
   using namespace shoal::bindings;
-  module.doc() = "The C++ core of shoal. Private: use the shoal package.";
-  PyObject* raw = module.ptr();
   shoal::codec::python::set_exception_translation(set_python_error);
-  const bool bound = bind_process(raw) && bind_fork_hook(raw) && bind_pool_client(raw) &&
-                     bind_pool_worker(raw) && bind_pool_agent(raw) && bind_channel(raw) &&
-                     bind_sync(raw) && bind_queue(raw) && bind_pipe(raw) && bind_collections(raw) &&
-                     bind_file_mapping(raw) && bind_opcodes(raw) && bind_codec_for_test(raw) &&
-                     bind_testing(raw);
-  if (!bound) throw nanobind::python_error();
+  return bind_process(module) && bind_fork_hook(module) && bind_pool_client(module) &&
+         bind_pool_worker(module) && bind_pool_agent(module) && bind_channel(module) &&
+         bind_sync(module) && bind_queue(module) && bind_pipe(module) &&
+         bind_collections(module) && bind_file_mapping(module) && bind_opcodes(module) &&
+         bind_codec_for_test(module) && bind_testing(module);
+}
+
+// Initialized in one phase: one process has one member and one session, whatever interpreters it
+// has, and so subinterpreters are refused (from 3.12 on, by the interpreter).
+PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    SHOAL_TEXT(SHOAL_MODULE_NAME),
+    "The C++ core of shoal. Private: use the shoal package.",
+    -1,
+    nullptr,
+    nullptr,
+    nullptr,
+    nullptr,
+    nullptr,
+};
+
+}  // namespace
+
+PyMODINIT_FUNC SHOAL_INIT_OF(SHOAL_MODULE_NAME)() {
+  PyObject* const module = PyModule_Create(&definition);
+  if (module != nullptr && bind_all(module)) return module;
+  Py_XDECREF(module);
+  return nullptr;
 }

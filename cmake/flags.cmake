@@ -1,4 +1,4 @@
-# shoal_flags: warnings and sanitizers for shoal's own targets (never for nanobind or GoogleTest).
+# shoal_flags: warnings and sanitizers for shoal's own targets (never for GoogleTest).
 find_package(Threads REQUIRED)
 
 add_library(shoal_flags INTERFACE)

@@ -23,8 +23,5 @@ set_target_properties(shoal_core PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZ
 
 if(TARGET _core)
   # Not in batches: each file of the bindings has a table of the same name.
-  target_precompile_headers(_core PRIVATE <Python.h> ${shoal_common_headers} bindings/bind.hpp)
-  # nanobind only makes the module when it is imported; no call passes through it afterwards.
-  set_target_properties(nanobind-static PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 0)
-  target_compile_options(nanobind-static PRIVATE -O1)
+  target_precompile_headers(_core PRIVATE <Python.h> ${shoal_common_headers} bindings/interp/bind.hpp)
 endif()

@@ -1,21 +1,18 @@
 # The extension module shoal._core, and with SHOAL_TESTING its twin shoal._core_testing.
 find_package(Python 3.10 REQUIRED COMPONENTS Interpreter Development.Module)
-execute_process(
-  COMMAND "${Python_EXECUTABLE}" -m nanobind --cmake_dir
-  OUTPUT_STRIP_TRAILING_WHITESPACE OUTPUT_VARIABLE nanobind_ROOT
-  COMMAND_ERROR_IS_FATAL ANY)
-find_package(nanobind CONFIG REQUIRED)
-
-file(GLOB shoal_binding_sources CONFIGURE_DEPENDS
+file(GLOB_RECURSE shoal_binding_sources CONFIGURE_DEPENDS
   "${PROJECT_SOURCE_DIR}/bindings/*.cpp"
   "${PROJECT_SOURCE_DIR}/src/codec/python/*.cpp")
-list(FILTER shoal_binding_sources EXCLUDE REGEX "_test\\.cpp$")
+list(FILTER shoal_binding_sources EXCLUDE REGEX "_test\\.cpp$|/bindings/launcher/")
 
 function(shoal_add_module name core)
-  nanobind_add_module(${name} NB_STATIC NB_DOMAIN shoal NOMINSIZE ${shoal_binding_sources})
+  Python_add_library(${name} MODULE WITH_SOABI ${shoal_binding_sources})
+  set_target_properties(${name} PROPERTIES CXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
+  target_compile_options(${name} PRIVATE -ffunction-sections -fdata-sections)
+  target_link_options(${name} PRIVATE LINKER:--gc-sections $<$<CONFIG:Release>:LINKER:-s>)
   target_include_directories(${name} PRIVATE "${PROJECT_SOURCE_DIR}")
   # Not our headers: their warnings are not ours either.
-  target_include_directories(${name} SYSTEM PRIVATE ${Python_INCLUDE_DIRS} "${NB_DIR}/include")
+  target_include_directories(${name} SYSTEM PRIVATE ${Python_INCLUDE_DIRS})
   target_compile_definitions(${name} PRIVATE SHOAL_MODULE_NAME=${name} PY_SSIZE_T_CLEAN=)
   target_link_libraries(${name} PRIVATE ${core} shoal_flags)
   # The C++ library comes along, as far as it is used: to load the shared one takes three times as long

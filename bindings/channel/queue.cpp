@@ -1,0 +1,482 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// shoal._core.Queue: a plain C type over a channel without a name. put() encodes in the caller;
+// get() decodes after the message was taken, so an object that cannot be decoded is lost and the
+// queue goes on. Waits as bindings/interp/wait.hpp says; nothing here starts a thread or waits at exit.
+//
+// What the drop-in needs beside: ends that are closed in this process only (`_closed`, one bit for
+// each end), whether put() was called here (`_used`), and a put() that hands what cannot be
+// pickled to `self._put_failed(error, object)` instead of raising (`_forgiving`).
+// Design: docs/design/queue.md
+#include <memory>
+
+#include "channel/channel.hpp"
+#include "bindings/channel/messages.hpp"
+#include "bindings/shared/shared_object.hpp"
+#include "bindings/interp/wait.hpp"
+
+namespace shoal::bindings {
+
+namespace {
+
+using channel::Channel;
+using channel::Received;
+using channel::Sent;
+
+enum End : int { kGetEnd = 1, kPutEnd = 2, kBothEnds = 3 };
+
+struct QueueObject {
+  SharedObject shared;
+  Channel* channel;
+  uint64_t max_items;  // 0: no limit
+  uint64_t max_bytes;
+  int closed;  // ends that were closed in this process
+  bool used;   // put() was called in this process
+  bool forgiving;
+  bool joinable;  // what is got here will be marked as done
+};
+
+QueueObject& queue_object(PyObject* self) { return *reinterpret_cast<QueueObject*>(self); }
+Channel& channel_of(PyObject* self) { return *queue_object(self).channel; }
+
+// The member, or nullptr with an error set: no membership, or the end is closed here.
+arena::Member* member_for(PyObject* self, End end) {
+  if ((queue_object(self).closed & end) == 0) [[likely]]
+    return current_member();
+  PyObject* const raised = PyObject_CallMethod(self, "_raise_closed", nullptr);
+  Py_XDECREF(raised);
+  if (PyErr_Occurred() == nullptr) PyErr_Format(PyExc_ValueError, "Queue %R is closed", self);
+  return nullptr;
+}
+
+PyObject* error_class(const char* name) {
+  PyObject* const module = PyImport_ImportModule("shoal.errors");
+  PyObject* const type = module == nullptr ? nullptr : PyObject_GetAttrString(module, name);
+  Py_XDECREF(module);
+  return type;
+}
+
+PyObject* raise_shut_down(PyObject* self) {
+  PyObject* const type = error_class("QueueShutDown");
+  if (type != nullptr) PyErr_Format(type, "%R was shut down", self);
+  Py_XDECREF(type);
+  return nullptr;
+}
+
+PyObject* raise_consumer_died(PyObject* self, uint64_t lost) {
+  PyObject* const type = error_class("ConsumerDied");
+  if (type != nullptr) {
+    PyErr_Format(type,
+                 "%llu that were got from %R will not be marked by task_done(): the processes that"
+                 " had them have ended. They count as done from now on; put them again if the work"
+                 " is to be done",
+                 static_cast<unsigned long long>(lost), self);
+  }
+  Py_XDECREF(type);
+  return nullptr;
+}
+
+// ---- putting
+
+// Sends the message, which is freed if it cannot be sent. closed, full: no error is set.
+// interrupted: an error is set.
+Sent send(PyObject* self, arena::Member& member, arena::Handle message, int64_t deadline_ns) {
+  Channel& channel = channel_of(self);
+  Sent sent = Sent::full;
+  Waited waited = Waited::done;
+  try {
+    sent = channel.try_send(member, message);
+  } catch (const std::exception&) {
+    set_python_error();
+    waited = Waited::failed;
+  }
+  if (sent == Sent::full && waited == Waited::done && deadline_ns != 0) {
+    waited = wait_in_slices(
+        [&](int64_t slice_ns) {
+          sent = channel.send(member, message, slice_ns);
+          return sent == Sent::ok || sent == Sent::closed ? Slice::done : Slice::again;
+        },
+        deadline_ns);
+  }
+  if (waited != Waited::failed && sent == Sent::ok) return Sent::ok;
+  channel::free_message(member, message);
+  if (waited == Waited::failed) return Sent::interrupted;
+  return sent == Sent::closed ? Sent::closed : Sent::full;
+}
+
+// What could not be encoded, in a queue that forgives: the error goes to `_put_failed`. Lack of
+// memory is not the object's fault.
+bool forgive(PyObject* self, PyObject* object) {
+  if (!queue_object(self).forgiving || PyErr_ExceptionMatches(PyExc_Exception) == 0 ||
+      PyErr_ExceptionMatches(PyExc_MemoryError) != 0) {
+    return false;
+  }
+  PyObject* error[3];
+  PyErr_Fetch(&error[0], &error[1], &error[2]);
+  PyErr_NormalizeException(&error[0], &error[1], &error[2]);
+  if (error[2] != nullptr) PyException_SetTraceback(error[1], error[2]);
+  PyObject* const told = PyObject_CallMethod(self, "_put_failed", "OO", error[1], object);
+  for (PyObject* part : error) Py_XDECREF(part);
+  Py_XDECREF(told);
+  return told != nullptr;
+}
+
+// What became of an object. failed: an error is set; dropped: it could not be encoded, forgiven.
+enum class Put { ok, dropped, full, failed };
+
+Put put_object(PyObject* self, PyObject* object, int64_t deadline_ns) {
+  arena::Member* const member = member_for(self, kPutEnd);
+  if (member == nullptr) return Put::failed;
+  queue_object(self).used = true;
+  const arena::Handle message = encode_message(object, *member);
+  if (message == 0) return forgive(self, object) ? Put::dropped : Put::failed;
+  const Sent sent = send(self, *member, message, deadline_ns);
+  if (sent == Sent::ok) return Put::ok;
+  if (sent == Sent::full) return Put::full;
+  if (sent == Sent::closed) raise_shut_down(self);
+  return Put::failed;
+}
+
+PyObject* put_until(PyObject* self, PyObject* object, int64_t deadline_ns) {
+  const Put put = put_object(self, object, deadline_ns);
+  if (put == Put::failed) return nullptr;
+  if (put == Put::full) return raise_full();
+  Py_RETURN_NONE;
+}
+
+PyObject* queue_put(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
+  static const char* const names[] = {"obj", "block", "timeout"};
+  PyObject* given[3] = {nullptr, Py_True, Py_None};
+  if (!parse_fast("put", names, 3, args, count, keywords, given)) return nullptr;
+  if (given[0] == nullptr) {
+    PyErr_SetString(PyExc_TypeError, "put() missing 1 required positional argument: 'obj'");
+    return nullptr;
+  }
+  int64_t deadline_ns = 0;
+  if (!deadline_from(given[1], given[2], &deadline_ns)) return nullptr;
+  return put_until(self, given[0], deadline_ns);
+}
+
+PyObject* queue_put_nowait(PyObject* self, PyObject* object) { return put_until(self, object, 0); }
+
+PyObject* queue_put_many(PyObject* self, PyObject* args, PyObject* keywords) {
+  static const char* names[] = {"objects", "block", "timeout", nullptr};
+  PyObject* objects = nullptr;
+  PyObject* block = Py_True;
+  PyObject* timeout = Py_None;
+  int64_t deadline_ns = 0;
+  if (!PyArg_ParseTupleAndKeywords(args, keywords, "O|OO:put_many", const_cast<char**>(names),
+                                   &objects, &block, &timeout) ||
+      !deadline_from(block, timeout, &deadline_ns)) {
+    return nullptr;
+  }
+  PyObject* const iterator = PyObject_GetIter(objects);
+  if (iterator == nullptr) return nullptr;
+  Py_ssize_t done = 0;
+  Put put = Put::ok;
+  while (put != Put::full && put != Put::failed) {
+    PyObject* const object = PyIter_Next(iterator);
+    if (object == nullptr) break;
+    put = PyErr_CheckSignals() < 0 ? Put::failed : put_object(self, object, deadline_ns);
+    Py_DECREF(object);
+    if (put == Put::ok) ++done;
+  }
+  Py_DECREF(iterator);
+  if (PyErr_Occurred() != nullptr) return nullptr;
+  return put == Put::full && done == 0 ? raise_full() : PyLong_FromSsize_t(done);
+}
+
+// ---- getting
+
+// ok: `*message` is ours. closed, empty: no error is set. interrupted: an error is set.
+Received receive(PyObject* self, arena::Member& member, arena::Handle* message,
+                 int64_t deadline_ns) {
+  Channel& channel = channel_of(self);
+  Received received = Received::empty;
+  try {
+    received = channel.try_receive(member, message);
+  } catch (const std::exception&) {
+    set_python_error();
+    return Received::interrupted;
+  }
+  if (received != Received::empty || deadline_ns == 0) return received;
+  const Waited waited = wait_in_slices(
+      [&](int64_t slice_ns) {
+        received = channel.receive(member, message, slice_ns);
+        return received == Received::ok || received == Received::closed ? Slice::done
+                                                                        : Slice::again;
+      },
+      deadline_ns);
+  if (waited == Waited::failed) return Received::interrupted;
+  return received == Received::interrupted ? Received::empty : received;
+}
+
+PyObject* raise_for(PyObject* self, Received received) {
+  if (received == Received::empty) return raise_empty();
+  return received == Received::closed ? raise_shut_down(self) : nullptr;
+}
+
+// A message that was received is in this process's hand until task_done(). False: an error is set.
+bool take_in_hand(PyObject* self, arena::Member& member) {
+  if (!queue_object(self).joinable) return true;
+  try {
+    channel_of(self).take_in_hand(member);
+    return true;
+  } catch (const std::exception&) {
+    set_python_error();
+    return false;
+  }
+}
+
+PyObject* get_until(PyObject* self, int64_t deadline_ns) {
+  arena::Member* const member = member_for(self, kGetEnd);
+  if (member == nullptr) return nullptr;
+  if (PyErr_CheckSignals() < 0) return nullptr;  // before something is taken, never after
+  arena::Handle message = 0;
+  const Received received = receive(self, *member, &message, deadline_ns);
+  if (received != Received::ok) return raise_for(self, received);
+  return take_in_hand(self, *member) ? decode_message(message, *member) : nullptr;
+}
+
+PyObject* queue_get(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
+  int64_t deadline_ns = 0;
+  if (!parse_block("get", args, count, keywords, &deadline_ns)) return nullptr;
+  return get_until(self, deadline_ns);
+}
+
+PyObject* queue_get_nowait(PyObject* self, PyObject*) { return get_until(self, 0); }
+
+// The error that is set, with what was received before it: that is not lost.
+PyObject* raise_with_received(PyObject* objects) {
+  PyObject* error[3];
+  PyErr_Fetch(&error[0], &error[1], &error[2]);
+  PyErr_NormalizeException(&error[0], &error[1], &error[2]);
+  if (PyObject_SetAttrString(error[1], "received", objects) < 0) PyErr_Clear();
+  PyErr_Restore(error[0], error[1], error[2]);
+  Py_DECREF(objects);
+  return nullptr;
+}
+
+PyObject* queue_get_many(PyObject* self, PyObject* args, PyObject* keywords) {
+  static const char* names[] = {"limit", "block", "timeout", nullptr};
+  Py_ssize_t limit = 0;
+  PyObject* block = Py_True;
+  PyObject* timeout = Py_None;
+  int64_t deadline_ns = 0;
+  if (!PyArg_ParseTupleAndKeywords(args, keywords, "n|OO:get_many", const_cast<char**>(names),
+                                   &limit, &block, &timeout) ||
+      !deadline_from(block, timeout, &deadline_ns)) {
+    return nullptr;
+  }
+  if (limit < 1) return PyErr_Format(PyExc_ValueError, "limit must be at least 1, not %zd", limit);
+  PyObject* const first = get_until(self, deadline_ns);
+  PyObject* const objects = first == nullptr ? nullptr : PyList_New(0);
+  if (objects == nullptr || PyList_Append(objects, first) < 0) {
+    Py_XDECREF(first);
+    Py_XDECREF(objects);
+    return nullptr;
+  }
+  Py_DECREF(first);
+  arena::Member* const member = current_member();
+  while (member != nullptr && PyList_GET_SIZE(objects) < limit) {
+    arena::Handle message = 0;
+    if (receive(self, *member, &message, 0) != Received::ok) break;
+    PyObject* const object =
+        take_in_hand(self, *member) ? decode_message(message, *member) : nullptr;
+    if (object == nullptr || PyList_Append(objects, object) < 0) {
+      Py_XDECREF(object);
+      return raise_with_received(objects);
+    }
+    Py_DECREF(object);
+  }
+  if (PyErr_Occurred() == nullptr) return objects;
+  return raise_with_received(objects);
+}
+
+// ---- questions and the rest
+
+PyObject* queue_qsize(PyObject* self, PyObject*) {
+  return PyLong_FromUnsignedLongLong(channel_of(self).length());
+}
+
+PyObject* queue_empty(PyObject* self, PyObject*) {
+  return PyBool_FromLong(channel_of(self).ring().seems_empty() ? 1 : 0);
+}
+
+PyObject* queue_full(PyObject* self, PyObject*) {
+  return PyBool_FromLong(channel_of(self).ring().seems_to_fit(1) ? 0 : 1);
+}
+
+PyObject* queue_task_done(PyObject* self, PyObject*) {
+  arena::Member* const member = current_member();
+  if (member == nullptr) return nullptr;
+  if (channel_of(self).mark_done(*member)) Py_RETURN_NONE;
+  PyErr_SetString(PyExc_ValueError, "task_done() called too many times");
+  return nullptr;
+}
+
+PyObject* queue_join(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
+  static const char* const names[] = {"timeout"};
+  PyObject* given[1] = {Py_None};
+  int64_t deadline_ns = 0;
+  if (!parse_fast("join", names, 1, args, count, keywords, given) ||
+      !deadline_from(given[0], &deadline_ns)) {
+    return nullptr;
+  }
+  arena::Member* const member = current_member();
+  if (member == nullptr) return nullptr;
+  uint64_t lost = 0;
+  const Waited waited = wait_in_slices(
+      [&](int64_t slice_ns) {
+        return channel_of(self).wait_all_done(*member, &lost, slice_ns) == sync::WaitResult::ok
+                   ? Slice::done
+                   : Slice::again;
+      },
+      deadline_ns);
+  if (waited == Waited::failed) return nullptr;
+  if (lost != 0) return raise_consumer_died(self, lost);
+  return PyBool_FromLong(waited == Waited::done ? 1 : 0);
+}
+
+PyObject* queue_fileno(PyObject* self, PyObject*) {
+  return with_member(
+      [&](arena::Member& member) { return PyLong_FromLong(channel_of(self).descriptor(member)); });
+}
+
+PyObject* queue_space_fileno(PyObject* self, PyObject*) {
+  return with_member([&](arena::Member& member) {
+    return PyLong_FromLong(channel_of(self).space_descriptor(member));
+  });
+}
+
+PyObject* queue_shutdown(PyObject* self, PyObject*) {
+  arena::Member* const member = current_member();
+  if (member == nullptr) return nullptr;
+  channel_of(self).close(*member);
+  Py_RETURN_NONE;
+}
+
+PyObject* queue_statistics(PyObject* self, PyObject*) {
+  const channel::ChannelStatistics s = channel_of(self).statistics();
+  return Py_BuildValue("{sKsKsKsKsKsKsKsKsKsK}", "length", s.length, "bytes", s.bytes, "put",
+                       s.sent, "got", s.received, "unfinished", s.unfinished, "put_sleeps",
+                       s.send_sleeps, "get_sleeps", s.receive_sleeps, "maxsize", s.item_limit,
+                       "maxbytes", s.byte_limit, "segments", channel_of(self).ring().segments());
+}
+
+PyObject* queue_get_maxsize(PyObject* self, void*) {
+  return PyLong_FromUnsignedLongLong(queue_object(self).max_items);
+}
+PyObject* queue_get_maxbytes(PyObject* self, void*) {
+  return PyLong_FromUnsignedLongLong(queue_object(self).max_bytes);
+}
+PyObject* queue_get_closed(PyObject* self, void*) {
+  return PyLong_FromLong(queue_object(self).closed);
+}
+int queue_set_closed(PyObject* self, PyObject* value, void*) {
+  const long ends = value == nullptr ? long{kBothEnds} : PyLong_AsLong(value);
+  if (ends == -1 && PyErr_Occurred() != nullptr) return -1;
+  queue_object(self).closed = static_cast<int>(ends) & kBothEnds;
+  return 0;
+}
+PyObject* queue_get_used(PyObject* self, void*) {
+  return PyBool_FromLong(queue_object(self).used ? 1 : 0);
+}
+
+PyObject* queue_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
+  static const char* names[] = {"maxsize", "maxbytes", "handle", "forgiving", "joinable", nullptr};
+  long long items = 0;
+  long long bytes = 0;
+  unsigned long long handle = 0;
+  int forgiving = 0;
+  int joinable = 0;
+  if (!PyArg_ParseTupleAndKeywords(args, keywords, "|LLKpp:Queue", const_cast<char**>(names),
+                                   &items, &bytes, &handle, &forgiving, &joinable)) {
+    return nullptr;
+  }
+  const channel::Ring::Limits limits{items > 0 ? static_cast<uint64_t>(items) : 0,
+                                     bytes > 0 ? static_cast<uint64_t>(bytes) : 0};
+  const auto create = [&](arena::Arena& arena, arena::Handle block) {
+    Channel::create_state(arena, block, limits);
+  };
+  const auto check = [](arena::Arena&, arena::Handle) {};
+  PyObject* const self = handle == 0 ? new_shared(type, Channel::state_size(limits), create)
+                                     : attach(type, handle, check);
+  if (self == nullptr) return nullptr;
+  QueueObject& object = queue_object(self);
+  try {
+    object.channel = Channel::at(*current_member(), object.shared.handle).release();
+  } catch (const std::exception&) {
+    set_python_error();
+    Py_DECREF(self);
+    return nullptr;
+  }
+  const channel::ChannelStatistics facts = object.channel->statistics();
+  object.max_items = facts.item_limit;
+  object.max_bytes = facts.byte_limit;
+  object.forgiving = forgiving != 0;
+  object.joinable = joinable != 0;
+  return self;
+}
+
+void queue_dealloc(PyObject* self) {
+  std::unique_ptr<Channel> channel(queue_object(self).channel);
+  arena::Member* const member = channel == nullptr ? nullptr : member_if_any();
+  if (member != nullptr) {
+    channel->let_go(*member);
+    queue_object(self).shared.handle = 0;  // for sync_dealloc: nothing is held any more
+  }
+  channel.reset();
+  sync_dealloc(self);
+}
+
+PyMethodDef queue_methods[] = {
+    {"put", method(queue_put), METH_FASTCALL | METH_KEYWORDS,
+     "put(obj, block=True, timeout=None)\n\nEncodes and puts an object; queue.Full when there is no"
+     " room in time."},
+    {"get", method(queue_get), METH_FASTCALL | METH_KEYWORDS,
+     "get(block=True, timeout=None)\n\nThe oldest object; queue.Empty when there is none in time."},
+    {"put_nowait", queue_put_nowait, METH_O, "put_nowait(obj)\n\nput(obj, block=False)"},
+    {"get_nowait", queue_get_nowait, METH_NOARGS, "get_nowait()\n\nget(block=False)"},
+    {"put_many", method(queue_put_many), METH_VARARGS | METH_KEYWORDS,
+     "put_many(objects, block=True, timeout=None) -> int\n\nPuts each of the objects; stops at the"
+     " first\nfor which there is no room in time. How many went in; queue.Full if none did."},
+    {"get_many", method(queue_get_many), METH_VARARGS | METH_KEYWORDS,
+     "get_many(limit, block=True, timeout=None) -> list\n\nWaits for one object as get() does, then"
+     " takes\nwhat is there, at most `limit` in all. An object that cannot be decoded raises its"
+     " error,\nwhich has those before it in `error.received`."},
+    {"qsize", queue_qsize, METH_NOARGS, "qsize() -> int\n\nHow many objects are in it: exact."},
+    {"empty", queue_empty, METH_NOARGS, "empty() -> bool"},
+    {"full", queue_full, METH_NOARGS, "full() -> bool"},
+    {"_task_done", queue_task_done, METH_NOARGS, nullptr},
+    {"_join", method(queue_join), METH_FASTCALL | METH_KEYWORDS, nullptr},
+    {"fileno", queue_fileno, METH_NOARGS,
+     "fileno() -> int\n\nA descriptor that is readable while there may be objects, for select and"
+     " asyncio.\nAt each call it is made exact; later it may be readable although another process"
+     " has\ntaken the object."},
+    {"_space_fileno", queue_space_fileno, METH_NOARGS, nullptr},
+    {"_shutdown", queue_shutdown, METH_NOARGS, nullptr},
+    {"statistics", queue_statistics, METH_NOARGS, "statistics() -> dict"},
+    {nullptr, nullptr, 0, nullptr}};
+
+PyGetSetDef queue_getset[] = {
+    SHOAL_HANDLE_GETTERS,
+    {"maxsize", queue_get_maxsize, nullptr, "How many objects it takes; 0: no limit.", nullptr},
+    {"maxbytes", queue_get_maxbytes, nullptr, "How many bytes it takes; 0: no limit.", nullptr},
+    {"_closed", queue_get_closed, queue_set_closed, nullptr, nullptr},
+    {"_used", queue_get_used, nullptr, nullptr, nullptr},
+    {nullptr, nullptr, nullptr, nullptr, nullptr}};
+
+PyType_Slot queue_slots[] = {{Py_tp_new, reinterpret_cast<void*>(&queue_new)},
+                             {Py_tp_dealloc, reinterpret_cast<void*>(&queue_dealloc)},
+                             {Py_tp_methods, queue_methods},
+                             {Py_tp_getset, queue_getset},
+                             {0, nullptr}};
+PyType_Spec queue_spec = {"shoal._core.Queue", sizeof(QueueObject), 0,
+                          Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, queue_slots};
+
+}  // namespace
+
+bool bind_queue(PyObject* module) { return add_type(module, queue_spec); }
+
+}  // namespace shoal::bindings

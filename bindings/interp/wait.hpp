@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How blocking calls of the core are made from Python: with the GIL released, interruptible by
+// signals, and without a frame under Python that could not be unwound (a daemon thread that asks
+// for the GIL at interpreter exit is ended there and then).
+//
+// 1. Signal handlers run before something is acquired, never after: an exception from a handler
+//    leaves nothing held.
+// 2. The main thread waits in slices of at most 100 ms: a signal that comes between the check and
+//    the system call is seen in the next one. Other threads need no slices.
+// Design: docs/design/sync.md
+#pragma once
+
+#ifndef PY_SSIZE_T_CLEAN
+#define PY_SSIZE_T_CLEAN
+#endif
+#include <Python.h>
+
+#include <exception>
+
+#include "bindings/interp/bind.hpp"
+#include "os/clock.hpp"
+
+namespace shoal::bindings {
+
+inline constexpr int64_t kSliceNs = 100'000'000;
+
+// What one slice came to. again: timed out or interrupted, nothing acquired.
+enum class Slice { done, again };
+
+// Calls without the GIL; here is the only catch, and no Python.
+template <class Call>
+Slice run_slice(Call& call, int64_t deadline_ns, std::exception_ptr* error) {
+  try {
+    return call(deadline_ns);
+  } catch (const std::exception&) {
+    *error = std::current_exception();
+    return Slice::done;
+  }
+}
+
+inline void set_python_error_from(const std::exception_ptr& error) {
+  try {
+    std::rethrow_exception(error);
+  } catch (const std::exception&) {
+    set_python_error();
+  }
+}
+
+enum class Waited { done, timed_out, failed };  // failed: a Python error is set
+
+// `call(deadline_ns)` waits at most until then. It is repeated until it is done or `deadline_ns`
+// (CLOCK_MONOTONIC; < 0 none, 0 do not wait) has passed.
+template <class Call>
+Waited wait_in_slices(Call&& call, int64_t deadline_ns) {
+  const bool sliced = is_main_thread();
+  for (;;) {
+    if (PyErr_CheckSignals() < 0) return Waited::failed;
+    int64_t slice_ns = deadline_ns;
+    if (sliced && deadline_ns != 0) {
+      slice_ns = os::monotonic_ns() + kSliceNs;
+      if (deadline_ns > 0 && deadline_ns < slice_ns) slice_ns = deadline_ns;
+    }
+    std::exception_ptr error;
+    PyThreadState* const state = PyEval_SaveThread();
+    const Slice slice = run_slice(call, slice_ns, &error);
+    PyEval_RestoreThread(state);
+    if (error != nullptr) {
+      set_python_error_from(error);
+      return Waited::failed;
+    }
+    if (slice == Slice::done) return Waited::done;
+    if (deadline_ns == 0) return Waited::timed_out;
+    if (deadline_ns > 0 && os::monotonic_ns() >= deadline_ns) return Waited::timed_out;
+  }
+}
+
+// A timeout in seconds as a deadline: None waits for ever, <= 0 not at all. False: error set.
+inline bool deadline_from(PyObject* timeout, int64_t* deadline_ns) {
+  *deadline_ns = -1;
+  if (timeout == nullptr || timeout == Py_None) return true;
+  const double seconds = PyFloat_AsDouble(timeout);
+  if (seconds == -1.0 && PyErr_Occurred() != nullptr) return false;
+  if (!(seconds > 0)) {
+    *deadline_ns = 0;
+  } else if (seconds < 1e9) {
+    *deadline_ns = os::monotonic_ns() + static_cast<int64_t>(seconds * 1e9);
+  }
+  return true;
+}
+
+// The same for the arguments `block` and `timeout`: without `block` nothing is waited for.
+inline bool deadline_from(PyObject* block, PyObject* timeout, int64_t* deadline_ns) {
+  *deadline_ns = 0;
+  const int blocks = block == Py_True ? 1 : PyObject_IsTrue(block);
+  if (blocks < 0 || !deadline_from(timeout, deadline_ns)) return false;
+  if (blocks == 0) *deadline_ns = 0;
+  return true;
+}
+
+// The arguments (timeout=None) of a waiting method; `format` ends in its name. False: error set.
+inline bool timeout_argument(PyObject* args, PyObject* keywords, const char* format,
+                             int64_t* deadline_ns) {
+  static const char* names[] = {"timeout", nullptr};
+  PyObject* timeout = nullptr;
+  return PyArg_ParseTupleAndKeywords(args, keywords, format, const_cast<char**>(names), &timeout) &&
+         deadline_from(timeout, deadline_ns);
+}
+
+// The arguments (block=True, timeout=None), likewise; without `block` nothing is waited for.
+inline bool block_arguments(PyObject* args, PyObject* keywords, const char* format,
+                            int64_t* deadline_ns) {
+  static const char* names[] = {"block", "timeout", nullptr};
+  int block = 1;
+  PyObject* timeout = nullptr;
+  *deadline_ns = 0;
+  return PyArg_ParseTupleAndKeywords(args, keywords, format, const_cast<char**>(names), &block,
+                                     &timeout) &&
+         deadline_from(block == 0 ? Py_False : Py_True, timeout, deadline_ns);
+}
+
+}  // namespace shoal::bindings

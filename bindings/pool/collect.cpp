@@ -1,0 +1,593 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Outcomes on their way back: news from the workers, read and told to sinks and jobs; deaths;
+// waiting.
+#include <algorithm>
+#include <utility>
+
+#include "codec/python/codec.hpp"
+#include "os/clock.hpp"
+#include "os/process.hpp"
+#include "bindings/pool/client.hpp"
+#include "bindings/interp/raised.hpp"
+
+namespace shoal::bindings {
+
+namespace {
+
+using pool::Batch;
+using pool::ClientPool;
+using pool::Unit;
+using pool::UnitState;
+
+// signals that come just before the system call wait this long
+constexpr int64_t kSliceNs = 100'000'000;
+constexpr size_t kSummaryChars = 4000;  // ClientHooks shortens it to what is worth reading
+constexpr int kTellAttempts = 100;      // each is one more signal that came just then
+
+thread_local PyObject* encoding_hooks = nullptr;
+
+Flight& flight_at(Client* client, uint32_t slot) { return (*client->flights)[slot]; }
+
+// Takes the error that is set for collect() to raise. False in threads where no signal handler
+// runs.
+bool keep_interrupt(Client* client) {
+  if (!is_main_thread()) return false;
+  PyObject* error = take_raised();
+  if (client->interrupt == nullptr) {
+    client->interrupt = error;
+  } else {
+    Py_DECREF(error);
+  }
+  return true;
+}
+
+int raise_interrupt(Client* client) {
+  if (client->interrupt == nullptr || !is_main_thread()) {
+    return PyErr_Occurred() != nullptr ? -1 : 0;
+  }
+  put_raised(std::exchange(client->interrupt, nullptr));
+  return -1;
+}
+
+// Calls until it is not interrupted.
+template <class Call>
+void tell_with(Client* client, PyObject* whom, Call&& call) {
+  for (int attempt = 0; attempt < kTellAttempts; ++attempt) {
+    PyObject* told = call();
+    if (told != nullptr) return Py_DECREF(told);
+    if (!keep_interrupt(client)) break;
+  }
+  if (PyErr_Occurred() != nullptr) PyErr_WriteUnraisable(whom);
+}
+
+// Who is told of a batch's outcomes; outlives the flight, which may be abandoned while a result is
+// decoded.
+class Target {
+ public:
+  Target(Client* client, uint32_t slot)
+      : client_(client),
+        sink_(Py_XNewRef(flight_at(client, slot).sink)),
+        job_(flight_at(client, slot).job),
+        first_index_(flight_at(client, slot).first_index),
+        batch_(client->pool->batch(slot)) {
+    Py_XINCREF(reinterpret_cast<PyObject*>(job_));
+  }
+  ~Target() {
+    Py_XDECREF(sink_);
+    Py_XDECREF(reinterpret_cast<PyObject*>(job_));
+  }
+  Target(const Target&) = delete;
+  Target& operator=(const Target&) = delete;
+
+  // Tells of the batch's item `index`; steals `value`. The error of an item of a whole unit is all
+  // that unit's.
+  void deliver(uint32_t index, PyObject* value, bool error) const {
+    if (job_ != nullptr && error && (batch_.flags & pool::kWholeUnits) != 0) {
+      return fail_chunk(index, value, true);
+    }
+    if (job_ != nullptr) return job_deliver(job_, first_index_ + index, value, error);
+    if (Py_TYPE(sink_) == outcome_type) {
+      auto* outcome = reinterpret_cast<Outcome*>(sink_);
+      outcome->error = error;
+      Py_XSETREF(outcome->value, value);
+      return;
+    }
+    tell(client_, sink_, value, error);
+    Py_DECREF(value);
+  }
+
+  // Tells that the item, or its whole unit, has no result: its worker died, or its time ran out.
+  void deliver_loss(uint32_t index, PyObject* error) const {
+    if (job_ == nullptr || (batch_.flags & pool::kWholeUnits) == 0) {
+      return deliver(index, error, true);
+    }
+    fail_chunk(index, error, false);
+  }
+
+ private:
+  void fail_chunk(uint32_t index, PyObject* error, bool ends) const {
+    const uint32_t unit = index / batch_.items_per_unit;
+    const uint64_t first = first_index_ + batch_.first_item(unit);
+    job_fail_chunk(job_, first, batch_.item_count(unit), error, ends);
+  }
+
+  Client* client_;
+  PyObject* sink_;
+  Job* job_;
+  uint64_t first_index_;
+  Batch batch_;
+};
+
+// The task's function, a text of what its unit carries, how to read that, and the item's place in
+// it, for ClientHooks.worker_died. The text comes from the message: nothing is unpickled for it.
+PyObject* describe(Client* client, uint32_t slot, uint32_t unit, uint32_t item) {
+  const Flight& flight = flight_at(client, slot);
+  const Batch& batch = client->pool->batch(slot);
+  const uint64_t word = batch.argument_words()[unit].load();
+  PyObject* text = nullptr;
+  if (pool::word_is_offset(word)) {
+    const codec::MessageView view{&client->pool->member().arena(),
+                                  nullptr,
+                                  batch.payload(),
+                                  batch.payload_size,
+                                  batch.attachment_handles(),
+                                  batch.attachments,
+                                  client->pool->batch_handle(slot)};
+    text = codec::python::summarize(view, pool::word_offset(word), kSummaryChars);
+  } else if (PyObject* value = codec::python::from_word(word)) {
+    text = PyObject_Repr(value);
+    Py_DECREF(value);
+  }
+  if (text == nullptr) {
+    PyErr_Clear();
+    text = PyUnicode_FromString("...");
+  }
+  PyObject* name = flight.name != nullptr ? flight.name : Py_None;
+  return Py_BuildValue("(ONII)", name, text, batch.flags, item);
+}
+
+void deliver_lost(Client* client, uint32_t slot, uint32_t unit, uint32_t item,
+                  const ClientPool::Death& death) {
+  PyObject* what = describe(client, slot, unit, item);
+  PyObject* arguments = Py_BuildValue("(IIKNN)", death.pid, death.status, death.peak_memory,
+                                      PyBool_FromLong(death.memory_limit), what);
+  const uint32_t index = client->pool->batch(slot).first_item(unit) + item;
+  const Target target(client, slot);
+  target.deliver_loss(index, make_error(client, "worker_died", arguments));
+}
+
+void deliver_timed_out(Client* client, uint32_t slot, uint32_t unit, uint32_t item,
+                       const Target& target) {
+  const double seconds = static_cast<double>(client->pool->batch(slot).timeout_ns) * 1e-9;
+  PyObject* arguments = Py_BuildValue("(dN)", seconds, describe(client, slot, unit, item));
+  const uint32_t index = client->pool->batch(slot).first_item(unit) + item;
+  target.deliver_loss(index, make_error(client, "timed_out", arguments));
+}
+
+// Where a result lies: the record as it was when it was looked at, within its block.
+struct Found {
+  pool::ResultRecord record;
+  pool::ResultRecord* place = nullptr;
+  arena::Handle block = 0;
+};
+
+// The record behind a result word. False with an error set when none can be there.
+bool find_record(Client* client, uint64_t word, Found* found) {
+  arena::Arena& arena = client->pool->member().arena();
+  const uint64_t offset = pool::word_offset(word);
+  if (arena.contains(offset, sizeof(pool::ResultRecord))) {
+    found->block = arena.block_of(arena.address(offset));
+  }
+  if (found->block != 0) {
+    const uint64_t room = found->block + arena.block_size(found->block) - offset;
+    found->place = arena.at<pool::ResultRecord>(offset);
+    found->record = *found->place;
+    if (room >= sizeof(pool::ResultRecord) && found->record.fits(room)) return true;
+  }
+  PyErr_Format(PyExc_SystemError, "a worker left a result at %llu, where none can be",
+               static_cast<unsigned long long>(offset));
+  return false;
+}
+
+// A result that a signal handler's exception met while it was unpickled is unpickled once more, and
+// collect() raises the exception. One that raises such a thing itself does so again.
+PyObject* decode_undisturbed(Client* client, const codec::MessageView& view) {
+  PyObject* value = codec::python::decode(view, 0, nullptr, codec::python::move_out);
+  const bool taken_apart = view.n_attachments != 0;
+  if (value != nullptr || taken_apart || !is_main_thread() ||
+      PyErr_ExceptionMatches(PyExc_Exception)) {
+    return value;
+  }
+  PyObject* first = take_raised();
+  value = codec::python::decode(view, 0, nullptr, codec::python::move_out);
+  if (value != nullptr && client->interrupt == nullptr) client->interrupt = Py_NewRef(first);
+  Py_DECREF(first);
+  return value;
+}
+
+// Decodes a result; `*error` when it is the task's exception. Never null.
+PyObject* read_result(Client* client, uint64_t word, bool* error) {
+  *error = false;
+  if (!pool::word_is_offset(word)) return codec::python::from_word(word);
+  Found found;
+  PyObject* value = nullptr;
+  bool failed = false;
+  if (find_record(client, word, &found)) {
+    const pool::ResultRecord& record = found.record;
+    failed = (record.flags & pool::kRecordError) != 0;
+    arena::Member& member = client->pool->member();
+    arena::Handle* attachments = found.place->attachment_handles();
+    const codec::MessageView view{&member.arena(),
+                                  &member,
+                                  reinterpret_cast<std::byte*>(attachments + record.attachments),
+                                  record.size,
+                                  attachments,
+                                  record.attachments,
+                                  found.block};
+    value = decode_undisturbed(client, view);
+  }
+  if (value != nullptr && !failed) return value;
+  *error = true;
+  if (value != nullptr) return make_error(client, "decode_error", Py_BuildValue("(N)", value));
+  PyObject* why = take_raised();
+  // Ctrl-C in the midst of unpickling: this result is lost, and the caller hears of it at once.
+  if (PyErr_GivenExceptionMatches(why, PyExc_KeyboardInterrupt) && is_main_thread() &&
+      client->interrupt == nullptr) {
+    client->interrupt = Py_NewRef(why);
+  }
+  return make_error(client, "undecodable", Py_BuildValue("(N)", why));
+}
+
+void read_item(Client* client, uint32_t slot, uint32_t unit, uint32_t item, const Target& target) {
+  const Batch& batch = client->pool->batch(slot);
+  const uint32_t index = batch.first_item(unit) + item;
+  const uint64_t word = batch.result_words()[index].load();
+  if (word == pool::kLostItem) return;  // told when the death was resolved
+  if (word == pool::kTimedOutItem) return deliver_timed_out(client, slot, unit, item, target);
+  bool error = false;
+  PyObject* value = read_result(client, word, &error);
+  target.deliver(index, value, error);
+}
+
+// The values of a whole unit's items, which were encoded as one list (stolen).
+void deliver_all(const Target& target, const Batch& batch, uint32_t unit, PyObject* values) {
+  const uint32_t first = batch.first_item(unit);
+  const uint32_t items = batch.item_count(unit);
+  if (!PyList_CheckExact(values) || PyList_GET_SIZE(values) != static_cast<Py_ssize_t>(items)) {
+    Py_DECREF(values);
+    PyErr_SetString(PyExc_SystemError, "a worker left something else than a chunk's results");
+    return target.deliver(first, take_raised(), true);
+  }
+  for (uint32_t item = 0; item < items; ++item) {
+    target.deliver(first + item, Py_NewRef(PyList_GET_ITEM(values, item)), false);
+  }
+  Py_DECREF(values);
+}
+
+// A unit that is one task: nothing of it is read before all is there.
+void read_whole(Client* client, uint32_t slot, uint32_t unit) {
+  const Batch batch = client->pool->batch(slot);
+  // order: acquire; pairs with the release store in WorkerSeat::publish_whole
+  const Unit state = Unit::of(batch.unit_words()[unit].load(os::acquire));
+  if (!state.final()) return;
+  const Target target(client, slot);
+  const uint64_t ticket = flight_at(client, slot).ticket;
+  flight_at(client, slot).seen[unit] = kRead;
+  const uint32_t first = batch.first_item(unit);
+  const uint64_t word = batch.result_words()[first].load();
+  if (state.state == UnitState::cancelled) {
+    target.deliver(first, make_error(client, "cancelled", PyTuple_New(0)), true);
+  } else if (word == pool::kTimedOutItem) {
+    deliver_timed_out(client, slot, unit, 0, target);
+  } else if (word != pool::kLostItem) {  // which was told when the death was resolved
+    bool error = false;
+    PyObject* value = read_result(client, word, &error);
+    if (error) {
+      target.deliver(first, value, true);
+    } else {
+      deliver_all(target, batch, unit, value);
+    }
+  }
+  if (flight_at(client, slot).ticket == ticket) flight_at(client, slot).finished += 1;
+}
+
+void read_unit(Client* client, uint32_t slot, uint32_t unit) {
+  if (client->pool->batch(slot).flags & pool::kWholeUnits) return read_whole(client, slot, unit);
+  const Batch& batch = client->pool->batch(slot);
+  const uint32_t items = batch.item_count(unit);
+  // order: acquire; pairs with the release store in WorkerSeat::publish_item
+  const Unit state = Unit::of(batch.unit_words()[unit].load(os::acquire));
+  const uint32_t published = std::min(state.progress, items);
+  const Target target(client, slot);
+  const uint64_t ticket = flight_at(client, slot).ticket;
+  const auto gone = [&] { return flight_at(client, slot).ticket != ticket; };
+  while (!gone() && flight_at(client, slot).seen[unit] < published) {
+    read_item(client, slot, unit, flight_at(client, slot).seen[unit]++, target);
+  }
+  if (gone() || !state.final()) return;
+  const uint32_t first = batch.first_item(unit);
+  flight_at(client, slot).seen[unit] = kRead;
+  for (uint32_t item = published; item < items; ++item) {
+    // DONE before its last item is what no worker writes: scribbled over, and still no hang.
+    const char* why = state.state == UnitState::cancelled ? "cancelled" : "corrupt";
+    PyObject* error = make_error(client, why, PyTuple_New(0));
+    if (gone()) return Py_DECREF(error);
+    target.deliver(first + item, error, true);
+  }
+  if (gone()) return;
+  Flight& flight = flight_at(client, slot);
+  flight.finished += 1;
+}
+
+// What the function's calls take, by what this batch took. The more items it had the more it tells.
+void sample_cost(const Flight& flight, const Batch& batch) {
+  if (flight.function == nullptr && flight.job == nullptr) return;
+  double& cost_ns = flight.function != nullptr ? flight.function->cost_ns : flight.job->cost_ns;
+  const auto items = static_cast<double>(batch.spent_items().load());
+  if (items == 0) return;
+  const double now = os::ns_per_tick() * static_cast<double>(batch.spent_ticks().load()) / items;
+  const double weight = cost_ns == 0 ? 1 : std::max(0.25, items / (items + 64));
+  cost_ns += weight * (now - cost_ns);
+}
+
+void finish_flight(Client* client, uint32_t slot) {
+  Flight flight = std::move(flight_at(client, slot));
+  flight_at(client, slot) = Flight{};
+  sample_cost(flight, client->pool->batch(slot));
+  client->pool->retire(slot);
+  if (flight.job != nullptr) flight.job->bytes -= flight.bytes;
+  Py_XDECREF(flight.sink);
+  Py_XDECREF(reinterpret_cast<PyObject*>(flight.job));
+  Py_XDECREF(reinterpret_cast<PyObject*>(flight.function));
+  Py_XDECREF(flight.name);
+}
+
+void read_flight(Client* client, uint32_t slot) {
+  if (flight_at(client, slot).ticket == 0) return;
+  if (flight_at(client, slot).busy) {
+    flight_at(client, slot).again = true;
+    return;
+  }
+  flight_at(client, slot).busy = true;
+  const uint64_t ticket = flight_at(client, slot).ticket;
+  const uint32_t units = client->pool->batch(slot).units;
+  do {
+    flight_at(client, slot).again = false;
+    bool gap = false;
+    for (uint32_t unit = flight_at(client, slot).scan_from; unit < units; ++unit) {
+      if (flight_at(client, slot).seen[unit] != kRead) read_unit(client, slot, unit);
+      if (flight_at(client, slot).ticket != ticket) return;  // Python code has ended the pool
+      gap = gap || flight_at(client, slot).seen[unit] != kRead;
+      if (!gap) flight_at(client, slot).scan_from = unit + 1;
+    }
+  } while (flight_at(client, slot).again);
+  flight_at(client, slot).busy = false;
+  if (flight_at(client, slot).finished == units && flight_at(client, slot).owed == 0) {
+    finish_flight(client, slot);
+  }
+}
+
+// Resolves deaths first, without any Python code, and tells of the lost items afterwards: their
+// batches are kept for it.
+void read_deaths(Client* client) {
+  struct Lost {
+    uint32_t slot, unit, item;
+    ClientPool::Death death;
+  };
+  std::vector<Lost> losses;
+  client->pool->resolve_deaths(
+      [&](uint32_t slot, uint32_t unit, uint32_t item, const ClientPool::Death& death) {
+        losses.push_back({slot, unit, item, death});
+        flight_at(client, slot).owed += 1;
+      });
+  for (const Lost& lost : losses) {
+    if (client->ended) return;
+    deliver_lost(client, lost.slot, lost.unit, lost.item, lost.death);
+    if (client->ended) return;
+    flight_at(client, lost.slot).owed -= 1;
+    read_flight(client, lost.slot);
+  }
+  for (const ClientPool::Death& death : client->pool->take_unforeseen()) {
+    tell_with(client, client->hooks, [&] {
+      return PyObject_CallMethod(client->hooks, "worker_ended", "IIKN", death.pid, death.status,
+                                 static_cast<unsigned long long>(death.peak_memory),
+                                 PyBool_FromLong(death.memory_limit));
+    });
+    if (client->ended) return;
+  }
+}
+
+int call_trouble(Client* client, const char* kind) {
+  PyObject* done = PyObject_CallFunction(client->trouble, "s", kind);
+  Py_XDECREF(done);
+  return done == nullptr ? -1 : 0;
+}
+
+int check_agent(Client* client) {
+  if (client->agent_pidfd < 0 || !os::pidfd_dead(client->agent_pidfd)) return 0;
+  if (!client->pool->bury_workers_of_dead_agent()) return 0;  // they are dying; next time
+  return call_trouble(client, "agent");
+}
+
+// The agent has given up starting workers: nothing submitted will ever run.
+int check_starts(Client* client) {
+  if (client->pool->state().failed_starts.load() < pool::kStartPatience) return 0;
+  return client->pool->live_workers() > 0 ? 0 : call_trouble(client, "starts");
+}
+
+bool may_spin(Client* client) {
+  pool::PoolState& state = client->pool->state();
+  unsigned busy = 0;
+  for (uint32_t i = 0; i < client->pool->seats(); ++i) {
+    busy += state.seat(i)->entered.load() != 0 ? 1 : 0;
+  }
+  return client->waiters == 1 && busy < client->cpus;
+}
+
+}  // namespace
+
+void tell(Client* client, PyObject* sink, PyObject* value, bool error) {
+  tell_with(client, sink, [&] {
+    return PyObject_CallMethod(sink, "_deliver", "OO", error ? Py_False : Py_True, value);
+  });
+}
+
+void tell_done(Client* client, PyObject* on_done) {
+  tell_with(client, on_done, [&] { return PyObject_CallNoArgs(on_done); });
+}
+
+PyObject* make_error(Client* client, const char* name, PyObject* arguments) {
+  PyObject* method = PyObject_GetAttrString(client->hooks, name);
+  PyObject* error = nullptr;
+  for (int attempt = 0; method != nullptr && arguments != nullptr && error == nullptr; ++attempt) {
+    error = PyObject_CallObject(method, arguments);
+    if (error != nullptr || attempt == kTellAttempts ||
+        !PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || !keep_interrupt(client)) {
+      break;
+    }
+  }
+  Py_XDECREF(method);
+  Py_XDECREF(arguments);
+  return error != nullptr ? error : take_raised();
+}
+
+bool store_definitions(Client* client, uint32_t* count) {
+  PyObject* log = client->definitions;
+  *count = client->pool->state().definition_count.load();
+  for (; static_cast<Py_ssize_t>(*count) < PyList_GET_SIZE(log); ++*count) {
+    PyObject* entry = PyList_GET_ITEM(log, static_cast<Py_ssize_t>(*count));
+    char* data = nullptr;
+    Py_ssize_t size = 0;
+    if (PyBytes_AsStringAndSize(entry, &data, &size) < 0) return false;
+    try {
+      client->pool->append_definition(reinterpret_cast<const std::byte*>(data),
+                                      static_cast<uint64_t>(size));
+    } catch (...) {
+      set_python_error();
+      return false;
+    }
+  }
+  return true;
+}
+
+bool encode_with(PyObject* hooks, PyObject* value, codec::MessageBuilder& out) {
+  PyObject* outer = std::exchange(encoding_hooks, hooks);
+  const bool ok = codec::python::encode(value, out);
+  encoding_hooks = outer;
+  return ok;
+}
+
+bool encode_for(Client* client, PyObject* value, codec::MessageBuilder& out) {
+  return encode_with(client->hooks, value, out);
+}
+
+PyObject* current_encoding_hooks() {
+  return Py_NewRef(encoding_hooks != nullptr ? encoding_hooks : Py_None);
+}
+
+uint64_t launch(Client* client, pool::BatchParts& parts, codec::MessageBuilder& message,
+                Flight&& flight) {
+  parts.payload = message.bytes.data();
+  parts.payload_size = message.bytes.size();
+  parts.attachments = message.attachments.data();
+  parts.attachment_count = static_cast<uint32_t>(message.attachments.size());
+  pool::Entry entry;
+  try {
+    flight.seen.assign(parts.units, 0);
+    entry = client->pool->submit(parts);
+  } catch (...) {
+    set_python_error();
+    return 0;
+  }
+  message.forget();
+  flight.ticket = entry.value;
+  Py_XINCREF(flight.sink);
+  Py_XINCREF(reinterpret_cast<PyObject*>(flight.job));
+  Py_XINCREF(reinterpret_cast<PyObject*>(flight.function));
+  Py_XINCREF(flight.name);
+  flight_at(client, entry.slot()) = std::move(flight);
+  return entry.value;
+}
+
+void flush_pending(Client* client) {
+  while (!client->pending->empty() && client->pool->has_room() &&
+         !must_wait(client, client->pending->front().place)) {
+    PendingCall call = std::move(client->pending->front());
+    client->pending->pop_front();
+    pool::BatchParts parts;
+    parts.argument_words = &call.word;
+    parts.units = parts.items = 1;
+    parts.flags = call.flags;
+    parts.function = call.function != nullptr ? call.function->number : 0;
+    parts.function_block = call.function != nullptr ? call.function->block : 0;
+    parts.definitions = call.definitions;
+    parts.retries = call.retries;
+    parts.timeout_ns = call.timeout_ns;
+    Flight flight;
+    flight.sink = call.sink;
+    flight.function = call.function;
+    flight.name = call.name;
+    const uint64_t ticket = launch(client, parts, *call.message, std::move(flight));
+    if (ticket != 0) {
+      tell_with(client, call.sink,
+                [&] { return PyObject_CallMethod(call.sink, "_launched", "K", ticket); });
+    } else {
+      PyObject* error = take_raised();
+      tell(client, call.sink, error, true);
+      Py_DECREF(error);
+    }
+    Py_XDECREF(call.sink);
+    Py_XDECREF(reinterpret_cast<PyObject*>(call.function));
+    Py_XDECREF(call.name);
+  }
+}
+
+int collect(Client* client) {
+  if (client->ended) return raise_interrupt(client);  // abandoned, or about to be
+  std::vector<uint32_t> slots;
+  if (client->pool->has_deaths()) {
+    read_deaths(client);
+    if (check_starts(client) < 0) return -1;
+  }
+  client->pool->take_dirty(slots);
+  std::deque<uint32_t>& news = *client->news;
+  if (slots.empty() && news.empty() && client->pending->empty()) return raise_interrupt(client);
+  const bool any = !slots.empty() || !news.empty();
+  news.insert(news.end(), slots.begin(), slots.end());
+  while (!news.empty() && !client->ended) {
+    const uint32_t slot = news.front();
+    news.pop_front();
+    read_flight(client, slot);
+  }
+  if (client->ended) return raise_interrupt(client);
+  if (!client->pending->empty() && feed_before(client, client->pending->front().place) < 0) {
+    return -1;
+  }
+  if (client->ended) return raise_interrupt(client);
+  flush_pending(client);
+  // Other threads may wait for what this one has just delivered.
+  if (any && client->waiters > 0) client->pool->ring_clients();
+  return raise_interrupt(client);
+}
+
+int wait_for_news(Client* client, uint32_t seen, int64_t deadline_ns) {
+  if (PyErr_CheckSignals() < 0) return -1;
+  if (client->ended) return 0;
+  const int64_t slice = os::monotonic_ns() + kSliceNs;
+  const int64_t until = deadline_ns >= 0 && deadline_ns < slice ? deadline_ns : slice;
+  client->waiters += 1;
+  const bool spin = may_spin(client);
+  os::Wake wake;
+  Py_BEGIN_ALLOW_THREADS
+  wake = client->pool->wait(seen, until, spin);
+  Py_END_ALLOW_THREADS
+  client->waiters -= 1;
+  if (wake == os::Wake::interrupted || wake == os::Wake::timed_out) {
+    if (PyErr_CheckSignals() < 0) return -1;
+    return check_agent(client);
+  }
+  return 0;
+}
+
+}  // namespace shoal::bindings

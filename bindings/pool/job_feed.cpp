@@ -1,0 +1,512 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How a map's input becomes batches: items are taken from it as workers need them, and packed into
+// batches sized by what calls of the function were measured to take.
+//
+// The pickling unit is the caller's chunk, as in the standard library: its items are encoded by one
+// pickle, and decoded by one worker. Items that are immutable plain values travel on their own,
+// however the chunks lie: nobody can tell. Where a chunk is to be one task (ChunkIs), it is never
+// taken apart.
+#include <algorithm>
+#include <utility>
+
+#include "codec/python/codec.hpp"
+#include "os/clock.hpp"
+#include "bindings/pool/client.hpp"
+#include "bindings/interp/raised.hpp"
+
+namespace shoal::bindings {
+
+namespace {
+
+// aim: a batch is this much work, so that 1 to 2 us around it do not count
+constexpr double kBatchNs = 500'000;
+constexpr double kTailNs = 40'000;  // least work in a batch while there is that much
+constexpr uint32_t kMaxUnits = 1024;
+constexpr uint32_t kMaxUnknownUnits = 64;  // while no item has been measured
+constexpr uint64_t kBatchBytes = uint64_t{256} * 1024;
+constexpr uint64_t kQueuedAhead = 12;    // batches of 0.5 ms, for all workers together
+constexpr int64_t kGatherNs = 200'000;   // a slow iterator must not hold back what it has given
+constexpr double kQuickPullNs = 20'000;  // items that come this fast are gathered from the start
+// Units that take longer are taken one by one by whoever is free; quicker ones are one worker's.
+constexpr double kSharedNs = 50'000;
+// An input that makes its reader wait for longer does not hold back what was sent after it: it may
+// wait for just that.
+constexpr int64_t kPullPatienceNs = 20'000'000;
+
+struct Gathered {  // a batch being gathered
+  std::vector<uint64_t> words;
+  uint64_t first_index = 0;  // of its first item; a batch's items are consecutive
+  uint32_t items = 0;
+  uint32_t items_per_unit = 1;
+  bool chunks = false;
+};
+
+bool is_atom(PyObject* o, int depth = 0) {
+  if (o == Py_None || PyLong_CheckExact(o) || PyFloat_CheckExact(o) || PyUnicode_CheckExact(o) ||
+      PyBool_Check(o) || PyBytes_CheckExact(o) || PyComplex_CheckExact(o)) {
+    return true;
+  }
+  if (!PyTuple_CheckExact(o) || depth > 4 || PyTuple_GET_SIZE(o) > 64) return false;
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(o); ++i) {
+    if (!is_atom(PyTuple_GET_ITEM(o, i), depth + 1)) return false;
+  }
+  return true;
+}
+
+uint64_t left(const Job* job) {
+  return job->total < 0 ? UINT64_MAX : static_cast<uint64_t>(job->total) - job->pulled;
+}
+
+// What a unit takes, 0 while that is unknown.
+double unit_cost_ns(const Job* job) {
+  const double item = job->function != nullptr ? job->function->cost_ns : job->cost_ns;
+  return job->whole_chunks ? item * job->chunk : item;
+}
+
+// How many units the next batch should have.
+uint32_t units_wanted(Job* job) {
+  const Client* client = job->client;
+  const double cost_ns = unit_cost_ns(job);
+  uint32_t units = job->next_units;
+  if (job->fed && job->pull_ns > kQuickPullNs) {
+    units = job->next_units = 1;  // what is gathered would wait with an input that waits
+  } else if (cost_ns > 0 && (!job->fed || units >= kMaxUnknownUnits)) {
+    const double fit = kBatchNs / std::max(cost_ns, 1.0);
+    units = static_cast<uint32_t>(std::clamp(fit, 1.0, static_cast<double>(kMaxUnits)));
+  } else {
+    job->next_units = std::min(job->next_units * 2, kMaxUnknownUnits);
+  }
+  // The tail is cut fine, so that all workers end together; but not so fine that handing out a
+  // batch costs more than they would wait for one another.
+  if (job->total >= 0) {
+    const uint64_t rest = left(job) / (job->whole_chunks ? job->chunk : 1);
+    const uint64_t share = rest / (2ull * client->workers);
+    const auto least = cost_ns > 0 ? static_cast<uint64_t>(kTailNs / std::max(cost_ns, 1.0)) : 0;
+    units = static_cast<uint32_t>(std::clamp<uint64_t>(std::max(share, least), 1, units));
+  }
+  return units;
+}
+
+}  // namespace
+
+bool may_pull(const Job* job) {
+  if (job->iterator == nullptr || job->cancelled || job->client->ended) return false;
+  if (!job->client->pool->has_room() || must_wait(job->client, job->place)) return false;
+  if (job->bytes >= job->byte_limit) return false;
+  return job->window == 0 || job->pulled - job->taken < job->window;
+}
+
+// Enough is queued to keep the workers busy while this thread waits for a processor: a thread that
+// is woken on a busy machine gets one after some milliseconds only.
+bool workers_fed(const Job* job) {
+  return !job->eager && job->client->pool->queued() >= 2ull * job->client->workers + kQueuedAhead;
+}
+
+void end_items(Job* job) {
+  Py_CLEAR(job->iterator);
+  job->total = static_cast<int64_t>(job->pulled);
+  leave_line(job);
+}
+
+void end_with(Job* job, PyObject* error) {
+  const uint64_t index = job->pulled++;
+  end_items(job);
+  job_deliver(job, index, error, true);
+}
+
+namespace {
+
+// The results of a map are as many as its input's len() said, as in the standard library: an input
+// that then gives more is cut off.
+bool is_beyond_list(const Job* job) {
+  return job->order == JobOrder::list && job->pulled >= job->list_size;
+}
+
+// May a batch end here? Not in the midst of a chunk of an input that may fail: then the error
+// stands at the chunk's begin, and none of its items run, as in the standard library.
+bool at_boundary(const Job* job) { return !job->holds_chunks || job->pulled % job->chunk == 0; }
+
+// The input has failed within a chunk: those of its items that are still here are not sent.
+void drop_begun_chunk(Job* job, Gathered& batch) {
+  const auto dropped = std::min<uint64_t>(job->pulled % job->chunk, batch.words.size());
+  batch.words.resize(batch.words.size() - dropped);
+  batch.items -= static_cast<uint32_t>(dropped);
+  job->pulled -= dropped;
+}
+
+// The input's next item: its code runs. Noted where others wait for this job's items.
+PyObject* next_of(Job* job) {
+  PyObject* iterator = Py_NewRef(job->iterator);
+  const bool noted = job->client->workers == 1;
+  if (noted) {
+    job->pulling_since_ns = os::monotonic_coarse_ns();
+    job->pulling_thread = PyThread_get_thread_ident();
+  }
+  PyObject* item = PyIter_Next(iterator);
+  if (noted) job->pulling_thread = 0;
+  Py_DECREF(iterator);
+  return item;
+}
+
+// Next item (new reference), or nullptr: exhausted, or failed, which is then the outcome of the
+// item's place; or, with an error set, interrupted: that goes to the caller at once.
+PyObject* pull(Job* job, Gathered& batch) {
+  PyObject* item = next_of(job);
+  if (job->iterator == nullptr) {  // cancelled meanwhile
+    Py_XDECREF(item);
+    return nullptr;
+  }
+  if (item != nullptr && !is_beyond_list(job)) {
+    job->pulled += 1;
+    return item;
+  }
+  Py_XDECREF(item);
+  if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_Exception)) {
+    if (job->holds_chunks) drop_begun_chunk(job, batch);
+    end_with(job, take_raised());
+  } else {
+    end_items(job);
+  }
+  return nullptr;
+}
+
+// Items that are pickled together: is that one task?
+bool is_task(const Job* job) { return job->chunk_is != ChunkIs::packing; }
+
+// The error that is set becomes the outcome of `items` items, `per_task` of which are one task.
+// False when it is none that a task may have (Ctrl-C): it is set again, for the caller.
+bool fail_items(Job* job, uint64_t first, uint32_t items, uint32_t per_task = 1) {
+  const bool ordinary = PyErr_ExceptionMatches(PyExc_Exception) != 0;
+  PyObject* error = take_raised();
+  for (uint32_t i = 0; i < items; i += per_task) {
+    job_fail_chunk(job, first + i, std::min(per_task, items - i), Py_NewRef(error), true);
+  }
+  if (ordinary) {
+    Py_DECREF(error);
+  } else {
+    put_raised(error);
+  }
+  return ordinary;
+}
+
+// The same for a batch that cannot be sent.
+bool fail_batch(Job* job, Gathered& batch, codec::MessageBuilder& message) {
+  const Gathered failed = std::exchange(batch, Gathered{});
+  message.clear();
+  const bool tasks = failed.chunks && is_task(job);
+  return fail_items(job, failed.first_index, failed.items, tasks ? failed.items_per_unit : 1);
+}
+
+// A worker that dies in the midst of a chunk leaves the items after the lost one to the next, which
+// decodes the chunk again: what the first had taken out of the message would be missing.
+bool may_be_decoded_again(const Job* job, const Gathered& batch,
+                          const codec::MessageBuilder& message) {
+  return batch.chunks && !is_task(job) && batch.items_per_unit > 1 && !message.attachments.empty();
+}
+
+// Submits what was gathered; an error becomes its items' outcome. False with an error set: see
+// fail_items.
+bool send(Job* job, Gathered& batch, codec::MessageBuilder& message) {
+  if (batch.words.empty()) return true;
+  Client* client = job->client;
+  pool::BatchParts parts;
+  if (client->ended) {
+    put_raised(make_error(client, "closed", PyTuple_New(0)));
+    return fail_batch(job, batch, message);
+  }
+  if (!store_definitions(client, &parts.definitions)) return fail_batch(job, batch, message);
+  parts.argument_words = batch.words.data();
+  parts.units = static_cast<uint32_t>(batch.words.size());
+  parts.items = batch.items;
+  parts.items_per_unit = batch.items_per_unit;
+  parts.flags =
+      job->flags | (batch.chunks ? pool::kChunkUnits : 0u) |
+      (batch.chunks && is_task(job) ? pool::kWholeUnits : 0u) |
+      (job->function == nullptr ? pool::kOwnFunction : 0u) |
+      (job->retries > 0 || may_be_decoded_again(job, batch, message) ? pool::kKeepMessage : 0u);
+  parts.function = job->function != nullptr ? job->function->number : 0;
+  parts.function_block = job->function != nullptr ? job->function->block : 0;
+  parts.retries = job->retries;
+  parts.timeout_ns = job->timeout_ns;
+  const double cost_ns = unit_cost_ns(job);
+  parts.shared = cost_ns == 0 || cost_ns > kSharedNs;
+  Flight flight;
+  flight.job = job;
+  flight.function = job->function;
+  flight.name = job->name;
+  flight.first_index = batch.first_index;
+  flight.bytes = message.bytes.size() + 24ull * parts.units;
+  for (const arena::Handle block : message.attachments) {
+    flight.bytes += client->pool->member().arena().block_size(block);
+  }
+  const uint64_t bytes = flight.bytes;
+  if (launch(client, parts, message, std::move(flight)) == 0)
+    return fail_batch(job, batch, message);
+  job->bytes += bytes;
+  batch = Gathered{};
+  return true;
+}
+
+// Appends the value of a unit whose first item is `index`. False with an error set when it cannot
+// be encoded.
+bool add_unit(Job* job, Gathered& batch, codec::MessageBuilder& message, PyObject* value,
+              uint64_t index, uint32_t items) {
+  uint64_t word = 0;
+  if (batch.chunks || !codec::python::to_word(value, &word)) {
+    word = pool::offset_word(message.bytes.size());
+    if (!encode_for(job->client, value, message)) return false;
+  }
+  if (batch.words.empty()) batch.first_index = index;
+  batch.words.push_back(word);
+  batch.items += items;
+  return true;
+}
+
+// The rest of a chunk, `first` (stolen) in front, as one tuple; led by the function when that
+// travels along. `*broken` is the error with which the iterator ended, if it did.
+PyObject* gather_chunk(Job* job, PyObject* first, uint32_t size, uint32_t* items,
+                       PyObject** broken) {
+  PyObject* gathered = PyList_New(0);
+  bool ok = gathered != nullptr;
+  if (ok && job->function == nullptr) ok = PyList_Append(gathered, job->callable) == 0;
+  ok = ok && PyList_Append(gathered, first) == 0;
+  Py_DECREF(first);
+  *items = 1;
+  while (ok && *items < size && job->iterator != nullptr) {  // null: cancelled
+    PyObject* item = next_of(job);
+    if (item == nullptr) {
+      *broken = PyErr_Occurred() ? take_raised() : nullptr;
+      break;  // pull() meets the end again
+    }
+    if (job->iterator == nullptr) {  // cancelled meanwhile
+      Py_DECREF(item);
+      break;
+    }
+    job->pulled += 1;
+    *items += 1;
+    ok = PyList_Append(gathered, item) == 0;
+    Py_DECREF(item);
+  }
+  PyObject* chunk = ok ? PyList_AsTuple(gathered) : nullptr;
+  Py_XDECREF(gathered);
+  return chunk;
+}
+
+// One item that travels on its own (stolen).
+bool add_single(Job* job, Gathered& batch, codec::MessageBuilder& message, PyObject* item) {
+  const uint64_t index = job->pulled - 1;
+  if (job->function == nullptr) {
+    PyObject* pair = PyTuple_Pack(2, job->callable, item);
+    Py_DECREF(item);
+    if (pair == nullptr) return false;
+    item = pair;
+  }
+  const bool ok = add_unit(job, batch, message, item, index, 1);
+  Py_DECREF(item);
+  if (ok) return true;
+  const bool ordinary = fail_items(job, index, 1);
+  PyObject* interrupt = ordinary ? nullptr : take_raised();
+  const bool sent = send(job, batch, message);  // so that the batch's items stay consecutive
+  if (interrupt != nullptr) put_raised(interrupt);
+  return ordinary && sent;
+}
+
+// The input has failed within a chunk (`broken`, stolen). True when the chunk is given up for it:
+// then the error stands at the chunk's begin.
+bool give_up_chunk(Job* job, uint32_t items, PyObject* broken) {
+  const bool gives_up = job->holds_chunks && job->iterator != nullptr &&
+                        PyErr_GivenExceptionMatches(broken, PyExc_Exception);
+  if (gives_up) {
+    job->pulled -= items;
+    end_with(job, broken);
+  }
+  return gives_up;
+}
+
+// What follows from the input's failure (`broken`, stolen) once the items before it are sent.
+bool end_broken(Job* job, bool fine, PyObject* broken) {
+  if (fine && !PyErr_GivenExceptionMatches(broken, PyExc_Exception)) {
+    put_raised(broken);  // Ctrl-C: for the caller, at once, as pull() has it
+    return false;
+  }
+  if (fine && job->iterator != nullptr) {
+    end_with(job, broken);
+  } else {
+    Py_DECREF(broken);
+  }
+  return fine;
+}
+
+// The rest of a chunk of items that must be pickled together, `first` (stolen) in front. It is a
+// batch of its own; but where all chunks are pickled, those of full size share one.
+bool add_chunk(Job* job, Gathered& batch, codec::MessageBuilder& message, PyObject* first,
+               uint32_t size) {
+  const uint64_t index = job->pulled - 1;
+  const bool may_join = job->whole_chunks && size == job->chunk;
+  if (!may_join && !send(job, batch, message)) {
+    Py_DECREF(first);
+    return false;
+  }
+  if (job->order == JobOrder::list) {
+    size = static_cast<uint32_t>(std::min<uint64_t>(size, job->list_size - index));
+  }
+  uint32_t items = 0;
+  PyObject* broken = nullptr;
+  PyObject* chunk = gather_chunk(job, first, size, &items, &broken);
+  if (broken != nullptr && give_up_chunk(job, items, broken)) {
+    Py_XDECREF(chunk);
+    return send(job, batch, message);
+  }
+  if (batch.words.empty()) {
+    batch.chunks = true;
+    batch.items_per_unit = items;
+  }
+  bool fine = true;
+  if (chunk != nullptr && add_unit(job, batch, message, chunk, index, items)) {
+    if (!may_join || items < job->chunk) fine = send(job, batch, message);
+  } else {
+    fine = fail_items(job, index, items, is_task(job) ? items : 1);
+    PyObject* interrupt = fine ? nullptr : take_raised();
+    fine = send(job, batch, message) && fine;  // so that the batch's items stay consecutive
+    if (interrupt != nullptr) put_raised(interrupt);
+  }
+  Py_XDECREF(chunk);
+  return broken == nullptr ? fine : end_broken(job, fine, broken);
+}
+
+}  // namespace
+
+// What a feeder has gathered while it waits for its input, for whoever fetches to send off.
+struct Sendable {
+  Gathered* batch;
+  codec::MessageBuilder* message;
+};
+
+namespace {
+
+// pull(), during which others may send what is gathered so far.
+PyObject* pull_while_sendable(Job* job, Gathered& batch, codec::MessageBuilder& message) {
+  Sendable sendable{&batch, &message};
+  if (job->fed && at_boundary(job)) job->sendable = &sendable;
+  PyObject* item = pull(job, batch);
+  job->sendable = nullptr;
+  return item;
+}
+
+}  // namespace
+
+// Sends what the feeder has gathered before its input made it wait. False with an error set.
+bool send_gathered(Job* job) {
+  if (job->sendable == nullptr) return true;
+  return send(job, *job->sendable->batch, *job->sendable->message);
+}
+
+namespace {
+
+// Gathers and submits one batch. False with an error set when it cannot be submitted.
+bool fill_one(Job* job, codec::MessageBuilder& message) {
+  Gathered batch;
+  const uint32_t wanted = units_wanted(job);
+  const uint64_t begin = os::ticks();
+  const auto patience = static_cast<uint64_t>(kGatherNs / os::ns_per_tick());
+  const auto is_full = [&] {
+    return batch.words.size() >= wanted || message.bytes.size() >= kBatchBytes;
+  };
+  while (message.attachments.empty() && may_pull(job) && !(is_full() && at_boundary(job))) {
+    PyObject* item = pull_while_sendable(job, batch, message);
+    if (item == nullptr) break;
+    const uint64_t place = (job->pulled - 1) % job->chunk;
+    const bool pickled = job->chunk > 1 && (job->whole_chunks || !is_atom(item));
+    const bool added =
+        pickled ? add_chunk(job, batch, message, item, job->chunk - static_cast<uint32_t>(place))
+                : add_single(job, batch, message, item);
+    if (!added) return false;
+    if (pickled && batch.words.empty()) return true;  // sent
+    if (os::ticks() - begin > patience && at_boundary(job)) break;
+  }
+  const double taken = os::ns_per_tick() * static_cast<double>(os::ticks() - begin);
+  job->pull_ns = 0.5 * (job->pull_ns + taken / std::max<double>(1.0, batch.items));
+  PyObject* interrupt = PyErr_Occurred() ? take_raised() : nullptr;  // pull() met Ctrl-C
+  const bool sent = send(job, batch, message);
+  if (interrupt == nullptr) return sent;
+  put_raised(interrupt);
+  return false;
+}
+
+}  // namespace
+
+// Submits batches until the workers are fed or a bound is reached. 1: something was submitted, 0:
+// nothing, -1: error.
+int fill(Job* job, bool once) {
+  if (job->filling || !may_pull(job) || workers_fed(job)) return 0;
+  job->filling = true;
+  codec::MessageBuilder message(&job->client->pool->member());
+  int result = 0;
+  do {
+    const uint64_t before = job->pulled;
+    if (!fill_one(job, message)) {
+      result = -1;
+      break;
+    }
+    if (job->pulled != before) result = 1;
+  } while (!once && may_pull(job) && !workers_fed(job));
+  job->filling = false;
+  return result;
+}
+
+// ---- Places in the line -------------------------------------------------------------------------
+
+namespace {
+
+// Does it keep what was made after it from being sent? Not when it has to wait for its caller to
+// fetch, nor for what its input is just now asking for.
+bool holds_back(const Job* job) {
+  if (job->iterator == nullptr || job->cancelled) return false;
+  if (job->window != 0 && job->pulled - job->taken >= job->window) return false;
+  if (job->pulling_thread == 0) return true;
+  return job->pulling_thread != PyThread_get_thread_ident() &&
+         os::monotonic_coarse_ns() - job->pulling_since_ns < kPullPatienceNs;
+}
+
+}  // namespace
+
+void join_line(Job* job) {
+  job->place = ++job->client->next_place;
+  if (job->client->workers == 1) job->client->feeding->push_back(job);
+}
+
+void leave_line(Job* job) {
+  if (job->client != nullptr && job->client->workers == 1) std::erase(*job->client->feeding, job);
+}
+
+bool must_wait(const Client* client, uint64_t place) {
+  for (const Job* job : *client->feeding) {
+    if (job->place >= place) break;
+    if (holds_back(job)) return true;
+  }
+  return !client->pending->empty() && client->pending->front().place < place;
+}
+
+int feed_before(Client* client, uint64_t place) {
+  int result = 0;
+  for (size_t i = 0; i < client->feeding->size();) {
+    Job* job = (*client->feeding)[i];
+    if (job->place >= place) break;
+    if (!holds_back(job)) {
+      ++i;
+      continue;
+    }
+    if (job->fed || job->filling) break;
+    Py_INCREF(job);
+    const int filled = fill(job, false);
+    const bool more = holds_back(job);
+    Py_DECREF(job);
+    if (filled < 0) return -1;
+    if (filled > 0) result = 1;
+    if (more) break;
+  }
+  return result;
+}
+
+}  // namespace shoal::bindings

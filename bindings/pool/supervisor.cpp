@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// shoal._core.Supervisor: what the agent's loop (shoal/_agent.py) asks about a pool. Thin: the
+// rules are in pool/supervisor.hpp. Used by the agent's only thread; nothing here waits.
+#ifndef PY_SSIZE_T_CLEAN
+#define PY_SSIZE_T_CLEAN
+#endif
+#include <Python.h>
+
+#include <memory>
+#include <vector>
+
+#include "bindings/interp/bind.hpp"
+#include "os/clock.hpp"
+#include "pool/supervisor.hpp"
+
+namespace shoal::bindings {
+
+namespace {
+
+struct Agent {
+  PyObject_HEAD
+  std::unique_ptr<pool::Supervisor> supervisor;
+};
+
+PyObject* wants_workers(Agent* self, PyObject*) {
+  return PyBool_FromLong(self->supervisor->wants_workers());
+}
+
+PyObject* phase(Agent* self, PyObject*) {
+  return PyLong_FromUnsignedLong(self->supervisor->state().phase.load());
+}
+
+PyObject* missing(Agent* self, PyObject*) {
+  const pool::PoolState& state = self->supervisor->state();
+  const long wanted =
+      self->supervisor->wants_workers() ? static_cast<long>(state.target.load()) : 0;
+  return PyLong_FromLong(wanted - static_cast<long>(self->supervisor->seated()));
+}
+
+PyObject* failed_starts(Agent* self, PyObject*) {
+  return PyLong_FromUnsignedLong(self->supervisor->state().failed_starts.load());
+}
+
+PyObject* take_seat(Agent* self, PyObject*) {
+  return PyLong_FromLong(self->supervisor->take_seat());
+}
+
+PyObject* rank(Agent* self, PyObject* seat) {
+  const unsigned long index = PyLong_AsUnsignedLong(seat);
+  if (PyErr_Occurred()) return nullptr;
+  return PyLong_FromUnsignedLong(
+      self->supervisor->state().seat(static_cast<uint32_t>(index))->rank.load());
+}
+
+PyObject* set_pid(Agent* self, PyObject* arguments) {
+  unsigned seat = 0, pid = 0;
+  if (!PyArg_ParseTuple(arguments, "II", &seat, &pid)) return nullptr;
+  self->supervisor->set_pid(seat, pid);
+  Py_RETURN_NONE;
+}
+
+PyObject* free_seat(Agent* self, PyObject* arguments) {
+  unsigned seat = 0;
+  if (!PyArg_ParseTuple(arguments, "I", &seat)) return nullptr;
+  self->supervisor->free_seat(seat);
+  Py_RETURN_NONE;
+}
+
+PyObject* record_exit(Agent* self, PyObject* arguments) {
+  unsigned seat = 0, status = 0;
+  unsigned long long peak = 0;
+  int limit = 0;
+  if (!PyArg_ParseTuple(arguments, "IIKp", &seat, &status, &peak, &limit)) return nullptr;
+  try {
+    self->supervisor->record_exit(seat, {status, peak, limit != 0});
+  } catch (...) {
+    set_python_error();
+    return nullptr;
+  }
+  Py_RETURN_NONE;
+}
+
+PyObject* orders(Agent* self, PyObject*) {
+  std::vector<pool::Supervisor::Order> due;
+  try {
+    due = self->supervisor->orders(os::monotonic_ns());
+  } catch (const std::exception&) {
+    set_python_error();
+    return nullptr;
+  }
+  PyObject* result = PyList_New(0);
+  for (const auto& order : due) {
+    PyObject* item = Py_BuildValue("(IIO)", order.seat, order.pid, order.kill ? Py_True : Py_False);
+    const bool ok = item != nullptr && result != nullptr && PyList_Append(result, item) == 0;
+    Py_XDECREF(item);
+    if (!ok) {
+      Py_XDECREF(result);
+      return nullptr;
+    }
+  }
+  return result;
+}
+
+PyObject* seconds_to_next_order(Agent* self, PyObject*) {
+  const int64_t now = os::monotonic_ns();
+  const int64_t wake = self->supervisor->next_wake_ns(now);
+  if (wake < 0) Py_RETURN_NONE;
+  return PyFloat_FromDouble(wake > now ? static_cast<double>(wake - now) * 1e-9 : 0.0);
+}
+
+PyObject* agent_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
+  unsigned long long handle = 0;
+  if (!PyArg_ParseTuple(arguments, "K", &handle)) return nullptr;
+  arena::Member* member = current_member();
+  if (member == nullptr) return nullptr;
+  auto* self = reinterpret_cast<Agent*>(type->tp_alloc(type, 0));
+  if (self == nullptr) return nullptr;
+  try {
+    new (&self->supervisor)
+        std::unique_ptr<pool::Supervisor>(new pool::Supervisor(*member, handle));
+  } catch (const std::exception&) {
+    set_python_error();
+    Py_DECREF(self);
+    return nullptr;
+  }
+  return reinterpret_cast<PyObject*>(self);
+}
+
+void agent_dealloc(Agent* self) {
+  PyTypeObject* type = Py_TYPE(self);
+  self->supervisor.reset();
+  type->tp_free(self);
+  Py_DECREF(type);
+}
+
+PyMethodDef agent_methods[] = {
+    {"wants_workers", method(wants_workers), METH_NOARGS,
+     "The pool runs and has not been told to stop."},
+    {"phase", method(phase), METH_NOARGS, "0 running, 1 draining, 2 stopping."},
+    {"missing", method(missing), METH_NOARGS,
+     "How many workers are to be started now (negative: too many)."},
+    {"failed_starts", method(failed_starts), METH_NOARGS, "Weight of failed starts in a row."},
+    {"take_seat", method(take_seat), METH_NOARGS,
+     "An empty seat for a worker about to be forked, or -1."},
+    {"rank", method(rank), METH_O,
+     "rank(seat): its worker's number, 0 to the number of workers; given again when it has left."},
+    {"set_pid", method(set_pid), METH_VARARGS, "set_pid(seat, pid)"},
+    {"free_seat", method(free_seat), METH_VARARGS, "free_seat(seat): its fork failed."},
+    {"record_exit", method(record_exit), METH_VARARGS,
+     "record_exit(seat, status, peak_memory, memory_limit): the worker's process is gone."},
+    {"orders", method(orders), METH_NOARGS,
+     "[(seat, pid, kill)]: workers to interrupt or kill now."},
+    {"seconds_to_next_order", method(seconds_to_next_order), METH_NOARGS,
+     "When to call orders() next, or None."},
+    {nullptr, nullptr, 0, nullptr}};
+
+PyType_Slot agent_slots[] = {{Py_tp_new, reinterpret_cast<void*>(agent_new)},
+                             {Py_tp_dealloc, reinterpret_cast<void*>(agent_dealloc)},
+                             {Py_tp_methods, agent_methods},
+                             {0, nullptr}};
+
+PyType_Spec agent_spec = {"shoal._core.Supervisor", sizeof(Agent), 0, Py_TPFLAGS_DEFAULT,
+                          agent_slots};
+
+}  // namespace
+
+bool bind_pool_agent(PyObject* module) {
+  PyObject* type = PyType_FromSpec(&agent_spec);
+  if (type == nullptr || PyModule_AddObjectRef(module, "Supervisor", type) < 0) return false;
+  Py_DECREF(type);
+  return PyModule_AddIntConstant(module, "START_PATIENCE", pool::kStartPatience) == 0;
+}
+
+}  // namespace shoal::bindings

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What a pool's client has open, for those who look at it from outside: the standard library's
+// private counters, which programs read (python/shoal/_dropin/_stock_view.py). Reads only, under the GIL;
+// it collects nothing, so it shows what was known at the last collect().
+#include "codec/python/codec.hpp"
+#include "bindings/pool/client.hpp"
+
+namespace shoal::bindings {
+
+namespace {
+
+uint32_t queued_units(const pool::Batch& batch) {
+  uint32_t queued = 0;
+  for (uint32_t unit = 0; unit < batch.units; ++unit) {
+    const pool::Unit word = pool::Unit::of(batch.unit_words()[unit].load());
+    if (word.state == pool::UnitState::queued) ++queued;
+  }
+  return queued;
+}
+
+// (whose, units without an outcome, units that have not begun) at the list's end.
+bool append_open(PyObject* list, PyObject* whose, uint32_t open, uint32_t queued) {
+  PyObject* entry = Py_BuildValue("(NII)", Py_NewRef(whose), open, queued);
+  const bool ok = entry != nullptr && PyList_Append(list, entry) == 0;
+  Py_XDECREF(entry);
+  return ok;
+}
+
+}  // namespace
+
+PyObject* client_open_outcomes(Client* self, PyObject*) {
+  const Inside inside(self);
+  PyObject* list = PyList_New(0);
+  bool ok = list != nullptr;
+  const bool alive = self->pool != nullptr && !self->released;
+  for (uint32_t slot = 0; ok && alive && slot < self->flights->size(); ++slot) {
+    const Flight& flight = (*self->flights)[slot];
+    if (flight.ticket == 0) continue;
+    const pool::Batch& batch = self->pool->batch(slot);
+    PyObject* whose = flight.job != nullptr ? reinterpret_cast<PyObject*>(flight.job) : flight.sink;
+    ok = append_open(list, whose, batch.units - flight.finished, queued_units(batch));
+  }
+  // By index: making an entry may run the collector, and with it code that sends or withdraws.
+  for (size_t i = 0; ok && i < self->pending->size(); ++i) {
+    ok = append_open(list, (*self->pending)[i].sink, 1, 1);
+  }
+  if (!ok) Py_CLEAR(list);
+  return list;
+}
+
+PyObject* job_counts(Job* job, void*) {
+  uint64_t ready = 0;  // outcomes that can be fetched without waiting
+  for (const Item& item : *job->items) {
+    if (!item.ready) break;
+    ++ready;
+  }
+  return Py_BuildValue(
+      "(LKKKKI)", static_cast<long long>(job->total), static_cast<unsigned long long>(job->pulled),
+      static_cast<unsigned long long>(job->delivered), static_cast<unsigned long long>(job->taken),
+      static_cast<unsigned long long>(ready), job->chunk);
+}
+
+PyObject* job_so_far(Job* job, PyObject*) {
+  const Py_ssize_t size = job->list == nullptr ? 0 : PyList_GET_SIZE(job->list);
+  PyObject* copy = PyList_New(size);
+  if (copy == nullptr) return nullptr;
+  for (Py_ssize_t i = 0; i < size; ++i) {
+    PyObject* value = i < PyList_GET_SIZE(job->list) ? PyList_GET_ITEM(job->list, i) : nullptr;
+    PyList_SET_ITEM(copy, i, Py_NewRef(value != nullptr ? value : Py_None));
+  }
+  return copy;
+}
+
+}  // namespace shoal::bindings

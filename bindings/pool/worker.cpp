@@ -1,0 +1,698 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// shoal._core.Worker: the loop of a worker process. It takes batches, decodes, calls, encodes and
+// publishes without returning to Python between tasks.
+//
+// Worker(pool, seat, agent_bell, hooks, stop_class): `hooks` is an object with the methods
+//   decode_function(bytes) -> callable          a function the pool sends once
+//   apply_definition(bytes) -> None             one entry of the definitions log, in order
+//   encode_error(exception, during, result) -> tuple  plain values; during: "run", "encode" or
+//   "decode";
+//                                               never raises
+// run() returns when the pool ends, or after `units_per_worker` units. It is used by one thread.
+//
+// The GIL is released only while waiting for work, and every 5 ms for the task's own threads.
+#ifndef PY_SSIZE_T_CLEAN
+#define PY_SSIZE_T_CLEAN
+#endif
+#include <Python.h>
+
+#include <fcntl.h>
+#include <pthread.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cstring>
+#include <memory>
+#include <unordered_map>
+
+#include "bindings/interp/bind.hpp"
+#include "codec/python/codec.hpp"
+#include "os/clock.hpp"
+#include "os/cpus.hpp"
+#include "pool/worker.hpp"
+#include "bindings/interp/raised.hpp"
+#include "trace/record.hpp"
+
+namespace shoal::bindings {
+
+namespace {
+
+using codec::MessageBuilder;
+using codec::MessageView;
+using pool::Batch;
+using pool::WorkerSeat;
+
+// functions kept decoded; the oldest half goes when it is full
+constexpr size_t kFunctionCache = 512;
+constexpr int64_t kYieldNs = 5'000'000;  // as sys.getswitchinterval()
+
+void count(os::Atomic<uint64_t>& counter, uint64_t amount) noexcept {
+  // order: relaxed; only this worker writes its counters
+  counter.store(counter.load(os::relaxed) + amount, os::relaxed);
+}
+
+struct Worker {
+  PyObject_HEAD
+  trace::Ring* trace;
+  std::unique_ptr<WorkerSeat> seat;
+  std::unique_ptr<MessageBuilder> builder;
+  std::unordered_map<uint64_t, PyObject*>* functions;
+  PyObject* hooks;
+  PyObject* stop_class;           // the exception class that the stop signal's handler raises
+  arena::Handle last_definition;  // applied; 0 = none yet
+  uint32_t definitions;
+  uint64_t unit_limit;
+  uint64_t units;
+  uint64_t yield_ticks;
+  uint64_t yielded_at;
+  // ticks when the last thing ended: the next one begins then, and one reading serves both
+  uint64_t now;
+  int agent_bell;   // write end of the agent's bell: a time limit nearer than its next look
+  int bell_number;  // its descriptor in the agent, and here until the task closes it
+  uint64_t bell_inode;
+};
+
+// Time spent on something: into its counter, and into the trace when it is long enough to see.
+void note(Worker* self, trace::Kind kind, os::Atomic<uint64_t>& counter, uint64_t begin,
+          uint64_t end) {
+  count(counter, end - begin);
+  self->trace->record(kind, begin, end);
+}
+
+MessageView view_of_batch(Worker* self) {
+  const Batch& batch = self->seat->batch();
+  return {&self->seat->member().arena(),
+          &self->seat->member(),
+          batch.payload(),
+          batch.payload_size,
+          batch.attachment_handles(),
+          batch.attachments,
+          self->seat->batch_handle()};
+}
+
+// ---- Forks in tasks -----------------------------------------------------------------------------
+
+// A task's os.fork() gives a child in which the task goes on. When the task returns there, the
+// child must not answer for the worker: it leaves, as a script that comes to its end.
+bool in_fork_of_worker = false;
+
+void watch_forks() {
+  static const int once = pthread_atfork(nullptr, nullptr, [] { in_fork_of_worker = true; });
+  (void)once;
+  in_fork_of_worker = false;
+}
+
+// True in such a child, with what ends it set: the task's own exception, or SystemExit.
+bool must_leave(PyObject* result) {
+  if (!in_fork_of_worker) return false;
+  if (result != nullptr) {
+    Py_DECREF(result);
+    PyErr_SetNone(PyExc_SystemExit);
+  }
+  return true;
+}
+
+// ---- Errors -------------------------------------------------------------------------------------
+
+// Takes the exception that is set and turns it into a result word that names an error record. 0:
+// not even that worked. `result` is what could not be encoded.
+uint64_t write_error(Worker* self, const char* during, PyObject* result = Py_None) {
+  PyObject* value = take_raised();
+  PyObject* encoded =
+      PyObject_CallMethod(self->hooks, "encode_error", "OsO", value, during, result);
+  Py_XDECREF(value);
+  count(self->seat->seat().errors, 1);
+  MessageBuilder& out = *self->builder;
+  out.clear();
+  if (encoded == nullptr || !codec::python::encode(encoded, out)) {
+    PyErr_WriteUnraisable(self->hooks);
+    Py_XDECREF(encoded);
+    return 0;
+  }
+  Py_DECREF(encoded);
+  try {
+    const uint64_t word =
+        self->seat->write_record(out.bytes.data(), out.bytes.size(), out.attachments.data(),
+                                 static_cast<uint32_t>(out.attachments.size()), pool::kRecordError);
+    out.forget();
+    return word;
+  } catch (...) {
+    set_python_error();
+    PyErr_WriteUnraisable(self->hooks);
+    out.clear();
+    return 0;
+  }
+}
+
+// The word for a result; an error record when it cannot be encoded. Steals nothing.
+uint64_t result_word(Worker* self, PyObject* result) {
+  uint64_t word = 0;
+  if (codec::python::to_word(result, &word)) return word;
+  const uint64_t begin = os::ticks();
+  MessageBuilder& out = *self->builder;
+  out.clear();
+  out.move_arrays = true;
+  bool ok = encode_with(self->hooks, result, out);
+  if (ok) {
+    try {
+      word = self->seat->write_record(out.bytes.data(), out.bytes.size(), out.attachments.data(),
+                                      static_cast<uint32_t>(out.attachments.size()), 0);
+      out.forget();
+    } catch (...) {
+      set_python_error();
+      out.clear();
+      ok = false;
+    }
+  }
+  self->now = os::ticks();
+  note(self, trace::Kind::encode, self->seat->seat().encode_ticks, begin, self->now);
+  return ok ? word : write_error(self, "encode", result);
+}
+
+// ---- Functions and definitions ------------------------------------------------------------------
+
+// A stored text of the client's as bytes: `Block` is a header whose size says how many follow it.
+// Null with an error set when no such text lies there.
+template <class Block>
+PyObject* stored_bytes(Worker* self, arena::Handle handle) {
+  const arena::Arena& arena = self->seat->member().arena();
+  const uint64_t room = arena.contains(handle, sizeof(Block)) ? arena.block_size(handle) : 0;
+  if (room >= sizeof(Block)) {
+    auto* block = arena.at<Block>(handle);
+    const uint64_t size = block->size;
+    if (size <= room - sizeof(Block)) {
+      return PyBytes_FromStringAndSize(reinterpret_cast<const char*>(block->bytes()),
+                                       static_cast<Py_ssize_t>(size));
+    }
+  }
+  PyErr_Format(PyExc_SystemError, "the pool names a block at %llu, where none can be",
+               static_cast<unsigned long long>(handle));
+  return nullptr;
+}
+
+// hooks.<method>(the stored text)
+template <class Block>
+PyObject* call_with_stored(Worker* self, const char* method, arena::Handle handle) {
+  PyObject* text = stored_bytes<Block>(self, handle);
+  if (text == nullptr) return nullptr;
+  PyObject* result = PyObject_CallMethod(self->hooks, method, "O", text);
+  Py_DECREF(text);
+  return result;
+}
+
+bool apply_definitions(Worker* self, uint32_t wanted) {
+  arena::Arena& arena = self->seat->member().arena();
+  while (self->definitions < wanted) {
+    const arena::Handle next =
+        self->last_definition == 0
+            ? self->seat->pool().definitions.load()
+            : arena.at<pool::DefinitionBlock>(self->last_definition)->next.load();
+    if (next == 0) {
+      PyErr_SetString(PyExc_SystemError, "the log of definitions is shorter than it should be");
+      return false;
+    }
+    PyObject* done = call_with_stored<pool::DefinitionBlock>(self, "apply_definition", next);
+    if (arena.contains(next, sizeof(pool::DefinitionBlock))) {
+      self->last_definition = next;
+      self->definitions += 1;
+    }
+    if (done == nullptr) return false;
+    Py_DECREF(done);
+  }
+  return true;
+}
+
+// Borrowed reference, or nullptr with an error set.
+PyObject* function_of(Worker* self, const Batch& batch) {
+  auto& cache = *self->functions;
+  if (auto found = cache.find(batch.function); found != cache.end()) return found->second;
+  PyObject* function =
+      call_with_stored<pool::FunctionBlock>(self, "decode_function", batch.function_block);
+  if (function == nullptr) return nullptr;
+  if (cache.size() >= kFunctionCache) {
+    for (auto& [number, old] : cache) Py_DECREF(old);
+    cache.clear();
+  }
+  cache.emplace(batch.function, function);
+  return function;
+}
+
+// ---- Running a unit -----------------------------------------------------------------------------
+
+PyObject* unit_value(Worker* self, uint32_t unit) {
+  const Batch& batch = self->seat->batch();
+  const uint64_t word = batch.argument_words()[unit].load();
+  if (!pool::word_is_offset(word)) return codec::python::from_word(word);
+  const uint64_t begin = os::ticks();
+  const auto ownership =
+      batch.flags & pool::kKeepMessage ? codec::python::copy_out : codec::python::move_out;
+  size_t end = 0;
+  PyObject* value =
+      codec::python::decode(view_of_batch(self), pool::word_offset(word), &end, ownership);
+  self->now = os::ticks();
+  note(self, trace::Kind::decode, self->seat->seat().decode_ticks, begin, self->now);
+  if (value != nullptr) count(self->seat->seat().bytes_in, end - pool::word_offset(word));
+  return value;
+}
+
+// A new dict of a mapping's items, as `function(**mapping)` takes it. PyObject_Call reads what it
+// is given as a dict without a look at its type.
+PyObject* keywords_of(PyObject* function, PyObject* mapping) {
+  if (PyDict_Check(mapping)) return Py_NewRef(mapping);
+  PyObject* made = PyDict_New();
+  if (made == nullptr || PyDict_Update(made, mapping) == 0) return made;
+  Py_DECREF(made);
+  if (PyErr_ExceptionMatches(PyExc_AttributeError)) {
+    PyErr_Format(PyExc_TypeError, "%R argument after ** must be a mapping, not %.200s", function,
+                 Py_TYPE(mapping)->tp_name);
+  }
+  return nullptr;
+}
+
+// `value` of a call unit: ([function,] args[, kwargs]).
+PyObject* call_unit(PyObject* function, PyObject* value) {
+  Py_ssize_t at = 0;
+  if (!PyTuple_CheckExact(value)) {
+    PyErr_SetString(PyExc_SystemError, "malformed call");
+    return nullptr;
+  }
+  const Py_ssize_t size = PyTuple_GET_SIZE(value);
+  if (function == nullptr && size > 0) function = PyTuple_GET_ITEM(value, at++);
+  PyObject* arguments = at < size ? PyTuple_GET_ITEM(value, at++) : nullptr;
+  PyObject* keywords = at < size ? PyTuple_GET_ITEM(value, at++) : nullptr;
+  if (function == nullptr || arguments == nullptr || !PyTuple_Check(arguments)) {
+    PyErr_SetString(PyExc_SystemError, "malformed call");
+    return nullptr;
+  }
+  if (keywords == nullptr) return PyObject_Call(function, arguments, nullptr);
+  PyObject* named = keywords_of(function, keywords);
+  if (named == nullptr) return nullptr;
+  PyObject* result = PyObject_Call(function, arguments, named);
+  Py_DECREF(named);
+  return result;
+}
+
+PyObject* call_item(PyObject* function, PyObject* item, uint32_t flags) {
+  if (flags & pool::kStarItems) {
+    PyObject* arguments = PySequence_Tuple(item);
+    if (arguments == nullptr) return nullptr;
+    PyObject* result = PyObject_CallObject(function, arguments);
+    Py_DECREF(arguments);
+    return result;
+  }
+  return PyObject_CallOneArg(function, item);
+}
+
+// What an ended call gave, as a result word; `*cancelled` when the unit was stopped by a cancel.
+uint64_t outcome(Worker* self, PyObject* result, pool::StopReason stop, bool* cancelled) {
+  if (result != nullptr) {
+    const uint64_t word = result_word(self, result);
+    Py_DECREF(result);
+    return word;
+  }
+  if (stop != pool::StopReason::none && PyErr_ExceptionMatches(self->stop_class)) {
+    PyErr_Clear();
+    *cancelled = stop == pool::StopReason::cancel;
+    return pool::kTimedOutItem;
+  }
+  return write_error(self, "run");
+}
+
+// The task may have closed any descriptor and opened a file of its own under the number: a byte
+// must not end up there. The agent's bell is then opened anew through the agent's own descriptor.
+bool bell_is_ours(Worker* self) {
+  struct stat now;
+  if (self->agent_bell >= 0 && fstat(self->agent_bell, &now) == 0 &&
+      now.st_ino == self->bell_inode && S_ISFIFO(now.st_mode)) {
+    return true;
+  }
+  char path[64];
+  PyOS_snprintf(path, sizeof path, "/proc/%d/fd/%d", static_cast<int>(getppid()),
+                self->bell_number);
+  self->agent_bell = open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+  return self->agent_bell >= 0 && fstat(self->agent_bell, &now) == 0 &&
+         now.st_ino == self->bell_inode;
+}
+
+// The agent sleeps until the nearest limit it knows of.
+void ring_agent(Worker* self) {
+  pool::PoolState& state = self->seat->pool();
+  if (self->seat->seat().deadline_ns.load() >= state.agent_wakes_ns.load() || !bell_is_ours(self))
+    return;
+  const char byte = 1;
+  (void)!write(self->agent_bell, &byte, 1);  // full: it has been rung
+}
+
+// Runs one item between begin_unit and end_unit and publishes it. False: the unit was cancelled.
+bool run_item(Worker* self, const WorkerSeat::Claim& claim, uint32_t item, bool last,
+              PyObject* function, PyObject* value) {
+  WorkerSeat& seat = *self->seat;
+  const Batch& batch = seat.batch();
+  const uint64_t begin = self->now;
+  seat.begin_unit(claim, batch.timeout_ns, begin);
+  if (batch.timeout_ns > 0) ring_agent(self);
+  PyObject* result = batch.flags & pool::kCallUnits ? call_unit(function, value)
+                                                    : call_item(function, value, batch.flags);
+  if (must_leave(result)) return false;
+  const uint64_t end = self->now = os::ticks();
+  note(self, trace::Kind::task, seat.seat().busy_ticks, begin, end);
+  const pool::StopReason stop = result == nullptr ? seat.stop_reason() : pool::StopReason::none;
+  bool cancelled = false;
+  const uint64_t word = outcome(self, result, stop, &cancelled);
+  if (in_fork_of_worker) _exit(0);  // a __reduce__ that forked
+  seat.end_unit();
+  if (cancelled) {
+    seat.publish_cancelled(claim, item);
+    return false;
+  }
+  seat.publish_item(claim, item, word, last);
+  seat.notify(end);
+  return true;
+}
+
+void publish_error_for_rest(Worker* self, const WorkerSeat::Claim& claim, uint32_t items,
+                            const char* during) {
+  const uint64_t word = write_error(self, during);
+  if (self->seat->batch().flags & pool::kWholeUnits) {
+    return self->seat->publish_whole(claim, word);
+  }
+  for (uint32_t item = claim.progress; item < items; ++item) {
+    self->seat->publish_item(claim, item, word, item + 1 == items);
+  }
+}
+
+// What an item of a whole unit gave (stolen) joins `results`. False: the unit has ended with it,
+// and its outcome is published.
+bool take_item(Worker* self, const WorkerSeat::Claim& claim, uint32_t item, PyObject* result,
+               PyObject* results) {
+  WorkerSeat& seat = *self->seat;
+  const bool fine = result != nullptr && PyList_Append(results, result) == 0;
+  Py_XDECREF(result);
+  bool cancelled = false;
+  const uint64_t word = fine ? 0 : outcome(self, nullptr, seat.stop_reason(), &cancelled);
+  if (in_fork_of_worker) _exit(0);  // a __reduce__ that forked
+  seat.end_unit();
+  if (fine) {
+    seat.note_progress(claim, item + 1);
+  } else if (cancelled) {
+    seat.publish_cancelled(claim, 0);
+  } else {
+    seat.publish_whole(claim, word);
+  }
+  return fine;
+}
+
+// A chunk that is one task: its items run one after the other, none after one that failed, and what
+// they gave is pickled together in the end.
+void run_whole(Worker* self, const WorkerSeat::Claim& claim, PyObject* function, PyObject* chunk,
+               Py_ssize_t at) {
+  WorkerSeat& seat = *self->seat;
+  const Batch& batch = seat.batch();
+  const uint32_t items = batch.item_count(claim.unit);
+  PyObject* results = PyList_New(0);
+  bool fine = results != nullptr;
+  if (!fine) publish_error_for_rest(self, claim, items, "run");
+  for (uint32_t item = 0; fine && item < items; ++item) {
+    const uint64_t begin = self->now;
+    seat.begin_unit(claim, batch.timeout_ns, begin);
+    if (batch.timeout_ns > 0) ring_agent(self);
+    PyObject* result = call_item(function, PyTuple_GET_ITEM(chunk, at + item), batch.flags);
+    if (must_leave(result)) {
+      Py_DECREF(results);
+      return;
+    }
+    self->now = os::ticks();
+    note(self, trace::Kind::task, seat.seat().busy_ticks, begin, self->now);
+    fine = take_item(self, claim, item, result, results);
+    seat.notify(self->now);
+  }
+  if (fine) {
+    const uint64_t word = result_word(self, results);
+    if (in_fork_of_worker) _exit(0);  // a __reduce__ that forked
+    seat.publish_whole(claim, word);
+  }
+  Py_XDECREF(results);
+}
+
+void run_chunk(Worker* self, const WorkerSeat::Claim& claim, PyObject* function, PyObject* value) {
+  const Batch& batch = self->seat->batch();
+  const uint32_t items = batch.item_count(claim.unit);
+  const Py_ssize_t at = batch.flags & pool::kOwnFunction ? 1 : 0;
+  if (!PyTuple_CheckExact(value) || PyTuple_GET_SIZE(value) != at + items) {
+    PyErr_SetString(PyExc_SystemError, "malformed chunk");
+    return publish_error_for_rest(self, claim, items, "decode");
+  }
+  if (at == 1) function = PyTuple_GET_ITEM(value, 0);
+  if (batch.flags & pool::kWholeUnits) return run_whole(self, claim, function, value, at);
+  for (uint32_t item = claim.progress; item < items; ++item) {
+    PyObject* argument = PyTuple_GET_ITEM(value, at + item);
+    if (!run_item(self, claim, item, item + 1 == items, function, argument)) return;
+  }
+}
+
+// The last unit stands for the batch's attachments: the client sends off a batch as soon as it has
+// one.
+void count_attachments(Worker* self, const Batch& batch) {
+  arena::Arena& arena = self->seat->member().arena();
+  for (uint32_t i = 0; i < batch.attachments; ++i) {
+    count(self->seat->seat().bytes_in, arena.block_size(batch.attachment_handles()[i]));
+  }
+}
+
+void run_unit(Worker* self, const WorkerSeat::Claim& claim, PyObject* function) {
+  const Batch& batch = self->seat->batch();
+  if (claim.unit + 1 == batch.units && batch.attachments > 0) count_attachments(self, batch);
+  PyObject* value = unit_value(self, claim.unit);
+  if (must_leave(value)) return;
+  if (value == nullptr) {
+    publish_error_for_rest(self, claim, batch.item_count(claim.unit), "decode");
+  } else if (batch.flags & pool::kChunkUnits) {
+    run_chunk(self, claim, function, value);
+  } else if (batch.flags & pool::kOwnFunction && !(batch.flags & pool::kCallUnits)) {
+    // (function, item): a callable that is pickled with each unit
+    if (PyTuple_CheckExact(value) && PyTuple_GET_SIZE(value) == 2) {
+      run_item(self, claim, 0, true, PyTuple_GET_ITEM(value, 0), PyTuple_GET_ITEM(value, 1));
+    } else {
+      PyErr_SetString(PyExc_SystemError, "malformed unit");
+      publish_error_for_rest(self, claim, 1, "decode");
+    }
+  } else {
+    run_item(self, claim, 0, true, function, value);
+  }
+  Py_XDECREF(value);
+}
+
+// Signals between units, and a turn for other threads of the task's making.
+bool breathe(Worker* self) {
+  if (PyErr_CheckSignals() < 0) {
+    if (!PyErr_ExceptionMatches(self->stop_class)) return false;
+    PyErr_Clear();  // meant for a unit that has ended
+  }
+  if (self->now - self->yielded_at > self->yield_ticks) {
+    self->yielded_at = self->now;
+    Py_BEGIN_ALLOW_THREADS
+    Py_END_ALLOW_THREADS
+    self->now = os::ticks();
+  }
+  return true;
+}
+
+bool run_batch(Worker* self) {
+  WorkerSeat& seat = *self->seat;
+  const Batch& batch = seat.batch();
+  PyObject* function = nullptr;
+  PyObject* failure = nullptr;  // why the function is not to be had: the outcome of each unit
+  if (!apply_definitions(self, batch.definitions) ||
+      (!(batch.flags & pool::kOwnFunction) && (function = function_of(self, batch)) == nullptr)) {
+    failure = take_raised();
+  }
+  Py_XINCREF(function);
+  self->now = os::ticks();
+  bool fine = true;
+  while (fine && !seat.should_leave()) {
+    const auto claim = seat.claim();
+    if (!claim) break;
+    if (failure != nullptr) {
+      put_raised(Py_NewRef(failure));
+      publish_error_for_rest(self, *claim, batch.item_count(claim->unit), "decode");
+    } else {
+      run_unit(self, *claim, function);
+    }
+    if (in_fork_of_worker) return false;
+    ++self->units;
+    if (self->unit_limit != 0 && self->units >= self->unit_limit && seat.hand_over()) break;
+    fine = breathe(self);
+  }
+  Py_XDECREF(function);
+  Py_XDECREF(failure);
+  seat.leave_batch();
+  return fine;
+}
+
+// ---- The type -----------------------------------------------------------------------------------
+
+PyObject* worker_run(Worker* self, PyObject*) {
+  WorkerSeat& seat = *self->seat;
+  seat.ready();
+  for (;;) {
+    if (seat.should_leave()) Py_RETURN_NONE;
+    if (self->unit_limit != 0 && self->units >= self->unit_limit) Py_RETURN_NONE;
+    if (seat.enter_next()) {
+      if (!run_batch(self)) return nullptr;
+      continue;
+    }
+    WorkerSeat::Wait wait;
+    const uint64_t begin = os::ticks();
+    Py_BEGIN_ALLOW_THREADS
+    wait = seat.wait();
+    Py_END_ALLOW_THREADS
+    self->trace->record(trace::Kind::wait, begin, os::ticks());
+    if (wait == WorkerSeat::Wait::leave) Py_RETURN_NONE;
+    if (!breathe(self)) return nullptr;
+  }
+}
+
+// True when the unit that runs now is to be stopped: the stop signal's handler asks before it
+// raises.
+PyObject* worker_stopping(Worker* self, PyObject*) {
+  return PyBool_FromLong(self->seat->stop_reason() != pool::StopReason::none);
+}
+
+PyObject* worker_leaving(Worker* self, PyObject* kind) {
+  const long value = PyLong_AsLong(kind);
+  if (value == -1 && PyErr_Occurred()) return nullptr;
+  if (in_fork_of_worker) Py_RETURN_NONE;
+  self->seat->seat().exit_kind.store(static_cast<uint32_t>(value));
+  Py_RETURN_NONE;
+}
+
+// The encoded error of a failed initializer, for the client to show.
+PyObject* worker_fail_start(Worker* self, PyObject* encoded) {
+  MessageBuilder& out = *self->builder;
+  out.clear();
+  if (!codec::python::encode(encoded, out)) return nullptr;
+  try {
+    arena::Member& member = self->seat->member();
+    const auto handle = member.allocate(sizeof(pool::FunctionBlock) + out.bytes.size());
+    auto* block = new (member.arena().address(handle)) pool::FunctionBlock{};
+    block->size = out.bytes.size();
+    std::memcpy(block->bytes(), out.bytes.data(), out.bytes.size());
+    const arena::Handle pool_handle = member.arena().handle_of(&self->seat->pool());
+    // outlives this worker; the client takes and frees it
+    member.give_to_block(handle, pool_handle);
+    uint64_t none = 0;
+    if (!self->seat->pool().failure.compare_exchange(none, handle)) {
+      member.free_child(handle, pool_handle);
+    }
+  } catch (...) {
+    set_python_error();
+    return nullptr;
+  }
+  Py_RETURN_NONE;
+}
+
+PyObject* worker_startup(Worker* self, PyObject*) {
+  const arena::Handle handle = self->seat->pool().startup.load();
+  if (handle == 0) Py_RETURN_NONE;
+  return stored_bytes<pool::FunctionBlock>(self, handle);
+}
+
+PyObject* worker_apply_definitions(Worker* self, PyObject*) {
+  if (!apply_definitions(self, self->seat->pool().definition_count.load())) return nullptr;
+  Py_RETURN_NONE;
+}
+
+PyObject* worker_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
+  unsigned long long pool_handle = 0;
+  unsigned seat = 0;
+  PyObject *hooks = nullptr, *stop_class = nullptr;
+  int bell = -1;
+  if (!PyArg_ParseTuple(arguments, "KIiOO", &pool_handle, &seat, &bell, &hooks, &stop_class)) {
+    return nullptr;
+  }
+  arena::Member* member = current_member();
+  if (member == nullptr) return nullptr;
+  auto* self = reinterpret_cast<Worker*>(type->tp_alloc(type, 0));
+  if (self == nullptr) return nullptr;
+  try {
+    new (&self->seat) std::unique_ptr<WorkerSeat>(new WorkerSeat(*member, pool_handle, seat));
+    new (&self->builder) std::unique_ptr<MessageBuilder>(new MessageBuilder(member));
+    self->functions = new std::unordered_map<uint64_t, PyObject*>;
+  } catch (...) {
+    set_python_error();
+    Py_DECREF(self);
+    return nullptr;
+  }
+  self->trace = reinterpret_cast<trace::Ring*>(member->shared().trace);
+  watch_forks();
+  struct stat pipe;
+  self->agent_bell = self->bell_number = bell;
+  self->bell_inode = fstat(bell, &pipe) == 0 ? pipe.st_ino : 0;
+  self->hooks = Py_NewRef(hooks);
+  self->stop_class = Py_NewRef(stop_class);
+  self->unit_limit = self->seat->pool().units_per_worker.load();
+  self->yield_ticks = static_cast<uint64_t>(kYieldNs / os::ns_per_tick());
+  self->yielded_at = os::ticks();
+  return reinterpret_cast<PyObject*>(self);
+}
+
+void worker_dealloc(Worker* self) {
+  PyTypeObject* type = Py_TYPE(self);
+  if (self->functions != nullptr) {
+    for (auto& [number, function] : *self->functions) Py_DECREF(function);
+    delete self->functions;
+  }
+  self->builder.reset();
+  self->seat.reset();
+  Py_XDECREF(self->hooks);
+  Py_XDECREF(self->stop_class);
+  type->tp_free(self);
+  Py_DECREF(type);
+}
+
+PyMethodDef worker_methods[] = {
+    {"run", method(worker_run), METH_NOARGS,
+     "Take and run units until the pool ends or this worker has run its share."},
+    {"stopping", method(worker_stopping), METH_NOARGS,
+     "True when the unit that runs now is to be stopped."},
+    {"leaving", method(worker_leaving), METH_O,
+     "Record why this worker leaves on its own: 1 planned, 2 initializer failed."},
+    {"fail_start", method(worker_fail_start), METH_O,
+     "Leave an encoded error for the client: this worker could not start."},
+    {"startup", method(worker_startup), METH_NOARGS,
+     "The bytes that the client left for starting workers, or None."},
+    {"apply_definitions", method(worker_apply_definitions), METH_NOARGS,
+     "Apply all definitions logged so far."},
+    {nullptr, nullptr, 0, nullptr}};
+
+PyType_Slot worker_slots[] = {{Py_tp_new, reinterpret_cast<void*>(worker_new)},
+                              {Py_tp_dealloc, reinterpret_cast<void*>(worker_dealloc)},
+                              {Py_tp_methods, worker_methods},
+                              {0, nullptr}};
+
+PyType_Spec worker_spec = {"shoal._core.Worker", sizeof(Worker), 0, Py_TPFLAGS_DEFAULT,
+                           worker_slots};
+
+PyObject* set_pickler(PyObject*, PyObject* arguments) {
+  PyObject *dumps = nullptr, *loads = nullptr;
+  if (!PyArg_ParseTuple(arguments, "OO", &dumps, &loads)) return nullptr;
+  codec::python::set_pickler(dumps, loads);
+  Py_RETURN_NONE;
+}
+
+PyMethodDef functions[] = {
+    {"set_pickler", set_pickler, METH_VARARGS,
+     "set_pickler(dumps, loads): the way of values that the fast path does not take."},
+    {nullptr, nullptr, 0, nullptr}};
+
+}  // namespace
+
+bool bind_pool_worker(PyObject* module) {
+  PyObject* type = PyType_FromSpec(&worker_spec);
+  if (type == nullptr || PyModule_AddObjectRef(module, "Worker", type) < 0) return false;
+  Py_DECREF(type);
+  return PyModule_AddFunctions(module, functions) == 0;
+}
+
+}  // namespace shoal::bindings
