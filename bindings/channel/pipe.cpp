@@ -87,7 +87,7 @@ static_assert(sizeof(Note) == 56);
 constexpr std::string_view kMark = "shoal:1\n";
 constexpr std::string_view kNoteBefore =
     "\x80\x04"
-    "cshoal._pipes\n_arrived\nC\x38";
+    "cshoal._shared._pipes\n_arrived\nC\x38";
 constexpr std::string_view kNoteAfter = "\x85R.";
 constexpr size_t kNoteBytes = kNoteBefore.size() + sizeof(Note) + kNoteAfter.size();
 

@@ -56,7 +56,7 @@ bool is_small_and_plain(PyObject* object, size_t most) {
 bool copy_pickle(const codec::MessageBuilder& builder, std::span<std::byte> room, Packed* packed) {
   constexpr std::string_view kBefore =
       "\x80\x04"
-      "cshoal._pickling\nloads\nB";
+      "cshoal._pickling._pickler\nloads\nB";
   constexpr std::string_view kAfter = "\x85R.";
   codec::Cursor in(builder.bytes.data(), builder.bytes.size());
   std::uint8_t tag = 0;
