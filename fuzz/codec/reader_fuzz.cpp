@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // libFuzzer over the C++ reader and the summary: any bytes, no attachments. The Python decoder is
-// fuzzed by tests/python/test_codec.py (mutations) under the same sanitizers.
+// fuzzed by tests/python/pickling/test_codec.py (mutations) under the same sanitizers.
 //
 //   clang++ -std=c++20 -g -O1 -fsanitize=fuzzer,address,undefined -Isrc \
 //       fuzz/codec/reader_fuzz.cpp src/codec/reader.cpp src/codec/summary.cpp \

@@ -180,7 +180,7 @@ def test_other_commands_are_those_of_the_module(arguments: list[str]) -> None:
 # ---- Wherever it was installed -------------------------------------------------------------------
 
 SCRIPT = "import sys\nsys.path.insert(0, {tree!r})\nfrom shoal.cli import main\nsys.exit(main())\n"
-TREE = str(Path(__file__).resolve().parents[2] / "python")
+TREE = str(Path(__file__).resolve().parents[3] / "python")
 WHERE = "import sys, os; print(sys.prefix, os.environ.get('SHOAL_RUN'))"
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-RUNNER = Path(__file__).resolve().parents[2] / "scripts" / "run_tests.py"
+RUNNER = Path(__file__).resolve().parents[3] / "scripts" / "run_tests.py"
 GOOD = """
 import os, sys
 def test_one(): os.write(2, b"noise of a good test\\n")

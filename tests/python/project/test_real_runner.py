@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-TREE = Path(__file__).resolve().parents[2]
+TREE = Path(__file__).resolve().parents[3]
 REAL = TREE / "bench" / "real"
 
 
