@@ -6,8 +6,8 @@
 // Design: docs/design/channel.md
 #include "channel/channel.hpp"
 #include "bindings/channel/messages.hpp"
-#include "bindings/shared/shared_object.hpp"
 #include "bindings/interp/wait.hpp"
+#include "bindings/shared/shared_object.hpp"
 
 namespace shoal::bindings {
 

@@ -3,8 +3,8 @@
 // shoal._core.Connection: a plain C type over one end of a channel::Pipe and its descriptor. What
 // is sent becomes one frame in the standard library's format: a pickle, or the user's bytes. What
 // is too large for a frame goes into a block, and the frame is a pickle that calls
-// shoal._shared._pipes._arrived with a *note* naming it; an end of ours knows the note by its token and
-// calls nothing.
+// shoal._shared._pipes._arrived with a *note* naming it; an end of ours knows the note by its token
+// and calls nothing.
 //
 // close() while another thread waits in a method: the state is let go by the last of them.
 // Waits as bindings/interp/wait.hpp says. Design: docs/design/pipe.md
@@ -14,15 +14,15 @@
 #include <string_view>
 #include <thread>
 
-#include "channel/message.hpp"
-#include "channel/pipe.hpp"
 #include "bindings/channel/messages.hpp"
-#include "os/error.hpp"
-#include "os/stream.hpp"
 #include "bindings/channel/pipe_pickle.hpp"
 #include "bindings/channel/small_pickle.hpp"
-#include "bindings/shared/shared_object.hpp"
 #include "bindings/interp/wait.hpp"
+#include "bindings/shared/shared_object.hpp"
+#include "channel/message.hpp"
+#include "channel/pipe.hpp"
+#include "os/error.hpp"
+#include "os/stream.hpp"
 
 namespace shoal::bindings {
 

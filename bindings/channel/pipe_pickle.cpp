@@ -7,12 +7,12 @@
 #include <memory>
 #include <string_view>
 
+#include "bindings/channel/messages.hpp"
+#include "bindings/channel/small_pickle.hpp"
 #include "bindings/interp/bind.hpp"
 #include "channel/message.hpp"
 #include "codec/format.hpp"
 #include "codec/python/codec.hpp"
-#include "bindings/channel/messages.hpp"
-#include "bindings/channel/small_pickle.hpp"
 
 namespace shoal::bindings {
 

@@ -2,7 +2,8 @@
 //
 // shoal._core.Queue: a plain C type over a channel without a name. put() encodes in the caller;
 // get() decodes after the message was taken, so an object that cannot be decoded is lost and the
-// queue goes on. Waits as bindings/interp/wait.hpp says; nothing here starts a thread or waits at exit.
+// queue goes on. Waits as bindings/interp/wait.hpp says; nothing here starts a thread or waits at
+// exit.
 //
 // What the drop-in needs beside: ends that are closed in this process only (`_closed`, one bit for
 // each end), whether put() was called here (`_used`), and a put() that hands what cannot be
@@ -10,10 +11,10 @@
 // Design: docs/design/queue.md
 #include <memory>
 
-#include "channel/channel.hpp"
 #include "bindings/channel/messages.hpp"
-#include "bindings/shared/shared_object.hpp"
 #include "bindings/interp/wait.hpp"
+#include "bindings/shared/shared_object.hpp"
+#include "channel/channel.hpp"
 
 namespace shoal::bindings {
 

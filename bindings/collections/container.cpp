@@ -3,8 +3,8 @@
 
 #include <cstring>
 
-#include "codec/python/codec.hpp"
 #include "bindings/channel/messages.hpp"
+#include "codec/python/codec.hpp"
 #include "os/copy.hpp"
 
 namespace shoal::bindings {

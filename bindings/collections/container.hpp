@@ -21,11 +21,11 @@
 #include <utility>
 #include <vector>
 
+#include "bindings/collections/shared_key.hpp"
+#include "bindings/interp/wait.hpp"
+#include "bindings/shared/shared_object.hpp"
 #include "collections/container.hpp"
 #include "collections/item.hpp"
-#include "bindings/collections/shared_key.hpp"
-#include "bindings/shared/shared_object.hpp"
-#include "bindings/interp/wait.hpp"
 
 namespace shoal::bindings {
 

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Finding a Python key in a shared map, for collections/map.cpp and bind_namespace.cpp.
+// Finding a Python key in a shared map, for bindings/collections/map.cpp.
 //
-// Opaque keys (collections/shared_key.hpp) are compared by the program's __eq__, which must not run under the
-// lock. So a search that meets some copies them, the lock is let go, they are compared, and the
-// search begins anew with what was learned. What was learned is of a key at a position, whatever
-// its value: one that others put all the time is compared once.
-// Every function needs the GIL.
-// Design: docs/design/collections.md
+// Opaque keys (bindings/collections/shared_key.hpp) are compared by the program's __eq__, which
+// must not run under the lock. So a search that meets some copies them, the lock is let go, they
+// are compared, and the search begins anew with what was learned. What was learned is of a key at a
+// position, whatever its value: one that others put all the time is compared once. Every function
+// needs the GIL. Design: docs/design/collections.md
 #pragma once
 
 #ifndef PY_SSIZE_T_CLEAN
@@ -18,8 +17,8 @@
 #include <unordered_map>
 #include <vector>
 
-#include "collections/map.hpp"
 #include "bindings/collections/container.hpp"
+#include "collections/map.hpp"
 
 namespace shoal::bindings {
 

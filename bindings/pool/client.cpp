@@ -10,11 +10,11 @@
 #include <string>
 #include <utility>
 
+#include "bindings/interp/raised.hpp"
+#include "bindings/pool/client.hpp"
 #include "codec/python/codec.hpp"
 #include "os/clock.hpp"
 #include "os/cpus.hpp"
-#include "bindings/pool/client.hpp"
-#include "bindings/interp/raised.hpp"
 
 namespace shoal::bindings {
 

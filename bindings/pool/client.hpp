@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The Python types of a pool's client side, shared by pool/client.cpp (Client, calls),
-// pool/job.cpp (Job: maps) and pool/collect.cpp (outcomes on their way back).
+// The Python types of a pool's client side, shared by bindings/pool/client.cpp (Client, calls),
+// bindings/pool/job.cpp (Job: maps) and bindings/pool/collect.cpp (outcomes on their way back).
 //
 // All state here is guarded by the GIL. Python code runs at known places only (encoding, decoding,
 // iterating, telling a sink), and other threads may enter the client there; so:
@@ -30,7 +30,7 @@
 namespace shoal::bindings {
 
 struct Job;
-struct Sendable;  // pool/job.cpp
+struct Sendable;  // bindings/pool/job.cpp
 
 // A function that was stored in the pool once and is named by its number.
 struct Function {
@@ -215,7 +215,7 @@ extern PyTypeObject* function_type;
 extern PyTypeObject* outcome_type;
 extern PyTypeObject* job_type;
 
-// pool/collect.cpp
+// bindings/pool/collect.cpp
 // ------------------------------------------------------------------------------------------------
 
 // Reads all news. -1 with an error set only for errors of this process (never for a task's).
@@ -242,7 +242,7 @@ void tell_done(Client* client, PyObject* on_done);
 // An exception made by hooks.<name>(...); steals the reference to arguments. Never null.
 PyObject* make_error(Client* client, const char* name, PyObject* arguments);
 
-// pool/job_feed.cpp
+// bindings/pool/job_feed.cpp
 // ------------------------------------------------------------------------------------------------
 
 // Input is taken only while this holds; and not while the workers have enough.
@@ -265,7 +265,7 @@ bool must_wait(const Client* client, uint64_t place);
 // Sends what jobs with an earlier place have, if that is what others must wait for. As fill().
 int feed_before(Client* client, uint64_t place);
 
-// pool/job.cpp
+// bindings/pool/job.cpp
 // ------------------------------------------------------------------------------------------------
 
 // Takes the outcome of item `index`; steals `value`.
@@ -276,7 +276,7 @@ void job_fail_chunk(Job* job, uint64_t index, uint32_t items, PyObject* error, b
 bool bind_pool_job(PyObject* module);
 bool bind_pool_outcome();
 
-// pool/view.cpp
+// bindings/pool/view.cpp
 // ------------------------------------------------------------------------------------------------
 
 // A list of (sink or job, units without an outcome, units not begun), one for each batch or call.

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // shoal._core.Job: one map over an iterable. It has its input sent as workers need it
-// (pool/job_feed.cpp), and keeps the outcomes until they are asked for.
+// (bindings/pool/job_feed.cpp), and keeps the outcomes until they are asked for.
 #include <algorithm>
 #include <utility>
 
-#include "os/clock.hpp"
-#include "bindings/pool/client.hpp"
 #include "bindings/interp/raised.hpp"
+#include "bindings/pool/client.hpp"
+#include "os/clock.hpp"
 
 namespace shoal::bindings {
 

@@ -10,10 +10,10 @@
 #include <algorithm>
 #include <utility>
 
+#include "bindings/interp/raised.hpp"
+#include "bindings/pool/client.hpp"
 #include "codec/python/codec.hpp"
 #include "os/clock.hpp"
-#include "bindings/pool/client.hpp"
-#include "bindings/interp/raised.hpp"
 
 namespace shoal::bindings {
 

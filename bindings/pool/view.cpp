@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What a pool's client has open, for those who look at it from outside: the standard library's
-// private counters, which programs read (python/shoal/_dropin/_stock_view.py). Reads only, under the GIL;
-// it collects nothing, so it shows what was known at the last collect().
-#include "codec/python/codec.hpp"
+// private counters, which programs read (python/shoal/_dropin/_stock_view.py). Reads only, under
+// the GIL; it collects nothing, so it shows what was known at the last collect().
 #include "bindings/pool/client.hpp"
+#include "codec/python/codec.hpp"
 
 namespace shoal::bindings {
 

@@ -27,11 +27,11 @@
 #include <unordered_map>
 
 #include "bindings/interp/bind.hpp"
+#include "bindings/interp/raised.hpp"
 #include "codec/python/codec.hpp"
 #include "os/clock.hpp"
 #include "os/cpus.hpp"
 #include "pool/worker.hpp"
-#include "bindings/interp/raised.hpp"
 #include "trace/record.hpp"
 
 namespace shoal::bindings {

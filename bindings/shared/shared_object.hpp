@@ -39,7 +39,9 @@ struct SharedObject {
   PyObject* lock;        // Condition only
 };
 
-inline SharedObject& shared_object(PyObject* self) { return *reinterpret_cast<SharedObject*>(self); }
+inline SharedObject& shared_object(PyObject* self) {
+  return *reinterpret_cast<SharedObject*>(self);
+}
 
 template <class State>
 State& state_of(PyObject* self) {

@@ -5,9 +5,9 @@
 // Design: docs/design/sync.md
 #include <bit>
 
-#include "sync/atomic_value.hpp"
-#include "bindings/shared/shared_object.hpp"
 #include "bindings/interp/wait.hpp"
+#include "bindings/shared/shared_object.hpp"
+#include "sync/atomic_value.hpp"
 
 namespace shoal::bindings {
 

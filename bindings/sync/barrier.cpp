@@ -4,8 +4,8 @@
 // Design: docs/design/sync.md
 #include "sync/barrier.hpp"
 
-#include "bindings/shared/shared_object.hpp"
 #include "bindings/interp/wait.hpp"
+#include "bindings/shared/shared_object.hpp"
 
 namespace shoal::bindings {
 

@@ -3,8 +3,8 @@
 // shoal._core.Condition: a plain C type over sync::Condition and a Lock or RLock of this module.
 // Design: docs/design/sync.md
 #include "sync/condition.hpp"
-#include "bindings/shared/shared_object.hpp"
 #include "bindings/interp/wait.hpp"
+#include "bindings/shared/shared_object.hpp"
 
 namespace shoal::bindings {
 

@@ -7,11 +7,11 @@
 // Telling that an owner died (tell_death) runs Python code: after the lock was taken. If that
 // raises, acquire() lets go of the lock first, so that an exception always means "not locked".
 // Design: docs/design/sync.md
+#include "bindings/interp/wait.hpp"
+#include "bindings/shared/shared_object.hpp"
 #include "collections/container.hpp"
 #include "sync/mutex.hpp"
 #include "sync/recursive_mutex.hpp"
-#include "bindings/shared/shared_object.hpp"
-#include "bindings/interp/wait.hpp"
 
 namespace shoal::bindings {
 
@@ -47,9 +47,9 @@ sync::Unlocked unlock(PyObject* self, arena::Member& member) {
 bool tell_death(PyObject* self) {
   PyObject* const module = PyImport_ImportModule("shoal._shared._owner_died");
   if (module == nullptr) return false;
-  PyObject* const told = PyObject_CallMethod(module, "tell", "OIi", self,
-                                             static_cast<unsigned>(state(self).dead_pid.load()),
-                                             shared_object(self).on_death == OnDeath::raise ? 1 : 0);
+  PyObject* const told = PyObject_CallMethod(
+      module, "tell", "OIi", self, static_cast<unsigned>(state(self).dead_pid.load()),
+      shared_object(self).on_death == OnDeath::raise ? 1 : 0);
   Py_DECREF(module);
   Py_XDECREF(told);
   return told != nullptr;

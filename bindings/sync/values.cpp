@@ -11,9 +11,9 @@
 // Design: docs/design/sync.md
 #include <cstring>
 
+#include "bindings/shared/shared_object.hpp"
 #include "sync/mutex.hpp"
 #include "sync/recursive_mutex.hpp"
-#include "bindings/shared/shared_object.hpp"
 
 #include <structmember.h>
 
@@ -64,7 +64,8 @@ PyObject* block_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
 }
 
 int block_get_buffer(PyObject* self, Py_buffer* view, int flags) {
-  return PyBuffer_FillInfo(view, self, shared_object(self).state, block_object(self).size, 0, flags);
+  return PyBuffer_FillInfo(view, self, shared_object(self).state, block_object(self).size, 0,
+                           flags);
 }
 
 PyObject* block_create_memoryview(PyObject* self, PyObject*) {

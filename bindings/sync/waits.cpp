@@ -2,10 +2,10 @@
 //
 // shoal._core.Semaphore and Event: plain C types over src/sync.
 // Design: docs/design/sync.md
+#include "bindings/interp/wait.hpp"
+#include "bindings/shared/shared_object.hpp"
 #include "sync/event.hpp"
 #include "sync/semaphore.hpp"
-#include "bindings/shared/shared_object.hpp"
-#include "bindings/interp/wait.hpp"
 
 namespace shoal::bindings {
 
