@@ -5,8 +5,10 @@
 // Opaque keys (bindings/collections/shared_key.hpp) are compared by the program's __eq__, which
 // must not run under the lock. So a search that meets some copies them, the lock is let go, they
 // are compared, and the search begins anew with what was learned. What was learned is of a key at a
-// position, whatever its value: one that others put all the time is compared once. Every function
-// needs the GIL. Design: docs/design/collections.md
+// position, whatever its value: one that others put all the time is compared once.
+//
+// Every function needs the GIL.
+// Design: docs/design/collections.md
 #pragma once
 
 #ifndef PY_SSIZE_T_CLEAN

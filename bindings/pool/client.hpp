@@ -117,7 +117,7 @@ struct Client {
   uint64_t next_place;
   // What a signal handler raised while an outcome was told; collect() raises it in the main thread.
   PyObject* interrupt;
-  PyObject* hooks;  // shoal._pool_hooks.ClientHooks
+  PyObject* hooks;  // shoal._pool._client_hooks.ClientHooks
   // list of bytes: the log of definitions; the pool's memory has a prefix of it
   PyObject* definitions;
   PyObject* trouble;  // called with "agent" (its process is gone) or "starts" (no worker can start)
