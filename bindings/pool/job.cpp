@@ -250,9 +250,8 @@ bool may_fail(PyObject* iterator) {
   return type != &PyListIter_Type && type != &PyTupleIter_Type && type != &PyRangeIter_Type;
 }
 
-// Job(client, function|None, callable, name, iterator, *, order, flags, chunk, total, window,
-// byte_limit, timeout_ns,
-//     retries, eager, on_done, bounded, chunk_is)
+// Job(client, function|None, callable, name, iterator, order, flags, chunk, total, window,
+//     byte_limit, timeout_ns, retries, eager, on_done, bounded, chunk_is)
 PyObject* job_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
   PyObject *client, *function, *callable, *name, *iterator, *on_done;
   int order = 0, eager = 0, bounded = 0, chunk_is = 0;

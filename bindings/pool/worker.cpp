@@ -6,9 +6,9 @@
 // Worker(pool, seat, agent_bell, hooks, stop_class): `hooks` is an object with the methods
 //   decode_function(bytes) -> callable          a function the pool sends once
 //   apply_definition(bytes) -> None             one entry of the definitions log, in order
-//   encode_error(exception, during, result) -> tuple  plain values; during: "run", "encode" or
-//   "decode";
-//                                               never raises
+//   encode_error(exception, during, result) -> tuple
+//       Plain values; `during` is "run", "encode" or "decode". Never raises.
+//
 // run() returns when the pool ends, or after `units_per_worker` units. It is used by one thread.
 //
 // The GIL is released only while waiting for work, and every 5 ms for the task's own threads.

@@ -7,8 +7,7 @@
 // 2. The mapping stays for the life of the process: views of Python objects may outlive sessions
 //    (unmap_for_test() is for tests). The full reserve is mapped once; growing never maps.
 // 3. Lookups (address, block_of, owner_word, ...) take no lock, never throw and never leave the
-// mapping, whatever
-//    the handle: an invalid one gives 0 or a dummy word.
+//    mapping, whatever the handle: an invalid one gives 0 or a dummy word.
 // 4. Every member that maps excludes the arena from core dumps.
 // Design: docs/design/arena.md
 #pragma once
@@ -172,8 +171,7 @@ inline Arena::Located Arena::locate(Handle h) const noexcept {
   if (h < data_offset_) return {0, 0};
   uint64_t first = page_of(h);
   if (first >= frontier()) return {0, 0};
-  // order: acquire; pairs with the release store that made the page a span; publishes the span's
-  // owner words
+  // order: acquire; pairs with the release store in Member::add_span; publishes the owner words
   uint64_t shape = descriptors_[first].shape.load(os::acquire);
   if (shape_kind(shape) == PageKind::tail) {
     if (tail_distance(shape) > first) return {0, 0};

@@ -36,8 +36,7 @@ Handle Member::allocate_small(uint32_t size_class) {
     while (!cached.empty()) {
       const auto [b, owner] = cached.back();
       cached.pop_back();
-      // order: acquire; pairs with the release of a remote free; the last user's writes come before
-      // mine
+      // order: acquire; pairs with the release of a remote free; its user's writes precede ours
       if (owner->load(os::acquire) != owner_free()) continue;
       // COMMIT(arena.alloc.small): killed before: free; after: mine, freed by the reaper
       // order: relaxed; only this member takes blocks of this span, under local_
@@ -94,8 +93,9 @@ void Member::add_span(uint32_t size_class, uint64_t first_page) {
     os::Atomic<uint64_t>* owners = arena_->at_span(arena_->page_handle(first_page));
     for (uint32_t i = 0; i < c.count; ++i)
       owners[i].store(owner_free(), os::relaxed);  // order: relaxed; see below
-    // COMMIT(arena.span.make): killed before: a run of the dead one; after: a span, orphaned by the
-    // reaper order: release; pairs with acquire in Arena::locate; publishes the owner words
+    // COMMIT(arena.span.make): killed before: a run, freed by the reaper; after: a span, which the
+    // reaper frees or orphans.
+    // order: release; pairs with acquire in Arena::locate; publishes the owner words
     shape.store(make_shape(PageKind::span, size_class, c.span_pages), os::release);
     SHOAL_KILL_POINT("arena.span.make");
   }
@@ -161,8 +161,7 @@ bool Member::free_small(Handle b, Arena::Located at, uint64_t expected) noexcept
   // order: relaxed; if it is me, only I change it
   if (arena_->page(at.first).owner.load(os::relaxed) != owner_member(incarnation_)) {
     // COMMIT(arena.free.remote): killed before: as it was; after: free, found by the span's member
-    // order: acq_rel; pairs with acquire in allocate_small; my reads and writes of the block come
-    // before its reuse
+    // order: acq_rel; pairs with acquire in allocate_small; our uses of the block precede its reuse
     const bool done = owner.compare_exchange(expected, owner_free(), os::acq_rel);
     SHOAL_KILL_POINT("arena.free.remote");
     return done;
@@ -170,8 +169,7 @@ bool Member::free_small(Handle b, Arena::Located at, uint64_t expected) noexcept
   const auto size_class = static_cast<uint32_t>(shape_class(at.shape));
   Cache& cache = caches_[size_class];
   std::unique_lock<LocalLock> local(local_);
-  // order: relaxed; only threads of this process free blocks that it owns, directly or through a
-  // parent
+  // order: relaxed; a block that this process owns, itself or by a parent, only its threads free
   if (owner.load(os::relaxed) != expected) return false;
   // COMMIT(arena.free.small): killed before: as it was; after: free
   // order: release; pairs with acquire in span_is_free; uses of the block precede the next owner's
@@ -230,8 +228,7 @@ bool Member::span_is_free(uint64_t first_page) const noexcept {
   const uint32_t count = class_in(shape).count;
   const os::Atomic<uint64_t>* owners = arena_->at_span(start);
   for (uint32_t i = 0; i < count; ++i)
-    // order: acquire; pairs with the release of a remote free: its user is through before the pages
-    // go on
+    // order: acquire; pairs with the release of a remote free; its user has finished
     if (owners[i].load(os::acquire) != owner_free()) return false;
   return true;
 }
@@ -255,8 +252,8 @@ bool Member::take_from_block(Handle b, Handle parent) noexcept {
 
 bool Member::give_to_channel(Handle b, uint32_t channel, uint64_t position) noexcept {
   uint64_t expected = owner_member(incarnation_);
-  // COMMIT(arena.move.give_channel): killed before: mine; after: in the channel, the lane's intent
-  // decides
+  // COMMIT(arena.move.give_channel): killed before: this member's; after: the channel's, and the
+  // lane's intent says whether it was sent.
   const bool done =
       arena_->owner_word(b).compare_exchange(expected, owner_channel(channel, position));
   SHOAL_KILL_POINT("arena.move.give_channel");

@@ -46,8 +46,8 @@ bool Member::hold(Handle b) {
   if (!is_counted(head.owner.load())) return false;
   Held& held = held_.try_emplace(b, Held{0, false}).first->second;
   if (held.references++ > 0) return true;
-  // COMMIT(arena.counted.hold): killed before: held by others; after: by me too, cleared by the
-  // reaper
+  // COMMIT(arena.counted.hold): killed before: held by others; after: by this member too, until it
+  // is reaped.
   head.holders.fetch_or(bit_of(slot()));
   SHOAL_KILL_POINT("arena.counted.hold");
   return true;
@@ -77,8 +77,8 @@ bool Member::let_go(HeldEntry entry, uint64_t* last) noexcept {
   held_.erase(entry);
   PageDescriptor& head = arena_->page(arena_->page_of(b));
   const uint64_t word = head.owner.load();
-  // COMMIT(arena.counted.drop): killed before: the reaper clears it; after: if the last, the next
-  // reap frees it
+  // COMMIT(arena.counted.drop): killed before: the reaper clears the bit; after: if it was the last
+  // one, the next reap frees the block.
   const uint64_t before = head.holders.fetch_and(~bit_of(slot()));
   SHOAL_KILL_POINT("arena.counted.drop");
   *last = (before & ~bit_of(slot())) == 0 ? word : 0;

@@ -2,8 +2,9 @@
 //
 // The structs of an arena, as they lie in shared memory. Whole file, from offset 0:
 //
-//   Header | MemberSlot[512] | used bitmap | warm bitmap | PageDescriptor[pages] | data pages of 64
-//   KiB ...
+//   Header | MemberSlot[512] | used bitmap | warm bitmap | PageDescriptor[pages] | data pages
+//
+// A data page has 64 KiB.
 //
 // The file has its full size (the reserve) from the start; what is not reserved yet are holes.
 // `frontier` pages are known to the tables; a page is *used* (part of a run), *warm* (has memory

@@ -4,14 +4,13 @@
 // tests. Thread safe. Destroying the object leaves the session.
 //
 // 1. allocate, free and moves are one store or compare-exchange on the block's owner word; a death
-// at any
-//    instruction leaves each block with exactly one owner, and reap() gives back what the dead one
-//    owned.
+//    at any instruction leaves each block with exactly one owner, and reap() gives back what the
+//    dead one owned.
 // 2. Process-local locks are held for bounded local work only, never while waiting for another
-// process.
+//    process.
 // 3. After a fork the child's Member object is another member (if the parent held counted blocks)
-// or none:
-//    forked_child() tells, rejoin() joins anew. Blocks that the parent owned stay the parent's.
+//    or none: forked_child() tells, rejoin() joins anew. Blocks that the parent owned stay the
+//    parent's.
 // Design: docs/design/arena.md
 #pragma once
 

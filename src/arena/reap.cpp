@@ -4,12 +4,12 @@
 // dead member; if it dies as well, the next one starts from the beginning, since every step can be
 // done again:
 //   1. the slot becomes dead; slots that it prepared for children of its forks become dead and are
-//   reaped
+//      reaped
 //   2. the arena's lock is taken over from it if need be (by taking the lock)
 //   3. upper layers repair the intents in its lanes
 //   4. blocks MEMBER(dead) and DYING(dead) become DYING(reaper); its holder bits are cleared;
-//   counted blocks without a
-//      holder become DYING(reaper); then blocks whose parent is dying or gone, until there are none
+//      counted blocks without a holder become DYING(reaper); then blocks whose parent is dying or
+//      gone, until there are none
 //   5. all of these are freed; its spans are freed or become orphans
 //   6. the slot becomes free
 #include "arena/reap.hpp"
@@ -283,8 +283,8 @@ void Reaping::let_go_of_span(uint64_t page, const SizeClass& c) {
   bool empty = true;
   for (uint32_t i = 0; i < c.count && empty; ++i) empty = owners[i].load() == owner_free();
   if (empty) return release_run_locked(arena_, page, c.span_pages, now_ms());
-  // COMMIT(arena.reap.orphan): killed before: found again; after: an orphan (purge sets the hint
-  // right)
+  // COMMIT(arena.reap.orphan): killed before: found again; after: an orphan, though the hint below
+  // may not count it: purge() sets that right.
   owner.store(owner_orphan());
   SHOAL_KILL_POINT("arena.reap.orphan");
   arena_.header().orphans[size_class % kClasses].fetch_add(1);
@@ -295,8 +295,7 @@ void Reaping::finish() noexcept {
   uint64_t word = slot.state.load();
   if (slot_incarnation(word) != dead_ || slot_state(word) == SlotState::free) return;
   arena_.header().death_epoch.fetch_add(1);
-  // COMMIT(arena.reap.end): killed before: reaped once more; after: the slot is free for the next
-  // member
+  // COMMIT(arena.reap.end): killed before: reaped once more; after: the slot is free.
   slot.state.compare_exchange(word, make_slot(SlotState::free, dead_, 0, 0));
   SHOAL_KILL_POINT("arena.reap.end");
 }

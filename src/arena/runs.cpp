@@ -88,8 +88,8 @@ bool RunAllocator::extend_frontier_locked(uint64_t needed) noexcept {
       !arena_.commit(h.descriptors_offset + old * sizeof(PageDescriptor),
                      (frontier - old) * sizeof(PageDescriptor)))
     return false;
-  // COMMIT(arena.frontier): killed before: reserved again by the next; after: the tables know more
-  // pages order: release; pairs with acquire in Arena::frontier; publishes the reserved tables
+  // COMMIT(arena.frontier): killed before: the next one reserves it again; after: more pages known.
+  // order: release; pairs with acquire in Arena::frontier; publishes the reserved tables
   h.frontier.store(frontier, os::release);
   SHOAL_KILL_POINT("arena.frontier");
   return true;
@@ -100,8 +100,8 @@ void RunAllocator::set_warm(uint64_t first, uint64_t pages, bool warm) noexcept 
     const uint64_t shift = at % 64;
     const uint64_t here = std::min(64 - shift, first + pages - at);
     const uint64_t mask = (here == 64 ? ~uint64_t{0} : (uint64_t{1} << here) - 1) << shift;
-    // COMMIT(arena.warm): killed before: cold, reserved again before use; after: has memory (or
-    // will lose it)
+    // COMMIT(arena.warm): killed before: as they were (cold ones are reserved again before use);
+    // after: they count as having memory, or as having none.
     if (warm)
       arena_.warm_bits()[at / 64].fetch_or(mask);
     else
@@ -165,8 +165,8 @@ bool RunAllocator::fill(uint64_t first, uint64_t pages, Shortage* shortage) {
 uint64_t RunAllocator::allocate(uint64_t pages) {
   Shortage shortage;
   for (int attempt = 0; attempt < 3; ++attempt) {
-    // First with room to spare; then what is needed; then once more after giving back all that is
-    // free.
+    // First try: with room to spare. Second: only what is needed. Third: the same, after all free
+    // memory was given back.
     if (attempt == 2 && purge(0) == 0) break;
     const Taken taken = take(pages, attempt == 0);
     if (taken.first == kNoPage) {

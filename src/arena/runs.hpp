@@ -4,10 +4,10 @@
 // the session's limit and the cgroups allow, gives back what was not used for a while.
 //
 // 1. A run that needs memory is first taken as MEMBER(me), then filled outside of the lock in steps
-// of at most 16 MB;
-//    warm bits are set step by step. A death in between leaves a run that the reaper frees.
+//    of at most 16 MB; warm bits are set step by step. A death in between leaves a run that the
+//    reaper frees.
 // 2. Pages lose their warm bit before their memory is given back, so a warm page always has memory
-// behind it.
+//    behind it.
 // 3. Callers hold no process-local lock: these functions wait for the RunsLock.
 // Design: docs/design/arena.md
 #pragma once

@@ -2,8 +2,8 @@
 //
 // The member table: who is a member, who lives, who is dead. Internal to src/arena; member.hpp has
 // the public part. The state word names incarnation, pid and the low bits of the start time at
-// once, so a process that dies right after claiming a slot can be told from a live one. Design:
-// docs/design/arena.md
+// once, so a process that dies right after claiming a slot can be told from a live one.
+// Design: docs/design/arena.md
 #pragma once
 
 #include "arena/arena.hpp"

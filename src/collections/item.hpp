@@ -9,9 +9,10 @@
 // 1. Of the references, the first `counted` are counted. A reference is counted before `counted`
 //    says so, and taken back after `counted` has stopped saying so: a death in between leaves one
 //    count too many (a block that stays until the session ends), never one too few.
-// 2. While an item is made or freed it is MEMBER(me); in a container it is BLOCK(container).
-// Whoever
-//    frees it takes its references back; if that one dies, so does the end hook, for its reaper.
+// 2. While an item is made or freed it is MEMBER(me); in a container it is BLOCK(container). The
+//    member that frees it takes its references back; if it dies first, the end hook does so for its
+//    reaper.
+//
 // Any thread of any member; making one may throw MemoryExhausted; nothing blocks.
 // Design: docs/design/collections.md
 #pragma once

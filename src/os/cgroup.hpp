@@ -5,7 +5,7 @@
 // path, for tests on fake trees.
 //
 // 1. A limit binds along the whole path: the least over the process's own group and all its visible
-// parents holds.
+//    parents holds.
 // 2. A container's limit that was set on an invisible parent (a pod) cannot be seen here.
 // Design: docs/design/os.md
 #pragma once

@@ -4,10 +4,9 @@
 // with errno, so that fork handlers and noexcept code can use them.
 //
 // 1. reserve_file_range never sends SIGXFSZ or SIGBUS to anybody and works in steps of at most
-// kFileStep with
-//    signals blocked: older kernels start a whole fallocate over at each signal.
+//    kFileStep with signals blocked: older kernels start a whole fallocate over at each signal.
 // 2. A file descriptor number is not trusted: user code may close any number and open it anew.
-// identify() before use.
+//    identify() before use.
 // Design: docs/design/os.md
 #pragma once
 

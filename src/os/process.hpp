@@ -4,11 +4,10 @@
 // thread and, as nothing allocates, from fork handlers. Never throws.
 //
 // 1. Dead means: will never again run an instruction of its program. Zombies, processes all of
-// whose threads
-//    are exiting, and processes that are writing a core dump are dead, long before their pidfd says
-//    so.
+//    whose threads are exiting, and processes that are writing a core dump are dead, long before
+//    their pidfd says so.
 // 2. A stopped process is alive. What cannot be found out (no permission, no /proc) is unknown,
-// never dead.
+//    never dead.
 // Design: docs/design/os.md
 #pragma once
 
