@@ -12,6 +12,7 @@
 #include <memory>
 
 #include "bindings/channel/messages.hpp"
+#include "bindings/interp/raised.hpp"
 #include "bindings/interp/wait.hpp"
 #include "bindings/shared/shared_object.hpp"
 #include "channel/channel.hpp"
@@ -112,12 +113,9 @@ bool forgive(PyObject* self, PyObject* object) {
       PyErr_ExceptionMatches(PyExc_MemoryError) != 0) {
     return false;
   }
-  PyObject* error[3];
-  PyErr_Fetch(&error[0], &error[1], &error[2]);
-  PyErr_NormalizeException(&error[0], &error[1], &error[2]);
-  if (error[2] != nullptr) PyException_SetTraceback(error[1], error[2]);
-  PyObject* const told = PyObject_CallMethod(self, "_put_failed", "OO", error[1], object);
-  for (PyObject* part : error) Py_XDECREF(part);
+  PyObject* const error = take_raised();
+  PyObject* const told = PyObject_CallMethod(self, "_put_failed", "OO", error, object);
+  Py_DECREF(error);
   Py_XDECREF(told);
   return told != nullptr;
 }
@@ -249,11 +247,9 @@ PyObject* queue_get_nowait(PyObject* self, PyObject*) { return get_until(self, 0
 
 // The error that is set, with what was received before it: that is not lost.
 PyObject* raise_with_received(PyObject* objects) {
-  PyObject* error[3];
-  PyErr_Fetch(&error[0], &error[1], &error[2]);
-  PyErr_NormalizeException(&error[0], &error[1], &error[2]);
-  if (PyObject_SetAttrString(error[1], "received", objects) < 0) PyErr_Clear();
-  PyErr_Restore(error[0], error[1], error[2]);
+  PyObject* const error = take_raised();
+  if (PyObject_SetAttrString(error, "received", objects) < 0) PyErr_Clear();
+  put_raised(error);
   Py_DECREF(objects);
   return nullptr;
 }

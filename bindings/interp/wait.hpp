@@ -25,8 +25,13 @@ namespace shoal::bindings {
 
 inline constexpr int64_t kSliceNs = 100'000'000;
 
-// What one slice came to. again: timed out or interrupted, nothing acquired.
+// How one slice of a wait ended. again: it timed out or was interrupted, and nothing was acquired.
 enum class Slice { done, again };
+
+// Has the deadline (CLOCK_MONOTONIC; < 0 none, 0 do not wait) passed?
+inline bool passed(int64_t deadline_ns) {
+  return deadline_ns == 0 || (deadline_ns > 0 && os::monotonic_ns() >= deadline_ns);
+}
 
 // Calls without the GIL; here is the only catch, and no Python.
 template <class Call>
@@ -70,8 +75,7 @@ Waited wait_in_slices(Call&& call, int64_t deadline_ns) {
       return Waited::failed;
     }
     if (slice == Slice::done) return Waited::done;
-    if (deadline_ns == 0) return Waited::timed_out;
-    if (deadline_ns > 0 && os::monotonic_ns() >= deadline_ns) return Waited::timed_out;
+    if (passed(deadline_ns)) return Waited::timed_out;
   }
 }
 

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "bindings/interp/raised.hpp"
+#include "bindings/interp/wait.hpp"
 #include "bindings/pool/client.hpp"
 #include "codec/python/codec.hpp"
 #include "os/clock.hpp"
@@ -213,13 +214,6 @@ bool is_open(Client* self, uint64_t ticket) {
   return (*self->flights)[pool::Entry{ticket}.slot()].ticket == ticket;
 }
 
-int64_t deadline_from(PyObject* timeout) {
-  if (timeout == Py_None) return -1;
-  const double seconds = PyFloat_AsDouble(timeout);
-  if (seconds == -1.0 && PyErr_Occurred()) return -1;
-  return os::monotonic_ns() + static_cast<int64_t>(std::clamp(seconds, 0.0, 1e9) * 1e9);
-}
-
 // wait(ticket, timeout): until that ticket is closed. False on timeout.
 PyObject* client_wait(Client* self, PyObject* const* arguments, Py_ssize_t count) {
   if (count != 2) {
@@ -229,14 +223,14 @@ PyObject* client_wait(Client* self, PyObject* const* arguments, Py_ssize_t count
   const uint64_t ticket = PyLong_AsUnsignedLongLong(arguments[0]);
   if (PyErr_Occurred()) return nullptr;
   const Inside inside(self);
-  const int64_t deadline = deadline_from(arguments[1]);
-  if (PyErr_Occurred()) return nullptr;
+  int64_t deadline = -1;
+  if (!deadline_from(arguments[1], &deadline)) return nullptr;
   for (;;) {
     if (self->ended || self->pool == nullptr) Py_RETURN_TRUE;
     const uint32_t seen = self->pool->listen();
     if (collect(self) < 0) return nullptr;
     if (!is_open(self, ticket)) Py_RETURN_TRUE;
-    if (deadline >= 0 && os::monotonic_ns() >= deadline) Py_RETURN_FALSE;
+    if (passed(deadline)) Py_RETURN_FALSE;
     if (wait_for_news(self, seen, deadline) < 0) return nullptr;
   }
 }
@@ -245,12 +239,11 @@ PyObject* client_wait(Client* self, PyObject* const* arguments, Py_ssize_t count
 PyObject* client_collect(Client* self, PyObject* timeout) {
   if (self->ended || self->pool == nullptr) Py_RETURN_NONE;
   const Inside inside(self);
-  const int64_t deadline = deadline_from(timeout);
-  if (PyErr_Occurred()) return nullptr;
+  int64_t deadline = -1;
+  if (!deadline_from(timeout, &deadline)) return nullptr;
   const uint32_t seen = self->pool->listen();
   if (collect(self) < 0) return nullptr;
-  const bool quiet =
-      self->pool->listen() == seen && (deadline < 0 || os::monotonic_ns() < deadline);
+  const bool quiet = self->pool->listen() == seen && !passed(deadline);
   if (quiet && (wait_for_news(self, seen, deadline) < 0 || collect(self) < 0)) return nullptr;
   Py_RETURN_NONE;
 }

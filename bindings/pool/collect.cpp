@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "bindings/interp/raised.hpp"
+#include "bindings/interp/wait.hpp"
 #include "bindings/pool/client.hpp"
 #include "codec/python/codec.hpp"
 #include "os/clock.hpp"
@@ -20,8 +21,6 @@ using pool::ClientPool;
 using pool::Unit;
 using pool::UnitState;
 
-// signals that come just before the system call wait this long
-constexpr int64_t kSliceNs = 100'000'000;
 constexpr size_t kSummaryChars = 4000;  // ClientHooks shortens it to what is worth reading
 constexpr int kTellAttempts = 100;      // each is one more signal that came just then
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "bindings/interp/raised.hpp"
+#include "bindings/interp/wait.hpp"
 #include "bindings/pool/client.hpp"
 #include "os/clock.hpp"
 
@@ -29,22 +30,11 @@ bool all_delivered(const Job* job) {
   return job->iterator == nullptr && job->delivered == job->pulled;
 }
 
-void deadline_from(PyObject* timeout, int64_t* deadline_ns) {
-  *deadline_ns = -1;
-  if (timeout == Py_None) return;
-  const double seconds = PyFloat_AsDouble(timeout);
-  if (seconds == -1.0 && PyErr_Occurred()) return;
-  *deadline_ns = os::monotonic_ns() + static_cast<int64_t>(std::clamp(seconds, 0.0, 1e9) * 1e9);
-}
-
-bool passed(int64_t deadline_ns) { return deadline_ns >= 0 && os::monotonic_ns() >= deadline_ns; }
-
 // ---- Methods ------------------------------------------------------------------------------------
 
 PyObject* job_wait(Job* job, PyObject* timeout) {
   int64_t deadline = -1;
-  deadline_from(timeout, &deadline);
-  if (PyErr_Occurred()) return nullptr;
+  if (!deadline_from(timeout, &deadline)) return nullptr;
   const Inside inside(job->client);
   job->eager = false;
   for (;;) {
@@ -151,8 +141,7 @@ PyObject* job_next(Job* job, PyObject* const* arguments, Py_ssize_t count) {
     if (filled > 0) continue;
     if (!looked) {
       looked = true;
-      deadline_from(arguments[0], &deadline);
-      if (PyErr_Occurred()) return nullptr;
+      if (!deadline_from(arguments[0], &deadline)) return nullptr;
     }
     if (passed(deadline)) {
       PyErr_SetNone(arguments[1]);

@@ -4,6 +4,7 @@
 // Design: docs/design/sync.md
 #include "sync/barrier.hpp"
 
+#include "bindings/interp/raised.hpp"
 #include "bindings/interp/wait.hpp"
 #include "bindings/shared/shared_object.hpp"
 
@@ -63,8 +64,7 @@ Waited arrive(PyObject* self, arena::Member& member, bool has_action, int64_t de
 PyObject* act(PyObject* self, arena::Member& member, const Barrier::Arrival& arrival,
               PyObject* action) {
   PyObject* const done = PyObject_CallNoArgs(action);
-  PyObject* error[3];
-  PyErr_Fetch(&error[0], &error[1], &error[2]);
+  PyObject* const error = done == nullptr ? take_raised() : nullptr;
   PyObject* const result = with_member([&](arena::Member&) {
     return outcome(barrier_of(self).finish(member, arrival, done != nullptr), arrival.index);
   });
@@ -73,7 +73,7 @@ PyObject* act(PyObject* self, arena::Member& member, const Barrier::Arrival& arr
     return result;
   }
   Py_XDECREF(result);
-  PyErr_Restore(error[0], error[1], error[2]);
+  put_raised(error);
   return nullptr;
 }
 
@@ -85,8 +85,7 @@ PyObject* wait_for_others(PyObject* self, arena::Member& member, const Barrier::
         return result == WaitResult::ok ? Slice::done : Slice::again;
       },
       deadline_ns);
-  PyObject* error[3];
-  PyErr_Fetch(&error[0], &error[1], &error[2]);
+  PyObject* const error = waited == Waited::failed ? take_raised() : nullptr;
   Barrier::Left left = Barrier::Left::broken;
   PyObject* const ended = with_member([&](arena::Member&) {
     const WaitResult how = waited == Waited::done        ? WaitResult::ok
@@ -97,7 +96,7 @@ PyObject* wait_for_others(PyObject* self, arena::Member& member, const Barrier::
   });
   if (ended == nullptr) return nullptr;
   if (waited == Waited::failed) {
-    PyErr_Restore(error[0], error[1], error[2]);
+    put_raised(error);
     return nullptr;
   }
   return outcome(left == Barrier::Left::passed, arrival.index);

@@ -7,6 +7,7 @@
 // Telling that an owner died (tell_death) runs Python code: after the lock was taken. If that
 // raises, acquire() lets go of the lock first, so that an exception always means "not locked".
 // Design: docs/design/sync.md
+#include "bindings/interp/raised.hpp"
 #include "bindings/interp/wait.hpp"
 #include "bindings/shared/shared_object.hpp"
 #include "collections/container.hpp"
@@ -271,24 +272,23 @@ uint32_t lock_release_all(PyObject* lock) {
 }
 
 bool lock_acquire_again(PyObject* lock, uint32_t depth) {
-  PyObject* error[3] = {nullptr, nullptr, nullptr};
-  PyErr_Fetch(&error[0], &error[1], &error[2]);
+  PyObject* error = PyErr_Occurred() != nullptr ? take_raised() : nullptr;
   while (acquire_untold(lock, -1) < 0) {
     // A signal handler raised: lock all the same, then report the first error. Without a
     // membership there is nothing to lock.
     if (current_member() == nullptr) return false;
-    if (error[0] != nullptr) {
+    if (error != nullptr) {
       PyErr_Clear();
     } else {
-      PyErr_Fetch(&error[0], &error[1], &error[2]);
+      error = take_raised();
     }
   }
   arena::Member* const member = depth > 1 ? current_member() : nullptr;
   if (member != nullptr) {
     RecursiveMutex(member->arena(), state(lock)).set_depth(*member, depth);
   }
-  if (error[0] != nullptr) {
-    PyErr_Restore(error[0], error[1], error[2]);
+  if (error != nullptr) {
+    put_raised(error);
     return false;
   }
   // The caller's `with` unlocks: what is raised here is raised with the lock held.

@@ -11,6 +11,7 @@
 // Design: docs/design/sync.md
 #include <cstring>
 
+#include "bindings/interp/raised.hpp"
 #include "bindings/shared/shared_object.hpp"
 #include "sync/mutex.hpp"
 #include "sync/recursive_mutex.hpp"
@@ -260,10 +261,9 @@ int cell_set_value(PyObject* object, PyObject* value, void*) {
   const bool written = self.code != '\0' && from_python(self.code, self.data, value);
   const int set = written ? 0 : PyObject_SetAttrString(self.object, "value", value);
   if (set == 0) return let_go(self.lock) ? 0 : -1;
-  PyObject* error[3];
-  PyErr_Fetch(&error[0], &error[1], &error[2]);
+  PyObject* const error = take_raised();
   if (!let_go(self.lock)) PyErr_Clear();
-  PyErr_Restore(error[0], error[1], error[2]);
+  put_raised(error);
   return -1;
 }
 

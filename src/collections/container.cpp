@@ -18,10 +18,6 @@ namespace {
 constexpr uint64_t kFirstCapacity = 5;
 constexpr uint64_t kFirstSlots = 8;
 
-// order: relaxed; under the lock, and between two exchanges of `op`: see above
-void set(os::Atomic<uint64_t>& word, uint64_t value) noexcept { word.store(value, os::relaxed); }
-uint64_t get(const os::Atomic<uint64_t>& word) noexcept { return word.load(os::relaxed); }
-
 bool is_container(const arena::Arena& arena, Handle handle) noexcept {
   return arena.block_size(handle) >= sizeof(ContainerState) &&
          arena.at<ContainerState>(handle)->magic == arena::magic_at(Container::kMagic, handle);
@@ -158,7 +154,7 @@ Handle Container::carry_out_put(arena::Member& member) {
   set(now.items()[position], get(log.item));
   if (now.slots != 0) {
     set(now.hashes()[position], get(log.hash));
-    // order: relaxed; as set()
+    // order: relaxed; as set() in table.hpp
     now.slot_array()[slot].store(static_cast<uint32_t>(get(log.slot_value)), os::relaxed);
   }
   set(now.begin, get(log.begin));

@@ -15,9 +15,6 @@ namespace shoal::collections {
 
 namespace {
 
-uint64_t get(const os::Atomic<uint64_t>& word) noexcept { return word.load(os::relaxed); }
-void set(os::Atomic<uint64_t>& word, uint64_t value) noexcept { word.store(value, os::relaxed); }
-
 constexpr uint64_t kLeastSlots = 8;
 // Entries for so many slots: two thirds, so that probes stay short.
 constexpr uint64_t entries_for(uint64_t slots) noexcept { return slots * 2 / 3; }

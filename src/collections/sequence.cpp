@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-//
-// order: relaxed, for all words of tables here: they are changed under the lock only.
 #include "collections/sequence.hpp"
 
 #include <stdexcept>
@@ -10,9 +8,6 @@
 namespace shoal::collections {
 
 namespace {
-
-uint64_t get(const os::Atomic<uint64_t>& word) noexcept { return word.load(os::relaxed); }
-void set(os::Atomic<uint64_t>& word, uint64_t value) noexcept { word.store(value, os::relaxed); }
 
 struct Range {
   uint64_t begin;

@@ -46,6 +46,14 @@ struct Table {
 };
 static_assert(sizeof(Table) == 72);
 
+// How all words of containers and tables are read and written by whoever holds the lock.
+// order: relaxed; they change under the container's lock only, and what a death leaves half done is
+// fenced by two exchanges of the log's `op` (container.hpp)
+inline uint64_t get(const os::Atomic<uint64_t>& word) noexcept { return word.load(os::relaxed); }
+inline void set(os::Atomic<uint64_t>& word, uint64_t value) noexcept {
+  word.store(value, os::relaxed);
+}
+
 inline constexpr uint32_t kSlotEmpty = 0;
 inline constexpr uint32_t kSlotErased = 1;
 inline constexpr uint32_t kSlotFirst = 2;
