@@ -45,36 +45,31 @@ Channel& channel_of(PyObject* self) { return *queue_object(self).channel; }
 arena::Member* member_for(PyObject* self, End end) {
   if ((queue_object(self).closed & end) == 0) [[likely]]
     return current_member();
-  PyObject* const raised = PyObject_CallMethod(self, "_raise_closed", nullptr);
-  Py_XDECREF(raised);
+  const Reference raised = Reference::take(PyObject_CallMethod(self, "_raise_closed", nullptr));
   if (PyErr_Occurred() == nullptr) PyErr_Format(PyExc_ValueError, "Queue %R is closed", self);
   return nullptr;
 }
 
-PyObject* error_class(const char* name) {
-  PyObject* const module = PyImport_ImportModule("shoal.errors");
-  PyObject* const type = module == nullptr ? nullptr : PyObject_GetAttrString(module, name);
-  Py_XDECREF(module);
-  return type;
+Reference error_class(const char* name) {
+  const Reference module = Reference::take(PyImport_ImportModule("shoal.errors"));
+  return Reference::take(module ? PyObject_GetAttrString(module.get(), name) : nullptr);
 }
 
 PyObject* raise_shut_down(PyObject* self) {
-  PyObject* const type = error_class("QueueShutDown");
-  if (type != nullptr) PyErr_Format(type, "%R was shut down", self);
-  Py_XDECREF(type);
+  const Reference type = error_class("QueueShutDown");
+  if (type) PyErr_Format(type.get(), "%R was shut down", self);
   return nullptr;
 }
 
 PyObject* raise_consumer_died(PyObject* self, uint64_t lost) {
-  PyObject* const type = error_class("ConsumerDied");
-  if (type != nullptr) {
-    PyErr_Format(type,
+  const Reference type = error_class("ConsumerDied");
+  if (type) {
+    PyErr_Format(type.get(),
                  "%llu that were got from %R will not be marked by task_done(): the processes that"
                  " had them have ended. They count as done from now on; put them again if the work"
                  " is to be done",
                  static_cast<unsigned long long>(lost), self);
   }
-  Py_XDECREF(type);
   return nullptr;
 }
 
@@ -113,11 +108,10 @@ bool forgive(PyObject* self, PyObject* object) {
       PyErr_ExceptionMatches(PyExc_MemoryError) != 0) {
     return false;
   }
-  PyObject* const error = take_raised();
-  PyObject* const told = PyObject_CallMethod(self, "_put_failed", "OO", error, object);
-  Py_DECREF(error);
-  Py_XDECREF(told);
-  return told != nullptr;
+  const Reference error = take_raised();
+  const Reference told =
+      Reference::take(PyObject_CallMethod(self, "_put_failed", "OO", error.get(), object));
+  return static_cast<bool>(told);
 }
 
 // What became of an object. failed: an error is set; dropped: it could not be encoded, forgiven.
@@ -169,18 +163,16 @@ PyObject* queue_put_many(PyObject* self, PyObject* args, PyObject* keywords) {
       !deadline_from(block, timeout, &deadline_ns)) {
     return nullptr;
   }
-  PyObject* const iterator = PyObject_GetIter(objects);
-  if (iterator == nullptr) return nullptr;
+  const Reference iterator = Reference::take(PyObject_GetIter(objects));
+  if (!iterator) return nullptr;
   Py_ssize_t done = 0;
   Put put = Put::ok;
   while (put != Put::full && put != Put::failed) {
-    PyObject* const object = PyIter_Next(iterator);
-    if (object == nullptr) break;
-    put = PyErr_CheckSignals() < 0 ? Put::failed : put_object(self, object, deadline_ns);
-    Py_DECREF(object);
+    const Reference object = Reference::take(PyIter_Next(iterator.get()));
+    if (!object) break;
+    put = PyErr_CheckSignals() < 0 ? Put::failed : put_object(self, object.get(), deadline_ns);
     if (put == Put::ok) ++done;
   }
-  Py_DECREF(iterator);
   if (PyErr_Occurred() != nullptr) return nullptr;
   return put == Put::full && done == 0 ? raise_full() : PyLong_FromSsize_t(done);
 }
@@ -247,10 +239,9 @@ PyObject* queue_get_nowait(PyObject* self, PyObject*) { return get_until(self, 0
 
 // The error that is set, with what was received before it: that is not lost.
 PyObject* raise_with_received(PyObject* objects) {
-  PyObject* const error = take_raised();
-  if (PyObject_SetAttrString(error, "received", objects) < 0) PyErr_Clear();
-  put_raised(error);
-  Py_DECREF(objects);
+  Reference error = take_raised();
+  if (PyObject_SetAttrString(error.get(), "received", objects) < 0) PyErr_Clear();
+  put_raised(std::move(error));
   return nullptr;
 }
 
@@ -266,28 +257,21 @@ PyObject* queue_get_many(PyObject* self, PyObject* args, PyObject* keywords) {
     return nullptr;
   }
   if (limit < 1) return PyErr_Format(PyExc_ValueError, "limit must be at least 1, not %zd", limit);
-  PyObject* const first = get_until(self, deadline_ns);
-  PyObject* const objects = first == nullptr ? nullptr : PyList_New(0);
-  if (objects == nullptr || PyList_Append(objects, first) < 0) {
-    Py_XDECREF(first);
-    Py_XDECREF(objects);
-    return nullptr;
-  }
-  Py_DECREF(first);
+  const Reference first = Reference::take(get_until(self, deadline_ns));
+  Reference objects = Reference::take(first ? PyList_New(0) : nullptr);
+  if (!objects || PyList_Append(objects.get(), first.get()) < 0) return nullptr;
   arena::Member* const member = current_member();
-  while (member != nullptr && PyList_GET_SIZE(objects) < limit) {
+  while (member != nullptr && PyList_GET_SIZE(objects.get()) < limit) {
     arena::Handle message = 0;
     if (receive(self, *member, &message, 0) != Received::ok) break;
-    PyObject* const object =
-        take_in_hand(self, *member) ? decode_message(message, *member) : nullptr;
-    if (object == nullptr || PyList_Append(objects, object) < 0) {
-      Py_XDECREF(object);
-      return raise_with_received(objects);
+    const Reference object =
+        Reference::take(take_in_hand(self, *member) ? decode_message(message, *member) : nullptr);
+    if (!object || PyList_Append(objects.get(), object.get()) < 0) {
+      return raise_with_received(objects.get());
     }
-    Py_DECREF(object);
   }
-  if (PyErr_Occurred() == nullptr) return objects;
-  return raise_with_received(objects);
+  if (PyErr_Occurred() == nullptr) return objects.release();
+  return raise_with_received(objects.get());
 }
 
 // ---- questions and the rest

@@ -14,9 +14,8 @@ using collections::Map;
 
 PyObject* raise_key_error(PyObject* key) {
   // As dict does: the key is the argument even when it is a tuple.
-  PyObject* const argument = PyTuple_Pack(1, key);
-  if (argument != nullptr) PyErr_SetObject(PyExc_KeyError, argument);
-  Py_XDECREF(argument);
+  const Reference argument = Reference::take(PyTuple_Pack(1, key));
+  if (argument) PyErr_SetObject(PyExc_KeyError, argument.get());
   return nullptr;
 }
 
@@ -143,12 +142,9 @@ PyObject* map_take(PyObject* self, PyObject* last) {
   });
   if (!ran) return nullptr;
   if (copies.count() == 0) Py_RETURN_NONE;
-  PyObject* const key = copies.decode(0);
-  PyObject* const value = key == nullptr ? nullptr : copies.decode(1);
-  PyObject* const pair = value == nullptr ? nullptr : PyTuple_Pack(2, key, value);
-  Py_XDECREF(key);
-  Py_XDECREF(value);
-  return pair;
+  const Reference key = Reference::take(copies.decode(0));
+  const Reference value = Reference::take(key ? copies.decode(1) : nullptr);
+  return value ? PyTuple_Pack(2, key.get(), value.get()) : nullptr;
 }
 
 // (how often its keys changed, list of all keys, values or pairs)
@@ -168,23 +164,17 @@ PyObject* map_snapshot(PyObject* self, PyObject* wanted) {
   if (!ran) return nullptr;
   const size_t each = what == (Copies::key | Copies::value) ? 2 : 1;
   const size_t count = copies.count() / each;
-  PyObject* const list = PyList_New(static_cast<Py_ssize_t>(count));
-  for (size_t i = 0; list != nullptr && i < count; ++i) {
-    PyObject* entry = copies.decode(i * each);
-    if (entry != nullptr && each == 2) {
-      PyObject* const value = copies.decode(i * 2 + 1);
-      PyObject* const pair = value == nullptr ? nullptr : PyTuple_Pack(2, entry, value);
-      Py_DECREF(entry);
-      Py_XDECREF(value);
-      entry = pair;
+  Reference list = Reference::take(PyList_New(static_cast<Py_ssize_t>(count)));
+  for (size_t i = 0; list && i < count; ++i) {
+    Reference entry = Reference::take(copies.decode(i * each));
+    if (entry && each == 2) {
+      const Reference value = Reference::take(copies.decode(i * 2 + 1));
+      entry = Reference::take(value ? PyTuple_Pack(2, entry.get(), value.get()) : nullptr);
     }
-    if (entry == nullptr) {
-      Py_DECREF(list);
-      return nullptr;
-    }
-    PyList_SET_ITEM(list, static_cast<Py_ssize_t>(i), entry);
+    if (!entry) return nullptr;
+    PyList_SET_ITEM(list.get(), static_cast<Py_ssize_t>(i), entry.release());
   }
-  return list == nullptr ? nullptr : Py_BuildValue("KN", shape, list);
+  return list ? Py_BuildValue("KN", shape, list.release()) : nullptr;
 }
 
 PyObject* map_clear(PyObject* self, PyObject*) {

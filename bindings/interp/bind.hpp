@@ -15,6 +15,7 @@
 #include <Python.h>
 
 #include "arena/arena.hpp"
+#include "bindings/interp/reference.hpp"
 
 namespace shoal::codec {
 struct MessageBuilder;

@@ -18,28 +18,30 @@ namespace shoal::bindings {
 namespace {
 
 struct Late {
-  PyObject* exception;
+  Reference exception;
   pid_t pid;  // the signal was this process's: a child has a copy of what is pending
 };
 
 int raise_now(void* pending) {
   const std::unique_ptr<Late> late(static_cast<Late*>(pending));
-  if (late->pid != getpid()) return 0;
-  put_raised(late->exception);
+  if (late->pid != getpid()) {
+    (void)late->exception.release();  // its frames are the parent's to end
+    return 0;
+  }
+  put_raised(std::move(late->exception));
   return -1;
 }
 
 // Takes the exception that is set.
 void raise_after_the_hooks(PyObject* hook) {
-  PyObject* const exception = take_raised();
+  auto late = std::make_unique<Late>(Late{take_raised(), getpid()});
   if (is_main_thread()) {
-    auto late = std::make_unique<Late>(Late{exception, getpid()});
     if (Py_AddPendingCall(raise_now, late.get()) == 0) {
       (void)late.release();  // raise_now has it
       return;
     }
   }
-  put_raised(exception);
+  put_raised(std::move(late->exception));
   PyErr_WriteUnraisable(hook);
 }
 

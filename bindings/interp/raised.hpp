@@ -3,17 +3,16 @@
 // Taking and putting back the exception that is set, over the C API's change in CPython 3.12.
 #pragma once
 
-#ifndef PY_SSIZE_T_CLEAN
-#define PY_SSIZE_T_CLEAN
-#endif
-#include <Python.h>
+#include <utility>
+
+#include "bindings/interp/reference.hpp"
 
 namespace shoal::bindings {
 
-// The exception that is set, with its traceback, as a new reference; none is set afterwards.
-inline PyObject* take_raised() noexcept {
+// The exception that is set, with its traceback; none is set afterwards. Null when none was.
+inline Reference take_raised() noexcept {
 #if PY_VERSION_HEX >= 0x030C0000
-  return PyErr_GetRaisedException();
+  return Reference::take(PyErr_GetRaisedException());
 #else
   PyObject *type, *value, *traceback;
   PyErr_Fetch(&type, &value, &traceback);
@@ -21,17 +20,18 @@ inline PyObject* take_raised() noexcept {
   if (traceback != nullptr) PyException_SetTraceback(value, traceback);
   Py_XDECREF(type);
   Py_XDECREF(traceback);
-  return value;
+  return Reference::take(value);
 #endif
 }
 
-// Sets it again; steals the reference.
-inline void put_raised(PyObject* exception) noexcept {
+// Sets an exception that was taken, or another one. It is not null.
+inline void put_raised(Reference exception) noexcept {
+  PyObject* const value = exception.release();
 #if PY_VERSION_HEX >= 0x030C0000
-  PyErr_SetRaisedException(exception);
+  PyErr_SetRaisedException(value);
 #else
-  PyObject* type = Py_NewRef(reinterpret_cast<PyObject*>(Py_TYPE(exception)));
-  PyErr_Restore(type, exception, PyException_GetTraceback(exception));
+  PyObject* const type = Py_NewRef(reinterpret_cast<PyObject*>(Py_TYPE(value)));
+  PyErr_Restore(type, value, PyException_GetTraceback(value));
 #endif
 }
 

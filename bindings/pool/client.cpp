@@ -35,8 +35,7 @@ bool open_or_raise(Client* client) {
 
 bool running_or_raise(Client* client) {
   if (!client->ended) return open_or_raise(client);
-  PyObject* error = make_error(client, "closed", PyTuple_New(0));
-  put_raised(error);
+  put_raised(make_error(client, "closed"));
   return false;
 }
 
@@ -125,12 +124,10 @@ bool encode_call(Client* client, const CallOptions& call, codec::MessageBuilder&
   if (call.function == nullptr) parts[size++] = call.callable;
   parts[size++] = call.arguments;
   if (call.keywords != nullptr) parts[size++] = call.keywords;
-  PyObject* value = PyTuple_New(size);
-  if (value == nullptr) return false;
-  for (Py_ssize_t i = 0; i < size; ++i) PyTuple_SET_ITEM(value, i, Py_NewRef(parts[i]));
-  const bool ok = encode_for(client, value, out);
-  Py_DECREF(value);
-  return ok;
+  const Reference value = Reference::take(PyTuple_New(size));
+  if (!value) return false;
+  for (Py_ssize_t i = 0; i < size; ++i) PyTuple_SET_ITEM(value.get(), i, Py_NewRef(parts[i]));
+  return encode_for(client, value.get(), out);
 }
 
 uint32_t call_flags(const CallOptions& call) {
@@ -141,11 +138,11 @@ uint32_t call_flags(const CallOptions& call) {
 uint64_t enqueue(Client* client, const CallOptions& call,
                  std::unique_ptr<codec::MessageBuilder> message, uint32_t definitions) {
   const uint64_t ticket = kPendingTicket | ++client->next_pending;
-  client->pending->push_back(
-      {ticket, std::move(message), pool::offset_word(0), call_flags(call), definitions,
-       call.retries, call.timeout_ns, Py_NewRef(call.sink),
-       reinterpret_cast<Function*>(Py_XNewRef(reinterpret_cast<PyObject*>(call.function))),
-       Py_NewRef(call.name), ++client->next_place});
+  client->pending->push_back({ticket, std::move(message), pool::offset_word(0), call_flags(call),
+                              definitions, call.retries, call.timeout_ns,
+                              Reference::borrow(call.sink),
+                              ReferenceTo<Function>::borrow(call.function),
+                              Reference::borrow(call.name), ++client->next_place});
   return ticket;
 }
 
@@ -162,9 +159,9 @@ uint64_t send_call(Client* client, const CallOptions& call, codec::MessageBuilde
   parts.retries = call.retries;
   parts.timeout_ns = call.timeout_ns;
   Flight flight;
-  flight.sink = call.sink;
-  flight.function = call.function;
-  flight.name = call.name;
+  flight.sink = Reference::borrow(call.sink);
+  flight.function = ReferenceTo<Function>::borrow(call.function);
+  flight.name = Reference::borrow(call.name);
   return launch(client, parts, message, std::move(flight));
 }
 
@@ -200,10 +197,10 @@ PyObject* client_submit(Client* self, PyObject* const* arguments, Py_ssize_t cou
   CallOptions call;
   if (!running_or_raise(self) || !parse_call(arguments, count, &call)) return nullptr;
   const uint64_t number = submit_call(self, call);
-  PyObject* ticket = number == 0 ? nullptr : PyLong_FromUnsignedLongLong(number);
+  Reference ticket = Reference::take(number == 0 ? nullptr : PyLong_FromUnsignedLongLong(number));
   // Here, before another thread can give a pending call its next ticket.
-  if (ticket != nullptr && PyObject_SetAttr(call.sink, ticket_name, ticket) < 0) Py_CLEAR(ticket);
-  return ticket;
+  if (!ticket || PyObject_SetAttr(call.sink, ticket_name, ticket.get()) < 0) return nullptr;
+  return ticket.release();
 }
 
 bool is_open(Client* self, uint64_t ticket) {
@@ -279,14 +276,9 @@ PyObject* client_cancel(Client* self, PyObject* argument) {
     auto& pending = *self->pending;
     for (auto call = pending.begin(); call != pending.end(); ++call) {
       if (call->ticket != ticket) continue;
-      PendingCall gone = std::move(*call);
+      const PendingCall gone = std::move(*call);
       pending.erase(call);
-      PyObject* error = make_error(self, "cancelled", PyTuple_New(0));
-      tell(self, gone.sink, error, true);
-      Py_DECREF(error);
-      Py_DECREF(gone.sink);
-      Py_XDECREF(reinterpret_cast<PyObject*>(gone.function));
-      Py_DECREF(gone.name);
+      tell(self, gone.sink.get(), make_error(self, "cancelled").get(), true);
       return PyLong_FromLong(1);
     }
     return PyLong_FromLong(0);
@@ -315,36 +307,33 @@ bool await_outcome(Client* self, const Outcome* outcome) {
 
 // Nobody waits any more: withdraws the call or has it stopped. Keeps the error that is set.
 void give_up(Client* self, uint64_t open_ticket) {
-  PyObject* reason = take_raised();
-  PyObject* ticket = PyLong_FromUnsignedLongLong(open_ticket);
-  PyObject* answer = ticket == nullptr ? nullptr : client_cancel(self, ticket);
-  if (answer == nullptr) PyErr_Clear();
-  Py_XDECREF(answer);
-  Py_XDECREF(ticket);
-  put_raised(reason);
+  Reference reason = take_raised();
+  const Reference ticket = Reference::take(PyLong_FromUnsignedLongLong(open_ticket));
+  const Reference answer = Reference::take(ticket ? client_cancel(self, ticket.get()) : nullptr);
+  if (!answer) PyErr_Clear();
+  put_raised(std::move(reason));
 }
 
 // call(function, callable, name, args, kwargs, timeout_ns, retries): submits, waits, and returns
 // the result or raises the task's exception.
 PyObject* client_call(Client* self, PyObject* const* arguments, Py_ssize_t count) {
   const Inside inside(self);
-  auto* outcome = reinterpret_cast<Outcome*>(outcome_type->tp_alloc(outcome_type, 0));
-  if (outcome == nullptr) return nullptr;
-  PyObject* all[8] = {reinterpret_cast<PyObject*>(outcome)};
+  const auto outcome = ReferenceTo<Outcome>::take(
+      reinterpret_cast<Outcome*>(outcome_type->tp_alloc(outcome_type, 0)));
+  if (!outcome) return nullptr;
+  PyObject* all[8] = {reinterpret_cast<PyObject*>(outcome.get())};
   std::copy_n(arguments, std::min<Py_ssize_t>(count, 7), all + 1);
   CallOptions call;
-  PyObject* result = nullptr;
-  const bool ready = running_or_raise(self) && parse_call(all, count + 1, &call);
-  const uint64_t ticket = ready ? submit_call(self, call) : 0;
-  if (ticket != 0 && !await_outcome(self, outcome)) {
+  if (!running_or_raise(self) || !parse_call(all, count + 1, &call)) return nullptr;
+  const uint64_t ticket = submit_call(self, call);
+  if (ticket == 0) return nullptr;
+  if (!await_outcome(self, outcome.get())) {
     give_up(self, ticket);
-  } else if (ticket != 0 && outcome->error) {
-    put_raised(Py_NewRef(outcome->value));
-  } else if (ticket != 0) {
-    result = Py_NewRef(outcome->value);
+    return nullptr;
   }
-  Py_DECREF(outcome);
-  return result;
+  if (!outcome->error) return Py_NewRef(outcome->value);
+  put_raised(Reference::borrow(outcome->value));
+  return nullptr;
 }
 
 // cancel_all(running): withdraws everything that has not begun; if `running`, the rest is stopped.
@@ -352,11 +341,10 @@ PyObject* client_cancel_all(Client* self, PyObject* running) {
   const Inside inside(self);
   if (!open_or_raise(self)) return nullptr;
   while (!self->pending->empty()) {
-    PyObject* ticket = PyLong_FromUnsignedLongLong(self->pending->front().ticket);
-    PyObject* done = ticket == nullptr ? nullptr : client_cancel(self, ticket);
-    Py_XDECREF(ticket);
-    if (done == nullptr) return nullptr;
-    Py_DECREF(done);
+    const Reference ticket =
+        Reference::take(PyLong_FromUnsignedLongLong(self->pending->front().ticket));
+    const Reference done = Reference::take(ticket ? client_cancel(self, ticket.get()) : nullptr);
+    if (!done) return nullptr;
   }
   for (uint32_t slot = 0; slot < self->flights->size(); ++slot) {
     if ((*self->flights)[slot].ticket == 0) continue;
@@ -490,17 +478,16 @@ PyObject* seat_summary(pool::Seat& seat) {
 PyObject* client_seats(Client* self, PyObject*) {
   const Inside inside(self);
   if (!open_or_raise(self)) return nullptr;
-  PyObject* result = PyList_New(0);
+  Reference result = Reference::take(PyList_New(0));
   pool::PoolState& state = self->pool->state();
-  for (uint32_t i = 0; i < self->pool->seats() && result != nullptr; ++i) {
+  for (uint32_t i = 0; i < self->pool->seats() && result; ++i) {
     pool::Seat& seat = *state.seat(i);
     const pool::Life life = pool::life_of(seat.life.load());
     if (life == pool::Life::empty && seat.items_done.load() == 0) continue;
-    PyObject* summary = seat_summary(seat);
-    if (summary == nullptr || PyList_Append(result, summary) < 0) Py_CLEAR(result);
-    Py_XDECREF(summary);
+    const Reference summary = Reference::take(seat_summary(seat));
+    if (!summary || PyList_Append(result.get(), summary.get()) < 0) return nullptr;
   }
-  return result;
+  return result.release();
 }
 
 PyObject* client_live_workers(Client* self, PyObject*) {
@@ -513,21 +500,19 @@ PyObject* client_bury(Client* self, PyObject*) {
 }
 
 void drop_flights(Client* self) {
-  for (Flight& slot : *self->flights) {
-    Flight flight = std::move(slot);
-    slot = Flight{};
-    Py_XDECREF(flight.sink);
-    Py_XDECREF(reinterpret_cast<PyObject*>(flight.job));
-    Py_XDECREF(reinterpret_cast<PyObject*>(flight.function));
-    Py_XDECREF(flight.name);
+  for (uint32_t slot = 0; slot < self->flights->size(); ++slot) {
+    const Flight dropped = std::exchange((*self->flights)[slot], Flight{});
   }
   while (!self->pending->empty()) {
-    PendingCall call = std::move(self->pending->front());
+    const PendingCall dropped = std::move(self->pending->front());
     self->pending->pop_front();
-    Py_XDECREF(call.sink);
-    Py_XDECREF(reinterpret_cast<PyObject*>(call.function));
-    Py_XDECREF(call.name);
   }
+}
+
+// What make() returns, or what it raises.
+Reference result_or_error(PyObject* make) {
+  Reference made = Reference::take(PyObject_CallNoArgs(make));
+  return made ? std::move(made) : take_raised();
 }
 
 // abandon(make_error): every open outcome becomes make_error()'s exception: the pool was
@@ -536,19 +521,12 @@ PyObject* client_abandon(Client* self, PyObject* make) {
   const Inside inside(self);
   if (!open_or_raise(self)) return nullptr;
   while (!self->pending->empty()) {
-    PendingCall call = std::move(self->pending->front());
+    const PendingCall call = std::move(self->pending->front());
     self->pending->pop_front();
-    PyObject* error = PyObject_CallNoArgs(make);
-    if (error == nullptr) error = take_raised();
-    tell(self, call.sink, error, true);
-    Py_DECREF(error);
-    Py_XDECREF(call.sink);
-    Py_XDECREF(reinterpret_cast<PyObject*>(call.function));
-    Py_XDECREF(call.name);
+    tell(self, call.sink.get(), result_or_error(make).get(), true);
   }
   for (uint32_t slot = 0; slot < self->flights->size(); ++slot) {
-    Flight flight = std::move((*self->flights)[slot]);
-    (*self->flights)[slot] = Flight{};
+    const Flight flight = std::exchange((*self->flights)[slot], Flight{});
     if (flight.ticket == 0) continue;
     const pool::Batch& batch = self->pool->batch(slot);
     std::vector<uint32_t> missing;
@@ -561,19 +539,13 @@ PyObject* client_abandon(Client* self, PyObject* make) {
     // else another thread decodes from it; it goes with the pool
     if (!flight.busy) self->pool->retire(slot);
     for (const uint32_t index : missing) {
-      PyObject* error = PyObject_CallNoArgs(make);
-      if (error == nullptr) error = take_raised();
-      if (flight.job != nullptr) {
-        job_deliver(flight.job, flight.first_index + index, error, true);
+      Reference error = result_or_error(make);
+      if (flight.job) {
+        job_deliver(flight.job.get(), flight.first_index + index, std::move(error), true);
       } else {
-        tell(self, flight.sink, error, true);
-        Py_DECREF(error);
+        tell(self, flight.sink.get(), error.get(), true);
       }
     }
-    Py_XDECREF(flight.sink);
-    Py_XDECREF(reinterpret_cast<PyObject*>(flight.job));
-    Py_XDECREF(reinterpret_cast<PyObject*>(flight.function));
-    Py_XDECREF(flight.name);
   }
   self->pool->ring_clients();
   self->pool->ring_feeders();
@@ -755,12 +727,11 @@ bool bind_pool_client(PyObject* module) {
   function_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&function_spec));
   ticket_name = PyUnicode_InternFromString("_ticket");
   if (ticket_name == nullptr || !bind_pool_outcome()) return false;
-  PyObject* client = PyType_FromSpec(&client_spec);
-  if (function_type == nullptr || client == nullptr ||
-      PyModule_AddObjectRef(module, "Client", client) < 0) {
+  const Reference client = Reference::take(PyType_FromSpec(&client_spec));
+  if (function_type == nullptr || !client ||
+      PyModule_AddObjectRef(module, "Client", client.get()) < 0) {
     return false;
   }
-  Py_DECREF(client);
   return bind_pool_job(module) && PyModule_AddFunctions(module, functions) == 0;
 }
 

@@ -12,6 +12,13 @@
 //      are another's or nobody's when their ticket has changed;
 //   4. Python code may end the pool. `ended` is set first, every open outcome is told then, and the
 //      pool's memory is freed when the last thread that is Inside has left.
+//
+// Giving up the last reference to an object runs Python code too. Flight, PendingCall and Item own
+// their references, which are given up at known places only: in finish_flight, flush_pending,
+// client_cancel, client_abandon, drop_flights and job_dealloc, where a local object ends that was
+// moved out of its slot or queue, so the slot is empty by then. (Only a Target, which keeps sink
+// and job while an outcome is read, may be the last one after that.) A slot is assigned to only
+// while it is free: it owns nothing then.
 #pragma once
 
 #ifndef PY_SSIZE_T_CLEAN
@@ -43,17 +50,17 @@ struct Function {
 
 // What is known of one batch in flight, by slot.
 struct Flight {
-  uint64_t ticket = 0;           // Entry.value; 0 = slot free
-  PyObject* sink = nullptr;      // call: told the outcome
-  Job* job = nullptr;            // map: gets the outcomes
-  Function* function = nullptr;  // kept while the batch is in flight
-  PyObject* name = nullptr;      // of the function, for error messages
-  uint64_t first_index = 0;      // job: index of the batch's first item
-  uint64_t bytes = 0;            // job: counted against its bound
-  uint32_t scan_from = 0;        // units before it are read
-  uint32_t finished = 0;         // units read to the end
-  uint32_t owed = 0;             // lost items not yet told: the batch stays until they are
-  std::vector<uint32_t> seen;    // per unit: items read; kRead = all
+  uint64_t ticket = 0;             // Entry.value; 0 = slot free
+  Reference sink;                  // call: told the outcome
+  ReferenceTo<Job> job;            // map: gets the outcomes
+  ReferenceTo<Function> function;  // kept while the batch is in flight
+  Reference name;                  // of the function, for error messages
+  uint64_t first_index = 0;        // job: index of the batch's first item
+  uint64_t bytes = 0;              // job: counted against its bound
+  uint32_t scan_from = 0;          // units before it are read
+  uint32_t finished = 0;           // units read to the end
+  uint32_t owed = 0;               // lost items not yet told: the batch stays until they are
+  std::vector<uint32_t> seen;      // per unit: items read; kRead = all
   bool busy = false;
   bool again = false;
 };
@@ -77,7 +84,7 @@ class Flights {
   std::vector<Flight> made_;
 };
 
-// The sink of a call whose caller waits for it in Client.call: filled in without a Python call.
+// The sink of a call whose caller waits in Client.call: filled in without running Python code.
 struct Outcome {
   PyObject_HEAD
   PyObject* value;  // null until done
@@ -94,9 +101,9 @@ struct PendingCall {
   uint32_t definitions;
   uint32_t retries;
   int64_t timeout_ns;
-  PyObject* sink;
-  Function* function;
-  PyObject* name;
+  Reference sink;
+  ReferenceTo<Function> function;
+  Reference name;
   uint64_t place;  // see Client.next_place
 };
 
@@ -149,9 +156,9 @@ class Inside {
   Client* client_;
 };
 
-// One outcome of a map's item. `value` is owned.
+// One outcome of a map's item.
 struct Item {
-  PyObject* value = nullptr;
+  Reference value;
   bool error = false;
   bool ready = false;
   uint32_t stands_for = 1;  // items: the error of a chunk that was one task is all their outcome
@@ -223,8 +230,8 @@ int collect(Client* client);
 // Waits until there is news, the deadline passes (0 returned as well) or a signal handler raises
 // (-1).
 int wait_for_news(Client* client, uint32_t seen, int64_t deadline_ns);
-// Submits a batch whose words, payload and attachments are given; takes a new reference to what the
-// flight keeps. 0 with an error set on failure, else the ticket.
+// Submits a batch whose words, payload and attachments are given. The ticket, and the flight has
+// become the slot's; or 0 with an error set, and the flight is still the caller's.
 uint64_t launch(Client* client, pool::BatchParts& parts, codec::MessageBuilder& message,
                 Flight&& flight);
 // Moves pending calls into free slots.
@@ -239,8 +246,11 @@ bool encode_for(Client* client, PyObject* value, codec::MessageBuilder& out);
 // lost, and the error waits for the end of collect().
 void tell(Client* client, PyObject* sink, PyObject* value, bool error);
 void tell_done(Client* client, PyObject* on_done);
-// An exception made by hooks.<name>(...); steals the reference to arguments. Never null.
-PyObject* make_error(Client* client, const char* name, PyObject* arguments);
+// An exception made by hooks.<name>(*arguments); where that fails (null arguments, with an error
+// set, included), the error. Never null.
+Reference make_error(Client* client, const char* name, Reference arguments);
+// The same without arguments.
+Reference make_error(Client* client, const char* name);
 
 // bindings/pool/job_feed.cpp
 // ------------------------------------------------------------------------------------------------
@@ -252,9 +262,8 @@ int fill(Job* job, bool once);
 inline constexpr double kSlowPullNs = 200'000;  // per item: such an input is not read in next()
 // There are no more items.
 void end_items(Job* job);
-// The iterator failed: its error (stolen) is the outcome of the item it owed, and there are no
-// more.
-void end_with(Job* job, PyObject* error);
+// The iterator failed: its error is the outcome of the item it owed, and there are no more.
+void end_with(Job* job, Reference error);
 // Sends what the feeder has gathered before its input made it wait. False with an error set.
 bool send_gathered(Job* job);
 // A new job takes its place behind all that there is; leave_line() when its input has ended.
@@ -268,11 +277,11 @@ int feed_before(Client* client, uint64_t place);
 // bindings/pool/job.cpp
 // ------------------------------------------------------------------------------------------------
 
-// Takes the outcome of item `index`; steals `value`.
-void job_deliver(Job* job, uint64_t index, PyObject* value, bool error);
-// The one error of a chunk that was one task; steals `error`. One that `ends`, ends the iterator
-// over the chunks' results, as the standard library's; a death does not.
-void job_fail_chunk(Job* job, uint64_t index, uint32_t items, PyObject* error, bool ends);
+// Takes the outcome of item `index`.
+void job_deliver(Job* job, uint64_t index, Reference value, bool error);
+// Takes the one error of a chunk that was one task. With `ends` the iterator over the chunks'
+// results ends there, as the standard library's does; after a worker's death it goes on.
+void job_fail_chunk(Job* job, uint64_t index, uint32_t items, Reference error, bool ends);
 bool bind_pool_job(PyObject* module);
 bool bind_pool_outcome();
 

@@ -32,12 +32,8 @@ Flight& flight_at(Client* client, uint32_t slot) { return (*client->flights)[slo
 // runs.
 bool keep_interrupt(Client* client) {
   if (!is_main_thread()) return false;
-  PyObject* error = take_raised();
-  if (client->interrupt == nullptr) {
-    client->interrupt = error;
-  } else {
-    Py_DECREF(error);
-  }
+  Reference error = take_raised();
+  if (client->interrupt == nullptr) client->interrupt = error.release();
   return true;
 }
 
@@ -45,7 +41,7 @@ int raise_interrupt(Client* client) {
   if (client->interrupt == nullptr || !is_main_thread()) {
     return PyErr_Occurred() != nullptr ? -1 : 0;
   }
-  put_raised(std::exchange(client->interrupt, nullptr));
+  put_raised(Reference::take(std::exchange(client->interrupt, nullptr)));
   return -1;
 }
 
@@ -53,8 +49,7 @@ int raise_interrupt(Client* client) {
 template <class Call>
 void tell_with(Client* client, PyObject* whom, Call&& call) {
   for (int attempt = 0; attempt < kTellAttempts; ++attempt) {
-    PyObject* told = call();
-    if (told != nullptr) return Py_DECREF(told);
+    if (Reference::take(call())) return;
     if (!keep_interrupt(client)) break;
   }
   if (PyErr_Occurred() != nullptr) PyErr_WriteUnraisable(whom);
@@ -66,54 +61,45 @@ class Target {
  public:
   Target(Client* client, uint32_t slot)
       : client_(client),
-        sink_(Py_XNewRef(flight_at(client, slot).sink)),
-        job_(flight_at(client, slot).job),
+        sink_(Reference::borrow(flight_at(client, slot).sink.get())),
+        job_(ReferenceTo<Job>::borrow(flight_at(client, slot).job.get())),
         first_index_(flight_at(client, slot).first_index),
-        batch_(client->pool->batch(slot)) {
-    Py_XINCREF(reinterpret_cast<PyObject*>(job_));
-  }
-  ~Target() {
-    Py_XDECREF(sink_);
-    Py_XDECREF(reinterpret_cast<PyObject*>(job_));
-  }
-  Target(const Target&) = delete;
-  Target& operator=(const Target&) = delete;
+        batch_(client->pool->batch(slot)) {}
 
-  // Tells of the batch's item `index`; steals `value`. The error of an item of a whole unit is all
-  // that unit's.
-  void deliver(uint32_t index, PyObject* value, bool error) const {
-    if (job_ != nullptr && error && (batch_.flags & pool::kWholeUnits) != 0) {
-      return fail_chunk(index, value, true);
+  // Tells of the batch's item `index`. The error of an item of a whole unit stands for the whole
+  // unit.
+  void deliver(uint32_t index, Reference value, bool error) const {
+    if (job_ && error && (batch_.flags & pool::kWholeUnits) != 0) {
+      return fail_chunk(index, std::move(value), true);
     }
-    if (job_ != nullptr) return job_deliver(job_, first_index_ + index, value, error);
-    if (Py_TYPE(sink_) == outcome_type) {
-      auto* outcome = reinterpret_cast<Outcome*>(sink_);
+    if (job_) return job_deliver(job_.get(), first_index_ + index, std::move(value), error);
+    if (Py_TYPE(sink_.get()) == outcome_type) {
+      auto* outcome = reinterpret_cast<Outcome*>(sink_.get());
       outcome->error = error;
-      Py_XSETREF(outcome->value, value);
+      Py_XSETREF(outcome->value, value.release());
       return;
     }
-    tell(client_, sink_, value, error);
-    Py_DECREF(value);
+    tell(client_, sink_.get(), value.get(), error);
   }
 
   // Tells that the item, or its whole unit, has no result: its worker died, or its time ran out.
-  void deliver_loss(uint32_t index, PyObject* error) const {
-    if (job_ == nullptr || (batch_.flags & pool::kWholeUnits) == 0) {
-      return deliver(index, error, true);
+  void deliver_loss(uint32_t index, Reference error) const {
+    if (!job_ || (batch_.flags & pool::kWholeUnits) == 0) {
+      return deliver(index, std::move(error), true);
     }
-    fail_chunk(index, error, false);
+    fail_chunk(index, std::move(error), false);
   }
 
  private:
-  void fail_chunk(uint32_t index, PyObject* error, bool ends) const {
+  void fail_chunk(uint32_t index, Reference error, bool ends) const {
     const uint32_t unit = index / batch_.items_per_unit;
     const uint64_t first = first_index_ + batch_.first_item(unit);
-    job_fail_chunk(job_, first, batch_.item_count(unit), error, ends);
+    job_fail_chunk(job_.get(), first, batch_.item_count(unit), std::move(error), ends);
   }
 
   Client* client_;
-  PyObject* sink_;
-  Job* job_;
+  Reference sink_;
+  ReferenceTo<Job> job_;
   uint64_t first_index_;
   Batch batch_;
 };
@@ -124,7 +110,7 @@ PyObject* describe(Client* client, uint32_t slot, uint32_t unit, uint32_t item) 
   const Flight& flight = flight_at(client, slot);
   const Batch& batch = client->pool->batch(slot);
   const uint64_t word = batch.argument_words()[unit].load();
-  PyObject* text = nullptr;
+  Reference text;
   if (pool::word_is_offset(word)) {
     const codec::MessageView view{&client->pool->member().arena(),
                                   nullptr,
@@ -133,35 +119,36 @@ PyObject* describe(Client* client, uint32_t slot, uint32_t unit, uint32_t item) 
                                   batch.attachment_handles(),
                                   batch.attachments,
                                   client->pool->batch_handle(slot)};
-    text = codec::python::summarize(view, pool::word_offset(word), kSummaryChars);
-  } else if (PyObject* value = codec::python::from_word(word)) {
-    text = PyObject_Repr(value);
-    Py_DECREF(value);
+    text = Reference::take(codec::python::summarize(view, pool::word_offset(word), kSummaryChars));
+  } else if (const Reference value = Reference::take(codec::python::from_word(word))) {
+    text = Reference::take(PyObject_Repr(value.get()));
   }
-  if (text == nullptr) {
+  if (!text) {
     PyErr_Clear();
-    text = PyUnicode_FromString("...");
+    text = Reference::take(PyUnicode_FromString("..."));
   }
-  PyObject* name = flight.name != nullptr ? flight.name : Py_None;
-  return Py_BuildValue("(ONII)", name, text, batch.flags, item);
+  PyObject* name = flight.name ? flight.name.get() : Py_None;
+  return Py_BuildValue("(ONII)", name, text.release(), batch.flags, item);
 }
 
 void deliver_lost(Client* client, uint32_t slot, uint32_t unit, uint32_t item,
                   const ClientPool::Death& death) {
   PyObject* what = describe(client, slot, unit, item);
-  PyObject* arguments = Py_BuildValue("(IIKNN)", death.pid, death.status, death.peak_memory,
-                                      PyBool_FromLong(death.memory_limit), what);
+  Reference arguments =
+      Reference::take(Py_BuildValue("(IIKNN)", death.pid, death.status, death.peak_memory,
+                                    PyBool_FromLong(death.memory_limit), what));
   const uint32_t index = client->pool->batch(slot).first_item(unit) + item;
   const Target target(client, slot);
-  target.deliver_loss(index, make_error(client, "worker_died", arguments));
+  target.deliver_loss(index, make_error(client, "worker_died", std::move(arguments)));
 }
 
 void deliver_timed_out(Client* client, uint32_t slot, uint32_t unit, uint32_t item,
                        const Target& target) {
   const double seconds = static_cast<double>(client->pool->batch(slot).timeout_ns) * 1e-9;
-  PyObject* arguments = Py_BuildValue("(dN)", seconds, describe(client, slot, unit, item));
+  Reference arguments =
+      Reference::take(Py_BuildValue("(dN)", seconds, describe(client, slot, unit, item)));
   const uint32_t index = client->pool->batch(slot).first_item(unit) + item;
-  target.deliver_loss(index, make_error(client, "timed_out", arguments));
+  target.deliver_loss(index, make_error(client, "timed_out", std::move(arguments)));
 }
 
 // Where a result lies: the record as it was when it was looked at, within its block.
@@ -191,26 +178,29 @@ bool find_record(Client* client, uint64_t word, Found* found) {
 
 // A result that a signal handler's exception met while it was unpickled is unpickled once more, and
 // collect() raises the exception. One that raises such a thing itself does so again.
-PyObject* decode_undisturbed(Client* client, const codec::MessageView& view) {
-  PyObject* value = codec::python::decode(view, 0, nullptr, codec::python::move_out);
+Reference decode_undisturbed(Client* client, const codec::MessageView& view) {
+  Reference value =
+      Reference::take(codec::python::decode(view, 0, nullptr, codec::python::move_out));
   const bool taken_apart = view.n_attachments != 0;
-  if (value != nullptr || taken_apart || !is_main_thread() ||
-      PyErr_ExceptionMatches(PyExc_Exception)) {
+  if (value || taken_apart || !is_main_thread() || PyErr_ExceptionMatches(PyExc_Exception)) {
     return value;
   }
-  PyObject* first = take_raised();
-  value = codec::python::decode(view, 0, nullptr, codec::python::move_out);
-  if (value != nullptr && client->interrupt == nullptr) client->interrupt = Py_NewRef(first);
-  Py_DECREF(first);
+  Reference first = take_raised();
+  value = Reference::take(codec::python::decode(view, 0, nullptr, codec::python::move_out));
+  if (value && client->interrupt == nullptr) client->interrupt = first.release();
   return value;
 }
 
+Reference tuple_of(Reference value) {
+  return Reference::take(Py_BuildValue("(N)", value.release()));
+}
+
 // Decodes a result; `*error` when it is the task's exception. Never null.
-PyObject* read_result(Client* client, uint64_t word, bool* error) {
+Reference read_result(Client* client, uint64_t word, bool* error) {
   *error = false;
-  if (!pool::word_is_offset(word)) return codec::python::from_word(word);
+  if (!pool::word_is_offset(word)) return Reference::take(codec::python::from_word(word));
   Found found;
-  PyObject* value = nullptr;
+  Reference value;
   bool failed = false;
   if (find_record(client, word, &found)) {
     const pool::ResultRecord& record = found.record;
@@ -226,16 +216,16 @@ PyObject* read_result(Client* client, uint64_t word, bool* error) {
                                   found.block};
     value = decode_undisturbed(client, view);
   }
-  if (value != nullptr && !failed) return value;
+  if (value && !failed) return value;
   *error = true;
-  if (value != nullptr) return make_error(client, "decode_error", Py_BuildValue("(N)", value));
-  PyObject* why = take_raised();
+  if (value) return make_error(client, "decode_error", tuple_of(std::move(value)));
+  Reference why = take_raised();
   // Ctrl-C in the midst of unpickling: this result is lost, and the caller hears of it at once.
-  if (PyErr_GivenExceptionMatches(why, PyExc_KeyboardInterrupt) && is_main_thread() &&
+  if (PyErr_GivenExceptionMatches(why.get(), PyExc_KeyboardInterrupt) && is_main_thread() &&
       client->interrupt == nullptr) {
-    client->interrupt = Py_NewRef(why);
+    client->interrupt = Py_NewRef(why.get());
   }
-  return make_error(client, "undecodable", Py_BuildValue("(N)", why));
+  return make_error(client, "undecodable", tuple_of(std::move(why)));
 }
 
 void read_item(Client* client, uint32_t slot, uint32_t unit, uint32_t item, const Target& target) {
@@ -245,23 +235,21 @@ void read_item(Client* client, uint32_t slot, uint32_t unit, uint32_t item, cons
   if (word == pool::kLostItem) return;  // told when the death was resolved
   if (word == pool::kTimedOutItem) return deliver_timed_out(client, slot, unit, item, target);
   bool error = false;
-  PyObject* value = read_result(client, word, &error);
-  target.deliver(index, value, error);
+  Reference value = read_result(client, word, &error);
+  target.deliver(index, std::move(value), error);
 }
 
-// The values of a whole unit's items, which were encoded as one list (stolen).
+// The values of a whole unit's items, which were encoded as one list.
 void deliver_all(const Target& target, const Batch& batch, uint32_t unit, PyObject* values) {
   const uint32_t first = batch.first_item(unit);
   const uint32_t items = batch.item_count(unit);
   if (!PyList_CheckExact(values) || PyList_GET_SIZE(values) != static_cast<Py_ssize_t>(items)) {
-    Py_DECREF(values);
     PyErr_SetString(PyExc_SystemError, "a worker left something else than a chunk's results");
     return target.deliver(first, take_raised(), true);
   }
   for (uint32_t item = 0; item < items; ++item) {
-    target.deliver(first + item, Py_NewRef(PyList_GET_ITEM(values, item)), false);
+    target.deliver(first + item, Reference::borrow(PyList_GET_ITEM(values, item)), false);
   }
-  Py_DECREF(values);
 }
 
 // A unit that is one task: nothing of it is read before all is there.
@@ -276,16 +264,16 @@ void read_whole(Client* client, uint32_t slot, uint32_t unit) {
   const uint32_t first = batch.first_item(unit);
   const uint64_t word = batch.result_words()[first].load();
   if (state.state == UnitState::cancelled) {
-    target.deliver(first, make_error(client, "cancelled", PyTuple_New(0)), true);
+    target.deliver(first, make_error(client, "cancelled"), true);
   } else if (word == pool::kTimedOutItem) {
     deliver_timed_out(client, slot, unit, 0, target);
   } else if (word != pool::kLostItem) {  // which was told when the death was resolved
     bool error = false;
-    PyObject* value = read_result(client, word, &error);
+    Reference value = read_result(client, word, &error);
     if (error) {
-      target.deliver(first, value, true);
+      target.deliver(first, std::move(value), true);
     } else {
-      deliver_all(target, batch, unit, value);
+      deliver_all(target, batch, unit, value.get());
     }
   }
   if (flight_at(client, slot).ticket == ticket) flight_at(client, slot).finished += 1;
@@ -310,9 +298,9 @@ void read_unit(Client* client, uint32_t slot, uint32_t unit) {
   for (uint32_t item = published; item < items; ++item) {
     // DONE before its last item is what no worker writes: scribbled over, and still no hang.
     const char* why = state.state == UnitState::cancelled ? "cancelled" : "corrupt";
-    PyObject* error = make_error(client, why, PyTuple_New(0));
-    if (gone()) return Py_DECREF(error);
-    target.deliver(first + item, error, true);
+    Reference error = make_error(client, why);
+    if (gone()) return;
+    target.deliver(first + item, std::move(error), true);
   }
   if (gone()) return;
   Flight& flight = flight_at(client, slot);
@@ -321,8 +309,8 @@ void read_unit(Client* client, uint32_t slot, uint32_t unit) {
 
 // What the function's calls take, by what this batch took. The more items it had the more it tells.
 void sample_cost(const Flight& flight, const Batch& batch) {
-  if (flight.function == nullptr && flight.job == nullptr) return;
-  double& cost_ns = flight.function != nullptr ? flight.function->cost_ns : flight.job->cost_ns;
+  if (!flight.function && !flight.job) return;
+  double& cost_ns = flight.function ? flight.function->cost_ns : flight.job->cost_ns;
   const auto items = static_cast<double>(batch.spent_items().load());
   if (items == 0) return;
   const double now = os::ns_per_tick() * static_cast<double>(batch.spent_ticks().load()) / items;
@@ -331,15 +319,10 @@ void sample_cost(const Flight& flight, const Batch& batch) {
 }
 
 void finish_flight(Client* client, uint32_t slot) {
-  Flight flight = std::move(flight_at(client, slot));
-  flight_at(client, slot) = Flight{};
+  const Flight flight = std::exchange(flight_at(client, slot), Flight{});
   sample_cost(flight, client->pool->batch(slot));
   client->pool->retire(slot);
-  if (flight.job != nullptr) flight.job->bytes -= flight.bytes;
-  Py_XDECREF(flight.sink);
-  Py_XDECREF(reinterpret_cast<PyObject*>(flight.job));
-  Py_XDECREF(reinterpret_cast<PyObject*>(flight.function));
-  Py_XDECREF(flight.name);
+  if (flight.job) flight.job->bytes -= flight.bytes;
 }
 
 void read_flight(Client* client, uint32_t slot) {
@@ -398,9 +381,7 @@ void read_deaths(Client* client) {
 }
 
 int call_trouble(Client* client, const char* kind) {
-  PyObject* done = PyObject_CallFunction(client->trouble, "s", kind);
-  Py_XDECREF(done);
-  return done == nullptr ? -1 : 0;
+  return Reference::take(PyObject_CallFunction(client->trouble, "s", kind)) ? 0 : -1;
 }
 
 int check_agent(Client* client) {
@@ -436,19 +417,21 @@ void tell_done(Client* client, PyObject* on_done) {
   tell_with(client, on_done, [&] { return PyObject_CallNoArgs(on_done); });
 }
 
-PyObject* make_error(Client* client, const char* name, PyObject* arguments) {
-  PyObject* method = PyObject_GetAttrString(client->hooks, name);
-  PyObject* error = nullptr;
-  for (int attempt = 0; method != nullptr && arguments != nullptr && error == nullptr; ++attempt) {
-    error = PyObject_CallObject(method, arguments);
-    if (error != nullptr || attempt == kTellAttempts ||
-        !PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) || !keep_interrupt(client)) {
+Reference make_error(Client* client, const char* name) {
+  return make_error(client, name, Reference::take(PyTuple_New(0)));
+}
+
+Reference make_error(Client* client, const char* name, Reference arguments) {
+  const Reference method = Reference::take(PyObject_GetAttrString(client->hooks, name));
+  Reference error;
+  for (int attempt = 0; method && arguments && !error; ++attempt) {
+    error = Reference::take(PyObject_CallObject(method.get(), arguments.get()));
+    if (error || attempt == kTellAttempts || !PyErr_ExceptionMatches(PyExc_KeyboardInterrupt) ||
+        !keep_interrupt(client)) {
       break;
     }
   }
-  Py_XDECREF(method);
-  Py_XDECREF(arguments);
-  return error != nullptr ? error : take_raised();
+  return error ? std::move(error) : take_raised();
 }
 
 bool store_definitions(Client* client, uint32_t* count) {
@@ -501,10 +484,6 @@ uint64_t launch(Client* client, pool::BatchParts& parts, codec::MessageBuilder& 
   }
   message.forget();
   flight.ticket = entry.value;
-  Py_XINCREF(flight.sink);
-  Py_XINCREF(reinterpret_cast<PyObject*>(flight.job));
-  Py_XINCREF(reinterpret_cast<PyObject*>(flight.function));
-  Py_XINCREF(flight.name);
   flight_at(client, entry.slot()) = std::move(flight);
   return entry.value;
 }
@@ -512,33 +491,28 @@ uint64_t launch(Client* client, pool::BatchParts& parts, codec::MessageBuilder& 
 void flush_pending(Client* client) {
   while (!client->pending->empty() && client->pool->has_room() &&
          !must_wait(client, client->pending->front().place)) {
-    PendingCall call = std::move(client->pending->front());
+    const PendingCall call = std::move(client->pending->front());
     client->pending->pop_front();
     pool::BatchParts parts;
     parts.argument_words = &call.word;
     parts.units = parts.items = 1;
     parts.flags = call.flags;
-    parts.function = call.function != nullptr ? call.function->number : 0;
-    parts.function_block = call.function != nullptr ? call.function->block : 0;
+    parts.function = call.function ? call.function->number : 0;
+    parts.function_block = call.function ? call.function->block : 0;
     parts.definitions = call.definitions;
     parts.retries = call.retries;
     parts.timeout_ns = call.timeout_ns;
     Flight flight;
-    flight.sink = call.sink;
-    flight.function = call.function;
-    flight.name = call.name;
+    flight.sink = Reference::borrow(call.sink.get());
+    flight.function = ReferenceTo<Function>::borrow(call.function.get());
+    flight.name = Reference::borrow(call.name.get());
     const uint64_t ticket = launch(client, parts, *call.message, std::move(flight));
     if (ticket != 0) {
-      tell_with(client, call.sink,
-                [&] { return PyObject_CallMethod(call.sink, "_launched", "K", ticket); });
+      tell_with(client, call.sink.get(),
+                [&] { return PyObject_CallMethod(call.sink.get(), "_launched", "K", ticket); });
     } else {
-      PyObject* error = take_raised();
-      tell(client, call.sink, error, true);
-      Py_DECREF(error);
+      tell(client, call.sink.get(), take_raised().get(), true);
     }
-    Py_XDECREF(call.sink);
-    Py_XDECREF(reinterpret_cast<PyObject*>(call.function));
-    Py_XDECREF(call.name);
   }
 }
 

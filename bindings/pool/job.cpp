@@ -21,7 +21,7 @@ bool pool_has_ended(Job* job) {
   Client* client = job->client;
   if (!client->ended && client->pool != nullptr) return false;
   if (job->iterator != nullptr && !job->filling) {
-    end_with(job, make_error(client, "closed", PyTuple_New(0)));
+    end_with(job, make_error(client, "closed"));
   }
   return true;
 }
@@ -55,11 +55,11 @@ PyObject* job_wait(Job* job, PyObject* timeout) {
 // same list each time: whoever asked may be interrupted before it has kept it.
 PyObject* job_results(Job* job, PyObject*) {
   if (job->first_error != nullptr) {
-    put_raised(Py_NewRef(job->first_error));
+    put_raised(Reference::borrow(job->first_error));
     return nullptr;
   }
   if (job->client->ended && !all_delivered(job)) {
-    put_raised(make_error(job->client, "closed", PyTuple_New(0)));
+    put_raised(make_error(job->client, "closed"));
     return nullptr;
   }
   if (job->list == nullptr || !all_delivered(job)) {
@@ -80,7 +80,7 @@ bool next_is_ready(Job* job) { return !job->items->empty() && job->items->front(
 
 // Takes the item in front: its value, or raises its error.
 PyObject* take_front(Job* job) {
-  const Item item = job->items->front();
+  Item item = std::move(job->items->front());
   const bool in_places = job->order == JobOrder::ordered;
   for (uint32_t i = in_places ? item.stands_for : 1; i > 0; --i) job->items->pop_front();
   job->taken += item.stands_for;
@@ -89,9 +89,9 @@ PyObject* take_front(Job* job) {
       job->client->pool != nullptr) {
     job->client->pool->ring_clients();
   }
-  if (!item.error) return item.value;
+  if (!item.error) return item.value.release();
   job->is_over = item.ends;
-  put_raised(item.value);
+  put_raised(std::move(item.value));
   return nullptr;
 }
 
@@ -123,7 +123,7 @@ PyObject* job_next(Job* job, PyObject* const* arguments, Py_ssize_t count) {
         PyErr_SetNone(PyExc_StopIteration);
       } else {  // being read or pickled in another thread
         job->is_over = true;
-        put_raised(make_error(client, "closed", PyTuple_New(0)));
+        put_raised(make_error(client, "closed"));
       }
       return nullptr;
     }
@@ -163,12 +163,8 @@ PyObject* job_feed(Job* job, PyObject*) {
     if (filled == 0) filled = wait_for_news(job->client, seen, -1);
   }
   if (filled >= 0) Py_RETURN_NONE;
-  PyObject* error = take_raised();  // a BaseException of the input: its outcome, as of any other
-  if (job->cancelled) {
-    Py_DECREF(error);
-  } else {
-    end_with(job, error);
-  }
+  Reference error = take_raised();  // a BaseException of the input: its outcome, as of any other
+  if (!job->cancelled) end_with(job, std::move(error));
   if (!job->client->ended) job->client->pool->ring_clients();
   Py_RETURN_NONE;
 }
@@ -194,7 +190,7 @@ PyObject* job_drain(Job* job, PyObject*) {
   if (!job->bounded) {
     job->window = 0;
   } else if (job->pulled - job->taken >= job->window) {
-    end_with(job, make_error(job->client, "closed", PyTuple_New(0)));
+    end_with(job, make_error(job->client, "closed"));
   }
   if (job->fed && !job->client->ended && job->client->pool != nullptr) {
     job->client->pool->ring_clients();
@@ -210,7 +206,7 @@ PyObject* job_cancel(Job* job, PyObject*) {
   if (client->ended || client->pool == nullptr) Py_RETURN_NONE;
   const Inside inside(client);
   for (uint32_t slot = 0; slot < client->flights->size(); ++slot) {
-    if ((*client->flights)[slot].job != job) continue;
+    if ((*client->flights)[slot].job.get() != job) continue;
     const uint32_t units = client->pool->batch(slot).units;
     bool changed = false;
     for (uint32_t unit = 0; unit < units; ++unit) {
@@ -311,7 +307,10 @@ void job_dealloc(Job* job) {
   PyObject_GC_UnTrack(job);
   leave_line(job);
   if (job->items != nullptr) {
-    for (const Item& item : *job->items) Py_XDECREF(item.value);
+    while (!job->items->empty()) {
+      const Item dropped = std::move(job->items->front());
+      job->items->pop_front();
+    }
     delete job->items;
   }
   if (job->list != nullptr && !PyObject_GC_IsTracked(job->list)) PyObject_GC_Track(job->list);
@@ -370,39 +369,36 @@ PyType_Spec job_spec = {"shoal._core.Job", sizeof(Job), 0, Py_TPFLAGS_DEFAULT | 
 namespace {
 
 // `items` outcomes from `index` on are in: `value`, or the one error of them all.
-void deliver(Job* job, uint64_t index, uint32_t items, PyObject* value, bool error, bool ends) {
+void deliver(Job* job, uint64_t index, uint32_t items, Reference value, bool error, bool ends) {
   job->delivered += items;
   if (job->order == JobOrder::list) {
     if (!error && job->list != nullptr &&
         index < static_cast<uint64_t>(PyList_GET_SIZE(job->list))) {
-      PyList_SET_ITEM(job->list, static_cast<Py_ssize_t>(index), value);
+      PyList_SET_ITEM(job->list, static_cast<Py_ssize_t>(index), value.release());
     } else if (error && (job->first_error == nullptr || index < job->first_error_index)) {
-      Py_XSETREF(job->first_error, value);
+      Py_XSETREF(job->first_error, value.release());
       job->first_error_index = index;
-    } else {
-      Py_DECREF(value);
     }
   } else if (job->order == JobOrder::unordered) {
-    job->items->push_back({value, error, true, items, ends});
+    job->items->push_back({std::move(value), error, true, items, ends});
   } else {
     const uint64_t place = index - job->taken;
     if (place + items > job->items->size()) job->items->resize(place + items);
-    (*job->items)[place] = {value, error, true, items, ends};
+    (*job->items)[place] = {std::move(value), error, true, items, ends};
   }
   if (job->on_done == nullptr || !all_delivered(job)) return;
-  PyObject* on_done = std::exchange(job->on_done, nullptr);
-  tell_done(job->client, on_done);
-  Py_DECREF(on_done);
+  const Reference on_done = Reference::take(std::exchange(job->on_done, nullptr));
+  tell_done(job->client, on_done.get());
 }
 
 }  // namespace
 
-void job_deliver(Job* job, uint64_t index, PyObject* value, bool error) {
-  deliver(job, index, 1, value, error, error && job->ends_at_error);
+void job_deliver(Job* job, uint64_t index, Reference value, bool error) {
+  deliver(job, index, 1, std::move(value), error, error && job->ends_at_error);
 }
 
-void job_fail_chunk(Job* job, uint64_t index, uint32_t items, PyObject* error, bool ends) {
-  deliver(job, index, items, error, true, ends && job->ends_at_error);
+void job_fail_chunk(Job* job, uint64_t index, uint32_t items, Reference error, bool ends) {
+  deliver(job, index, items, std::move(error), true, ends && job->ends_at_error);
 }
 
 bool bind_pool_job(PyObject* module) {

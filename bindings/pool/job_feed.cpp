@@ -109,10 +109,10 @@ void end_items(Job* job) {
   leave_line(job);
 }
 
-void end_with(Job* job, PyObject* error) {
+void end_with(Job* job, Reference error) {
   const uint64_t index = job->pulled++;
   end_items(job);
-  job_deliver(job, index, error, true);
+  job_deliver(job, index, std::move(error), true);
 }
 
 namespace {
@@ -136,39 +136,35 @@ void drop_begun_chunk(Job* job, Gathered& batch) {
 }
 
 // The input's next item: its code runs. Noted where others wait for this job's items.
-PyObject* next_of(Job* job) {
-  PyObject* iterator = Py_NewRef(job->iterator);
+Reference next_of(Job* job) {
+  const Reference iterator = Reference::borrow(job->iterator);
   const bool noted = job->client->workers == 1;
   if (noted) {
     job->pulling_since_ns = os::monotonic_coarse_ns();
     job->pulling_thread = PyThread_get_thread_ident();
   }
-  PyObject* item = PyIter_Next(iterator);
+  Reference item = Reference::take(PyIter_Next(iterator.get()));
   if (noted) job->pulling_thread = 0;
-  Py_DECREF(iterator);
   return item;
 }
 
-// Next item (new reference), or nullptr: exhausted, or failed, which is then the outcome of the
-// item's place; or, with an error set, interrupted: that goes to the caller at once.
-PyObject* pull(Job* job, Gathered& batch) {
-  PyObject* item = next_of(job);
-  if (job->iterator == nullptr) {  // cancelled meanwhile
-    Py_XDECREF(item);
-    return nullptr;
-  }
-  if (item != nullptr && !is_beyond_list(job)) {
+// The next item. Null: the input is exhausted; or it has failed, which is then the outcome of the
+// item's place; or, with an error set, it was interrupted: that goes to the caller at once.
+Reference pull(Job* job, Gathered& batch) {
+  Reference item = next_of(job);
+  if (job->iterator == nullptr) return Reference();  // cancelled meanwhile
+  if (item && !is_beyond_list(job)) {
     job->pulled += 1;
     return item;
   }
-  Py_XDECREF(item);
+  item.reset();
   if (PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_Exception)) {
     if (job->holds_chunks) drop_begun_chunk(job, batch);
     end_with(job, take_raised());
   } else {
     end_items(job);
   }
-  return nullptr;
+  return Reference();
 }
 
 // Items that are pickled together: is that one task?
@@ -178,15 +174,12 @@ bool is_task(const Job* job) { return job->chunk_is != ChunkIs::packing; }
 // False when it is none that a task may have (Ctrl-C): it is set again, for the caller.
 bool fail_items(Job* job, uint64_t first, uint32_t items, uint32_t per_task = 1) {
   const bool ordinary = PyErr_ExceptionMatches(PyExc_Exception) != 0;
-  PyObject* error = take_raised();
+  Reference error = take_raised();
   for (uint32_t i = 0; i < items; i += per_task) {
-    job_fail_chunk(job, first + i, std::min(per_task, items - i), Py_NewRef(error), true);
+    job_fail_chunk(job, first + i, std::min(per_task, items - i), Reference::borrow(error.get()),
+                   true);
   }
-  if (ordinary) {
-    Py_DECREF(error);
-  } else {
-    put_raised(error);
-  }
+  if (!ordinary) put_raised(std::move(error));
   return ordinary;
 }
 
@@ -212,7 +205,7 @@ bool send(Job* job, Gathered& batch, codec::MessageBuilder& message) {
   Client* client = job->client;
   pool::BatchParts parts;
   if (client->ended) {
-    put_raised(make_error(client, "closed", PyTuple_New(0)));
+    put_raised(make_error(client, "closed"));
     return fail_batch(job, batch, message);
   }
   if (!store_definitions(client, &parts.definitions)) return fail_batch(job, batch, message);
@@ -232,9 +225,9 @@ bool send(Job* job, Gathered& batch, codec::MessageBuilder& message) {
   const double cost_ns = unit_cost_ns(job);
   parts.shared = cost_ns == 0 || cost_ns > kSharedNs;
   Flight flight;
-  flight.job = job;
-  flight.function = job->function;
-  flight.name = job->name;
+  flight.job = ReferenceTo<Job>::borrow(job);
+  flight.function = ReferenceTo<Function>::borrow(job->function);
+  flight.name = Reference::borrow(job->name);
   flight.first_index = batch.first_index;
   flight.bytes = message.bytes.size() + 24ull * parts.units;
   for (const arena::Handle block : message.attachments) {
@@ -263,116 +256,97 @@ bool add_unit(Job* job, Gathered& batch, codec::MessageBuilder& message, PyObjec
   return true;
 }
 
-// The rest of a chunk, `first` (stolen) in front, as one tuple; led by the function when that
-// travels along. `*broken` is the error with which the iterator ended, if it did.
-PyObject* gather_chunk(Job* job, PyObject* first, uint32_t size, uint32_t* items,
-                       PyObject** broken) {
-  PyObject* gathered = PyList_New(0);
-  bool ok = gathered != nullptr;
-  if (ok && job->function == nullptr) ok = PyList_Append(gathered, job->callable) == 0;
-  ok = ok && PyList_Append(gathered, first) == 0;
-  Py_DECREF(first);
+// The rest of a chunk, `first` in front, as one tuple; led by the function when that travels along.
+// `*broken` is the error with which the iterator ended, if it did.
+Reference gather_chunk(Job* job, Reference first, uint32_t size, uint32_t* items,
+                       Reference* broken) {
+  const Reference gathered = Reference::take(PyList_New(0));
+  bool ok = static_cast<bool>(gathered);
+  if (ok && job->function == nullptr) ok = PyList_Append(gathered.get(), job->callable) == 0;
+  ok = ok && PyList_Append(gathered.get(), first.get()) == 0;
+  first.reset();
   *items = 1;
   while (ok && *items < size && job->iterator != nullptr) {  // null: cancelled
-    PyObject* item = next_of(job);
-    if (item == nullptr) {
-      *broken = PyErr_Occurred() ? take_raised() : nullptr;
+    const Reference item = next_of(job);
+    if (!item) {
+      *broken = take_raised();
       break;  // pull() meets the end again
     }
-    if (job->iterator == nullptr) {  // cancelled meanwhile
-      Py_DECREF(item);
-      break;
-    }
+    if (job->iterator == nullptr) break;  // cancelled meanwhile
     job->pulled += 1;
     *items += 1;
-    ok = PyList_Append(gathered, item) == 0;
-    Py_DECREF(item);
+    ok = PyList_Append(gathered.get(), item.get()) == 0;
   }
-  PyObject* chunk = ok ? PyList_AsTuple(gathered) : nullptr;
-  Py_XDECREF(gathered);
-  return chunk;
+  return Reference::take(ok ? PyList_AsTuple(gathered.get()) : nullptr);
 }
 
-// One item that travels on its own (stolen).
-bool add_single(Job* job, Gathered& batch, codec::MessageBuilder& message, PyObject* item) {
+// One item that travels on its own.
+bool add_single(Job* job, Gathered& batch, codec::MessageBuilder& message, Reference item) {
   const uint64_t index = job->pulled - 1;
   if (job->function == nullptr) {
-    PyObject* pair = PyTuple_Pack(2, job->callable, item);
-    Py_DECREF(item);
-    if (pair == nullptr) return false;
-    item = pair;
+    item = Reference::take(PyTuple_Pack(2, job->callable, item.get()));
+    if (!item) return false;
   }
-  const bool ok = add_unit(job, batch, message, item, index, 1);
-  Py_DECREF(item);
+  const bool ok = add_unit(job, batch, message, item.get(), index, 1);
+  item.reset();
   if (ok) return true;
   const bool ordinary = fail_items(job, index, 1);
-  PyObject* interrupt = ordinary ? nullptr : take_raised();
+  Reference interrupt = take_raised();
   const bool sent = send(job, batch, message);  // so that the batch's items stay consecutive
-  if (interrupt != nullptr) put_raised(interrupt);
+  if (interrupt) put_raised(std::move(interrupt));
   return ordinary && sent;
 }
 
-// The input has failed within a chunk (`broken`, stolen). True when the chunk is given up for it:
-// then the error stands at the chunk's begin.
-bool give_up_chunk(Job* job, uint32_t items, PyObject* broken) {
+// The input has failed within a chunk, with `broken`. True when the chunk is given up for it: then
+// the error stands at the chunk's begin, and `broken` is null.
+bool give_up_chunk(Job* job, uint32_t items, Reference& broken) {
   const bool gives_up = job->holds_chunks && job->iterator != nullptr &&
-                        PyErr_GivenExceptionMatches(broken, PyExc_Exception);
+                        PyErr_GivenExceptionMatches(broken.get(), PyExc_Exception);
   if (gives_up) {
     job->pulled -= items;
-    end_with(job, broken);
+    end_with(job, std::move(broken));
   }
   return gives_up;
 }
 
-// What follows from the input's failure (`broken`, stolen) once the items before it are sent.
-bool end_broken(Job* job, bool fine, PyObject* broken) {
-  if (fine && !PyErr_GivenExceptionMatches(broken, PyExc_Exception)) {
-    put_raised(broken);  // Ctrl-C: for the caller, at once, as pull() has it
+// What follows from the input's failure, `broken`, once the items before it are sent.
+bool end_broken(Job* job, bool fine, Reference broken) {
+  if (fine && !PyErr_GivenExceptionMatches(broken.get(), PyExc_Exception)) {
+    put_raised(std::move(broken));  // Ctrl-C: for the caller, at once, as pull() has it
     return false;
   }
-  if (fine && job->iterator != nullptr) {
-    end_with(job, broken);
-  } else {
-    Py_DECREF(broken);
-  }
+  if (fine && job->iterator != nullptr) end_with(job, std::move(broken));
   return fine;
 }
 
-// The rest of a chunk of items that must be pickled together, `first` (stolen) in front. It is a
-// batch of its own; but where all chunks are pickled, those of full size share one.
-bool add_chunk(Job* job, Gathered& batch, codec::MessageBuilder& message, PyObject* first,
+// The rest of a chunk of items that must be pickled together, `first` in front. It is a batch of
+// its own; but where all chunks are pickled, those of full size share one.
+bool add_chunk(Job* job, Gathered& batch, codec::MessageBuilder& message, Reference first,
                uint32_t size) {
   const uint64_t index = job->pulled - 1;
   const bool may_join = job->whole_chunks && size == job->chunk;
-  if (!may_join && !send(job, batch, message)) {
-    Py_DECREF(first);
-    return false;
-  }
+  if (!may_join && !send(job, batch, message)) return false;
   if (job->order == JobOrder::list) {
     size = static_cast<uint32_t>(std::min<uint64_t>(size, job->list_size - index));
   }
   uint32_t items = 0;
-  PyObject* broken = nullptr;
-  PyObject* chunk = gather_chunk(job, first, size, &items, &broken);
-  if (broken != nullptr && give_up_chunk(job, items, broken)) {
-    Py_XDECREF(chunk);
-    return send(job, batch, message);
-  }
+  Reference broken;
+  const Reference chunk = gather_chunk(job, std::move(first), size, &items, &broken);
+  if (broken && give_up_chunk(job, items, broken)) return send(job, batch, message);
   if (batch.words.empty()) {
     batch.chunks = true;
     batch.items_per_unit = items;
   }
   bool fine = true;
-  if (chunk != nullptr && add_unit(job, batch, message, chunk, index, items)) {
+  if (chunk && add_unit(job, batch, message, chunk.get(), index, items)) {
     if (!may_join || items < job->chunk) fine = send(job, batch, message);
   } else {
     fine = fail_items(job, index, items, is_task(job) ? items : 1);
-    PyObject* interrupt = fine ? nullptr : take_raised();
+    Reference interrupt = take_raised();
     fine = send(job, batch, message) && fine;  // so that the batch's items stay consecutive
-    if (interrupt != nullptr) put_raised(interrupt);
+    if (interrupt) put_raised(std::move(interrupt));
   }
-  Py_XDECREF(chunk);
-  return broken == nullptr ? fine : end_broken(job, fine, broken);
+  return broken ? end_broken(job, fine, std::move(broken)) : fine;
 }
 
 }  // namespace
@@ -386,10 +360,10 @@ struct Sendable {
 namespace {
 
 // pull(), during which others may send what is gathered so far.
-PyObject* pull_while_sendable(Job* job, Gathered& batch, codec::MessageBuilder& message) {
+Reference pull_while_sendable(Job* job, Gathered& batch, codec::MessageBuilder& message) {
   Sendable sendable{&batch, &message};
   if (job->fed && at_boundary(job)) job->sendable = &sendable;
-  PyObject* item = pull(job, batch);
+  Reference item = pull(job, batch);
   job->sendable = nullptr;
   return item;
 }
@@ -414,23 +388,23 @@ bool fill_one(Job* job, codec::MessageBuilder& message) {
     return batch.words.size() >= wanted || message.bytes.size() >= kBatchBytes;
   };
   while (message.attachments.empty() && may_pull(job) && !(is_full() && at_boundary(job))) {
-    PyObject* item = pull_while_sendable(job, batch, message);
-    if (item == nullptr) break;
+    Reference item = pull_while_sendable(job, batch, message);
+    if (!item) break;
     const uint64_t place = (job->pulled - 1) % job->chunk;
-    const bool pickled = job->chunk > 1 && (job->whole_chunks || !is_atom(item));
-    const bool added =
-        pickled ? add_chunk(job, batch, message, item, job->chunk - static_cast<uint32_t>(place))
-                : add_single(job, batch, message, item);
+    const bool pickled = job->chunk > 1 && (job->whole_chunks || !is_atom(item.get()));
+    const bool added = pickled ? add_chunk(job, batch, message, std::move(item),
+                                           job->chunk - static_cast<uint32_t>(place))
+                               : add_single(job, batch, message, std::move(item));
     if (!added) return false;
     if (pickled && batch.words.empty()) return true;  // sent
     if (os::ticks() - begin > patience && at_boundary(job)) break;
   }
   const double taken = os::ns_per_tick() * static_cast<double>(os::ticks() - begin);
   job->pull_ns = 0.5 * (job->pull_ns + taken / std::max<double>(1.0, batch.items));
-  PyObject* interrupt = PyErr_Occurred() ? take_raised() : nullptr;  // pull() met Ctrl-C
+  Reference interrupt = take_raised();  // not null: pull() met Ctrl-C
   const bool sent = send(job, batch, message);
-  if (interrupt == nullptr) return sent;
-  put_raised(interrupt);
+  if (!interrupt) return sent;
+  put_raised(std::move(interrupt));
   return false;
 }
 
@@ -498,10 +472,9 @@ int feed_before(Client* client, uint64_t place) {
       continue;
     }
     if (job->fed || job->filling) break;
-    Py_INCREF(job);
+    const auto kept = ReferenceTo<Job>::borrow(job);
     const int filled = fill(job, false);
     const bool more = holds_back(job);
-    Py_DECREF(job);
     if (filled < 0) return -1;
     if (filled > 0) result = 1;
     if (more) break;

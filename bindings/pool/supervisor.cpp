@@ -89,17 +89,13 @@ PyObject* orders(Agent* self, PyObject*) {
     set_python_error();
     return nullptr;
   }
-  PyObject* result = PyList_New(0);
+  Reference result = Reference::take(PyList_New(0));
   for (const auto& order : due) {
-    PyObject* item = Py_BuildValue("(IIO)", order.seat, order.pid, order.kill ? Py_True : Py_False);
-    const bool ok = item != nullptr && result != nullptr && PyList_Append(result, item) == 0;
-    Py_XDECREF(item);
-    if (!ok) {
-      Py_XDECREF(result);
-      return nullptr;
-    }
+    const Reference item = Reference::take(
+        Py_BuildValue("(IIO)", order.seat, order.pid, order.kill ? Py_True : Py_False));
+    if (!item || !result || PyList_Append(result.get(), item.get()) < 0) return nullptr;
   }
-  return result;
+  return result.release();
 }
 
 PyObject* seconds_to_next_order(Agent* self, PyObject*) {

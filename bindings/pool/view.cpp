@@ -21,32 +21,30 @@ uint32_t queued_units(const pool::Batch& batch) {
 
 // (whose, units without an outcome, units that have not begun) at the list's end.
 bool append_open(PyObject* list, PyObject* whose, uint32_t open, uint32_t queued) {
-  PyObject* entry = Py_BuildValue("(NII)", Py_NewRef(whose), open, queued);
-  const bool ok = entry != nullptr && PyList_Append(list, entry) == 0;
-  Py_XDECREF(entry);
-  return ok;
+  const Reference entry = Reference::take(Py_BuildValue("(NII)", Py_NewRef(whose), open, queued));
+  return entry && PyList_Append(list, entry.get()) == 0;
 }
 
 }  // namespace
 
 PyObject* client_open_outcomes(Client* self, PyObject*) {
   const Inside inside(self);
-  PyObject* list = PyList_New(0);
-  bool ok = list != nullptr;
+  Reference list = Reference::take(PyList_New(0));
+  bool ok = static_cast<bool>(list);
   const bool alive = self->pool != nullptr && !self->released;
   for (uint32_t slot = 0; ok && alive && slot < self->flights->size(); ++slot) {
     const Flight& flight = (*self->flights)[slot];
     if (flight.ticket == 0) continue;
     const pool::Batch& batch = self->pool->batch(slot);
-    PyObject* whose = flight.job != nullptr ? reinterpret_cast<PyObject*>(flight.job) : flight.sink;
-    ok = append_open(list, whose, batch.units - flight.finished, queued_units(batch));
+    PyObject* whose =
+        flight.job ? reinterpret_cast<PyObject*>(flight.job.get()) : flight.sink.get();
+    ok = append_open(list.get(), whose, batch.units - flight.finished, queued_units(batch));
   }
   // By index: making an entry may run the collector, and with it code that sends or withdraws.
   for (size_t i = 0; ok && i < self->pending->size(); ++i) {
-    ok = append_open(list, (*self->pending)[i].sink, 1, 1);
+    ok = append_open(list.get(), (*self->pending)[i].sink.get(), 1, 1);
   }
-  if (!ok) Py_CLEAR(list);
-  return list;
+  return ok ? list.release() : nullptr;
 }
 
 PyObject* job_counts(Job* job, void*) {

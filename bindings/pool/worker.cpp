@@ -43,7 +43,7 @@ using codec::MessageView;
 using pool::Batch;
 using pool::WorkerSeat;
 
-// functions kept decoded; the oldest half goes when it is full
+// functions kept decoded; all go when there are so many
 constexpr size_t kFunctionCache = 512;
 constexpr int64_t kYieldNs = 5'000'000;  // as sys.getswitchinterval()
 
@@ -57,7 +57,7 @@ struct Worker {
   trace::Ring* trace;
   std::unique_ptr<WorkerSeat> seat;
   std::unique_ptr<MessageBuilder> builder;
-  std::unordered_map<uint64_t, PyObject*>* functions;
+  std::unordered_map<uint64_t, Reference>* functions;
   PyObject* hooks;
   PyObject* stop_class;           // the exception class that the stop signal's handler raises
   arena::Handle last_definition;  // applied; 0 = none yet
@@ -118,19 +118,16 @@ bool must_leave(PyObject* result) {
 // Takes the exception that is set and turns it into a result word that names an error record. 0:
 // not even that worked. `result` is what could not be encoded.
 uint64_t write_error(Worker* self, const char* during, PyObject* result = Py_None) {
-  PyObject* value = take_raised();
-  PyObject* encoded =
-      PyObject_CallMethod(self->hooks, "encode_error", "OsO", value, during, result);
-  Py_XDECREF(value);
+  const Reference value = take_raised();
+  const Reference encoded = Reference::take(
+      PyObject_CallMethod(self->hooks, "encode_error", "OsO", value.get(), during, result));
   count(self->seat->seat().errors, 1);
   MessageBuilder& out = *self->builder;
   out.clear();
-  if (encoded == nullptr || !codec::python::encode(encoded, out)) {
+  if (!encoded || !codec::python::encode(encoded.get(), out)) {
     PyErr_WriteUnraisable(self->hooks);
-    Py_XDECREF(encoded);
     return 0;
   }
-  Py_DECREF(encoded);
   try {
     const uint64_t word =
         self->seat->write_record(out.bytes.data(), out.bytes.size(), out.attachments.data(),
@@ -194,11 +191,8 @@ PyObject* stored_bytes(Worker* self, arena::Handle handle) {
 // hooks.<method>(the stored text)
 template <class Block>
 PyObject* call_with_stored(Worker* self, const char* method, arena::Handle handle) {
-  PyObject* text = stored_bytes<Block>(self, handle);
-  if (text == nullptr) return nullptr;
-  PyObject* result = PyObject_CallMethod(self->hooks, method, "O", text);
-  Py_DECREF(text);
-  return result;
+  const Reference text = Reference::take(stored_bytes<Block>(self, handle));
+  return text ? PyObject_CallMethod(self->hooks, method, "O", text.get()) : nullptr;
 }
 
 bool apply_definitions(Worker* self, uint32_t wanted) {
@@ -212,30 +206,28 @@ bool apply_definitions(Worker* self, uint32_t wanted) {
       PyErr_SetString(PyExc_SystemError, "the log of definitions is shorter than it should be");
       return false;
     }
-    PyObject* done = call_with_stored<pool::DefinitionBlock>(self, "apply_definition", next);
+    const Reference done =
+        Reference::take(call_with_stored<pool::DefinitionBlock>(self, "apply_definition", next));
     if (arena.contains(next, sizeof(pool::DefinitionBlock))) {
       self->last_definition = next;
       self->definitions += 1;
     }
-    if (done == nullptr) return false;
-    Py_DECREF(done);
+    if (!done) return false;
   }
   return true;
 }
 
-// Borrowed reference, or nullptr with an error set.
+// Borrowed from the cache, or nullptr with an error set.
 PyObject* function_of(Worker* self, const Batch& batch) {
   auto& cache = *self->functions;
-  if (auto found = cache.find(batch.function); found != cache.end()) return found->second;
-  PyObject* function =
-      call_with_stored<pool::FunctionBlock>(self, "decode_function", batch.function_block);
-  if (function == nullptr) return nullptr;
+  if (auto found = cache.find(batch.function); found != cache.end()) return found->second.get();
+  Reference function = Reference::take(
+      call_with_stored<pool::FunctionBlock>(self, "decode_function", batch.function_block));
+  if (!function) return nullptr;
   if (cache.size() >= kFunctionCache) {
-    for (auto& [number, old] : cache) Py_DECREF(old);
-    cache.clear();
+    const auto dropped = std::exchange(cache, {});  // emptied first: finalizers run here
   }
-  cache.emplace(batch.function, function);
-  return function;
+  return cache.emplace(batch.function, std::move(function)).first->second.get();
 }
 
 // ---- Running a unit -----------------------------------------------------------------------------
@@ -260,9 +252,8 @@ PyObject* unit_value(Worker* self, uint32_t unit) {
 // is given as a dict without a look at its type.
 PyObject* keywords_of(PyObject* function, PyObject* mapping) {
   if (PyDict_Check(mapping)) return Py_NewRef(mapping);
-  PyObject* made = PyDict_New();
-  if (made == nullptr || PyDict_Update(made, mapping) == 0) return made;
-  Py_DECREF(made);
+  Reference made = Reference::take(PyDict_New());
+  if (!made || PyDict_Update(made.get(), mapping) == 0) return made.release();
   if (PyErr_ExceptionMatches(PyExc_AttributeError)) {
     PyErr_Format(PyExc_TypeError, "%R argument after ** must be a mapping, not %.200s", function,
                  Py_TYPE(mapping)->tp_name);
@@ -286,20 +277,14 @@ PyObject* call_unit(PyObject* function, PyObject* value) {
     return nullptr;
   }
   if (keywords == nullptr) return PyObject_Call(function, arguments, nullptr);
-  PyObject* named = keywords_of(function, keywords);
-  if (named == nullptr) return nullptr;
-  PyObject* result = PyObject_Call(function, arguments, named);
-  Py_DECREF(named);
-  return result;
+  const Reference named = Reference::take(keywords_of(function, keywords));
+  return named ? PyObject_Call(function, arguments, named.get()) : nullptr;
 }
 
 PyObject* call_item(PyObject* function, PyObject* item, uint32_t flags) {
   if (flags & pool::kStarItems) {
-    PyObject* arguments = PySequence_Tuple(item);
-    if (arguments == nullptr) return nullptr;
-    PyObject* result = PyObject_CallObject(function, arguments);
-    Py_DECREF(arguments);
-    return result;
+    const Reference arguments = Reference::take(PySequence_Tuple(item));
+    return arguments ? PyObject_CallObject(function, arguments.get()) : nullptr;
   }
   return PyObject_CallOneArg(function, item);
 }
@@ -410,29 +395,25 @@ void run_whole(Worker* self, const WorkerSeat::Claim& claim, PyObject* function,
   WorkerSeat& seat = *self->seat;
   const Batch& batch = seat.batch();
   const uint32_t items = batch.item_count(claim.unit);
-  PyObject* results = PyList_New(0);
-  bool fine = results != nullptr;
+  const Reference results = Reference::take(PyList_New(0));
+  bool fine = static_cast<bool>(results);
   if (!fine) publish_error_for_rest(self, claim, items, "run");
   for (uint32_t item = 0; fine && item < items; ++item) {
     const uint64_t begin = self->now;
     seat.begin_unit(claim, batch.timeout_ns, begin);
     if (batch.timeout_ns > 0) ring_agent(self);
     PyObject* result = call_item(function, PyTuple_GET_ITEM(chunk, at + item), batch.flags);
-    if (must_leave(result)) {
-      Py_DECREF(results);
-      return;
-    }
+    if (must_leave(result)) return;
     self->now = os::ticks();
     note(self, trace::Kind::task, seat.seat().busy_ticks, begin, self->now);
-    fine = take_item(self, claim, item, result, results);
+    fine = take_item(self, claim, item, result, results.get());
     seat.notify(self->now);
   }
   if (fine) {
-    const uint64_t word = result_word(self, results);
+    const uint64_t word = result_word(self, results.get());
     if (in_fork_of_worker) _exit(0);  // a __reduce__ that forked
     seat.publish_whole(claim, word);
   }
-  Py_XDECREF(results);
 }
 
 void run_chunk(Worker* self, const WorkerSeat::Claim& claim, PyObject* function, PyObject* value) {
@@ -501,31 +482,31 @@ bool breathe(Worker* self) {
 bool run_batch(Worker* self) {
   WorkerSeat& seat = *self->seat;
   const Batch& batch = seat.batch();
-  PyObject* function = nullptr;
-  PyObject* failure = nullptr;  // why the function is not to be had: the outcome of each unit
-  if (!apply_definitions(self, batch.definitions) ||
-      (!(batch.flags & pool::kOwnFunction) && (function = function_of(self, batch)) == nullptr)) {
-    failure = take_raised();
+  Reference function;  // null: it travels with each unit
+  Reference failure;   // why the function cannot be had: the outcome of each unit
+  const bool own = (batch.flags & pool::kOwnFunction) != 0;
+  if (apply_definitions(self, batch.definitions) && !own) {
+    function = Reference::borrow(function_of(self, batch));
   }
-  Py_XINCREF(function);
+  if (!function) failure = take_raised();
   self->now = os::ticks();
   bool fine = true;
   while (fine && !seat.should_leave()) {
     const auto claim = seat.claim();
     if (!claim) break;
-    if (failure != nullptr) {
-      put_raised(Py_NewRef(failure));
+    if (failure) {
+      put_raised(Reference::borrow(failure.get()));
       publish_error_for_rest(self, *claim, batch.item_count(claim->unit), "decode");
     } else {
-      run_unit(self, *claim, function);
+      run_unit(self, *claim, function.get());
     }
     if (in_fork_of_worker) return false;
     ++self->units;
     if (self->unit_limit != 0 && self->units >= self->unit_limit && seat.hand_over()) break;
     fine = breathe(self);
   }
-  Py_XDECREF(function);
-  Py_XDECREF(failure);
+  function.reset();
+  failure.reset();
   seat.leave_batch();
   return fine;
 }
@@ -618,7 +599,7 @@ PyObject* worker_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
   try {
     new (&self->seat) std::unique_ptr<WorkerSeat>(new WorkerSeat(*member, pool_handle, seat));
     new (&self->builder) std::unique_ptr<MessageBuilder>(new MessageBuilder(member));
-    self->functions = new std::unordered_map<uint64_t, PyObject*>;
+    self->functions = new std::unordered_map<uint64_t, Reference>;
   } catch (...) {
     set_python_error();
     Py_DECREF(self);
@@ -639,10 +620,7 @@ PyObject* worker_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
 
 void worker_dealloc(Worker* self) {
   PyTypeObject* type = Py_TYPE(self);
-  if (self->functions != nullptr) {
-    for (auto& [number, function] : *self->functions) Py_DECREF(function);
-    delete self->functions;
-  }
+  delete self->functions;
   self->builder.reset();
   self->seat.reset();
   Py_XDECREF(self->hooks);
@@ -689,9 +667,8 @@ PyMethodDef functions[] = {
 }  // namespace
 
 bool bind_pool_worker(PyObject* module) {
-  PyObject* type = PyType_FromSpec(&worker_spec);
-  if (type == nullptr || PyModule_AddObjectRef(module, "Worker", type) < 0) return false;
-  Py_DECREF(type);
+  const Reference type = Reference::take(PyType_FromSpec(&worker_spec));
+  if (!type || PyModule_AddObjectRef(module, "Worker", type.get()) < 0) return false;
   return PyModule_AddFunctions(module, functions) == 0;
 }
 

@@ -63,17 +63,14 @@ Waited arrive(PyObject* self, arena::Member& member, bool has_action, int64_t de
 
 PyObject* act(PyObject* self, arena::Member& member, const Barrier::Arrival& arrival,
               PyObject* action) {
-  PyObject* const done = PyObject_CallNoArgs(action);
-  PyObject* const error = done == nullptr ? take_raised() : nullptr;
-  PyObject* const result = with_member([&](arena::Member&) {
-    return outcome(barrier_of(self).finish(member, arrival, done != nullptr), arrival.index);
-  });
-  if (done != nullptr) {
-    Py_DECREF(done);
-    return result;
-  }
-  Py_XDECREF(result);
-  put_raised(error);
+  const Reference done = Reference::take(PyObject_CallNoArgs(action));
+  Reference error = take_raised();
+  Reference result = Reference::take(with_member([&](arena::Member&) {
+    return outcome(barrier_of(self).finish(member, arrival, static_cast<bool>(done)),
+                   arrival.index);
+  }));
+  if (done) return result.release();
+  put_raised(std::move(error));
   return nullptr;
 }
 
@@ -85,7 +82,7 @@ PyObject* wait_for_others(PyObject* self, arena::Member& member, const Barrier::
         return result == WaitResult::ok ? Slice::done : Slice::again;
       },
       deadline_ns);
-  PyObject* const error = waited == Waited::failed ? take_raised() : nullptr;
+  Reference error = take_raised();
   Barrier::Left left = Barrier::Left::broken;
   PyObject* const ended = with_member([&](arena::Member&) {
     const WaitResult how = waited == Waited::done        ? WaitResult::ok
@@ -96,7 +93,7 @@ PyObject* wait_for_others(PyObject* self, arena::Member& member, const Barrier::
   });
   if (ended == nullptr) return nullptr;
   if (waited == Waited::failed) {
-    put_raised(error);
+    put_raised(std::move(error));
     return nullptr;
   }
   return outcome(left == Barrier::Left::passed, arrival.index);

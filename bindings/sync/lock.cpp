@@ -46,14 +46,12 @@ sync::Unlocked unlock(PyObject* self, arena::Member& member) {
 
 // Warns, or raises OwnerDied, as the lock was asked to. False: an error is set.
 bool tell_death(PyObject* self) {
-  PyObject* const module = PyImport_ImportModule("shoal._shared._owner_died");
-  if (module == nullptr) return false;
-  PyObject* const told = PyObject_CallMethod(
-      module, "tell", "OIi", self, static_cast<unsigned>(state(self).dead_pid.load()),
-      shared_object(self).on_death == OnDeath::raise ? 1 : 0);
-  Py_DECREF(module);
-  Py_XDECREF(told);
-  return told != nullptr;
+  const Reference module = Reference::take(PyImport_ImportModule("shoal._shared._owner_died"));
+  if (!module) return false;
+  const Reference told = Reference::take(PyObject_CallMethod(
+      module.get(), "tell", "OIi", self, static_cast<unsigned>(state(self).dead_pid.load()),
+      shared_object(self).on_death == OnDeath::raise ? 1 : 0));
+  return static_cast<bool>(told);
 }
 
 // 1 locked, 0 timed out, -1 error and not locked.
@@ -272,12 +270,12 @@ uint32_t lock_release_all(PyObject* lock) {
 }
 
 bool lock_acquire_again(PyObject* lock, uint32_t depth) {
-  PyObject* error = PyErr_Occurred() != nullptr ? take_raised() : nullptr;
+  Reference error = take_raised();
   while (acquire_untold(lock, -1) < 0) {
     // A signal handler raised: lock all the same, then report the first error. Without a
     // membership there is nothing to lock.
     if (current_member() == nullptr) return false;
-    if (error != nullptr) {
+    if (error) {
       PyErr_Clear();
     } else {
       error = take_raised();
@@ -287,8 +285,8 @@ bool lock_acquire_again(PyObject* lock, uint32_t depth) {
   if (member != nullptr) {
     RecursiveMutex(member->arena(), state(lock)).set_depth(*member, depth);
   }
-  if (error != nullptr) {
-    put_raised(error);
+  if (error) {
+    put_raised(std::move(error));
     return false;
   }
   // The caller's `with` unlocks: what is raised here is raised with the lock held.

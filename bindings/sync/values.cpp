@@ -261,9 +261,9 @@ int cell_set_value(PyObject* object, PyObject* value, void*) {
   const bool written = self.code != '\0' && from_python(self.code, self.data, value);
   const int set = written ? 0 : PyObject_SetAttrString(self.object, "value", value);
   if (set == 0) return let_go(self.lock) ? 0 : -1;
-  PyObject* const error = take_raised();
+  Reference error = take_raised();
   if (!let_go(self.lock)) PyErr_Clear();
-  put_raised(error);
+  put_raised(std::move(error));
   return -1;
 }
 

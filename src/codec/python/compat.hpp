@@ -22,20 +22,17 @@ inline constexpr bool kFreeThreaded = true;
 inline constexpr bool kFreeThreaded = false;
 #endif
 
-// A counted reference that ends with the scope, also when a C++ exception leaves it.
-class Reference {
- public:
-  explicit Reference(PyObject* stolen) noexcept : object_(stolen) {}
-  Reference(const Reference&) = delete;
-  Reference& operator=(const Reference&) = delete;
-  ~Reference() { Py_XDECREF(object_); }
-
-  PyObject* get() const noexcept { return object_; }
-  explicit operator bool() const noexcept { return object_ != nullptr; }
-
- private:
-  PyObject* const object_;
-};
+// Does this thread have the GIL (without one: an attached thread state)? False in a thread that the
+// interpreter ends because it asked for the GIL too late.
+inline bool is_attached() noexcept {
+#if PY_VERSION_HEX >= 0x030D0000
+  return PyThreadState_GetUnchecked() != nullptr;
+#elif PY_VERSION_HEX >= 0x030C0000
+  return _PyThreadState_UncheckedGet() != nullptr;
+#else
+  return PyGILState_Check() != 0;
+#endif
+}
 
 // True when the reference through which `object` was reached (a counted one, from a container) is
 // the only one. Without the GIL a count read by another thread means nothing: never true.

@@ -3,6 +3,7 @@
 
 #include "arena/arena.hpp"
 #include "codec/python/block.hpp"
+#include "codec/python/reference.hpp"
 #include "codec/python/registrations.hpp"
 #include "os/copy.hpp"
 
@@ -252,7 +253,7 @@ bool Encoder::gather(const Pending& pending) {
   if (!pending.in_line) return numpy.copy_elements(pending.owner, room_for(pending));
   // What is in line is not aligned: by way of a private copy.
   const ArrayFields* const fields = array_fields(pending.owner);
-  const Reference copy(
+  const Reference copy = Reference::take(
       numpy.new_array(fields->dtype, fields->dimensions, fields->shape, false, nullptr));
   if (!copy || !numpy.copy_elements(pending.owner, array_fields(copy.get())->data)) return false;
   std::memcpy(bytes_.data() + pending.place, array_fields(copy.get())->data, pending.size);

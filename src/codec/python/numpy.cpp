@@ -6,6 +6,8 @@
 #include <initializer_list>
 #include <string_view>
 
+#include "codec/python/reference.hpp"
+
 namespace shoal::codec::python {
 
 namespace {
@@ -43,21 +45,20 @@ constexpr const char* kDtypeNames[] = {
     "float64", "longdouble", "complex64", "complex128", "clongdouble",
 };
 
+// object.name; null with an error set when there is none. Null for a null object.
+Reference attribute(PyObject* object, const char* name) {
+  return Reference::take(object == nullptr ? nullptr : PyObject_GetAttrString(object, name));
+}
+
 bool attribute_is(PyObject* object, const char* name, PyObject* expected) noexcept {
-  PyObject* const value = PyObject_GetAttrString(object, name);
-  if (value == nullptr) {
-    PyErr_Clear();
-    return false;
-  }
-  const bool same = value == expected;
-  Py_DECREF(value);
-  return same;
+  const Reference value = attribute(object, name);
+  if (!value) PyErr_Clear();
+  return value.get() == expected;
 }
 
 Py_ssize_t number_attribute(PyObject* object, const char* name) noexcept {
-  PyObject* const value = PyObject_GetAttrString(object, name);
-  const Py_ssize_t number = value == nullptr ? -1 : PyLong_AsSsize_t(value);
-  Py_XDECREF(value);
+  const Reference value = attribute(object, name);
+  const Py_ssize_t number = value ? PyLong_AsSsize_t(value.get()) : -1;
   if (number == -1) PyErr_Clear();
   return number;
 }
@@ -98,10 +99,9 @@ const Numpy* Numpy::find() noexcept {
 }
 
 const Numpy* Numpy::import() noexcept {
-  PyObject* const module = PyImport_ImportModule("numpy");
-  if (module == nullptr) return nullptr;
-  const Numpy* const numpy = state(module);
-  Py_DECREF(module);
+  const Reference module = Reference::take(PyImport_ImportModule("numpy"));
+  if (!module) return nullptr;
+  const Numpy* const numpy = state(module.get());
   if (numpy == nullptr) {
     PyErr_SetString(PyExc_RuntimeError, "shoal: this version of numpy has an unknown interface");
   }
@@ -123,9 +123,9 @@ const Numpy* Numpy::state(PyObject* module) noexcept {
 
 bool Numpy::bind_table(PyObject* module) noexcept {
   for (const char* const core_name : {"_core", "core"}) {  // numpy 2, numpy 1
-    const Reference core(PyObject_GetAttrString(module, core_name));
-    const Reference umath(core ? PyObject_GetAttrString(core.get(), "_multiarray_umath") : nullptr);
-    const Reference capsule(umath ? PyObject_GetAttrString(umath.get(), "_ARRAY_API") : nullptr);
+    const Reference core = attribute(module, core_name);
+    const Reference umath = attribute(core.get(), "_multiarray_umath");
+    const Reference capsule = attribute(umath.get(), "_ARRAY_API");
     // The capsule lives as long as numpy's module, which is never unloaded.
     if (capsule) table_ = static_cast<void**>(PyCapsule_GetPointer(capsule.get(), nullptr));
     if (table_ != nullptr) return true;
@@ -160,21 +160,20 @@ bool Numpy::probe() noexcept {
   }
   const Py_ssize_t shape[2] = {3, 5};
   PyObject* const dtype = dtype_of_element(Element::kFloat64);
-  PyObject* const array = new_array(dtype, 2, shape, true, nullptr);
-  if (array == nullptr) return false;
-  const ArrayFields* const fields = array_fields(array);
-  bool good = Py_TYPE(array) == array_type_ && fields->dimensions == 2 && fields->dtype == dtype &&
-              fields->shape[0] == 3 && fields->shape[1] == 5 && fields->strides[0] == 8 &&
-              fields->strides[1] == 24 && fields->base == nullptr &&
-              (fields->flags & (kArrayCContiguous | kArrayFContiguous)) == kArrayFContiguous &&
-              (fields->flags & kArrayWritable) != 0 && fields->weak_references == nullptr;
-  PyObject* const ctypes = good ? PyObject_GetAttrString(array, "__array_interface__") : nullptr;
-  PyObject* const data = ctypes == nullptr ? nullptr : PyDict_GetItemString(ctypes, "data");
-  good = data != nullptr && PyTuple_Check(data) && PyTuple_GET_SIZE(data) == 2 &&
+  const Reference array = Reference::take(new_array(dtype, 2, shape, true, nullptr));
+  if (!array) return false;
+  const ArrayFields* const fields = array_fields(array.get());
+  const bool good =
+      Py_TYPE(array.get()) == array_type_ && fields->dimensions == 2 && fields->dtype == dtype &&
+      fields->shape[0] == 3 && fields->shape[1] == 5 && fields->strides[0] == 8 &&
+      fields->strides[1] == 24 && fields->base == nullptr &&
+      (fields->flags & (kArrayCContiguous | kArrayFContiguous)) == kArrayFContiguous &&
+      (fields->flags & kArrayWritable) != 0 && fields->weak_references == nullptr;
+  if (!good) return false;
+  const Reference interface = attribute(array.get(), "__array_interface__");
+  PyObject* const data = interface ? PyDict_GetItemString(interface.get(), "data") : nullptr;
+  return data != nullptr && PyTuple_Check(data) && PyTuple_GET_SIZE(data) == 2 &&
          PyLong_AsVoidPtr(PyTuple_GET_ITEM(data, 0)) == fields->data;
-  Py_XDECREF(ctypes);
-  Py_DECREF(array);
-  return good;
 }
 
 PyObject* Numpy::new_array(PyObject* dtype, int dimensions, const Py_ssize_t* shape,
@@ -191,11 +190,9 @@ PyObject* Numpy::new_array(PyObject* dtype, int dimensions, const Py_ssize_t* sh
 
 bool Numpy::copy_elements(PyObject* array, void* to) const noexcept {
   const ArrayFields* const fields = array_fields(array);
-  PyObject* const copy = new_array(fields->dtype, fields->dimensions, fields->shape, false, to);
-  if (copy == nullptr) return false;
-  const bool good = entry<CopyIntoFunction>(table_, kCopyInto)(copy, array) == 0;
-  Py_DECREF(copy);
-  return good;
+  const Reference copy =
+      Reference::take(new_array(fields->dtype, fields->dimensions, fields->shape, false, to));
+  return copy && entry<CopyIntoFunction>(table_, kCopyInto)(copy.get(), array) == 0;
 }
 
 bool Numpy::set_base(PyObject* array, PyObject* base) const noexcept {
@@ -217,16 +214,15 @@ PyObject* Numpy::dtype_from_text(const std::byte* text, std::size_t size,
   std::memcpy(copy, text, size);
   copy[size] = '\0';
   if (!is_plain_dtype_text(copy, size)) return nullptr;
-  PyObject* const dtype = PyObject_CallFunction(dtype_type_, "s", copy);
-  const Py_ssize_t bytes = dtype == nullptr ? -1 : number_attribute(dtype, "itemsize");
-  if (bytes < 0 || !attribute_is(dtype, "hasobject", Py_False) ||
-      !attribute_is(dtype, "names", Py_None)) {
+  Reference dtype = Reference::take(PyObject_CallFunction(dtype_type_, "s", copy));
+  const Py_ssize_t bytes = number_attribute(dtype.get(), "itemsize");
+  if (bytes < 0 || !attribute_is(dtype.get(), "hasobject", Py_False) ||
+      !attribute_is(dtype.get(), "names", Py_None)) {
     PyErr_Clear();
-    Py_XDECREF(dtype);
     return nullptr;
   }
   *item_size = static_cast<std::size_t>(bytes);
-  return dtype;
+  return dtype.release();
 }
 
 PyObject* Numpy::text_of_dtype(PyObject* dtype, std::size_t* item_size) const {
@@ -234,22 +230,15 @@ PyObject* Numpy::text_of_dtype(PyObject* dtype, std::size_t* item_size) const {
       !attribute_is(dtype, "subdtype", Py_None) || !attribute_is(dtype, "metadata", Py_None)) {
     return nullptr;
   }
-  PyObject* const text = PyObject_GetAttrString(dtype, "str");
-  PyObject* const ascii = text == nullptr ? nullptr : PyUnicode_AsASCIIString(text);
-  Py_XDECREF(text);
+  const Reference text = attribute(dtype, "str");
+  Reference ascii = Reference::take(text ? PyUnicode_AsASCIIString(text.get()) : nullptr);
   // Types that others have added to numpy can have the text of something else: ask numpy.
-  PyObject* const again =
-      ascii == nullptr
-          ? nullptr
-          : dtype_from_text(reinterpret_cast<const std::byte*>(PyBytes_AS_STRING(ascii)),
-                            static_cast<std::size_t>(PyBytes_GET_SIZE(ascii)), item_size);
-  if (again != nullptr && PyObject_RichCompareBool(again, dtype, Py_EQ) == 1) {
-    Py_DECREF(again);
-    return ascii;
-  }
+  const Reference again = Reference::take(
+      ascii ? dtype_from_text(reinterpret_cast<const std::byte*>(PyBytes_AS_STRING(ascii.get())),
+                              static_cast<std::size_t>(PyBytes_GET_SIZE(ascii.get())), item_size)
+            : nullptr);
+  if (again && PyObject_RichCompareBool(again.get(), dtype, Py_EQ) == 1) return ascii.release();
   PyErr_Clear();
-  Py_XDECREF(again);
-  Py_XDECREF(ascii);
   return nullptr;
 }
 

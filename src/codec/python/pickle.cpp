@@ -10,6 +10,7 @@
 #include "arena/arena.hpp"
 #include "codec/python/codec.hpp"
 #include "codec/python/decode.hpp"
+#include "codec/python/reference.hpp"
 #include "codec/writer.hpp"
 #include "os/copy.hpp"
 
@@ -90,7 +91,8 @@ bool write_buffers(MessageBuilder& out, PyObject* buffers) {
     out.bytes.put_size(0);
     return true;
   }
-  const Reference list(PySequence_Fast(buffers, "dumps must return (data, sequence of buffers)"));
+  const Reference list =
+      Reference::take(PySequence_Fast(buffers, "dumps must return (data, sequence of buffers)"));
   if (!list) return false;
   const Py_ssize_t count = PySequence_Fast_GET_SIZE(list.get());
   out.bytes.put_size(static_cast<std::uint64_t>(count));
@@ -217,9 +219,8 @@ bool encode_pickle(PyObject* object, MessageBuilder& out) {
                  Py_TYPE(object)->tp_name);
     return false;
   }
-  Py_INCREF(dumps_function);  // the call may set another
-  const Reference dumps(dumps_function);
-  const Reference pickled(PyObject_CallOneArg(dumps.get(), object));
+  const Reference dumps = Reference::borrow(dumps_function);  // the call may set another
+  const Reference pickled = Reference::take(PyObject_CallOneArg(dumps.get(), object));
   if (!pickled) return false;
   if (!PyTuple_CheckExact(pickled.get()) || PyTuple_GET_SIZE(pickled.get()) != 2) {
     PyErr_SetString(PyExc_TypeError, "shoal: dumps must return a tuple (data, buffers)");
@@ -239,8 +240,7 @@ PyObject* unpickle(PyObject* data, PyObject* buffers) {
     PyErr_SetString(PyExc_TypeError, "shoal: no unpickler is set");
     return nullptr;
   }
-  Py_INCREF(loads_function);
-  const Reference loads(loads_function);
+  const Reference loads = Reference::borrow(loads_function);
   return PyObject_CallFunctionObjArgs(loads.get(), data, buffers, nullptr);
 }
 
