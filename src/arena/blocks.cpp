@@ -38,7 +38,7 @@ Handle Member::allocate_small(uint32_t size_class) {
       cached.pop_back();
       // order: acquire; pairs with the release of a remote free; its user's writes precede ours
       if (owner->load(os::acquire) != owner_free()) continue;
-      // COMMIT(arena.alloc.small): killed before: free; after: mine, freed by the reaper
+      // COMMIT(arena.alloc.small): killed before: free; after: this member's, freed by the reaper
       // order: relaxed; only this member takes blocks of this span, under local_
       owner->store(owner_member(incarnation_), os::relaxed);
       SHOAL_KILL_POINT("arena.alloc.small");
@@ -48,8 +48,8 @@ Handle Member::allocate_small(uint32_t size_class) {
   }
 }
 
-// Finds free blocks for an empty cache: freed by others in my spans, in spans without a member, in
-// a new span.
+// Finds free blocks for an empty cache: those that others freed in this member's spans, those of a
+// span without a member, or those of a new span.
 void Member::refill(uint32_t size_class, std::unique_lock<LocalLock>& local) {
   if (scan_spans(size_class, kScanSpans) > 0) return;
   const Incarnation me = incarnation_;
@@ -84,7 +84,7 @@ void Member::collect_span(Cache& cache, uint64_t first_page) noexcept {
       cache.free.push_back({start + c.first + uint64_t{i} * c.size, &owners[i]});
 }
 
-// Turns a run of mine into a span, or adds an adopted one.
+// Turns a run of this member into a span, or adds an adopted one.
 void Member::add_span(uint32_t size_class, uint64_t first_page) {
   const SizeClass& c = kSizeClasses[size_class];
   os::Atomic<uint64_t>& shape = arena_->page(first_page).shape;
@@ -117,7 +117,8 @@ bool Member::adopt_orphan(uint32_t size_class) {
     const uint64_t shape = head.shape.load();
     if (shape_kind(shape) != PageKind::span || shape_class(shape) != size_class) continue;
     uint64_t expected = owner_orphan();
-    // COMMIT(arena.span.adopt): killed before: an orphan; after: mine, orphaned again by my reaper
+    // COMMIT(arena.span.adopt): killed before: an orphan; after: this member's, orphaned by its
+    // reaper
     if (!head.owner.compare_exchange(expected, owner_member(incarnation_))) continue;
     SHOAL_KILL_POINT("arena.span.adopt");
     if (hint.fetch_sub(1) == 0) hint.store(0);
@@ -157,8 +158,8 @@ bool Member::free_run(Arena::Located at, uint64_t expected) noexcept {
 
 bool Member::free_small(Handle b, Arena::Located at, uint64_t expected) noexcept {
   os::Atomic<uint64_t>& owner = arena_->owner_at(at, b);
-  // Read while the block is still ours: afterwards the span may vanish.
-  // order: relaxed; if it is me, only I change it
+  // Read while the caller still owns the block: afterwards the span may vanish.
+  // order: relaxed; if it names this member, only this member changes it
   if (arena_->page(at.first).owner.load(os::relaxed) != owner_member(incarnation_)) {
     // COMMIT(arena.free.remote): killed before: as it was; after: free, found by the span's member
     // order: acq_rel; pairs with acquire in allocate_small; our uses of the block precede its reuse
@@ -237,14 +238,15 @@ bool Member::span_is_free(uint64_t first_page) const noexcept {
 
 void Member::give_to_block(Handle b, Handle parent) noexcept {
   uint64_t expected = owner_member(incarnation_);
-  // COMMIT(arena.move.give_block): killed before: mine; after: goes with its parent
+  // COMMIT(arena.move.give_block): killed before: this member's; after: goes with its
+  // parent
   arena_->owner_word(b).compare_exchange(expected, owner_block(parent));
   SHOAL_KILL_POINT("arena.move.give_block");
 }
 
 bool Member::take_from_block(Handle b, Handle parent) noexcept {
   uint64_t expected = owner_block(parent);
-  // COMMIT(arena.move.take_block): killed before: the parent's; after: mine
+  // COMMIT(arena.move.take_block): killed before: the parent's; after: this member's
   const bool done = arena_->owner_word(b).compare_exchange(expected, owner_member(incarnation_));
   SHOAL_KILL_POINT("arena.move.take_block");
   return done;
@@ -262,7 +264,7 @@ bool Member::give_to_channel(Handle b, uint32_t channel, uint64_t position) noex
 
 bool Member::take_from_channel(Handle b, uint32_t channel, uint64_t position) noexcept {
   uint64_t expected = owner_channel(channel, position);
-  // COMMIT(arena.move.take_channel): killed before: in the channel; after: mine
+  // COMMIT(arena.move.take_channel): killed before: the channel's; after: this member's
   const bool done = arena_->owner_word(b).compare_exchange(expected, owner_member(incarnation_));
   SHOAL_KILL_POINT("arena.move.take_channel");
   return done;

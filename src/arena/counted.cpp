@@ -33,8 +33,8 @@ void Member::make_counted(Handle b) {
   held_.emplace(b, Held{1, false});  // may throw: first
   head.holders.store(bit_of(slot()));
   const uint64_t number = uint64_t{incarnation_} << 30 | (sharing_number_++ & 0x3FFFFFFF);
-  // COMMIT(arena.counted.make): killed before: mine, freed by the reaper; after: counted, my bit is
-  // cleared by the reaper
+  // COMMIT(arena.counted.make): killed before: this member's, freed by the reaper; after: counted,
+  // and the reaper clears this member's bit.
   head.owner.store(owner_counted(number));
   SHOAL_KILL_POINT("arena.counted.make");
 }
@@ -107,7 +107,8 @@ void Member::drop_again() noexcept {
   }
 }
 
-// Only who holds a block can let another hold it: when my bit is the only one it stays so.
+// Only a holder can let another member hold a block: a member whose bit is the only one knows that
+// it stays so.
 bool Member::take_counted(Handle b) noexcept {
   const std::lock_guard<LocalLock> local(local_);
   const auto entry = held_.find(b);
@@ -117,8 +118,8 @@ bool Member::take_counted(Handle b) noexcept {
   PageDescriptor& head = arena_->page(arena_->page_of(b));
   uint64_t word = head.owner.load();
   if (!is_counted(word) || head.holders.load() != bit_of(slot())) return false;
-  // COMMIT(arena.counted.take): killed before: held, the reaper clears my bit and frees; after:
-  // mine, the reaper frees it
+  // COMMIT(arena.counted.take): killed before: held, and the reaper clears this member's bit and
+  // frees the block; after: this member's, and the reaper frees it.
   if (!head.owner.compare_exchange(word, owner_member(incarnation_))) return false;
   SHOAL_KILL_POINT("arena.counted.take");
   held_.erase(entry);

@@ -39,8 +39,8 @@ struct ForkHandlers {
   static void end_birth(Member& member) noexcept;
 };
 
-// What we hold we see privately from here on, and so will the child. It gets a slot, and a lock
-// that tells reapers that it may live though nobody knows its process yet.
+// From here on this process sees what it holds privately, and so will the child. The child gets a
+// slot, and a lock that tells reapers that it may live though nobody knows its process yet.
 void ForkHandlers::prepare_member(Member& member) noexcept {
   member.fork_child_ = 0;
   if (member.incarnation_ == 0 || (member.held_.empty() && member.shared_.empty())) return;
@@ -52,16 +52,16 @@ void ForkHandlers::prepare_member(Member& member) noexcept {
   member.fork_child_ = child;
 }
 
-// The child holds what we hold. Without a slot that can hold, the blocks are pinned: they stay
-// until the session ends, which is better than memory that changes under the child.
+// The child holds what this process holds. Without a slot that can hold, the blocks are pinned:
+// they stay until the session ends, which is better than memory that changes under the child.
 void ForkHandlers::give_to_child(Member& member, Incarnation child) noexcept {
   member.share_with_child(child);
   const bool holds = child != 0 && slot_of(child) < kHolderSlots;
   const uint64_t bit = holds ? uint64_t{1} << slot_of(child) : kPinned;
   Arena& arena = *member.arena_;
   for (const auto& [block, held] : member.held_) {
-    // COMMIT(arena.fork.hold): killed before: held by me; after: by the prepared child, reaped with
-    // me
+    // COMMIT(arena.fork.hold): killed before: held by this member; after: by the prepared child as
+    // well, which is reaped with it.
     arena.page(arena.page_of(block)).holders.fetch_or(bit);
     SHOAL_KILL_POINT("arena.fork.hold");
   }

@@ -4,9 +4,9 @@
 // core: the list of this process's members, which pthread_atfork handlers need.
 //
 // 1. A fork is a snapshot. Before it, the parent makes its views of the counted blocks that it
-//    holds private (arena/views.cpp), and prepares a slot for the child (born, parent = me) whose
-//    bit is set on each of them and on each shared block, so that nothing the child inherits can be
-//    freed under it.
+//    holds private (arena/views.cpp), and prepares a slot for the child: born, with the forking
+//    member as `parent`. The slot's bit is set on each of these blocks and on each shared block, so
+//    that nothing the child inherits can be freed under it.
 // 2. Until the child is live, it may be found alive by its birth lock alone: a lock on a byte of
 //    the memory file that goes with an inherited descriptor. So a parent that dies right after
 //    the fork, and a child that is stopped before its first instruction, cost the child nothing.

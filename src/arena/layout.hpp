@@ -40,7 +40,7 @@ struct Lane {
   os::Atomic<uint64_t> intent;  // 0: none; low 4 bits: kind, as registered with register_reap_hook
   os::Atomic<uint64_t> intent_argument;  // written before `intent`
   os::Atomic<uint64_t> held[kLaneHeld];  // handles of locks that are held or being taken
-  os::Atomic<uint64_t> wake;             // whom the operation is about to wake
+  os::Atomic<uint64_t> wake;             // the object whose sleepers the operation is about to wake
   uint64_t reserved;
 };
 static_assert(sizeof(Lane) == 64);
@@ -57,6 +57,33 @@ enum class SlotState : uint64_t {
   dead = 4,     // waits to be reaped or is being reaped
 };
 
+// One member's record. A slot is used again and again, each time by a new incarnation, so who may
+// write a field depends on the state:
+//   claimer  the process that made `state` born, for itself or for the child of its fork
+//   member   the process that became live
+//   reaper   the one process that `reaper` names; in leaving, the member itself
+//
+//   state goes      by whom    each time by a compare-exchange with the whole word
+//   free -> born    claimer
+//   born -> live    member
+//   live -> leaving member
+//   any but free -> dead       any process that has found the one behind the slot dead
+//   leaving, dead -> free      reaper
+//
+//   written in      born                  live, leaving         dead
+//   start_time      claimer 0, member     nobody                nobody
+//   image           claimer 0, member     nobody                nobody
+//   parent          claimer               nobody                nobody
+//   born_ns, kind   claimer               nobody                nobody
+//   bond            claimer               member                nobody
+//   birth           claimer 0, then 1     nobody                nobody
+//   reaper          claimer 0             member, in leaving    whoever wins a compare-exchange
+//   user            claimer 0             layers above          layers above
+//   lanes           claimer 0             member                reaper
+//   trace           claimer 0             member                nobody
+//
+// Nobody writes a free slot but for claiming it, so it keeps what its last user left, and so does
+// each field of a born slot until the claimer has come to it. From live on all are the member's.
 struct MemberSlot {
   os::Atomic<uint64_t> state;
   os::Atomic<uint64_t> start_time;  // of the process, 0 until known
@@ -96,8 +123,8 @@ constexpr uint64_t tail_distance(uint64_t shape) noexcept { return shape >> 16; 
 constexpr uint64_t make_free_page(uint64_t freed_ms) noexcept { return freed_ms << 16; }
 constexpr uint64_t freed_ms(uint64_t shape) noexcept { return shape >> 16; }
 
-// owner, holders: first page of a run only. Written: shape under the arena lock; owner by its
-// owner.
+// Of a run only the first page's owner and holders mean anything. shape is written under the arena
+// lock, owner as owner.hpp says.
 struct PageDescriptor {
   // run: the block's owner word; span: the member that allocates in it, or orphan
   os::Atomic<uint64_t> owner;

@@ -32,8 +32,8 @@ RunsLock::~RunsLock() {
 
 bool RunsLock::take_over(uint32_t seen) noexcept {
   uint32_t expected = seen;
-  // COMMIT(arena.lock.take_over): killed before: still the dead one's; after: mine, the intent is
-  // still there
+  // COMMIT(arena.lock.take_over): killed before: still the dead one's; after: this
+  // member's, and the intent is still there
   if (!arena_.header().lock.compare_exchange(expected, me_ | kLockWaiters)) return false;
   SHOAL_KILL_POINT("arena.lock.take_over");
   finish_intent(arena_);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Member: one membership of a session, an explicit object, so that one process can run many in
-// tests. Thread safe. Destroying the object leaves the session.
+// tests. Thread safe. Destroying the object leaves the session. MEMBER(me) in comments of this
+// layer is the owner word of the member that the function is called on.
 //
 // 1. allocate, free and moves are one store or compare-exchange on the block's owner word; a death
 //    at any instruction leaves each block with exactly one owner, and reap() gives back what the
@@ -138,8 +139,8 @@ class Member {
     os::Atomic<uint64_t>* owner;  // its owner word
   };
   struct Cache {                  // one size class: all of it can be rebuilt by scanning `spans`
-    std::vector<FreeBlock> free;  // blocks known to be free in my spans, last in first out
-    std::vector<uint64_t> spans;  // first pages of the spans in which I allocate
+    std::vector<FreeBlock> free;  // blocks known to be free in `spans`, last in first out
+    std::vector<uint64_t> spans;  // first pages of the spans in which this member allocates
     size_t cursor = 0;            // where the next scan for remotely freed blocks begins
     size_t trim_at = 0;           // so many free blocks: look for spans to give back
   };

@@ -47,8 +47,8 @@ uint64_t Member::sweep_orphans() {
     PageDescriptor& head = arena_->page(page);
     uint64_t owner = head.owner.load();
     if (owner != owner_orphan() || shape_kind(head.shape.load()) != PageKind::span) continue;
-    // COMMIT(arena.span.sweep): killed before: an orphan; after: mine, orphaned or freed by my
-    // reaper
+    // COMMIT(arena.span.sweep): killed before: an orphan; after: this member's, orphaned or
+    // freed by its reaper
     if (!head.owner.compare_exchange(owner, owner_member(incarnation_))) continue;
     SHOAL_KILL_POINT("arena.span.sweep");
     const uint64_t shape = head.shape.load();
@@ -58,7 +58,8 @@ uint64_t Member::sweep_orphans() {
       continue;
     }
     ++found[shape_class(shape) % kClasses];
-    // COMMIT(arena.span.keep): killed before: mine, orphaned by my reaper; after: an orphan again
+    // COMMIT(arena.span.keep): killed before: this member's, orphaned by its reaper; after: an
+    // orphan again
     head.owner.store(owner_orphan());
     SHOAL_KILL_POINT("arena.span.keep");
   }

@@ -128,7 +128,7 @@ bool Reaping::own_the_job() noexcept {
   if (seen == mine) return true;
   if (seen >> 30 == dead_ && member_alive(arena_, static_cast<Incarnation>(seen & kLockOwner)))
     return false;
-  // COMMIT(arena.reap.begin): killed before: not begun; after: the next reaper takes over from me
+  // COMMIT(arena.reap.begin): killed before: not begun; after: the next reaper takes over
   const bool done = word.compare_exchange(seen, mine);
   SHOAL_KILL_POINT("arena.reap.begin");
   return done;
@@ -207,7 +207,8 @@ void Reaping::scan_span(uint64_t page, const SizeClass& c, Pass pass) {
 
 void Reaping::claim(const Place& place, uint64_t word) {
   if (claimed_.size() == claimed_.capacity()) claimed_.reserve(claimed_.size() * 2 + 64);
-  // COMMIT(arena.reap.claim): killed before: found again; after: found as DYING(me) by my reaper
+  // COMMIT(arena.reap.claim): killed before: found again; after: found as DYING(me) by whoever
+  // reaps this reaper.
   if (!place.owner.compare_exchange(word, owner_dying(me_))) return;
   SHOAL_KILL_POINT("arena.reap.claim");
   claimed_.push_back({place.handle, place.page, place.index});
@@ -270,7 +271,7 @@ void Reaping::give_back(const Claim& c) {
     RunAllocator(arena_, me_).release(c.page, arena_.block_size(c.handle) >> kPageShift);
     return;
   }
-  // COMMIT(arena.reap.free): killed before: DYING(me), found by my reaper; after: free
+  // COMMIT(arena.reap.free): killed before: DYING(me), found by the next reaper; after: free
   arena_.owner_word(c.handle).store(owner_free());
   SHOAL_KILL_POINT("arena.reap.free");
 }

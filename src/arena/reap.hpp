@@ -37,7 +37,7 @@ class Reaping {
 
   enum class Pass {
     owned,     // blocks of the dead one, and counted ones without a holder
-    children,  // blocks whose parent is free, gone or being freed by me
+    children,  // blocks whose parent is free, gone or being freed here
     spans,     // in which the dead one allocated
   };
 

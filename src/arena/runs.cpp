@@ -141,7 +141,7 @@ bool RunAllocator::fill_step(uint64_t first, uint64_t pages, Shortage* shortage)
   return true;
 }
 
-// Reserves memory behind those pages of my run that have none.
+// Reserves memory behind those pages of a run that have none.
 bool RunAllocator::fill(uint64_t first, uint64_t pages, Shortage* shortage) {
   const uint64_t end = first + pages;
   // What cannot succeed is not begun: pages taken for nothing count against everybody's limit.

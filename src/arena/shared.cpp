@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Member: shared blocks. The owner word itself says which members hold the block, one bit each, and
-// how many other blocks refer to it, so that holding, letting go and "I was the last" are one
-// compare-exchange, and a death clears a bit. How often this process holds a block is its own
-// business. A member without a bit of its own counts as one more that refers to it: what such a one
-// holds when it is killed stays until the session ends.
+// how many other blocks refer to it. So holding it, or letting go of it and learning whether that
+// was the last hold, is one compare-exchange, and a death clears one bit. How often this process
+// holds a block is counted in the process. A member whose slot has no bit counts as one more block
+// that refers to it: what such a member holds when it is killed stays until the session ends.
 #include "arena/member.hpp"
 #include "arena/slots.hpp"
 #include "testing/kill_point.hpp"
@@ -18,7 +18,8 @@ void Member::share(Handle b) {
   if (owner.load() != owner_member(incarnation_))
     throw std::logic_error("share: this block is not mine");
   shared_.emplace(b, 1);  // may throw: first
-  // COMMIT(arena.share.make): killed before: mine, freed by the reaper; after: held by me only
+  // COMMIT(arena.share.make): killed before: this member's, freed by the reaper; after: held
+  // by this member only
   owner.store(owner_shared(has_bit() ? sharer_bit(slot()) : kStoredOnce));
   SHOAL_KILL_POINT("arena.share.make");
 }
@@ -41,7 +42,8 @@ bool Member::hold_shared(Handle b) {
   }
   const uint64_t bit = sharer_bit(slot());
   while (is_shared(word)) {
-    // COMMIT(arena.share.hold): killed before: held by others; after: by me too, until reaped
+    // COMMIT(arena.share.hold): killed before: held by others; after: by this member
+    // too, until it is reaped
     const bool done = owner.compare_exchange(word, word | bit);
     SHOAL_KILL_POINT("arena.share.hold");
     if (done) return true;
@@ -61,7 +63,8 @@ bool Member::drop_shared(Handle b) noexcept {
   uint64_t word = owner.load();
   while (is_shared(word)) {
     const bool last = word == owner_shared(bit);
-    // COMMIT(arena.share.drop): killed before: the reaper lets go; after: done, or mine to free
+    // COMMIT(arena.share.drop): killed before: the reaper lets go; after: done, or this
+    // member's to free
     const bool done = owner.compare_exchange(word, last ? owner_member(incarnation_) : word & ~bit);
     SHOAL_KILL_POINT("arena.share.drop");
     if (done) return last;
@@ -89,7 +92,8 @@ bool Member::unstore_shared(Handle b) noexcept {
   uint64_t word = owner.load();
   while (is_shared(word) && word < kSharedPin && word >= kStoredOnce) {
     const bool last = word == owner_shared(kStoredOnce);
-    // COMMIT(arena.share.unstore): killed before: still counted; after: not, or mine to free
+    // COMMIT(arena.share.unstore): killed before: still counted; after: not, or this
+    // member's to free
     const bool done =
         owner.compare_exchange(word, last ? owner_member(incarnation_) : word - kStoredOnce);
     SHOAL_KILL_POINT("arena.share.unstore");
@@ -98,7 +102,7 @@ bool Member::unstore_shared(Handle b) noexcept {
   return false;
 }
 
-// Lets the child of a fork, whose slot is prepared, hold what we hold.
+// Lets the child of a fork, whose slot is prepared, hold what this process holds.
 void Member::share_with_child(Incarnation child) noexcept {
   const bool counts = child != 0 && slot_of(child) >= kSharerSlots;
   for (const auto& [block, count] : shared_) {
@@ -106,7 +110,8 @@ void Member::share_with_child(Incarnation child) noexcept {
       store_shared(block);
       continue;
     }
-    // COMMIT(arena.fork.share): killed before: held by me; after: by the prepared child too
+    // COMMIT(arena.fork.share): killed before: held by this member; after: by the prepared child
+    // too
     arena_->owner_word(block).fetch_or(child == 0 ? kSharedPin : sharer_bit(slot_of(child)));
     SHOAL_KILL_POINT("arena.fork.share");
   }

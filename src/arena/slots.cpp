@@ -126,8 +126,8 @@ int lock_birth(const Arena& arena, Incarnation child) noexcept {
   const int file = arena.fd();
   const int lock = file < 0 ? -1 : os::lock_byte(file, slot_handle(slot_of(child)));
   if (lock < 0) return -1;
-  // COMMIT(arena.fork.birth): killed before: no child, reaped with me; after: the same, as the lock
-  // is gone with me
+  // COMMIT(arena.fork.birth): killed before: there is no child, and its slot is reaped with this
+  // member; after: the same, since the lock has gone with this process.
   arena.slot(slot_of(child)).birth.store(1);
   SHOAL_KILL_POINT("arena.fork.birth");
   return lock;

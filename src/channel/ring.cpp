@@ -225,12 +225,12 @@ Ring::Attempt Ring::push_committing(arena::Member& member, arena::Lane& lane, ar
     owner.store(arena::owner_member(member.incarnation()));
     SHOAL_KILL_POINT("ring.push.back");
   }
-  return Attempt::full;
+  return Attempt::gave_up;
 }
 
 Ring::Push Ring::try_push(arena::Member& member, arena::Handle block, uint64_t bytes) {
   SHOAL_KILL_POINT("ring.push.enter");
-  Attempt result = Attempt::full;
+  Attempt result = Attempt::gave_up;
   do {
     if (result == Attempt::no_segment) extend(member);
     const arena::LaneGuard lane(member);

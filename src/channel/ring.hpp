@@ -11,7 +11,7 @@
 //   sum word    63..40 low bits of the lap   39..0 bytes / 64 pushed up to and with this position
 //   link word   63..35 lap   33..0 segment handle / 64
 //   next        of a segment, a link word: the segment of that lap; if that is not the lap after
-//               mine, it is undecided, and the segment is the next one in the circle
+//               this segment's, it is undecided, and the segment is the next one in the circle
 //   head_segment, tail_segment   link words: where head and tail are, or were one lap ago
 // Words of a slot only ever change to later laps, so a process that was stopped for hours finds
 // that its compare-exchange fails: laps name positions for 2^40 operations. A slot whose lap is
@@ -105,9 +105,10 @@ class Ring {
 
   enum class [[nodiscard]] Push { ok, full };
   // Moves the caller's block into the ring. `bytes` counts against the byte limit; a block that
-  // alone exceeds it is let in when the ring is empty. Full: the block stays the caller's; so it
-  // does when this throws MemoryExhausted.
-  // The block's first 24 bytes: the third word is overwritten when there is a byte limit.
+  // alone exceeds it is let in when the ring is empty. Full: the block stays the caller's, as it
+  // does when this throws MemoryExhausted. A ring that another process has scribbled over may say
+  // that it is full when it is not: see Attempt::gave_up. With a byte limit, the third 8-byte word
+  // of the block is overwritten.
   Push try_push(arena::Member& member, arena::Handle block, uint64_t bytes);
   // The oldest block, now the caller's; 0 when the ring is empty.
   [[nodiscard]] arena::Handle try_pop(arena::Member& member);
@@ -134,7 +135,7 @@ class Ring {
   void reap_push(arena::Incarnation dead, arena::Handle block, uint64_t owner_word) const noexcept;
   // The same for a segment that is not in the circle.
   void reap_segment(arena::Incarnation dead, arena::Handle segment) const noexcept;
-  // Frees all segments but the first. Only who has the ring to himself may call it.
+  // Frees all segments but the first. Nobody else may use the ring meanwhile.
   void free_segments(arena::Member& member) noexcept;
   // Throws CorruptArena unless all invariants hold. For tests, while nobody pushes or pops.
   void check() const;
@@ -151,12 +152,13 @@ class Ring {
     uint64_t units;
     bool valid;
   };
-  // A position's segment. nullptr: there is none yet, or (stale) the position is old news.
+  // A position's segment. nullptr: there is none yet, or (stale) the position is a past one by now.
   struct Place {
     RingSegment* segment;
     bool stale;
   };
-  enum class Attempt { ok, full, no_segment };
+  // gave_up: kMaxAttempts were in vain, which only happens in a ring that was scribbled over.
+  enum class Attempt { ok, full, no_segment, gave_up };
 
   static uint64_t full_word(uint64_t position, arena::Handle block) noexcept;
   static Unpacked unpack(uint64_t word) noexcept;

@@ -94,7 +94,7 @@ bool Ring::is_reusable(RingSegment* segment) const noexcept {
   return is_later(lap_in(state_->head_segment.load()), lap);
 }
 
-// A segment of mine for `lap`, all slots empty, before `next` in the circle.
+// A segment of this member for `lap`, all slots empty, before `next` in the circle.
 arena::Handle Ring::new_segment(arena::Member& member, uint64_t lap, arena::Handle next) const {
   const arena::Handle fresh = member.allocate(segment_bytes());
   auto* const segment = new (arena_->address(fresh)) RingSegment{};
@@ -108,7 +108,8 @@ arena::Handle Ring::new_segment(arena::Member& member, uint64_t lap, arena::Hand
   return fresh;
 }
 
-// Puts my block `fresh` into the circle; false: somebody else has decided, it is mine again.
+// Puts this member's block `fresh` into the circle; false: another member was first, and the block
+// is this member's again.
 bool Ring::link_segment(arena::Member& member, RingSegment* after, uint64_t link,
                         arena::Handle fresh) const noexcept {
   const arena::LaneGuard lane(member);

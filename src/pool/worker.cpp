@@ -590,7 +590,8 @@ uint64_t WorkerSeat::write_record(const std::byte* value, uint64_t size, const H
     std::memcpy(target->attachment_handles(), attachments, 8ull * attachment_count);
   }
   std::memcpy(target->value(), value, size);
-  // COMMIT(pool.result.record): killed before: the record does not exist, its attachments are mine
+  // COMMIT(pool.result.record): killed before: the record does not exist, its attachments are this
+  // worker's
   // and reaped; after: whoever frees the block frees those attachments that it owns.
   block->used.store(used + record.extent());
   SHOAL_KILL_POINT("pool.result.record");

@@ -153,7 +153,7 @@ int Holds::find_owned(arena::Handle object) noexcept {
 
 void Holds::drop_stale(bool (*is_mine)(arena::Arena&, arena::Handle, arena::Incarnation)) noexcept {
   for (int word = 0; word < kWords; ++word) {
-    // order: relaxed, twice; a lock that is mine and known as owned stays, whatever else changes
+    // order: relaxed, twice; a word of a lock that this member owns stays, whatever else changes
     if ((mode_[word].load(os::relaxed) & kOwned) == 0) continue;
     const arena::Handle object = held(word).load(os::relaxed) & ~kHeldKindMask;
     if (object != 0 && !is_mine(member_->arena(), object, incarnation_)) clear(word);

@@ -22,7 +22,7 @@ Mutex::Mutex(arena::Arena& arena, arena::Handle handle)
   state_ = arena.at<MutexState>(handle);
 }
 
-// busy, or the lock is mine. `also`: WAITERS when the caller has slept (invariant 2).
+// busy, or this member has the lock. `also`: WAITERS when the caller has slept (invariant 2).
 Locked Mutex::take(MutexState& state, arena::Incarnation me, uint32_t also) noexcept {
   uint32_t word = 0;
   while ((word & kOwner) == 0) {
@@ -102,7 +102,7 @@ Locked Mutex::sleep_and_take(arena::Arena& arena, arena::Member& member, MutexSt
 
 Unlocked Mutex::unlock(arena::Member& member) {
   Holds& holds = Holds::of(member);
-  uint32_t word = state_->word.load(os::relaxed);  // order: relaxed; only I change it from me
+  uint32_t word = state_->word.load(os::relaxed);  // order: relaxed; this member has it
   int held = Holds::kNone;
   const bool mine = (word & kOwner) == holds.incarnation();
   if (mine) {

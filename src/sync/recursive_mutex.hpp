@@ -4,8 +4,9 @@
 // about death; it belongs to a thread, and only that thread may unlock it.
 //
 // Beside Mutex's invariants:
-// 1. thread and depth are written only by the member that has the lock; thread == mine only if I
-//    have it, so a racy read of it decides correctly. depth >= 1 while thread != 0.
+// 1. thread and depth are written only by the member that has the lock. thread names the calling
+//    thread only if that thread has the lock, so a racy read of it decides correctly. depth >= 1
+//    while thread != 0.
 // 2. The owner writes thread = 0 before it unlocks. Who takes the lock from the dead overwrites
 //    what the dead left. In the child of a fork no thread has the number of a thread of its
 //    parent, since the number contains the member's incarnation.
@@ -28,7 +29,8 @@ class RecursiveMutex {
   Locked lock(arena::Member& member, int64_t deadline_ns = kForever);
   // not_locked when this thread does not have it.
   Unlocked unlock(arena::Member& member);
-  // Unlocks however often it was locked, and locks so often again: for conditions. 0: not mine.
+  // For conditions: unlocks it however often this thread has locked it. Returns how often, 0 when
+  // the thread did not have it.
   uint32_t unlock_all(arena::Member& member);
   void set_depth(arena::Member& member, uint32_t depth) noexcept;
 
