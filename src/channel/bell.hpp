@@ -1,36 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Bell: a file descriptor that is readable exactly while a channel has messages (or room), for
-// select, poll, epoll and asyncio. It is a pipe that all processes share which have asked for the
-// descriptor, or were forked by one that has: a byte in it says "readable".
+// select, poll, epoll and asyncio. It is a pipe, shared by all processes that have asked for the
+// descriptor or were forked by one that had: a byte in it says "readable".
 //
 // BellBoard, in the channel's state:
-//   lock      who has it, and nobody else, writes into the pipe or reads from it
+//   lock      only its holder writes into the pipe or reads from it
 //   pipe      its identity; 0: nobody has asked for a descriptor
 //   state     SILENT no byte is in it; RUNG a byte is in it; CHANGING one of the two, ask the pipe
-//   again     1: somebody could not wait for the lock, so its holder has to look once more
-//   keepers   pid:32 | fd:32 of processes that have it open; others find it there
-// Written under the lock, but for `again` and keepers that go.
+//   again     1: somebody gave up waiting for the lock, so its holder looks once more
+//   keepers   pid:32 | fd:32 of processes that have the pipe open, from whom others get it
+// All are written under the lock, except `again`, and a keeper's word when that keeper leaves.
 //
 // "Ready" below is the channel's own question: is there a message (is there room)?
 // Invariants, at each moment at which nobody has the lock:
 // 1. state is RUNG if and only if a byte is in the pipe, else SILENT. (A death in between leaves
 //    CHANGING, and the next one empties the pipe and starts from there.)
-// 2. Whoever made the channel ready loads `state` after that, and comes for the lock unless it is
-//    RUNG; whoever took the last message loads it after that, and comes unless it is SILENT.
-// 3. Inside, CHANGING is stored first, then "ready" is asked (before a byte is written) or asked
-//    once more (after the pipe was emptied and SILENT stored). So, all of these being seq_cst:
+// 2. Whoever made the channel ready loads `state` after that, and takes the lock unless it is RUNG;
+//    whoever took the last message loads it after that, and takes the lock unless it is SILENT.
+// 3. The holder of the lock stores CHANGING first. Then it asks "ready" before it writes a byte, or
+//    asks again after it has emptied the pipe and stored SILENT. So, all of these being seq_cst:
 //    a. No wake-up is lost. A sender that finds RUNG published before the store of CHANGING that
-//       precedes the emptying, so who empties sees its message and writes the byte.
+//       precedes the emptying, so the one that empties sees its message and writes the byte.
 //    b. With one reader the byte is never there for nothing. If the reader, having taken the last
 //       message, finds SILENT, then a sender that has yet to write will ask after that, and find
 //       nothing. If it finds anything else, it waits for the lock and empties the pipe itself,
 //       before its receive() returns.
 //    Several readers race for one message, as on any pipe.
-// Who has waited kPatienceNs for the lock (its holder is stopped) goes on without it: readable too
-// long, never too short; the holder, when it goes on, finds `again`.
-// A process that dies between publishing and ringing has the channel in its held words, and its
-// reaper does it.
+//
+// Whoever has waited kPatienceNs for the lock (its holder is stopped) gives up: the descriptor may
+// stay readable for too long, but is never silent for too long. The holder finds `again` when it
+// runs on, and looks once more. When a process dies between publishing and ringing, its held words
+// name the channel, and its reaper rings.
 // Design: docs/design/channel.md
 #pragma once
 
@@ -66,23 +67,23 @@ class Bell {
   Bell(const Bell&) = delete;
   Bell& operator=(const Bell&) = delete;
 
-  // After what may have made it ready: one load when nobody listens.
+  // Call it after what may have made the channel ready. Costs one load when nobody listens.
   void more(arena::Member& member) noexcept {
     if (board_->pipe.load() != 0 && board_->state.load() != kRung) settle(member);
   }
-  // After what may have ended that.
+  // Call it after what may have made it not ready.
   void less(arena::Member& member) noexcept {
     if (board_->pipe.load() != 0 && board_->state.load() != kSilent && !is_ready()) settle(member);
   }
-  // Makes the descriptor say what is.
+  // Makes the descriptor say whether the channel is ready.
   void settle(arena::Member& member) noexcept { settle(member, 0); }
-  // The same for a reaper, which must not wait for what it is to repair itself.
+  // The same for a reaper, which must not wait for a lock that it has to take back itself.
   void settle_for(arena::Member& reaper, arena::Incarnation dead) noexcept { settle(reaper, dead); }
 
   // Readable while it is ready. The bell keeps it; a fork's child has the same. Throws OsError, or
   // runtime_error when the lock's holder is stopped.
   int descriptor(arena::Member& member);
-  // Before the board may be freed: others will not look for the pipe here any more.
+  // Call it before the board may be freed: others stop looking for the pipe in this process.
   void leave() noexcept;
 
  private:

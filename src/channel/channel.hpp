@@ -12,12 +12,13 @@
 // 3. Per sender, messages are received in the order in which they were sent.
 // 4. After close() nothing more can be sent, what is in the channel can still be received, and
 //    then receive() says closed. A send() that runs at the same time may be either.
-// While it sleeps, a waiter looks again every 10 to 250 ms, since a wake-up may have died with its
-// giver; and once a second one of the waiters reaps whoever is dead.
 //
-// The state lies in one block: owner NAMED(id) and found by the root "ch:" + name, or without a
-// name, shared by all who have it (arena/member.hpp) and found by its handle. Its fields are
-// written by: create (magic, name, ring limits), close() (closed), waiters (sweep_ns, waits),
+// A sleeping waiter looks again every 10 to 250 ms, since the process that was to wake it may have
+// died; and once a second one of the waiters reaps the members that are dead.
+//
+// The state lies in one block. With a name its owner is NAMED(id), and the root "ch:" + name leads
+// to it; without a name it is a shared block (arena/member.hpp), found by its handle. Its fields
+// are written by: create (magic, name, ring limits), close() (closed), waiters (sweep_ns, waits),
 // mark_done() (done). Design: docs/design/channel.md
 #pragma once
 
@@ -47,7 +48,7 @@ struct ChannelState {
   os::Atomic<uint64_t> receive_sleeps;
   os::Atomic<uint64_t> done;  // messages that mark_done() was called for: <= pushed
   os::Atomic<uint64_t> lost;  // messages in the hands of members that have ended: channel/hand.hpp
-  os::Atomic<uint64_t> handed_over;  // 1: somebody marks what another member has received
+  os::Atomic<uint64_t> handed_over;  // 1: a member has marked what another one had received
   uint64_t spare[2];
   BellBoard items_board;
   BellBoard space_board;
@@ -102,14 +103,14 @@ class Channel {
                    int64_t deadline_ns = sync::kForever);
   Received try_receive(arena::Member& member, arena::Handle* message);
 
-  // The message that was received last will be marked as done, by this member: from now on its
-  // death is noticed. May throw MemoryExhausted.
+  // This member will mark the message that it received last as done: if it dies before that,
+  // waiters for all to be done are told. May throw MemoryExhausted.
   void take_in_hand(arena::Member& member);
-  // One received message more is dealt with; false: all that were sent are.
+  // One more received message is done. False: as many are marked as were sent, and nothing changes.
   [[nodiscard]] bool mark_done(arena::Member& member) noexcept;
   [[nodiscard]] bool is_all_done() const noexcept;
-  // Until every message that was sent is marked as done, or was in the hand of a member that has
-  // ended: `*lost` says how many, and they count as done from then on.
+  // Waits until every message that was sent is marked as done, or was in the hand of a member that
+  // has ended. `*lost` says how many of the latter there are; they count as done from then on.
   sync::WaitResult wait_all_done(arena::Member& member, uint64_t* lost,
                                  int64_t deadline_ns = sync::kForever);
 
@@ -124,11 +125,12 @@ class Channel {
   // The same, readable while there may be room.
   int space_descriptor(arena::Member& member) { return space_bell_.descriptor(member); }
 
-  // Makes both descriptors say what is, for somebody who has died. Called by reapers.
+  // Makes both descriptors say whether the channel is ready, in place of a member that has died.
+  // Called by reapers.
   void settle_bells(arena::Member& reaper, arena::Incarnation dead) noexcept;
 
-  // Closes the channel, frees what is in it, and takes its name away; then frees the state: nobody
-  // may use the channel any more, in any process. False: somebody else has removed it.
+  // Closes the channel, frees what is in it, takes its name away, and frees the state: no process
+  // may use the channel after that. False: it had been removed already.
   bool remove(arena::Member& member);
   // The same for one without a name, if the member was the last one to hold it (true).
   bool let_go(arena::Member& member) noexcept;

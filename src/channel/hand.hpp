@@ -2,12 +2,14 @@
 //
 // Hand: how many messages of one channel this member has received and not marked as done. A block
 // of the member; when the member ends, the end hook adds the number to the channel's `lost`, so
-// that who waits for all to be done is told instead of waiting for ever.
+// that those who wait for all to be done are told instead of waiting for ever.
 //
 // 1. A message is counted after it was received and before it is marked as done. A death between
-//    receiving and counting loses the count (whoever waits, waits), never makes one up.
-// 2. Who marks a message that it has not received itself says so once (ChannelState::handed_over):
-//    hands mean nothing in that channel then.
+//    receiving and counting loses one count (a waiter for all to be done goes on waiting); no death
+//    makes one count too many.
+// 2. A member that marks a message which another one received sets ChannelState::handed_over; from
+//    then on hands mean nothing in that channel.
+//
 // Any thread of the member.
 // Design: docs/design/channel.md
 #pragma once

@@ -6,8 +6,8 @@
 //
 // The block:  MessageHeader | attachments x u64 handle | payload bytes
 // Invariants:
-// 1. An attachment's owner is BLOCK(message) until somebody takes it out. Who owns the message
-//    frees the attachments first and then the message; if it dies in between, so does its reaper.
+// 1. An attachment's owner is BLOCK(message) until somebody takes it out. The message's owner frees
+//    the attachments first and then the message; if it dies in between, its reaper does the rest.
 // 2. Whoever reads a message fetches size and count once and checks them against the block: other
 //    processes can write to it.
 // Design: docs/design/channel.md

@@ -2,9 +2,10 @@
 //
 // Pipe: one end of a pair of connections. Bytes of a descriptor carry frames, as the standard
 // library's connections write them; what is too large for a frame lies in a block of the arena
-// that a frame names. Any thread of any member that has the descriptor. send() and receive()
-// sleep, with a deadline of 0 they never do; nothing allocates but for a frame that somebody else
-// wrote.
+// that a frame names. Any thread of any member that has the descriptor. send() and receive() sleep,
+// unless their deadline is 0. Nothing allocates, except receive() for a large frame of a stranger.
+//
+// A *stranger* is a program that reads or writes the descriptor by other means than this class.
 //
 // Why both: the kernel knows when the last copy of an end is gone, whoever closed it or died, and
 // makes the descriptor readable exactly while there is a frame. The arena knows no size limit and
@@ -12,22 +13,23 @@
 //
 // Frame:  size:32 big endian, then so many bytes  |  -1:32, size:64, then so many bytes
 // Invariants:
-// 1. A frame of ours is at most os::kFrameBytes and is written by one call, as a whole or not at
-//    all. So who holds the `reading` lock and has read a header finds the rest there.
-// 2. Nobody holds a lock while it waits for the descriptor, but who is inside a frame that a
-//    stranger has written in parts.
+// 1. A frame that this class writes has at most os::kFrameBytes and is written by one call, as a
+//    whole or not at all. So a reader that holds the `reading` lock and has read such a frame's
+//    header finds the rest there.
+// 2. No lock is held while waiting for the descriptor, except by a reader that is inside a frame
+//    which a stranger has written in parts.
 // 3. ends[n % kRemembered] is where frame n ended, counted in bytes since the beginning; `frames`
 //    of them were written; `taken` is where the last frame that was read ended.
-// 4. A block named by a frame has the owner BLOCK(state) and its handle in a `parked` word until
-//    it is taken. Who has read the frame has it in a lane's intent until then. It is freed by who
-//    takes it, or with the state by the last process that has it.
+// 4. A block named by a frame has the owner BLOCK(state), and a `parked` word has its handle, until
+//    it is taken. The reader of the frame names it in a lane's intent meanwhile. The one that takes
+//    it frees it; what nobody takes is freed with the state, by the last process that holds that.
 //
-// Deaths. Who gets the writing lock from a dead writer counts the frame that this was writing as
-// written, and notes its size as doubtful. Who gets the reading lock from a dead reader takes the
-// writing lock too, so that nothing moves, and finds out what was read (nothing, the header, all)
-// by counting what the kernel has: queued = written - taken. Only readers can ask the kernel.
-// Strangers who read or write the descriptor themselves shift that sum; then the stream is taken
-// to be at a frame's beginning.
+// Deaths. A writer that gets the writing lock from a dead one counts the frame that the dead was
+// writing as written, and notes its size as doubtful. A reader that gets the reading lock from a
+// dead one takes the writing lock too, so that nothing moves, and finds out what the dead had read
+// (nothing, the header, all) by asking the kernel how much is queued: queued = written - taken.
+// Only readers can ask that. Strangers shift this sum; then the stream is taken to be at the
+// beginning of a frame.
 // Design: docs/design/pipe.md
 #pragma once
 
@@ -73,7 +75,7 @@ static_assert(sizeof(PipeWay) == 256 + 8 * (PipeWay::kRemembered + PipeWay::kPar
 struct alignas(64) PipeState {
   uint32_t magic;
   uint32_t ways;
-  uint64_t token;  // random: only who has the state can name blocks of it
+  uint64_t token;  // random: only processes that have the state can name blocks of it
   uint64_t spare[6];
   // so many PipeWay follow
 };
@@ -134,17 +136,17 @@ class Pipe {
   // Whether receive() would find something: ok or again.
   Piped poll(int64_t deadline_ns);
 
-  // A message of the member's becomes the pipe's, until take() of the other end; 0 <= the slot,
-  // which the other end must be told, or -1: as many, or as many bytes, as can be are on their way.
+  // The member's message becomes the pipe's, until the other end takes it. Returns its slot, which
+  // the other end must be told; or -1 when no more messages, or no more bytes, can be on their way.
   int park(arena::Member& member, arena::Handle message) noexcept;
-  // One that was parked here and not announced is the member's again.
+  // Takes back a message that was parked here and not announced: it is the member's again.
   bool unpark(arena::Member& member, arena::Handle message, uint32_t slot) noexcept;
-  // One that was parked at the other end is the member's; false: it is not there (any more).
+  // Takes a message that the other end parked: it is the member's. False: it is not there.
   [[nodiscard]] bool take(arena::Member& member, arena::Handle message, uint32_t slot) noexcept;
-  // Whether nobody reads what is sent any more; then all that is on its way there is freed. Throws
-  // OsError.
+  // Whether the other end is closed everywhere, so that nobody can read what is sent; then all that
+  // is on its way is freed. Throws OsError.
   bool is_broken(arena::Member& member);
-  // The same as take() for who has not the state itself.
+  // As take(), for a member that does not hold the state.
   [[nodiscard]] static bool take_from(arena::Member& member, arena::Handle state,
                                       arena::Handle message) noexcept;
 

@@ -43,8 +43,8 @@ struct BatchParts {
   uint64_t payload_size = 0;
   const Handle* attachments = nullptr;  // owner MEMBER(me); given to the batch
   uint32_t attachment_count = 0;
-  // Its units may take long: any worker takes the next one. Else one worker takes them all, and
-  // others come to its help only when it is slow.
+  // true: the units may take long, so each free worker takes the next one. false: one worker takes
+  // them all, and others help only when it is slow.
   bool shared = false;
 };
 
@@ -117,8 +117,9 @@ class ClientPool {
   [[nodiscard]] uint32_t listen() const noexcept { return done_bell_.listen(); }
   os::Wake wait(uint32_t seen, int64_t deadline_ns, bool may_spin) noexcept;
   void ring_clients() noexcept { done_bell_.ring_all(); }
-  // Until so few batches are queued that workers may run out of them. As wait(), for many threads;
-  // `at_once`: returns at once if that is so now, else only when it comes to be so.
+  // Waits until so few batches are queued that workers may run out of them. Like wait(), it may be
+  // called by many threads. `at_once`: returns at once if so few are queued already; else only when
+  // their number falls below the limit.
   void wait_for_hunger(bool at_once, int64_t deadline_ns) noexcept;
   void ring_feeders() noexcept { Doorbell(state_->hunger_bell).ring_all(); }
 
@@ -141,9 +142,9 @@ class ClientPool {
 
   [[nodiscard]] uint32_t take_slot();
   void push(const InFlight& flight) noexcept;
-  // Nothing was heard for a while: a worker that was woken for a batch, spun for it or took it may
-  // be stopped (SIGSTOP), or run one unit for long before it could ask for help. One more sleeper
-  // looks around. A spinner that loses its place so only costs a ring too many.
+  // Wakes one more sleeping worker because no news came for a while: the worker that was to take a
+  // batch may be stopped (SIGSTOP), or runs a long unit and could not ask for help yet. A spinner
+  // that loses its place by this only costs one ring too many.
   void nudge() noexcept;
   // All batches with units that are queued, in the order in which they were submitted.
   void push_again() noexcept;
@@ -169,7 +170,7 @@ class ClientPool {
   // fork of it copy. Room for all is reserved, so neither vector moves or allocates.
   std::vector<InFlight> in_flight_;
   std::vector<uint32_t> free_slots_;
-  std::vector<InFlight> retired_;  // read; some worker may still touch them
+  std::vector<InFlight> retired_;  // outcomes are read, but some worker may still touch the batch
   std::vector<uint32_t> again_;    // push_again's, so that it need not allocate
   uint32_t in_flight_count_ = 0;
   uint64_t generation_ = 1;

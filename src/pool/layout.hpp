@@ -12,15 +12,15 @@
 //      client writes the first QUEUED before the batch is reachable; QUEUED is left by
 //      compare-exchange only. CLAIMED(w) is left by w, or by the client once w is dead: one writer
 //      at a time. `progress` counts the items whose result words hold.
-//   2. Seat.life: who sits there. EMPTY -> STARTING -> READY (worker) -> DEAD (agent, after wait4)
-//      -> EMPTY (client, after it has resolved what the dead worker had claimed).
+//   2. Seat.life: which worker has the seat. EMPTY -> STARTING -> READY (worker) -> DEAD (agent,
+//      after wait4) -> EMPTY (client, after it has resolved what the dead worker had claimed).
 //   3. table[slot]: {generation, block} of the batch that the slot names. A worker may touch a
 //      batch only while its Seat.entered names the entry *and* it has seen the table agree after
 //      writing it; the client frees a batch only after it has emptied the table word and then seen
 //      no seat that names the entry (both sides seq_cst).
-// Ring, list of open batches, dirty bits, hints and bells only say where to look: after a death the
-// client rebuilds them from the above.
 //
+// Ring, list of open batches, dirty bits, hints and bells only say where to look: after a death the
+// client rebuilds them from the words above.
 // Design: docs/design/pool.md
 #pragma once
 
@@ -44,7 +44,7 @@ inline constexpr uint32_t kBatchSlots = 4096;
 inline constexpr uint32_t kRingSlots = 2 * kBatchSlots;
 inline constexpr uint32_t kDirtyWords = kBatchSlots / 64;
 inline constexpr uint32_t kSpinners = 8;
-// batches that left the ring with units still to run, and are in nobody's hands alone
+// places for batches that left the ring with units still to run, and belong to no worker alone
 inline constexpr uint32_t kOpenBatches = 64;
 inline constexpr uint32_t kMaxSeats = 1024;
 // Failed starts in a row, weighted, before a pool gives up: three that failed on their own (an
@@ -101,8 +101,9 @@ struct Entry {
   friend constexpr bool operator==(Entry, Entry) noexcept = default;
 };
 
-// Ring word: an entry, and in bit 63 whether who takes it has the batch for himself. Else it stays
-// at the ring's head until all its units are claimed, by whoever comes.
+// Ring word: an entry, and in bit 63 whether the worker that takes it has the whole batch for
+// itself. Otherwise the batch stays at the ring's head until all its units are claimed, by any
+// workers.
 inline constexpr uint64_t kForOneWorker = 1ull << 63;
 inline constexpr uint64_t ring_word(Entry entry, bool for_one) noexcept {
   return entry.value | (for_one ? kForOneWorker : 0);
@@ -133,8 +134,8 @@ enum BatchFlags : uint32_t {
   kWholeUnits = 32
 };
 
-// What a batch is like, from its making on. Plain values, so that each side works with a copy of
-// its own (class Batch): what another process writes over the block later leads nobody astray.
+// The counts and flags of a batch, fixed when it is made. Plain values, so that each side can work
+// with its own copy (class Batch), whatever another process writes over the block later.
 struct BatchShape {
   uint32_t units;
   uint32_t items;           // over all units
@@ -173,7 +174,8 @@ struct BatchHeader {
   os::Atomic<uint64_t> results;  // Handle of the newest ResultBlock, chained by ResultBlock.next
   os::Atomic<uint32_t> front;    // hint: units before it are claimed
   os::Atomic<uint32_t> back;     // hint: units from it on are claimed (thieves come from the end)
-  // What its items took so far, all told: added to by each worker that leaves the batch.
+  // Time that the items run so far took together: each worker adds its part when it leaves the
+  // batch.
   os::Atomic<uint64_t> spent_ticks;
   os::Atomic<uint64_t> spent_items;
   uint64_t spare[2];
@@ -186,8 +188,8 @@ inline uint64_t BatchShape::attachments_offset() const noexcept {
 
 // Argument and result words: the codec's inline words (low three bits not 0), or
 //   argument: payload offset << 3;  result: arena offset of a ResultRecord << 3.
-// Result words that stand for an item without a result:
-// its worker died; the client told so when it found out
+// Result words that stand for an item without a result. kLostItem: its worker died, and the client
+// has told of the loss already, when it resolved the death.
 inline constexpr uint64_t kLostItem = 0;
 inline constexpr uint64_t kTimedOutItem = 1 << 3;  // its time limit ran out
 inline constexpr uint64_t kLastSpecialItem = kTimedOutItem;
@@ -277,8 +279,8 @@ struct alignas(128) Seat {
   os::Atomic<uint32_t> memory_limit;
   os::Atomic<uint32_t> rank;          // 0, 1, ...: stable while the pool lives
   os::Atomic<int64_t> stop_since_ns;  // the agent's: when it first interrupted stop_serial
-  // Entry of the batch that this worker took for itself, while it may have units to give away; set
-  // by the worker, cleared by whoever finds that there are none. A hint.
+  // Entry of the batch that this worker took for itself, while other workers may find units in it.
+  // Set by the worker, cleared by whoever finds no unit left. A hint.
   os::Atomic<uint64_t> offers;
 
   // Counters, written by this worker alone with plain loads and stores (trace/record.hpp says what
@@ -296,13 +298,13 @@ struct alignas(128) Seat {
   os::Atomic<uint64_t> sleeps;  // waits that went to the kernel
   os::Atomic<uint64_t> errors;
   os::Atomic<uint64_t> begun_ticks;  // when the unit that runs began
-  // A wish of the client: the unit that this worker has claimed is to be stopped. The client cannot
-  // know whether it has begun, so the agent looks until it runs or the worker has left the batch.
+  // The client wants the unit that this worker has claimed to be stopped. It cannot know whether
+  // the unit has begun, so the agent looks until the unit runs or the worker has left the batch.
   os::Atomic<uint64_t> stop_entry;  // the batch, written last; 0: no wish
   os::Atomic<uint64_t> stop_unit;   // StopReason << 32 | unit index
   uint64_t reserved[1];
 
-  // Called before the seat becomes EMPTY: clears what the next worker must not take for its own.
+  // Called before the seat becomes EMPTY: clears what the next worker must not find.
   // The counters go on counting.
   void forget_worker() noexcept {
     entered.store(0);
@@ -338,12 +340,12 @@ struct PoolState {
   os::Atomic<uint32_t> units_per_worker;  // maxtasksperchild; 0 = no limit
   os::Atomic<int64_t> agent_wakes_ns;     // when the agent will look at deadlines next
   os::Atomic<int64_t> grace_ns;           // between interrupting a unit and killing its worker
-  // Until then (in ticks) an idle worker, the lookout, looks every now and then for units that a
-  // busy one offers; 0 or past: nobody does.
+  // Until this time (in ticks) one idle worker, the lookout, looks every now and then for units
+  // that a busy worker offers. 0, or a time that has passed: there is no lookout.
   os::Atomic<uint64_t> lookout;
   os::Atomic<uint64_t> any_open;  // not 0: look through `open`
-  // A client that has more to send than it has sent is rung when fewer batches than that are
-  // queued; 0: it has not. The bell is as the others below.
+  // A client with more input to send is rung, on hunger_bell, when fewer batches than low_water are
+  // queued. 0: it has nothing more to send. The bell's word is like that of the bells below.
   os::Atomic<uint32_t> low_water;
   os::Atomic<uint32_t> hunger_bell;
 
@@ -358,16 +360,17 @@ struct PoolState {
   alignas(128) os::Atomic<uint64_t> dirty[kDirtyWords];  // bit = slot with news for the client
   os::Atomic<uint64_t> table[kBatchSlots];
   os::Atomic<uint64_t> ring[kRingSlots];
-  // Entries that left the ring and are anybody's again: their worker is gone, or busy for longer
-  // than it was to be. 0 = free place. Cleared by who finds no unit left in one.
+  // Entries that left the ring and are open to any worker: the worker that took them is gone, or
+  // its work takes longer than expected. 0 = free place. Cleared by whoever finds no unit left in
+  // one.
   os::Atomic<uint64_t> open[kOpenBatches];
 
   Seat* seat(uint32_t index) noexcept { return reinterpret_cast<Seat*>(this + 1) + index; }
   [[nodiscard]] static uint64_t bytes_for(uint32_t seats) noexcept {
     return sizeof(PoolState) + uint64_t{seats} * sizeof(Seat);
   }
-  // `seats`, but no more than the pool's block has room for: what a side learns when it comes to
-  // the pool, and goes by from then on.
+  // `seats`, but no more than the pool's block has room for. Each side asks once, when it opens the
+  // pool, and keeps the answer.
   [[nodiscard]] static uint32_t seats_of(const arena::Arena& arena, Handle pool) noexcept {
     const uint64_t size = arena.block_size(pool);
     if (size < sizeof(PoolState)) return 0;

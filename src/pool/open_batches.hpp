@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The open batches: those that left the ring and have units that nobody has begun. A worker puts
-// its batch there when it leaves for good, or when the batch takes much longer than it was to take;
-// the agent puts there what a dead worker was in. Whoever looks for work looks here, too, so such
-// units wait for nobody: neither for the client, which may be busy with something else, nor for a
-// worker that is in the midst of a long unit.
+// The open batches: those that left the ring while some of their units have not begun. A worker
+// opens its batch when it leaves the pool, or when the batch takes much longer than expected; the
+// agent opens the batch of a dead worker. Workers look for work here as well as in the ring, so
+// these units need not wait for the client, which may be busy, nor for a worker that runs a long
+// unit.
 //
 // A view of PoolState.open, for any member, any thread. Never allocates, blocks or throws.
-// Invariant: `any_open` is not 0 while an entry is in the list, but between the two stores of
+// Invariant: `any_open` is not 0 while an entry is in the list, except between the two stores of
 // add(). A death between them leaves an entry that is found after the next add(), or by the client.
 // Design: docs/design/pool.md
 #pragma once
@@ -30,11 +30,11 @@ class OpenBatches {
     }
     for (os::Atomic<uint64_t>& place : pool_->open) {
       uint64_t none = 0;
-      // COMMIT(pool.open.entry): killed before: the batch is in its worker's hands, and opened by
-      // whoever records the death; after: in the list, which the next one to add is told of.
+      // COMMIT(pool.open.entry): killed before: the batch is still its worker's, and is opened when
+      // the death is recorded; after: in the list, but not seen until any_open is set.
       if (place.load() != 0 || !place.compare_exchange(none, entry.value)) continue;
       SHOAL_KILL_POINT("pool.open.entry");
-      // COMMIT(pool.open.any): killed before: as above; after: anybody finds it.
+      // COMMIT(pool.open.any): killed before: as above; after: every worker finds the batch.
       pool_->any_open.store(1);
       SHOAL_KILL_POINT("pool.open.any");
       return true;
@@ -47,7 +47,8 @@ class OpenBatches {
     if (!maybe_any()) return {};
     Entry found = scan();
     if (found) return found;
-    // Who adds one meanwhile stores it first and the hint second: one of us two sees the other.
+    // Whoever adds a batch meanwhile stores the entry first and the hint second: either the scan
+    // below finds the entry, or that store sets the hint again.
     // COMMIT(pool.open.none): killed before: a hint too many; after: it is set again below, or by
     // who adds.
     pool_->any_open.store(0);

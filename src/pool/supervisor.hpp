@@ -4,7 +4,7 @@
 // stop.
 //
 // One Supervisor per pool, in the agent process, used by its only thread. Never blocks. It starts
-// no process itself: the agent forks, and tells what became of it.
+// no process itself: the agent forks, and tells the Supervisor whether that worked.
 //
 // If the agent is killed its workers die with it (PDEATHSIG); the client buries them and starts
 // another agent. A death that the agent has reaped but not recorded is found by the client in the
@@ -41,9 +41,9 @@ class Supervisor {
     uint64_t peak_memory = 0;
     bool memory_limit = false;
   };
-  // The worker's process is gone: reaps its memory, marks the seat DEAD, tells the client. What it
-  // had not begun is anybody's at once. A worker that left by plan, between two units, leaves
-  // nothing to resolve: its seat is free without the client, which may be busy.
+  // The worker's process is gone: reaps its memory, marks the seat DEAD, tells the client. Units
+  // that it had not begun are open to other workers at once. A worker that left by plan, between
+  // two units, leaves nothing to resolve: its seat becomes free without waiting for the client.
   void record_exit(uint32_t index, const Exit& exit);
 
   struct Order {
@@ -66,7 +66,7 @@ class Supervisor {
     bool killed = false;
   };
 
-  // Turns a wish of the client into a request for the unit that runs, once it runs.
+  // Passes a stop that the client wants (Seat.stop_entry) on to the unit, once that runs.
   void take_wish(Seat& seat) noexcept;
   void leave_rank(uint32_t seat) noexcept;
   [[nodiscard]] bool left_nothing(uint32_t index, const Exit& exit) const noexcept;

@@ -13,9 +13,12 @@
 //      a death;
 //   4. while chaining a result block: Seat.pending names it, and the client frees it if it is not
 //      in the chain.
-// What it had not begun is open to all (open_batches.hpp) as soon as the agent has seen its end.
 //
-// No unit waits beside an idle worker for longer than a wake-up (kLookNs): see look_after_rest().
+// Units that the dead worker had not begun are open to all workers (open_batches.hpp) as soon as
+// the agent has recorded the death.
+//
+// While a worker is idle, no unit waits for longer than a wake-up takes (kLookNs): see
+// look_after_rest().
 // Design: docs/design/pool.md
 #pragma once
 
@@ -38,7 +41,7 @@ class WorkerSeat {
   WorkerSeat(const WorkerSeat&) = delete;
   WorkerSeat& operator=(const WorkerSeat&) = delete;
 
-  // Begins to take work (STARTING -> READY); before it the worker initializes itself.
+  // Begins to take work (STARTING -> READY). The worker has run its initializer before.
   void ready() noexcept;
 
   // Waits until there may be work: spins if a spinner's place is free, then sleeps.
@@ -49,7 +52,8 @@ class WorkerSeat {
   bool enter_next() noexcept;
   // Leaves the entered batch, and tells the client what became of it.
   void leave_batch() noexcept;
-  // For one that takes no more units: true when what is left of the batch is in other hands.
+  // Called by a worker that will take no more units. True when others can take what is left of the
+  // batch: the worker may go.
   bool hand_over() noexcept;
   [[nodiscard]] bool is_thief() const noexcept { return way_ == Way::thief; }
   [[nodiscard]] const Batch& batch() const noexcept { return batch_; }
@@ -60,8 +64,9 @@ class WorkerSeat {
     uint32_t attempt;
     uint32_t progress;  // items that an earlier attempt has published
   };
-  // Claims the next unit of the entered batch: from the front; from the back as a thief in a batch
-  // of quick units, so that the two do not meet at each. Nothing: leave the batch.
+  // Claims the next unit of the entered batch: from the front, or, as a thief in a batch of quick
+  // units, from the back, so that the two workers do not compete for each unit. Nothing: leave the
+  // batch.
   std::optional<Claim> claim() noexcept;
 
   // Brackets user code: sets what the agent needs to enforce the time limit and cancels. `ticks` is
@@ -75,14 +80,15 @@ class WorkerSeat {
   void publish_item(const Claim& claim, uint32_t item, uint64_t result_word, bool last) noexcept;
   // Publishes a whole unit (kWholeUnits): all its items have ended, one word stands for them.
   void publish_whole(const Claim& claim, uint64_t result_word) noexcept;
-  // So many items of the claimed whole unit have ended: for whoever tells of this worker's death.
+  // So many items of the claimed whole unit have ended; read when this worker has died, to say
+  // which item it was at.
   void note_progress(const Claim& claim, uint32_t items) noexcept;
   // Ends a unit that was cancelled while it ran: items from `progress` on have no result.
   void publish_cancelled(const Claim& claim, uint32_t progress) noexcept;
 
   // Writes a result record into a block chained to the batch and returns its result word.
   // `attachments` are owned MEMBER(me) and are given away. Throws MemoryExhausted (nothing
-  // published, attachments still mine).
+  // published, attachments still this worker's).
   uint64_t write_record(const std::byte* value, uint64_t size, const Handle* attachments,
                         uint32_t attachment_count, uint32_t flags);
 
@@ -96,8 +102,8 @@ class WorkerSeat {
   [[nodiscard]] bool should_leave() const noexcept;
 
  private:
-  // How the entered batch is worked at. alone: it was taken from the ring, others come as thieves.
-  // shared: it is at the ring's head, or open, and anybody takes the next unit.
+  // How the entered batch is shared. alone: this worker took it from the ring, and others come as
+  // thieves. shared: it is at the ring's head, or open, and any worker takes its next unit.
   enum class Way { alone, shared, thief };
   static constexpr uint64_t kNotInRing = UINT64_MAX;
 

@@ -10,9 +10,9 @@
 // Invariants:
 // 1. Each change is one read-modify-write of `bits`: killed before it, nothing happened; after it,
 //    it is done. Sums wrap around.
-// 2. Who waits has seen `waiters` with its bit set before it looked at `bits` (sync/wait.hpp). A
-//    member killed between a change and its wake-up is made up for by the waiters' tick: they look
-//    again after at most 250 ms.
+// 2. A waiter has seen `waiters` with its bit set before it looked at `bits` (sync/wait.hpp). When
+//    a member is killed between a change and its wake-up, the waiters notice by themselves: they
+//    look again after at most 250 ms.
 // Design: docs/design/sync.md
 #pragma once
 

@@ -23,8 +23,8 @@
 //    dies, the guard is DIED, and whoever locks it next breaks the barrier; so do reapers.
 // 3. A reaper takes no lock: it stores phase = broken, then marks the waiting slots; who arrives
 //    stores its slot, then looks at the phase. Both seq_cst, so one of them sees the other.
-// 4. Waiters look now and then whether those they depend on live: the other waiters, the actor, the
-//    owner of the guard.
+// 4. Waiters look now and then whether the members that they depend on live: the other waiters, the
+//    actor, the owner of the guard.
 // Design: docs/design/sync.md
 #pragma once
 

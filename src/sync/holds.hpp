@@ -19,7 +19,9 @@
 // 2. Only the thread that has a word cached turns CACHED into CACHED|USED; whoever releases the
 //    object drops USED and OWNED (another thread of the process may unlock).
 // 3. A held word is written before the store that it protects and cleared after the last wake.
-// When all words are taken, waiters tick instead (sync/wait.hpp) and find dead owners themselves.
+//
+// When all words are taken, waiters wake up now and then instead (the ticks of sync/wait.hpp), and
+// find dead owners themselves.
 // Design: docs/design/sync.md
 #pragma once
 
@@ -35,7 +37,7 @@ enum class HeldKind : uint64_t {
   semaphore = 1,
   event = 2,
   condition = 3,
-  ring_items = 4,  // sleeps until a ring has items, or is about to wake who does
+  ring_items = 4,  // sleeps until a ring has items, or is about to wake one that does
   ring_space = 5,  // the same for free space
   barrier = 6,     // waits in it, runs its action, or is opening it
 };

@@ -10,11 +10,11 @@
 //   word    31 DIED   30 WAITERS   29..0 incarnation of the owner, 0 = free
 //   flags    0 HANDOFF: somebody unlocked what another member had locked. From then on a death
 //              restores nothing: nobody can say whether the dead still was to unlock it.
-//   deaths  how often the lock was taken back from the dead
+//   deaths  how often the lock was taken back from a dead owner
 // Invariants:
-// 1. DIED is set only while the owner is 0, and cleared by who takes the lock next and is told so.
-// 2. Whoever sleeps on `word` has seen WAITERS set in it. Who takes the lock after having slept
-//    sets WAITERS, since others may still sleep; so at most one wake-up too many is given.
+// 1. DIED is set only while the owner is 0. The next one to take the lock clears it, and is told.
+// 2. Whoever sleeps on `word` has seen WAITERS set in it. A waiter that takes the lock after having
+//    slept sets WAITERS, since others may still sleep; so at most one wake-up too many is given.
 // 3. A member publishes the lock in its held words before it tries for it, and clears that after
 //    it has woken the next one (or gave up): a reaper finds every lock that the dead had, and
 //    wakes one sleeper of every lock that the dead was taking or leaving.

@@ -18,7 +18,7 @@
 // Where P1 changes the futex word itself (mutex, semaphore, event), P2 is part of P1.
 //
 // Two deaths could still lose a wake-up: the waker's between P1 and P3, and the death of a woken
-// waiter before it used the notification. Both are repaired by who reaps: see sync/holds.hpp.
+// waiter before it used the notification. The reaper of the dead repairs both: see sync/holds.hpp.
 //
 // Design: docs/design/sync.md
 #pragma once
@@ -60,11 +60,11 @@ class SpinPermit {
 int64_t spin_budget_ns() noexcept;
 void spin_ended(bool success) noexcept;
 
-// The rest of the time slice to whoever shares this processor: wake affinity puts both partners on
-// one core, where spinning alone would only delay the other.
+// Gives the rest of the time slice to whatever else runs on this processor: the kernel likes to put
+// a waker and the one it wakes on one core, where spinning alone would only delay the other.
 void yield_processor() noexcept;
 
-// True as soon as ready() is; false when the spin's budget is used up or spinning is not worth it.
+// Spins until ready() is true. False when the spin's budget is used up or spinning is not worth it.
 template <class Ready>
 bool spin_until(Ready&& ready) {
   const SpinPermit permit;
