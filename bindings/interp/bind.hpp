@@ -50,7 +50,8 @@ PyCFunction method(F* function) noexcept {
 // in slices.
 bool is_main_thread();
 
-// Encodes a result or an argument; pickling looks at `hooks` meanwhile (shoal._pickling._codec).
+// Encodes a result or an argument. `hooks` are the encoding hooks of this thread meanwhile, which
+// the pickler asks (shoal._pickling._codec).
 bool encode_with(PyObject* hooks, PyObject* value, codec::MessageBuilder& out);
 
 // One per file; each adds its types and functions to the module, or returns false with an error

@@ -33,7 +33,7 @@ inline bool passed(int64_t deadline_ns) {
   return deadline_ns == 0 || (deadline_ns > 0 && os::monotonic_ns() >= deadline_ns);
 }
 
-// Calls without the GIL; here is the only catch, and no Python.
+// Makes the call, without the GIL. The only place that catches exceptions; it runs no Python code.
 template <class Call>
 Slice run_slice(Call& call, int64_t deadline_ns, std::exception_ptr* error) {
   try {

@@ -50,7 +50,7 @@ int function_traverse(Function* self, visitproc visit, void* arg) {
 void function_dealloc(Function* self) {
   PyTypeObject* type = Py_TYPE(self);
   PyObject_GC_UnTrack(self);
-  // Batches that name it keep it: nobody reads the block any more.
+  // Every batch that names this function keeps it alive, so no worker reads the block any more.
   if (self->client != nullptr && self->client->pool != nullptr)
     self->client->pool->free_block(self->block);
   Py_XDECREF(reinterpret_cast<PyObject*>(self->client));
@@ -623,7 +623,7 @@ PyObject* client_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
 
 // The definitions lead to the program's globals, and one of those is the pool. Without this the
 // garbage collector could not free any of them when the interpreter ends: files among them would
-// not be flushed. It visits what never changes; what is in flight may change hands just now. No
+// not be flushed. It visits only members that never change: a Flight may be half moved just now. No
 // tp_clear is needed: each of these three has one.
 int client_traverse(Client* self, visitproc visit, void* arg) {
   Py_VISIT(Py_TYPE(self));

@@ -5,11 +5,11 @@
 //
 // All state here is guarded by the GIL. Python code runs at known places only (encoding, decoding,
 // iterating, telling a sink), and other threads may enter the client there; so:
-//   1. a Flight that is being read is `busy`: who else finds news for it sets `again`, and the
-//      reader reads once more;
-//   2. a Job that is being filled is `filling`: others leave its iterator alone;
-//   3. no reference into a vector is kept across Python code; flights are found anew by slot, and
-//      are another's or nobody's when their ticket has changed;
+//   1. a Flight that a thread reads is `busy`: another thread that has news of it only sets
+//      `again`, and the first one reads once more;
+//   2. a Job that a thread fills is `filling`: other threads leave its iterator alone;
+//   3. no reference into a vector is kept across Python code. A flight is looked up again by its
+//      slot; when the ticket there has changed, the flight is over and the slot is free or reused;
 //   4. Python code may end the pool. `ended` is set first, every open outcome is told then, and the
 //      pool's memory is freed when the last thread that is Inside has left.
 //
@@ -91,8 +91,8 @@ struct Outcome {
   bool error;
 };
 
-// A call that found all slots taken, or that must not overtake what was sent before it; it is
-// encoded already.
+// A call that waits, encoded, in the client: all slots were taken, or it must not overtake a map
+// that was made before it.
 struct PendingCall {
   uint64_t ticket;
   std::unique_ptr<codec::MessageBuilder> message;
@@ -114,10 +114,11 @@ struct Client {
   Flights* flights;
   std::deque<PendingCall>* pending;
   // Slots with news that were taken from shared memory and are not read yet. Python code runs
-  // between two reads: what it waits for may be among them, in this thread or in another.
+  // between two reads, and may wait for an outcome that is in one of these slots: so all threads
+  // see them.
   std::deque<uint32_t>* news;
-  // Jobs whose input may give more, in the order in which they were made. Borrowed: a job that goes
-  // takes itself out.
+  // Jobs whose input may give more, in the order in which they were made. Borrowed: a job takes
+  // itself out when its input ends or it is deallocated.
   std::vector<Job*>* feeding;
   // Jobs and calls have places in the order in which they were made. A pool with one worker sends
   // by that order: a call waits until the jobs before it have sent all that they have.
@@ -136,7 +137,7 @@ struct Client {
   unsigned waiters;  // threads in wait_for_news
   unsigned inside;   // calls that may touch the pool's memory
   bool ended;        // all outcomes are told, nothing more is submitted
-  bool released;     // the memory goes when nobody is inside
+  bool released;     // the memory is freed as soon as `inside` is 0
   // an encode runs Python code that submits again: it gets a builder of its own
   bool builder_busy;
 };
@@ -162,16 +163,16 @@ struct Item {
   bool error = false;
   bool ready = false;
   uint32_t stands_for = 1;  // items: the error of a chunk that was one task is all their outcome
-  bool ends = false;        // there are no more outcomes for who fetches
+  bool ends = false;        // the iterator over the results ends after it
 };
 
 enum class JobOrder { list, ordered, unordered };
 
-// What a chunk of items is, besides what is pickled together.
+// The items of a chunk are pickled together. Are they one task as well?
 enum class ChunkIs {
-  packing,        // nothing: each item is a task
-  default_tasks,  // one task if its items are pickled; nobody asked for this size
-  tasks           // one task
+  packing,        // no: each item is a task
+  default_tasks,  // yes, if its items are pickled: the caller did not ask for this size
+  tasks           // yes
 };
 
 struct Job {
@@ -193,7 +194,7 @@ struct Job {
   bool whole_chunks;   // all chunks are pickled and run as one
   bool ends_at_error;  // an iterator of chunks, as the standard library's
   bool is_over;        // and it has
-  bool holds_chunks;   // a chunk is sent whole: the input may fail within it
+  bool holds_chunks;   // a chunk is sent when all its items are there: the input may fail before
   uint32_t retries;
   int64_t timeout_ns;
   int64_t total;       // items, -1 = unknown
@@ -210,9 +211,9 @@ struct Job {
   uint64_t place;                // see Client.next_place
   unsigned long pulling_thread;  // in the input's code just now, and since when; 0 = none
   int64_t pulling_since_ns;
-  bool eager;  // fill to the limits at once; nobody waits yet
+  bool eager;  // fill up to the limits at once: no thread has asked for outcomes yet
   bool filling;
-  bool fed;            // a thread in feed() reads the input, nobody else
+  bool fed;            // only a thread in feed() reads the input
   Sendable* sendable;  // while that thread waits for its input, else null
   bool cancelled;
   PyObject* on_done;  // called once when all outcomes are in, or null
@@ -241,9 +242,9 @@ void flush_pending(Client* client);
 bool store_definitions(Client* client, uint32_t* count);
 // Encodes with the client's definitions as the thread's current ones.
 bool encode_for(Client* client, PyObject* value, codec::MessageBuilder& out);
-// Tells a sink of an outcome, and a job's owner that it is done. Neither raises by itself: what
-// comes out of them is from a signal handler (Ctrl-C). They are told again, so that no outcome is
-// lost, and the error waits for the end of collect().
+// Tells a sink of an outcome, and a job's owner that the job is done. These calls raise nothing of
+// their own: an exception comes from a signal handler (Ctrl-C). Then the call is made again, so
+// that no outcome is lost, and collect() raises the exception at its end.
 void tell(Client* client, PyObject* sink, PyObject* value, bool error);
 void tell_done(Client* client, PyObject* on_done);
 // An exception made by hooks.<name>(*arguments); where that fails (null arguments, with an error
@@ -255,7 +256,7 @@ Reference make_error(Client* client, const char* name);
 // bindings/pool/job_feed.cpp
 // ------------------------------------------------------------------------------------------------
 
-// Input is taken only while this holds; and not while the workers have enough.
+// Input is taken only while may_pull() holds and workers_fed() does not.
 bool may_pull(const Job* job);
 bool workers_fed(const Job* job);
 int fill(Job* job, bool once);
@@ -269,9 +270,10 @@ bool send_gathered(Job* job);
 // A new job takes its place behind all that there is; leave_line() when its input has ended.
 void join_line(Job* job);
 void leave_line(Job* job);
-// Must what has this place wait for something that was made before it?
+// Must a job or call with this place wait for one that was made before it?
 bool must_wait(const Client* client, uint64_t place);
-// Sends what jobs with an earlier place have, if that is what others must wait for. As fill().
+// Sends the input of jobs with an earlier place, where later ones must wait for it. Returns as
+// fill() does.
 int feed_before(Client* client, uint64_t place);
 
 // bindings/pool/job.cpp

@@ -55,8 +55,8 @@ void tell_with(Client* client, PyObject* whom, Call&& call) {
   if (PyErr_Occurred() != nullptr) PyErr_WriteUnraisable(whom);
 }
 
-// Who is told of a batch's outcomes; outlives the flight, which may be abandoned while a result is
-// decoded.
+// The sink or job that is told of a batch's outcomes. Outlives the flight, which may be abandoned
+// while a result is decoded.
 class Target {
  public:
   Target(Client* client, uint32_t slot)
@@ -82,7 +82,7 @@ class Target {
     tell(client_, sink_.get(), value.get(), error);
   }
 
-  // Tells that the item, or its whole unit, has no result: its worker died, or its time ran out.
+  // Tells that the item, or its whole unit, has no result: its worker died, or its time was up.
   void deliver_loss(uint32_t index, Reference error) const {
     if (!job_ || (batch_.flags & pool::kWholeUnits) == 0) {
       return deliver(index, std::move(error), true);
@@ -104,8 +104,9 @@ class Target {
   Batch batch_;
 };
 
-// The task's function, a text of what its unit carries, how to read that, and the item's place in
-// it, for ClientHooks.worker_died. The text comes from the message: nothing is unpickled for it.
+// The arguments of ClientHooks.worker_died that describe the task: its function, a text of its
+// unit's value, the batch's flags (how to read that text), and the item's place in the unit. The
+// text is made from the message itself: nothing is unpickled for it.
 PyObject* describe(Client* client, uint32_t slot, uint32_t unit, uint32_t item) {
   const Flight& flight = flight_at(client, slot);
   const Batch& batch = client->pool->batch(slot);

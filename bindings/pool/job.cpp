@@ -16,7 +16,7 @@ PyTypeObject* job_type = nullptr;
 
 namespace {
 
-// Is the pool gone? Then what was not sent has an outcome too: that.
+// Has the pool ended? Then input that was not sent has an outcome too: the error that says so.
 bool pool_has_ended(Job* job) {
   Client* client = job->client;
   if (!client->ended && client->pool != nullptr) return false;
@@ -52,7 +52,7 @@ PyObject* job_wait(Job* job, PyObject* timeout) {
 }
 
 // JobOrder::list, after wait() was true: the results, or raises the error of the lowest index. The
-// same list each time: whoever asked may be interrupted before it has kept it.
+// same list each time: a caller may be interrupted before it has kept the list, and ask again.
 PyObject* job_results(Job* job, PyObject*) {
   if (job->first_error != nullptr) {
     put_raised(Reference::borrow(job->first_error));
@@ -153,7 +153,7 @@ PyObject* job_next(Job* job, PyObject* const* arguments, Py_ssize_t count) {
 
 // The body of a feeder: the thread that reads an input which may wait, so that what is there
 // already can be fetched meanwhile. Returns when the input is used up, has failed or is not wanted
-// any more. It collects nothing: who fetches does, and rings when there is room again.
+// any more. It collects nothing: threads that fetch outcomes do, and ring when there is room again.
 PyObject* job_feed(Job* job, PyObject*) {
   const Inside inside(job->client);
   int filled = 1;
@@ -183,8 +183,9 @@ PyObject* job_fill(Job* job, PyObject*) {
   return filled < 0 ? nullptr : PyBool_FromLong(filled);
 }
 
-// The pool is to end when all is done, and maybe nobody fetches any more. An input that the caller
-// bounded is not read further (what is asked for beyond it is an error), any other is read whole.
+// The pool is to end when all tasks are done, and perhaps no outcome is fetched any more. An input
+// whose window the caller bounded is not read further (fetching beyond it raises an error); any
+// other is read to its end.
 PyObject* job_drain(Job* job, PyObject*) {
   if (job->iterator == nullptr || job->window == 0) Py_RETURN_NONE;
   if (!job->bounded) {

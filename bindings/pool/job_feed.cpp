@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // How a map's input becomes batches: items are taken from it as workers need them, and packed into
-// batches sized by what calls of the function were measured to take.
+// batches whose size follows from how long calls of the function took so far.
 //
 // The pickling unit is the caller's chunk, as in the standard library: its items are encoded by one
 // pickle, and decoded by one worker. Items that are immutable plain values travel on their own,
-// however the chunks lie: nobody can tell. Where a chunk is to be one task (ChunkIs), it is never
-// taken apart.
+// wherever the chunks begin: no program can see the difference. Where a chunk is to be one task
+// (ChunkIs), it is never taken apart.
 #include <algorithm>
 #include <utility>
 
@@ -26,12 +26,13 @@ constexpr uint32_t kMaxUnits = 1024;
 constexpr uint32_t kMaxUnknownUnits = 64;  // while no item has been measured
 constexpr uint64_t kBatchBytes = uint64_t{256} * 1024;
 constexpr uint64_t kQueuedAhead = 12;    // batches of 0.5 ms, for all workers together
-constexpr int64_t kGatherNs = 200'000;   // a slow iterator must not hold back what it has given
+constexpr int64_t kGatherNs = 200'000;   // items of a slow iterator are sent after so long
 constexpr double kQuickPullNs = 20'000;  // items that come this fast are gathered from the start
-// Units that take longer are taken one by one by whoever is free; quicker ones are one worker's.
+// Units that take longer are taken one by one by any free worker; a batch of quicker ones is taken
+// by one worker.
 constexpr double kSharedNs = 50'000;
-// An input that makes its reader wait for longer does not hold back what was sent after it: it may
-// wait for just that.
+// An input that makes its reader wait for longer does not hold back later jobs and calls: it may be
+// waiting for one of those.
 constexpr int64_t kPullPatienceNs = 20'000'000;
 
 struct Gathered {  // a batch being gathered
@@ -309,7 +310,7 @@ bool give_up_chunk(Job* job, uint32_t items, Reference& broken) {
   return gives_up;
 }
 
-// What follows from the input's failure, `broken`, once the items before it are sent.
+// Deals with the input's failure, `broken`, after the items before it were sent.
 bool end_broken(Job* job, bool fine, Reference broken) {
   if (fine && !PyErr_GivenExceptionMatches(broken.get(), PyExc_Exception)) {
     put_raised(std::move(broken));  // Ctrl-C: for the caller, at once, as pull() has it
@@ -351,7 +352,8 @@ bool add_chunk(Job* job, Gathered& batch, codec::MessageBuilder& message, Refere
 
 }  // namespace
 
-// What a feeder has gathered while it waits for its input, for whoever fetches to send off.
+// What a feeder has gathered so far. While it waits for its input, threads that fetch outcomes may
+// send this.
 struct Sendable {
   Gathered* batch;
   codec::MessageBuilder* message;
@@ -359,7 +361,7 @@ struct Sendable {
 
 namespace {
 
-// pull(), during which others may send what is gathered so far.
+// As pull(); meanwhile other threads may send what is gathered so far.
 Reference pull_while_sendable(Job* job, Gathered& batch, codec::MessageBuilder& message) {
   Sendable sendable{&batch, &message};
   if (job->fed && at_boundary(job)) job->sendable = &sendable;
@@ -433,8 +435,9 @@ int fill(Job* job, bool once) {
 
 namespace {
 
-// Does it keep what was made after it from being sent? Not when it has to wait for its caller to
-// fetch, nor for what its input is just now asking for.
+// Must jobs and calls that were made after this job wait for it? Not when its window is full, so
+// that its caller has to fetch first, nor when its input has been running for long or runs in this
+// thread: it may be waiting for one of those later ones.
 bool holds_back(const Job* job) {
   if (job->iterator == nullptr || job->cancelled) return false;
   if (job->window != 0 && job->pulled - job->taken >= job->window) return false;

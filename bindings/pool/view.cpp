@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a pool's client has open, for those who look at it from outside: the standard library's
-// private counters, which programs read (python/shoal/_dropin/_stock_view.py). Reads only, under
-// the GIL; it collects nothing, so it shows what was known at the last collect().
+// The outcomes that a pool's client still waits for, for the standard library's private counters,
+// which programs read (python/shoal/_dropin/_stock_view.py). Only reads, under the GIL. It collects
+// nothing, so it shows the state at the last collect().
 #include "bindings/pool/client.hpp"
 #include "codec/python/codec.hpp"
 

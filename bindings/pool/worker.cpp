@@ -169,8 +169,8 @@ uint64_t result_word(Worker* self, PyObject* result) {
 
 // ---- Functions and definitions ------------------------------------------------------------------
 
-// A stored text of the client's as bytes: `Block` is a header whose size says how many follow it.
-// Null with an error set when no such text lies there.
+// The bytes of a text that the client has stored. `Block` is the header in front of them, with
+// their number. Null with an error set when no such text lies there.
 template <class Block>
 PyObject* stored_bytes(Worker* self, arena::Handle handle) {
   const arena::Arena& arena = self->seat->member().arena();
@@ -289,7 +289,8 @@ PyObject* call_item(PyObject* function, PyObject* item, uint32_t flags) {
   return PyObject_CallOneArg(function, item);
 }
 
-// What an ended call gave, as a result word; `*cancelled` when the unit was stopped by a cancel.
+// The result word of a call that has ended (`result`, stolen; null: it raised). `*cancelled`: it
+// was stopped by a cancel.
 uint64_t outcome(Worker* self, PyObject* result, pool::StopReason stop, bool* cancelled) {
   if (result != nullptr) {
     const uint64_t word = result_word(self, result);
@@ -367,8 +368,8 @@ void publish_error_for_rest(Worker* self, const WorkerSeat::Claim& claim, uint32
   }
 }
 
-// What an item of a whole unit gave (stolen) joins `results`. False: the unit has ended with it,
-// and its outcome is published.
+// Appends the result of one item of a whole unit (a reference of the caller's; null: it failed) to
+// `results`. False: the unit has ended with this item, and its outcome is published.
 bool take_item(Worker* self, const WorkerSeat::Claim& claim, uint32_t item, PyObject* result,
                PyObject* results) {
   WorkerSeat& seat = *self->seat;
@@ -388,8 +389,8 @@ bool take_item(Worker* self, const WorkerSeat::Claim& claim, uint32_t item, PyOb
   return fine;
 }
 
-// A chunk that is one task: its items run one after the other, none after one that failed, and what
-// they gave is pickled together in the end.
+// A chunk that is one task: its items run one after the other until one fails, and their results
+// are pickled together at the end.
 void run_whole(Worker* self, const WorkerSeat::Claim& claim, PyObject* function, PyObject* chunk,
                Py_ssize_t at) {
   WorkerSeat& seat = *self->seat;
@@ -432,8 +433,8 @@ void run_chunk(Worker* self, const WorkerSeat::Claim& claim, PyObject* function,
   }
 }
 
-// The last unit stands for the batch's attachments: the client sends off a batch as soon as it has
-// one.
+// Counts the bytes of a batch's attachments, once, at its last unit: the client ends a batch with
+// the first unit that has some.
 void count_attachments(Worker* self, const Batch& batch) {
   arena::Arena& arena = self->seat->member().arena();
   for (uint32_t i = 0; i < batch.attachments; ++i) {
