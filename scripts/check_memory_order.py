@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sources import CPP, ROOT, Finding, files, finish, lines
 
-EXPLICIT = re.compile(r"memory_order(_|::)(relaxed|acquire|release|acq_rel|consume)\b")
+EXPLICIT = re.compile(r"(memory_order(_|::)|os::)(relaxed|acquire|release|acq_rel|consume)\b")
 REACH = 12  # lines
 
 

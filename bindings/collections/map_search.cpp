@@ -12,8 +12,8 @@ using collections::Map;
 
 bool KeySearch::prepare(PyObject* key) {
   const auto& user = state_of<collections::ContainerState>(self_).user;
-  if (!make_key(key, user[kMapSeed].load(os::relaxed), to_find_, key_)) return false;
   // order: relaxed, both: written when the map was made
+  if (!make_key(key, user[kMapSeed].load(os::relaxed), to_find_, key_)) return false;
   foreign_ = !key_.is_portable && user[kMapFingerprint].load(os::relaxed) != hash_fingerprint();
   return true;
 }

@@ -391,8 +391,8 @@ PyObject* sequence_snapshot(PyObject* self, PyObject*) {
   uint64_t changes = 0;
   const bool ran = run_locked<Sequence>(self, *member, [&](Sequence& sequence) {
     changes = sequence.changes();
-    for (auto& item : sequence.items()) copies.add(item.load(os::relaxed), Copies::value);
     // order: relaxed; under the lock
+    for (auto& item : sequence.items()) copies.add(item.load(os::relaxed), Copies::value);
   });
   PyObject* const list = ran ? list_of(copies) : nullptr;
   return list == nullptr ? nullptr : Py_BuildValue("KN", changes, list);

@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-//
-// order: relaxed, for all words of tables here: they are changed under the lock only.
 #include "collections/map.hpp"
 
 #include <algorithm>
@@ -34,6 +32,7 @@ uint64_t Map::free_slot(Table& table, uint64_t hash) {
   const uint64_t mask = table.slots - 1;
   uint64_t slot = hash & mask;
   for (uint64_t looked = 0; looked < table.slots; ++looked, slot = (slot + 1) & mask) {
+    // order: relaxed; as get() in table.hpp
     if (table.slot_array()[slot].load(os::relaxed) < kSlotFirst) return slot;
   }
   throw arena::CorruptArena("a map's index has no free slot");
@@ -50,6 +49,7 @@ void Map::copy_entry(Table& from, uint64_t i, Table& made, uint64_t to) {
   const uint64_t hash = get(from.hashes()[i]);
   set(made.items()[to], get(from.items()[i]));
   set(made.hashes()[to], hash);
+  // order: relaxed; as set() in table.hpp
   made.slot_array()[free_slot(made, hash)].store(static_cast<uint32_t>(to + kSlotFirst),
                                                  os::relaxed);
 }
@@ -132,7 +132,7 @@ void Map::fill_next(Table& now, uint64_t most_slots, uint64_t most_entries) {
   Table& next = open_table(*arena_, get(growth.table), handle());
   uint64_t cleared = get(growth.cleared);
   for (; cleared < next.slots && most_slots > 0; ++cleared, --most_slots) {
-    next.slot_array()[cleared].store(kSlotEmpty, os::relaxed);
+    next.slot_array()[cleared].store(kSlotEmpty, os::relaxed);  // order: relaxed; as set()
   }
   set(growth.cleared, cleared);
   if (cleared < next.slots) return;
@@ -164,7 +164,7 @@ void Map::follow(const Entry& entry, uint64_t hash, Handle item) {
       if (get(next.items()[position]) != entry.item) return false;
       set(next.items()[position], item);
       if (item != 0) return true;
-      next.slot_array()[slot].store(kSlotErased, os::relaxed);
+      next.slot_array()[slot].store(kSlotErased, os::relaxed);  // order: relaxed; as set()
       set(next.erased, get(next.erased) + 1);
       return true;
     });
@@ -227,6 +227,7 @@ void Map::insert(arena::Member& member, uint64_t hash, Handle item) {
   Table& now = with_room(member);
   const uint64_t used = get(now.used);
   const uint64_t slot = free_slot(now, hash);
+  // order: relaxed; as get() in table.hpp
   const bool was_erased = now.slot_array()[slot].load(os::relaxed) == kSlotErased;
   prepare(member, item);
   commit(member, Put{used, item, 0, get(now.begin), used + 1, size() + 1, true, hash, slot,

@@ -171,6 +171,7 @@ class TestPool {
   bool has_ended(uint32_t slot) {
     const Batch batch = client->batch(slot);
     for (uint32_t i = 0; i < batch.units; ++i) {
+      // order: acquire; pairs with the release stores in WorkerSeat that publish results
       if (!Unit::of(batch.unit_words()[i].load(os::acquire)).final()) return false;
     }
     return true;
@@ -178,6 +179,7 @@ class TestPool {
   void read(uint32_t slot) {
     const Batch batch = client->batch(slot);
     for (uint32_t unit = 0; unit < batch.units; ++unit) {
+      // order: acquire; as above
       const Unit state = Unit::of(batch.unit_words()[unit].load(os::acquire));
       cancelled += batch.item_count(unit) - state.progress;
       const bool whole = (batch.flags & kWholeUnits) != 0 && state.progress > 0;
