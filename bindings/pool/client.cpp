@@ -266,8 +266,9 @@ PyObject* client_wait_for_hunger(Client* self, PyObject* at_once) {
   Py_RETURN_NONE;
 }
 
-// cancel(ticket): 0 too late, 1 withdrawn before it ran, 2 asked its worker to stop.
-PyObject* client_cancel(Client* self, PyObject* argument) {
+// 0: too late, 1: withdrawn before it ran, 2: a worker runs it, and was asked to stop it if `stops`.
+// nullptr: an error is set.
+PyObject* cancel_call(Client* self, PyObject* argument, bool stops) {
   const uint64_t ticket = PyLong_AsUnsignedLongLong(argument);
   const Inside inside(self);
   if (PyErr_Occurred() || !open_or_raise(self) || collect(self) < 0) return nullptr;
@@ -289,7 +290,15 @@ PyObject* client_cancel(Client* self, PyObject* argument) {
     self->pool->mark_dirty(slot);
     return collect(self) < 0 ? nullptr : PyLong_FromLong(1);
   }
-  return PyLong_FromLong(self->pool->request_stop(slot, 0, pool::StopReason::cancel) ? 2 : 0);
+  const bool runs = stops ? self->pool->request_stop(slot, 0, pool::StopReason::cancel)
+                          : self->pool->is_claimed(slot, 0);
+  return PyLong_FromLong(runs ? 2 : 0);
+}
+
+PyObject* client_cancel(Client* self, PyObject* ticket) { return cancel_call(self, ticket, true); }
+
+PyObject* client_withdraw(Client* self, PyObject* ticket) {
+  return cancel_call(self, ticket, false);
 }
 
 // ---- Calls that are waited for ------------------------------------------------------------------
@@ -666,6 +675,8 @@ PyMethodDef client_methods[] = {
      "wait_for_hunger(at_once): until workers may run out of batches, or for a second."},
     {"cancel", method(client_cancel), METH_O,
      "cancel(ticket): 0 too late, 1 withdrawn, 2 asked its worker to stop."},
+    {"withdraw", method(client_withdraw), METH_O,
+     "withdraw(ticket): as cancel, but a task that a worker runs (2) is left alone."},
     {"cancel_all", method(client_cancel_all), METH_O,
      "cancel_all(running): withdraw what has not begun, and stop the rest too if running."},
     {"state", method(client_state), METH_O, "state(ticket): pending, running or finished."},

@@ -296,6 +296,11 @@ bool ClientPool::cancel_queued(uint32_t slot, uint32_t unit) noexcept {
   return false;
 }
 
+bool ClientPool::is_claimed(uint32_t slot, uint32_t unit) const noexcept {
+  const Unit seen = Unit::of(in_flight_[slot].batch.unit_words()[unit].load());
+  return seen.state == UnitState::claimed;
+}
+
 bool ClientPool::request_stop(uint32_t slot, uint32_t unit, StopReason reason) noexcept {
   const Unit seen = Unit::of(in_flight_[slot].batch.unit_words()[unit].load());
   if (seen.state != UnitState::claimed) return false;

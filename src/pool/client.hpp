@@ -87,6 +87,8 @@ class ClientPool {
 
   // QUEUED -> CANCELLED. False when it is not queued (any more).
   bool cancel_queued(uint32_t slot, uint32_t unit) noexcept;
+  // Whether a worker has taken the unit and not finished it.
+  [[nodiscard]] bool is_claimed(uint32_t slot, uint32_t unit) const noexcept;
   // Asks the agent to stop the unit if it runs now. True when a worker had claimed it.
   bool request_stop(uint32_t slot, uint32_t unit, StopReason reason) noexcept;
 

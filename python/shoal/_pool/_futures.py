@@ -180,11 +180,13 @@ class Future(_base.Future):  # type: ignore[type-arg]
             return True
         if self.done():
             return False
-        answer = self._engine.client.cancel(self._ticket)
+        client = self._engine.client
+        stops = self._stops_running()
+        answer = client.cancel(self._ticket) if stops else client.withdraw(self._ticket)
         if answer == 0 and self._state != _PENDING:
             return self._state == _CANCELLED
         if answer == 2:
-            if not self._stops_running():
+            if not stops:
                 return False
             self._engine._agent.ring()
         if self._tell(False, CancelledError()):
