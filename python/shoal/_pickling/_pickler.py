@@ -58,11 +58,21 @@ class Chunks(list[bytes]):
     write = list.append
 
 
+class InBandChunks(Chunks):
+    """The same for a pickler without buffers: what would be one arrives here whole."""
+
+    __slots__ = ()
+
+    def write(self, chunk: Any) -> None:
+        whole: Any = chunk.raw() if type(chunk) is pickle.PickleBuffer else chunk
+        self.append(whole)
+
+
 class Pickler(pickle.Pickler):
     """pickle's own, with a look at each function, class and instance before it is reduced."""
 
     def __init__(self, out_of_band: bool = True) -> None:
-        self.chunks = Chunks()
+        self.chunks: Chunks = Chunks() if out_of_band else InBandChunks()
         self.buffers: list[pickle.PickleBuffer] = []
         callback = self.buffers.append if out_of_band else None
         super().__init__(self.chunks, PROTOCOL, buffer_callback=callback)

@@ -68,6 +68,10 @@ def _executable() -> str:
     return os.fsdecode(spawn.get_executable() or sys.executable)
 
 
+# A notebook's debugger prints warnings into the cell when it is imported; no task needs it.
+_DEBUGGERS = ("pydev", "_pydev", "debugpy")
+
+
 def _module_names() -> list[str]:
     """Modules that can be imported by name, in the order in which the client got them."""
     names = []
@@ -76,6 +80,8 @@ def _module_names() -> list[str]:
         if name in ("__main__", "__mp_main__") or spec is None or spec.name != name:
             continue
         if spec.origin is None and not getattr(module, "__path__", None):
+            continue
+        if name.startswith(_DEBUGGERS):
             continue
         names.append(name)
     return names
