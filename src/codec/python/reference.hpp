@@ -11,8 +11,7 @@
 // 2. What others can reach (a slot of a table, a queue's front) is emptied by a move into a local
 //    Reference; the object is given up where that one ends.
 // 3. The destructor is not noexcept. Before CPython 3.14, a daemon thread that asks for the GIL
-// when
-//    the interpreter has ended is unwound there and then, maybe out of a finalizer.
+//    when the interpreter is ending is unwound there and then, maybe out of a finalizer.
 // 4. While a thread is unwound so, it does not have the GIL: its references are left alone.
 //
 // Members of Python objects that the garbage collector visits stay plain pointers: Py_VISIT and
@@ -52,7 +51,8 @@ class ReferenceTo {
   }
   ReferenceTo(const ReferenceTo&) = delete;
   ReferenceTo& operator=(const ReferenceTo&) = delete;
-  ~ReferenceTo() noexcept(false) {  // NOLINT(*-noexcept-destructor): see 3
+  // NOLINTNEXTLINE(*-noexcept-destructor, *-unsafe-to-allow-exceptions): see 3
+  ~ReferenceTo() noexcept(false) {
     if (object_ != nullptr && is_attached()) Py_DECREF(reinterpret_cast<PyObject*>(object_));
   }
 
