@@ -51,7 +51,8 @@ class ReferenceTo {
   }
   ReferenceTo(const ReferenceTo&) = delete;
   ReferenceTo& operator=(const ReferenceTo&) = delete;
-  ~ReferenceTo() noexcept(false) {  // NOLINT(*-noexcept-destructor): see 3
+  // NOLINTNEXTLINE(*-noexcept-destructor, *-unsafe-to-allow-exceptions): see 3
+  ~ReferenceTo() noexcept(false) {
     if (object_ != nullptr && is_attached()) Py_DECREF(reinterpret_cast<PyObject*>(object_));
   }
 
