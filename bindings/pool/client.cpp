@@ -266,8 +266,8 @@ PyObject* client_wait_for_hunger(Client* self, PyObject* at_once) {
   Py_RETURN_NONE;
 }
 
-// 0: too late, 1: withdrawn before it ran, 2: a worker runs it, and was asked to stop it if `stops`.
-// nullptr: an error is set.
+// 0: too late, 1: withdrawn before it ran, 2: a worker runs it, and was asked to stop it if
+// `stops`. nullptr: an error is set.
 PyObject* cancel_call(Client* self, PyObject* argument, bool stops) {
   const uint64_t ticket = PyLong_AsUnsignedLongLong(argument);
   const Inside inside(self);

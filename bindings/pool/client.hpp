@@ -15,7 +15,7 @@
 //
 // Giving up the last reference to an object runs Python code too. Flight, PendingCall and Item own
 // their references, which are given up at known places only: in finish_flight, flush_pending,
-// client_cancel, client_abandon, drop_flights and job_dealloc, where a local object ends that was
+// cancel_call, client_abandon, drop_flights and job_dealloc, where a local object ends that was
 // moved out of its slot or queue, so the slot is empty by then. (Only a Target, which keeps sink
 // and job while an outcome is read, may be the last one after that.) A slot is assigned to only
 // while it is free: it owns nothing then.
