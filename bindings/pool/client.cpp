@@ -446,13 +446,6 @@ PyObject* client_handle(Client* self, void*) {
                                : PyLong_FromUnsignedLongLong(self->pool->handle());
 }
 
-PyObject* client_pending(Client* self, void*) { return PyLong_FromSize_t(self->pending->size()); }
-
-PyObject* client_failed_starts(Client* self, void*) {
-  if (!open_or_raise(self)) return nullptr;
-  return PyLong_FromUnsignedLong(self->pool->state().failed_starts.load());
-}
-
 // take_failure(): the decoded error of a failed start, or None.
 PyObject* client_take_failure(Client* self, PyObject*) {
   if (!open_or_raise(self)) return nullptr;
@@ -497,10 +490,6 @@ PyObject* client_seats(Client* self, PyObject*) {
     if (!summary || PyList_Append(result.get(), summary.get()) < 0) return nullptr;
   }
   return result.release();
-}
-
-PyObject* client_live_workers(Client* self, PyObject*) {
-  return PyLong_FromLong(self->pool == nullptr ? 0 : static_cast<long>(self->pool->live_workers()));
 }
 
 PyObject* client_bury(Client* self, PyObject*) {
@@ -689,7 +678,6 @@ PyMethodDef client_methods[] = {
     {"take_failure", method(client_take_failure), METH_NOARGS,
      "The encoded error of a failed start, or None."},
     {"seats", method(client_seats), METH_NOARGS, "Counters of every worker."},
-    {"live_workers", method(client_live_workers), METH_NOARGS, "Workers starting or at work."},
     {"bury", method(client_bury), METH_NOARGS,
      "The agent is dead: mark its workers dead; True when none is left alive."},
     {"open_outcomes", method(client_open_outcomes), METH_NOARGS,
@@ -709,10 +697,6 @@ PyGetSetDef client_getset[] = {
     {"open_calls", reinterpret_cast<getter>(client_open_calls), nullptr,
      "Calls and batches of maps whose outcomes are not all read.", nullptr},
     {"wanted", reinterpret_cast<getter>(client_wanted), nullptr, "Workers wanted now.", nullptr},
-    {"pending", reinterpret_cast<getter>(client_pending), nullptr, "Calls without a slot.",
-     nullptr},
-    {"failed_starts", reinterpret_cast<getter>(client_failed_starts), nullptr,
-     "Initializer failures in a row.", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr}};
 
 PyType_Slot client_slots[] = {{Py_tp_new, reinterpret_cast<void*>(client_new)},

@@ -186,10 +186,6 @@ class Engine:
         """What a fresh interpreter is to be told besides `_context.capture()`: see there."""
         return None
 
-    def template(self) -> str:
-        """What workers are made from, and why: for `statistics()`."""
-        return str(self._agent.template)
-
     # ---- Tasks -----------------------------------------------------------------------------------
 
     @property
