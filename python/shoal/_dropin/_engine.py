@@ -115,7 +115,7 @@ class DropInEngine(_engine.Engine):
 
     def store_startup(self) -> None:
         """Called once the template is decided: does a worker inherit this process's memory?"""
-        if self._agent.is_snapshot:
+        if self._agent.template.is_copy:
             if self.force_fork:
                 self.definitions.workers_have(_ForkSnapshot())
             if self._startup is not None:

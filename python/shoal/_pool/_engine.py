@@ -562,7 +562,7 @@ class Engine:
         return {
             "workers": len([seat for seat in seats if seat["pid"]]),
             "start": self.start,
-            "template": self._agent.template,
+            "template": str(self._agent.template),
             **totals,
             "per_worker": seats,
             "memory": core.arena_statistics(),

@@ -17,7 +17,8 @@ from multiprocessing import process as stock_process
 
 from shoal._pickling._definitions import Snapshot
 from shoal._runtime._native import core
-from shoal._workers import _agent, _agent_settings, _fork_safety, _seeds, _signals
+from shoal._workers import _agent, _agent_settings, _fork_safety, _seeds, _signals, _template
+from shoal._workers._template import Kind, Template
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,8 +39,7 @@ class AgentProcess:
         # Both ends, while there is an agent: a write to a pipe that nobody can read from would end
         # a program that has the default action for SIGPIPE.
         self.bell = self.bell_read = -1
-        self.template = ""  # what workers are made from, and why, for `statistics()`
-        self.is_snapshot = False  # workers are copies of this process
+        self.template = _template.UNDECIDED
         self.ended = False
         self._startup_stored = False
         self._barren = 0
@@ -62,13 +62,13 @@ class AgentProcess:
             refusal = _fork_safety.refusal(own_threads)
         # What was encoded for workers made from a snapshot names what only a snapshot has; threads
         # that were started meanwhile are a smaller risk, as for the standard library's fork.
-        forced = self.is_snapshot and self.pid != 0
+        forced = self.template.is_copy and self.pid != 0
         if engine.start == "spawn":
-            self._start_clean(engine, "exec", "spawn: every worker is a fresh interpreter")
+            self._start_clean(engine, "exec", Template(Kind.FRESH))
         elif refusal is None or forced:
             self._start_snapshot(engine)
         else:
-            self._start_clean(engine, "fork", f"a clean template, because {refusal}")
+            self._start_clean(engine, "fork", Template(Kind.CLEAN, refusal))
 
     def _settings(
         self, engine: Engine, method: str, context: dict[str, Any]
@@ -100,7 +100,7 @@ class AgentProcess:
         )
 
     def _start_snapshot(self, engine: Engine) -> None:
-        self.template, self.is_snapshot = "a snapshot of this process", True
+        self.template = Template(Kind.SNAPSHOT)
         _agent.import_for_workers()  # here, once, instead of in every agent and worker
         if not self._startup_stored:
             engine.definitions.workers_have(Snapshot())
@@ -116,10 +116,10 @@ class AgentProcess:
         if self.pid == 0:
             _agent.run_snapshot(settings)
 
-    def _start_clean(self, engine: Engine, method: str, template: str) -> None:
+    def _start_clean(self, engine: Engine, method: str, template: Template) -> None:
         from shoal._workers import _context, _launch
 
-        self.template, self.is_snapshot = template, False
+        self.template = template
         self._store_startup(engine)
         context = _context.capture(method == "fork", engine.preparation())
         settings = self._settings(engine, method, context)
