@@ -21,7 +21,7 @@ bool bind_all(PyObject* module) {
          bind_pool_worker(module) && bind_pool_agent(module) && bind_channel(module) &&
          bind_sync(module) && bind_queue(module) && bind_pipe(module) && bind_collections(module) &&
          bind_file_mapping(module) && bind_opcodes(module) && bind_codec_for_test(module) &&
-         bind_testing(module);
+         bind_constants(module) && bind_testing(module);
 }
 
 // Initialized in one phase: one process has one member and one session, whatever interpreters it

@@ -69,6 +69,7 @@ bool bind_collections(PyObject* module);
 bool bind_file_mapping(PyObject* module);
 bool bind_opcodes(PyObject* module);
 bool bind_codec_for_test(PyObject* module);
+bool bind_constants(PyObject* module);
 bool bind_testing(PyObject* module);
 
 }  // namespace shoal::bindings

@@ -266,13 +266,14 @@ PyObject* client_wait_for_hunger(Client* self, PyObject* at_once) {
   Py_RETURN_NONE;
 }
 
-// 0: too late, 1: withdrawn before it ran, 2: a worker runs it, and was asked to stop it if `stops`.
-// nullptr: an error is set.
+PyObject* answer_of(CancelAnswer answer) { return PyLong_FromLong(static_cast<long>(answer)); }
+
+// A CancelAnswer; a task that runs is asked to stop if `stops`. nullptr: an error is set.
 PyObject* cancel_call(Client* self, PyObject* argument, bool stops) {
   const uint64_t ticket = PyLong_AsUnsignedLongLong(argument);
   const Inside inside(self);
   if (PyErr_Occurred() || !open_or_raise(self) || collect(self) < 0) return nullptr;
-  if (self->ended) return PyLong_FromLong(0);
+  if (self->ended) return answer_of(CancelAnswer::too_late);
   if (ticket & kPendingTicket) {
     auto& pending = *self->pending;
     for (auto call = pending.begin(); call != pending.end(); ++call) {
@@ -280,19 +281,19 @@ PyObject* cancel_call(Client* self, PyObject* argument, bool stops) {
       const PendingCall gone = std::move(*call);
       pending.erase(call);
       tell(self, gone.sink.get(), make_error(self, "cancelled").get(), true);
-      return PyLong_FromLong(1);
+      return answer_of(CancelAnswer::withdrawn);
     }
-    return PyLong_FromLong(0);
+    return answer_of(CancelAnswer::too_late);
   }
-  if (!is_open(self, ticket)) return PyLong_FromLong(0);
+  if (!is_open(self, ticket)) return answer_of(CancelAnswer::too_late);
   const uint32_t slot = pool::Entry{ticket}.slot();
   if (self->pool->cancel_queued(slot, 0)) {
     self->pool->mark_dirty(slot);
-    return collect(self) < 0 ? nullptr : PyLong_FromLong(1);
+    return collect(self) < 0 ? nullptr : answer_of(CancelAnswer::withdrawn);
   }
   const bool runs = stops ? self->pool->request_stop(slot, 0, pool::StopReason::cancel)
                           : self->pool->is_claimed(slot, 0);
-  return PyLong_FromLong(runs ? 2 : 0);
+  return answer_of(runs ? CancelAnswer::running : CancelAnswer::too_late);
 }
 
 PyObject* client_cancel(Client* self, PyObject* ticket) { return cancel_call(self, ticket, true); }
@@ -663,9 +664,9 @@ PyMethodDef client_methods[] = {
     {"wait_for_hunger", method(client_wait_for_hunger), METH_O,
      "wait_for_hunger(at_once): until workers may run out of batches, or for a second."},
     {"cancel", method(client_cancel), METH_O,
-     "cancel(ticket): 0 too late, 1 withdrawn, 2 asked its worker to stop."},
+     "cancel(ticket): CANCEL_TOO_LATE, CANCEL_WITHDRAWN, or CANCEL_RUNNING: it is asked to stop."},
     {"withdraw", method(client_withdraw), METH_O,
-     "withdraw(ticket): as cancel, but a task that a worker runs (2) is left alone."},
+     "withdraw(ticket): as cancel, but a task that a worker runs is left alone."},
     {"cancel_all", method(client_cancel_all), METH_O,
      "cancel_all(running): withdraw what has not begun, and stop the rest too if running."},
     {"state", method(client_state), METH_O, "state(ticket): pending, running or finished."},

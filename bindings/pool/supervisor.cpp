@@ -165,7 +165,7 @@ bool bind_pool_agent(PyObject* module) {
   PyObject* type = PyType_FromSpec(&agent_spec);
   if (type == nullptr || PyModule_AddObjectRef(module, "Supervisor", type) < 0) return false;
   Py_DECREF(type);
-  return PyModule_AddIntConstant(module, "START_PATIENCE", pool::kStartPatience) == 0;
+  return true;
 }
 
 }  // namespace shoal::bindings

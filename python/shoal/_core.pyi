@@ -33,6 +33,51 @@ def opcodes() -> dict[str, int]: ...
 def reap() -> int: ...
 def purge() -> None: ...
 
+# ---- Constants: the numbers of the core's enumerations (bindings/constants.cpp) ----
+
+# Of a pool: `Client.set_phase`, `Supervisor.phase`.
+PHASE_RUNNING: Final[int]
+PHASE_DRAINING: Final[int]
+PHASE_STOPPING: Final[int]
+
+# Why a worker leaves: `Worker.leaving`.
+EXIT_PLANNED: Final[int]
+EXIT_INITIALIZER_FAILED: Final[int]
+
+# How tasks were packed: the flags that hooks get.
+BATCH_CALL_UNITS: Final[int]
+BATCH_STAR_ITEMS: Final[int]
+BATCH_OWN_FUNCTION: Final[int]
+BATCH_CHUNK_UNITS: Final[int]
+
+# The weight of failed starts in a row at which a pool gives up.
+START_PATIENCE: Final[int]
+
+# Of a job's results.
+ORDER_LIST: Final[int]
+ORDER_ORDERED: Final[int]
+ORDER_UNORDERED: Final[int]
+
+# What a job's chunk is: only packing, or a task.
+CHUNK_PACKING: Final[int]
+CHUNK_DEFAULT_TASKS: Final[int]
+CHUNK_TASKS: Final[int]
+
+# What `Client.cancel` and `withdraw` answer.
+CANCEL_TOO_LATE: Final[int]
+CANCEL_WITHDRAWN: Final[int]
+CANCEL_RUNNING: Final[int]
+
+# Parts of a collection: `_snapshot`.
+COPY_KEYS: Final[int]
+COPY_VALUES: Final[int]
+COPY_ITEMS: Final[int]
+
+# Bits of `Queue._closed`.
+QUEUE_GET_END: Final[int]
+QUEUE_PUT_END: Final[int]
+QUEUE_BOTH_ENDS: Final[int]
+
 # ---- Codec ----
 
 def set_pickler(dumps: Callable[..., Any] | None, loads: Callable[..., Any] | None, /) -> None: ...
@@ -166,8 +211,6 @@ class Job:
     def so_far(self) -> list[Any]: ...
 
 # ---- Pool: workers and their agent ----
-
-START_PATIENCE: Final[int]
 
 class Worker:
     """The side that runs tasks, in the worker's main thread."""

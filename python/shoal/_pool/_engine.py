@@ -34,7 +34,6 @@ START_METHODS = ("zygote", "fork", "spawn")
 START_OF_METHOD = {"fork": "fork", "spawn": "spawn", "forkserver": "zygote"}  # of multiprocessing
 GRACE = 2.0  # seconds between interrupting a task and killing its worker
 BYTES_IN_FLIGHT = 64 * 1024 * 1024
-RUNNING, DRAINING, STOPPING = 0, 1, 2  # core's Phase
 MAX_WORKERS = _cpus.MAX_WORKERS
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
@@ -158,7 +157,7 @@ class Engine:
             _engines.add(self)
             _register_at_exit()
         except BaseException:  # Ctrl-C, most likely: leave no process behind
-            self.client.set_phase(STOPPING)
+            self.client.set_phase(core.PHASE_STOPPING)
             self._agent.kill()
             raise
 
@@ -282,7 +281,9 @@ class Engine:
         """A map over an iterator; see core.Job. `bounded`: the window is the caller's wish;
         `chunk_asked`: so is the size of chunks.
         """
-        chunk_is = 0 if not self.chunks_are_tasks else 2 if chunk_asked else 1  # core's ChunkIs
+        chunk_is = core.CHUNK_PACKING
+        if self.chunks_are_tasks:
+            chunk_is = core.CHUNK_TASKS if chunk_asked else core.CHUNK_DEFAULT_TASKS
         stored, name = self.function(callable_)
         return core.Job(
             self.client,
@@ -291,7 +292,7 @@ class Engine:
             name,
             items,
             order,
-            2 if star else 0,
+            core.BATCH_STAR_ITEMS if star else 0,
             chunk,
             total,
             window,
@@ -500,14 +501,14 @@ class Engine:
         self.closed = True
         if self.forked:
             return
-        self._end(STOPPING)
+        self._end(core.PHASE_STOPPING)
 
     def finish(self) -> None:
         """After drain(): the workers leave, the memory is given back. What another thread had still
         sent when it was closed is completed first.
         """
         self.closed = True
-        while not self.forked and not self._end(DRAINING):
+        while not self.forked and not self._end(core.PHASE_DRAINING):
             self.drain()
 
     def _end(self, phase: int) -> bool:
@@ -515,7 +516,7 @@ class Engine:
         with self._process_lock:
             if self._agent.ended or self._ending:
                 return True
-            if phase == DRAINING and not self.client.end_when_idle():
+            if phase == core.PHASE_DRAINING and not self.client.end_when_idle():
                 return False
             self._ending = True
             try:

@@ -13,6 +13,7 @@ from concurrent.futures import _base
 
 from shoal._pool import _engine
 from shoal._pool._futures import Future
+from shoal._runtime._native import core
 from shoal._runtime._public import public
 
 TYPE_CHECKING = False
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
-_ORDERED = 1  # core's JobOrder
 _WINDOW = 1 << 16
 _open: weakref.WeakSet[Executor] = weakref.WeakSet()
 
@@ -140,7 +140,7 @@ class Executor(_base.Executor):
         job = self._engine.job(
             fn,
             items,
-            order=_ORDERED,
+            order=core.ORDER_ORDERED,
             star=not single,
             chunk=chunksize,
             total=min(lengths) if sized and lengths else -1,

@@ -18,6 +18,7 @@ import time
 from concurrent.futures import CancelledError, _base
 
 from shoal._runtime import _locks
+from shoal._runtime._native import core
 from shoal._runtime._public import public
 
 TYPE_CHECKING = False
@@ -185,9 +186,9 @@ class Future(_base.Future):  # type: ignore[type-arg]
         client = self._engine.client
         stops = self._stops_running()
         answer = client.cancel(self._ticket) if stops else client.withdraw(self._ticket)
-        if answer == 0 and self._state != _PENDING:
+        if answer == core.CANCEL_TOO_LATE and self._state != _PENDING:
             return self._state == _CANCELLED
-        if answer == 2:
+        if answer == core.CANCEL_RUNNING:
             if not stops:
                 return False
             self._engine._agent.ring()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import warnings
 
 from shoal._pool import _engine, _results
+from shoal._runtime._native import core
 from shoal._runtime._public import public
 
 TYPE_CHECKING = False
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
-_LIST, _ORDERED, _UNORDERED = 0, 1, 2  # core's JobOrder
 _WINDOW = 1 << 16  # items that imap takes from its input ahead of the caller, at most
 # An imap of at most so many items is sent to the workers at once. A longer one is sent as they need
 # it, so tasks of a map that is called later may run before its last ones.
@@ -196,7 +196,9 @@ class Pool:
         `join` reads the input to its end; with a `buffersize` it reads no further, and asking for
         more than was sent raises `PoolClosed`.
         """
-        return self._imap(func, iterable, chunksize, _ORDERED, timeout, retries, buffersize)
+        return self._imap(
+            func, iterable, chunksize, core.ORDER_ORDERED, timeout, retries, buffersize
+        )
 
     def imap_unordered(
         self,
@@ -209,7 +211,9 @@ class Pool:
         buffersize: int | None = None,
     ) -> _results.IMapIterator:
         """Like `imap`, results as they come."""
-        return self._imap(func, iterable, chunksize, _UNORDERED, timeout, retries, buffersize)
+        return self._imap(
+            func, iterable, chunksize, core.ORDER_UNORDERED, timeout, retries, buffersize
+        )
 
     def _list_job(
         self,
@@ -228,7 +232,7 @@ class Pool:
         return self._engine.job(
             func,
             iter(items),
-            order=_LIST,
+            order=core.ORDER_LIST,
             star=star,
             chunk=_chunk(chunksize, count, self._engine.workers),
             chunk_asked=chunksize is not None,
@@ -310,7 +314,7 @@ class Pool:
             eager=0 <= total <= _SENT_WHOLE,
         )
         self._engine.start_job(job, may_wait=total < 0)
-        kind = self._iterator if order == _ORDERED else self._unordered_iterator
+        kind = self._iterator if order == core.ORDER_ORDERED else self._unordered_iterator
         results: _results.IMapIterator = kind(self._engine, job)
         return results
 

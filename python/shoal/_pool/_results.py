@@ -9,6 +9,7 @@ import threading
 import time
 
 from shoal._runtime import _import_hook, _locks
+from shoal._runtime._native import core
 from shoal._runtime._public import public
 
 TYPE_CHECKING = False
@@ -143,9 +144,9 @@ class AsyncResult(_Waitable):
         if self.ready():
             return False
         answer = self._engine.client.cancel(self._ticket)
-        if answer == 2:
+        if answer == core.CANCEL_RUNNING:
             self._engine._agent.ring()
-        return bool(answer)
+        return bool(answer != core.CANCEL_TOO_LATE)
 
 
 @public

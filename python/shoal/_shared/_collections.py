@@ -45,13 +45,11 @@ K = TypeVar("K")
 V = TypeVar("V")
 T = TypeVar("T")
 
-KEYS, VALUES, ITEMS = 1, 2, 3  # for _snapshot
-
 
 class _View:
     """Each iteration is over one moment, forwards or backwards."""
 
-    _what = KEYS
+    _what = core.COPY_KEYS
     _mapping: Any
 
     def _values(self) -> list[Any]:
@@ -70,14 +68,14 @@ class _Keys(_View, KeysView[K]):
 
 
 class _Values(_View, ValuesView[V]):
-    _what = VALUES
+    _what = core.COPY_VALUES
 
     def __contains__(self, value: object) -> bool:
         return value in self._values()  # key by key, it would miss those that go meanwhile
 
 
 class _Items(_View, ItemsView[K, V]):
-    _what = ITEMS
+    _what = core.COPY_ITEMS
 
 
 def _of_one_moment(mapping: Any) -> Any:
@@ -134,10 +132,10 @@ class Dict(core.Map, MutableMapping[K, V]):
             self.update(*args, **kwargs)
 
     def __iter__(self) -> Iterator[K]:
-        return iter(self._snapshot(KEYS)[1])
+        return iter(self._snapshot(core.COPY_KEYS)[1])
 
     def __reversed__(self) -> Iterator[K]:
-        return iter(self._snapshot(KEYS)[1][::-1])
+        return iter(self._snapshot(core.COPY_KEYS)[1][::-1])
 
     def keys(self) -> KeysView[K]:
         """A view; each iteration over it goes over the keys of the moment when it began."""
@@ -164,7 +162,7 @@ class Dict(core.Map, MutableMapping[K, V]):
 
     def copy(self) -> dict[K, V]:
         """An ordinary dict with what is in it at one moment."""
-        return dict(self._snapshot(ITEMS)[1])
+        return dict(self._snapshot(core.COPY_ITEMS)[1])
 
     @classmethod
     def fromkeys(cls, keys: Iterable[Any], value: Any = None) -> Self:
@@ -350,7 +348,7 @@ class Set(core.KeySet, MutableSet[T]):
         return set(values)
 
     def __iter__(self) -> Iterator[T]:
-        return iter(self._snapshot(KEYS)[1])
+        return iter(self._snapshot(core.COPY_KEYS)[1])
 
     def add(self, value: T) -> None:
         """Put a value in, unless it is there; TypeError when it cannot be hashed."""
@@ -375,7 +373,7 @@ class Set(core.KeySet, MutableSet[T]):
 
     def copy(self) -> set[T]:
         """An ordinary set with what is in it at one moment."""
-        return set(self._snapshot(KEYS)[1])
+        return set(self._snapshot(core.COPY_KEYS)[1])
 
     def update(self, *others: Iterable[T]) -> None:
         """Put all values in, one step each."""
@@ -458,12 +456,12 @@ class Namespace(core.Namespace):
             setattr(self, name, value)
 
     def __dir__(self) -> list[str]:
-        return sorted([*object.__dir__(self), *self._snapshot(KEYS)[1]])
+        return sorted([*object.__dir__(self), *self._snapshot(core.COPY_KEYS)[1]])
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Namespace):
             return NotImplemented
-        return dict(self._snapshot(ITEMS)[1]) == dict(other._snapshot(ITEMS)[1])
+        return dict(self._snapshot(core.COPY_ITEMS)[1]) == dict(other._snapshot(core.COPY_ITEMS)[1])
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -472,7 +470,9 @@ class Namespace(core.Namespace):
 
     @_recursive_repr("Namespace(...)")
     def __repr__(self) -> str:
-        values = ", ".join(f"{name}={value!r}" for name, value in self._snapshot(ITEMS)[1])
+        values = ", ".join(
+            f"{name}={value!r}" for name, value in self._snapshot(core.COPY_ITEMS)[1]
+        )
         return f"shoal.{type(self).__name__}({values})"
 
 
