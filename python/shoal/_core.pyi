@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from typing_extensions import Self
 
+from shoal._pool._sink import Sink
+
 # ---- This process in its session ----
 
 def session_fd() -> int: ...
@@ -137,7 +139,7 @@ class Client:
     ) -> Any: ...
     def submit(
         self,
-        sink: object,
+        sink: Sink,
         function: object,
         callable: Callable[..., Any],
         name: str,

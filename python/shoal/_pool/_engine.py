@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
+    from shoal._pool._sink import Sink
+
 START_METHODS = ("zygote", "fork", "spawn")
 START_OF_METHOD = {"fork": "fork", "spawn": "spawn", "forkserver": "zygote"}  # of multiprocessing
 GRACE = 2.0  # seconds between interrupting a task and killing its worker
@@ -245,14 +247,14 @@ class Engine:
 
     def submit(
         self,
-        sink: Any,
+        sink: Sink,
         callable_: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any] | None,
         timeout_ns: int = 0,
         retries: int = 0,
     ) -> int:
-        """Send one call; its outcome goes to `sink._deliver(ok, value)`. Returns its ticket."""
+        """Send one call; its outcome goes to the sink. Returns its ticket."""
         stored, name = self.function(callable_)
         ticket: int = self.client.submit(
             sink, stored, callable_, name, args, kwargs, timeout_ns, retries

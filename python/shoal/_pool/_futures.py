@@ -73,7 +73,7 @@ class Future(_base.Future):  # type: ignore[type-arg]
                 self._engine.need_collector()
         return condition
 
-    # ---- Told by the core ------------------------------------------------------------------------
+    # ---- Told by the core: it is a Sink ----------------------------------------------------------
 
     def _launched(self, ticket: int) -> None:
         self._ticket = ticket
