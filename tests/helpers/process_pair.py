@@ -69,15 +69,14 @@ class Worker:
         definitions = self.definitions
         key = definitions.function_key(function)
         payload = None
-        with definitions.active():
-            if key is None:
-                arguments = _pickler.dumps((function, args))
-            else:
-                arguments = _pickler.dumps(args)
-                if key not in self.functions:
-                    payload = definitions.encode_function(function)
-                    self.functions.add(key)
-                    self.shipped += 1
+        if key is None:
+            arguments = _pickler.dumps((function, args), definitions)
+        else:
+            arguments = _pickler.dumps(args, definitions)
+            if key not in self.functions:
+                payload = definitions.encode_function(function)
+                self.functions.add(key)
+                self.shipped += 1
         data, buffers = arguments
         plain = [bytearray(b.raw()) for b in buffers or ()]
         entries = [definitions.entry(i) for i in range(self.sent, definitions.length)]

@@ -132,23 +132,6 @@ class Watch:
         return True
 
 
-class Active:
-    """Makes a pool's definitions the current ones of this thread: see `Definitions.active`."""
-
-    __slots__ = ("_definitions", "_outer")
-
-    def __init__(self, definitions: Definitions) -> None:
-        self._definitions = definitions
-
-    def __enter__(self) -> None:
-        current = _pickler._current
-        self._outer = current.definitions
-        current.definitions = self._definitions
-
-    def __exit__(self, *exception: object) -> None:
-        _pickler._current.definitions = self._outer
-
-
 class Definitions:
     """The parent's side: the log, and what each function and class needs of it."""
 
@@ -177,10 +160,6 @@ class Definitions:
     def entry(self, index: int) -> bytes:
         """Entry `index`, for `Applied.apply`."""
         return self._log[index]
-
-    def active(self) -> Active:
-        """`with definitions.active():` `_pickler.dumps` in this thread adds to this log."""
-        return Active(self)
 
     def workers_have(self, beforehand: Beforehand) -> None:
         """Call it before the first worker starts."""
@@ -326,7 +305,6 @@ def decode_function(payload: Any) -> Any:
 
 
 __all__ = [
-    "Active",
     "Applied",
     "Definitions",
     "ImportedMain",

@@ -179,8 +179,7 @@ class Engine:
             return
         from shoal._pickling import _pickler
 
-        with self.definitions.active():
-            payload = _pickler.dumps_in_band(self._startup, self.definitions)
+        payload = _pickler.dumps_in_band(self._startup, self.definitions)
         self.client.set_startup(payload)
 
     def preparation(self) -> dict[str, Any] | None:

@@ -125,8 +125,7 @@ def test_hooks_of_an_argument_run_once(main: types.ModuleType) -> None:
         "class C:\n"
         "  def __getstate__(self):\n    calls.append(1)\n    return {'a': 1}\n",
     )
-    with definitions.active():
-        _pickler.dumps([main.C(), lambda: 1])  # type: ignore[attr-defined]
+    _pickler.dumps([main.C(), lambda: 1], definitions)  # type: ignore[attr-defined]
     assert main.calls == [1]  # type: ignore[attr-defined]
 
 
@@ -135,9 +134,6 @@ def test_definitions_of_two_pools_are_independent(main: types.ModuleType) -> Non
     define(main, "def f(): return 1")
     assert needs(one, main, "f") == 1
     assert needs(other, main, "f") == 1
-    with one.active(), other.active():
-        assert _pickler._current.definitions is other
-    assert _pickler._current.definitions is None
 
 
 def test_definitions_are_collected_with_their_pool(main: types.ModuleType) -> None:
