@@ -12,7 +12,7 @@ which conditions are made: so whoever holds the condition sees the state stand s
 
 from __future__ import annotations
 
-import os
+import sys
 import threading
 import time
 from concurrent.futures import CancelledError, _base
@@ -32,14 +32,7 @@ _PENDING, _FINISHED = _base.PENDING, _base.FINISHED
 _CANCELLED = _base.CANCELLED_AND_NOTIFIED
 _SLICE = 0.1  # seconds until who waits for the collector looks whether it is still there
 _making = _locks.Lock()
-
-
-def _after_fork_in_child() -> None:
-    global _making
-    _making = _locks.Lock()  # a thread that is not here may have held it
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
+_locks.renew_in_children(sys.modules[__name__], "_making", _locks.Lock)
 
 
 @public
