@@ -52,10 +52,10 @@ if TYPE_CHECKING:
 _FACTS: Final = ("__file__", "__package__", "__doc__")
 
 
-class Snapshot:
+class ForkedMain:
     """What the main module and the list of modules were when a template was forked.
 
-    Values are held weakly where they can be, so that a snapshot pins little.
+    Values are held weakly where they can be, so that it pins little.
     """
 
     def __init__(self) -> None:
@@ -214,7 +214,7 @@ class Definitions:
         key = self._ids.get(id(obj))
         return key if key is not None and self._sent[key].value is obj else None
 
-    def in_snapshot(self, module_name: str) -> bool:
+    def workers_have_module(self, module_name: str) -> bool:
         return self._beforehand is not None and self._beforehand.has_module(module_name)
 
     def _update(self, keys: Iterable[_names.Key]) -> None:
@@ -307,8 +307,8 @@ def decode_function(payload: Any) -> Any:
 __all__ = [
     "Applied",
     "Definitions",
+    "ForkedMain",
     "ImportedMain",
-    "Snapshot",
     "decode_function",
     "shipped_key",
 ]

@@ -15,9 +15,9 @@ import sys
 import time
 from multiprocessing import process as stock_process
 
-from shoal._pickling._definitions import Snapshot
+from shoal._pickling._definitions import ForkedMain
 from shoal._runtime._native import core
-from shoal._workers import _agent, _agent_settings, _fork_safety, _seeds, _signals, _template
+from shoal._workers import _agent, _agent_plan, _fork_safety, _seeds, _signals, _template
 from shoal._workers._template import Kind, Template
 
 TYPE_CHECKING = False
@@ -70,9 +70,9 @@ class AgentProcess:
         else:
             self._start_clean(engine, "fork", Template(Kind.CLEAN, refusal))
 
-    def _settings(
+    def _make_plan(
         self, engine: Engine, method: str, context: dict[str, Any]
-    ) -> _agent_settings.Settings:
+    ) -> _agent_plan.AgentPlan:
         self._close_bell()
         self.bell_read, self.bell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         process: Any = stock_process.current_process()
@@ -80,7 +80,7 @@ class AgentProcess:
             counter = stock_process._process_counter  # type: ignore[attr-defined]
             self._numbers = tuple(next(counter) for _ in range(engine.workers))
         mask, seeds = self._for_workers
-        return _agent_settings.Settings(
+        return _agent_plan.AgentPlan(
             engine.client.handle,
             core.incarnation(),
             os.getpid(),
@@ -103,9 +103,9 @@ class AgentProcess:
         self.template = Template(Kind.SNAPSHOT)
         _agent.import_for_workers()  # here, once, instead of in every agent and worker
         if not self._startup_stored:
-            engine.definitions.workers_have(Snapshot())
+            engine.definitions.workers_have(ForkedMain())
         self._store_startup(engine)
-        settings = self._settings(engine, "fork", {})
+        plan = self._make_plan(engine, "fork", {})
         _flush()
         import warnings
 
@@ -114,7 +114,7 @@ class AgentProcess:
             warnings.simplefilter("ignore", DeprecationWarning)
             self.pid = os.fork()
         if self.pid == 0:
-            _agent.run_snapshot(settings)
+            _agent.run_snapshot(plan)
 
     def _start_clean(self, engine: Engine, method: str, template: Template) -> None:
         from shoal._workers import _context, _launch
@@ -122,10 +122,10 @@ class AgentProcess:
         self.template = template
         self._store_startup(engine)
         context = _context.capture(method == "fork", engine.preparation())
-        settings = self._settings(engine, method, context)
+        plan = self._make_plan(engine, method, context)
         _flush()
-        fds = (settings.memory_fd, settings.bell_read, settings.bell_write)
-        self.pid = _launch.spawn("shoal._workers._agent", settings, fds, context)
+        fds = (plan.memory_fd, plan.bell_read, plan.bell_write)
+        self.pid = _launch.spawn("shoal._workers._agent", plan, fds, context)
 
     def _store_startup(self, engine: Engine) -> None:
         """Once, for the first agent's kind of template; later ones are of that kind."""

@@ -44,7 +44,7 @@ def serve(plan: _plan.Plan, seat: int, bell: int, unprepared: RuntimeError | Non
     from shoal._workers import _context, _worker_hooks
 
     imported = _context.imports_main(plan.context)
-    applied = Applied(snapshot=not plan.context, imported=imported)
+    applied = Applied(forked=not plan.context, imported=imported)
     hooks = _worker_hooks.WorkerHooks(applied, plan.results_by_name)
     worker = core.Worker(plan.pool, seat, bell, hooks, TaskInterrupted)
 
