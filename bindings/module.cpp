@@ -18,10 +18,10 @@ bool bind_all(PyObject* module) {
   using namespace shoal::bindings;
   shoal::codec::python::set_exception_translation(set_python_error);
   return bind_process(module) && bind_fork_hook(module) && bind_pool_client(module) &&
-         bind_pool_worker(module) && bind_pool_agent(module) && bind_channel(module) &&
+         bind_pool_worker(module) && bind_pool_supervisor(module) && bind_channel(module) &&
          bind_sync(module) && bind_queue(module) && bind_pipe(module) && bind_collections(module) &&
          bind_file_mapping(module) && bind_opcodes(module) && bind_codec_for_test(module) &&
-         bind_testing(module);
+         bind_constants(module) && bind_testing(module);
 }
 
 // Initialized in one phase: one process has one member and one session, whatever interpreters it

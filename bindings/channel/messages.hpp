@@ -17,6 +17,9 @@
 
 namespace shoal::bindings {
 
+// The ends of a queue that can be closed in one process; bits.
+enum QueueEnd : int { kGetEnd = 1, kPutEnd = 2, kBothEnds = 3 };
+
 // This thread's builder. While it is in use the next one is another: encoding may run code that
 // encodes.
 std::unique_ptr<codec::MessageBuilder> take_builder(arena::Member& member);

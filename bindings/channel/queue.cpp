@@ -25,8 +25,6 @@ using channel::Channel;
 using channel::Received;
 using channel::Sent;
 
-enum End : int { kGetEnd = 1, kPutEnd = 2, kBothEnds = 3 };
-
 struct QueueObject {
   SharedObject shared;
   Channel* channel;
@@ -42,7 +40,7 @@ QueueObject& queue_object(PyObject* self) { return *reinterpret_cast<QueueObject
 Channel& channel_of(PyObject* self) { return *queue_object(self).channel; }
 
 // The member, or nullptr with an error set: no membership, or the end is closed here.
-arena::Member* member_for(PyObject* self, End end) {
+arena::Member* member_for(PyObject* self, QueueEnd end) {
   if ((queue_object(self).closed & end) == 0) [[likely]]
     return current_member();
   const Reference raised = Reference::take(PyObject_CallMethod(self, "_raise_closed", nullptr));

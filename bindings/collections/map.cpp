@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // shoal._core.Map: a plain C type over a shared map, with what a dict has that is one step; what is
-// several steps is Python's (shoal/_collections.py). Sets are maps without values.
+// several steps is Python's (shoal/_shared/_collections.py). Sets are maps without values.
 // Design: docs/design/collections.md
 #include "bindings/collections/map_search.hpp"
 #include "os/datagram.hpp"

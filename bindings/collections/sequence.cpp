@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // shoal._core.Sequence: a plain C type over a shared sequence, with what a list has that is one
-// step; what is several steps is Python's (shoal/_collections.py), which makes them one by saying
-// how often the sequence had changed when it looked (`changes`).
+// step; what is several steps is Python's (shoal/_shared/_collections.py), which makes them one by
+// saying how often the sequence had changed when it looked (`changes`).
 // Design: docs/design/collections.md
 #include "collections/sequence.hpp"
 

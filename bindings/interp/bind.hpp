@@ -60,7 +60,7 @@ bool bind_process(PyObject* module);
 bool bind_fork_hook(PyObject* module);
 bool bind_pool_client(PyObject* module);
 bool bind_pool_worker(PyObject* module);
-bool bind_pool_agent(PyObject* module);
+bool bind_pool_supervisor(PyObject* module);
 bool bind_channel(PyObject* module);
 bool bind_queue(PyObject* module);
 bool bind_pipe(PyObject* module);
@@ -69,6 +69,7 @@ bool bind_collections(PyObject* module);
 bool bind_file_mapping(PyObject* module);
 bool bind_opcodes(PyObject* module);
 bool bind_codec_for_test(PyObject* module);
+bool bind_constants(PyObject* module);
 bool bind_testing(PyObject* module);
 
 }  // namespace shoal::bindings

@@ -266,13 +266,14 @@ PyObject* client_wait_for_hunger(Client* self, PyObject* at_once) {
   Py_RETURN_NONE;
 }
 
-// 0: too late, 1: withdrawn before it ran, 2: a worker runs it, and was asked to stop it if
-// `stops`. nullptr: an error is set.
+PyObject* answer_of(CancelAnswer answer) { return PyLong_FromLong(static_cast<long>(answer)); }
+
+// A CancelAnswer; a task that runs is asked to stop if `stops`. nullptr: an error is set.
 PyObject* cancel_call(Client* self, PyObject* argument, bool stops) {
   const uint64_t ticket = PyLong_AsUnsignedLongLong(argument);
   const Inside inside(self);
   if (PyErr_Occurred() || !open_or_raise(self) || collect(self) < 0) return nullptr;
-  if (self->ended) return PyLong_FromLong(0);
+  if (self->ended) return answer_of(CancelAnswer::too_late);
   if (ticket & kPendingTicket) {
     auto& pending = *self->pending;
     for (auto call = pending.begin(); call != pending.end(); ++call) {
@@ -280,19 +281,19 @@ PyObject* cancel_call(Client* self, PyObject* argument, bool stops) {
       const PendingCall gone = std::move(*call);
       pending.erase(call);
       tell(self, gone.sink.get(), make_error(self, "cancelled").get(), true);
-      return PyLong_FromLong(1);
+      return answer_of(CancelAnswer::withdrawn);
     }
-    return PyLong_FromLong(0);
+    return answer_of(CancelAnswer::too_late);
   }
-  if (!is_open(self, ticket)) return PyLong_FromLong(0);
+  if (!is_open(self, ticket)) return answer_of(CancelAnswer::too_late);
   const uint32_t slot = pool::Entry{ticket}.slot();
   if (self->pool->cancel_queued(slot, 0)) {
     self->pool->mark_dirty(slot);
-    return collect(self) < 0 ? nullptr : PyLong_FromLong(1);
+    return collect(self) < 0 ? nullptr : answer_of(CancelAnswer::withdrawn);
   }
   const bool runs = stops ? self->pool->request_stop(slot, 0, pool::StopReason::cancel)
                           : self->pool->is_claimed(slot, 0);
-  return PyLong_FromLong(runs ? 2 : 0);
+  return answer_of(runs ? CancelAnswer::running : CancelAnswer::too_late);
 }
 
 PyObject* client_cancel(Client* self, PyObject* ticket) { return cancel_call(self, ticket, true); }
@@ -446,13 +447,6 @@ PyObject* client_handle(Client* self, void*) {
                                : PyLong_FromUnsignedLongLong(self->pool->handle());
 }
 
-PyObject* client_pending(Client* self, void*) { return PyLong_FromSize_t(self->pending->size()); }
-
-PyObject* client_failed_starts(Client* self, void*) {
-  if (!open_or_raise(self)) return nullptr;
-  return PyLong_FromUnsignedLong(self->pool->state().failed_starts.load());
-}
-
 // take_failure(): the decoded error of a failed start, or None.
 PyObject* client_take_failure(Client* self, PyObject*) {
   if (!open_or_raise(self)) return nullptr;
@@ -497,10 +491,6 @@ PyObject* client_seats(Client* self, PyObject*) {
     if (!summary || PyList_Append(result.get(), summary.get()) < 0) return nullptr;
   }
   return result.release();
-}
-
-PyObject* client_live_workers(Client* self, PyObject*) {
-  return PyLong_FromLong(self->pool == nullptr ? 0 : static_cast<long>(self->pool->live_workers()));
 }
 
 PyObject* client_bury(Client* self, PyObject*) {
@@ -674,9 +664,9 @@ PyMethodDef client_methods[] = {
     {"wait_for_hunger", method(client_wait_for_hunger), METH_O,
      "wait_for_hunger(at_once): until workers may run out of batches, or for a second."},
     {"cancel", method(client_cancel), METH_O,
-     "cancel(ticket): 0 too late, 1 withdrawn, 2 asked its worker to stop."},
+     "cancel(ticket): CANCEL_TOO_LATE, CANCEL_WITHDRAWN, or CANCEL_RUNNING: it is asked to stop."},
     {"withdraw", method(client_withdraw), METH_O,
-     "withdraw(ticket): as cancel, but a task that a worker runs (2) is left alone."},
+     "withdraw(ticket): as cancel, but a task that a worker runs is left alone."},
     {"cancel_all", method(client_cancel_all), METH_O,
      "cancel_all(running): withdraw what has not begun, and stop the rest too if running."},
     {"state", method(client_state), METH_O, "state(ticket): pending, running or finished."},
@@ -689,7 +679,6 @@ PyMethodDef client_methods[] = {
     {"take_failure", method(client_take_failure), METH_NOARGS,
      "The encoded error of a failed start, or None."},
     {"seats", method(client_seats), METH_NOARGS, "Counters of every worker."},
-    {"live_workers", method(client_live_workers), METH_NOARGS, "Workers starting or at work."},
     {"bury", method(client_bury), METH_NOARGS,
      "The agent is dead: mark its workers dead; True when none is left alive."},
     {"open_outcomes", method(client_open_outcomes), METH_NOARGS,
@@ -709,10 +698,6 @@ PyGetSetDef client_getset[] = {
     {"open_calls", reinterpret_cast<getter>(client_open_calls), nullptr,
      "Calls and batches of maps whose outcomes are not all read.", nullptr},
     {"wanted", reinterpret_cast<getter>(client_wanted), nullptr, "Workers wanted now.", nullptr},
-    {"pending", reinterpret_cast<getter>(client_pending), nullptr, "Calls without a slot.",
-     nullptr},
-    {"failed_starts", reinterpret_cast<getter>(client_failed_starts), nullptr,
-     "Initializer failures in a row.", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr}};
 
 PyType_Slot client_slots[] = {{Py_tp_new, reinterpret_cast<void*>(client_new)},

@@ -168,6 +168,10 @@ struct Item {
 
 enum class JobOrder { list, ordered, unordered };
 
+// What became of the wish to cancel a call: it is too late, it was withdrawn before it ran, or a
+// worker runs it.
+enum class CancelAnswer { too_late, withdrawn, running };
+
 // The items of a chunk are pickled together. Are they one task as well?
 enum class ChunkIs {
   packing,        // no: each item is a task

@@ -24,6 +24,9 @@ using pool::UnitState;
 constexpr size_t kSummaryChars = 4000;  // ClientHooks shortens it to what is worth reading
 constexpr int kTellAttempts = 100;      // each is one more signal that came just then
 
+// For whom this thread encodes: the hooks of a client or a worker, or nullptr. encode_with() alone
+// sets it. It is no argument of encode(), whose every step would have to hand it on: only values
+// that are pickled ask for it (shoal._pickling._codec), and there it becomes an argument.
 thread_local PyObject* encoding_hooks = nullptr;
 
 Flight& flight_at(Client* client, uint32_t slot) { return (*client->flights)[slot]; }

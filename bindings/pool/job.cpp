@@ -228,7 +228,6 @@ PyObject* job_exhausted(Job* job, void*) { return PyBool_FromLong(job->iterator 
 PyObject* job_error(Job* job, void*) {
   return Py_NewRef(job->first_error != nullptr ? job->first_error : Py_None);
 }
-PyObject* job_count(Job* job, void*) { return PyLong_FromUnsignedLongLong(job->delivered); }
 
 // Any iterator may fail, but for those of plain sequences.
 bool may_fail(PyObject* iterator) {
@@ -350,7 +349,6 @@ PyGetSetDef job_getset[] = {
      nullptr},
     {"error", reinterpret_cast<getter>(job_error), nullptr, "Error of the lowest index or None.",
      nullptr},
-    {"delivered", reinterpret_cast<getter>(job_count), nullptr, "Outcomes so far.", nullptr},
     {"counts", reinterpret_cast<getter>(job_counts), nullptr,
      "(total or -1, pulled, delivered, taken, ready, chunk)", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr}};

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// shoal._core.Supervisor: what the agent's loop (shoal/_agent.py) asks about a pool. Thin: the
-// rules are in pool/supervisor.hpp. Used by the agent's only thread; nothing here waits.
+// shoal._core.Supervisor: what the watch over workers (shoal/_workers/_watch.py) asks. Thin: the
+// rules are in pool/supervisor.hpp. Used by one thread at a time; nothing here waits.
 #ifndef PY_SSIZE_T_CLEAN
 #define PY_SSIZE_T_CLEAN
 #endif
@@ -18,56 +18,56 @@ namespace shoal::bindings {
 
 namespace {
 
-struct Agent {
+struct Supervisor {
   PyObject_HEAD
   std::unique_ptr<pool::Supervisor> supervisor;
 };
 
-PyObject* wants_workers(Agent* self, PyObject*) {
+PyObject* wants_workers(Supervisor* self, PyObject*) {
   return PyBool_FromLong(self->supervisor->wants_workers());
 }
 
-PyObject* phase(Agent* self, PyObject*) {
+PyObject* phase(Supervisor* self, PyObject*) {
   return PyLong_FromUnsignedLong(self->supervisor->state().phase.load());
 }
 
-PyObject* missing(Agent* self, PyObject*) {
+PyObject* missing(Supervisor* self, PyObject*) {
   const pool::PoolState& state = self->supervisor->state();
   const long wanted =
       self->supervisor->wants_workers() ? static_cast<long>(state.target.load()) : 0;
   return PyLong_FromLong(wanted - static_cast<long>(self->supervisor->seated()));
 }
 
-PyObject* failed_starts(Agent* self, PyObject*) {
+PyObject* failed_starts(Supervisor* self, PyObject*) {
   return PyLong_FromUnsignedLong(self->supervisor->state().failed_starts.load());
 }
 
-PyObject* take_seat(Agent* self, PyObject*) {
+PyObject* take_seat(Supervisor* self, PyObject*) {
   return PyLong_FromLong(self->supervisor->take_seat());
 }
 
-PyObject* rank(Agent* self, PyObject* seat) {
+PyObject* rank(Supervisor* self, PyObject* seat) {
   const unsigned long index = PyLong_AsUnsignedLong(seat);
   if (PyErr_Occurred()) return nullptr;
   return PyLong_FromUnsignedLong(
       self->supervisor->state().seat(static_cast<uint32_t>(index))->rank.load());
 }
 
-PyObject* set_pid(Agent* self, PyObject* arguments) {
+PyObject* set_pid(Supervisor* self, PyObject* arguments) {
   unsigned seat = 0, pid = 0;
   if (!PyArg_ParseTuple(arguments, "II", &seat, &pid)) return nullptr;
   self->supervisor->set_pid(seat, pid);
   Py_RETURN_NONE;
 }
 
-PyObject* free_seat(Agent* self, PyObject* arguments) {
+PyObject* free_seat(Supervisor* self, PyObject* arguments) {
   unsigned seat = 0;
   if (!PyArg_ParseTuple(arguments, "I", &seat)) return nullptr;
   self->supervisor->free_seat(seat);
   Py_RETURN_NONE;
 }
 
-PyObject* record_exit(Agent* self, PyObject* arguments) {
+PyObject* record_exit(Supervisor* self, PyObject* arguments) {
   unsigned seat = 0, status = 0;
   unsigned long long peak = 0;
   int limit = 0;
@@ -81,7 +81,7 @@ PyObject* record_exit(Agent* self, PyObject* arguments) {
   Py_RETURN_NONE;
 }
 
-PyObject* orders(Agent* self, PyObject*) {
+PyObject* orders(Supervisor* self, PyObject*) {
   std::vector<pool::Supervisor::Order> due;
   try {
     due = self->supervisor->orders(os::monotonic_ns());
@@ -98,19 +98,19 @@ PyObject* orders(Agent* self, PyObject*) {
   return result.release();
 }
 
-PyObject* seconds_to_next_order(Agent* self, PyObject*) {
+PyObject* seconds_to_next_order(Supervisor* self, PyObject*) {
   const int64_t now = os::monotonic_ns();
   const int64_t wake = self->supervisor->next_wake_ns(now);
   if (wake < 0) Py_RETURN_NONE;
   return PyFloat_FromDouble(wake > now ? static_cast<double>(wake - now) * 1e-9 : 0.0);
 }
 
-PyObject* agent_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
+PyObject* supervisor_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
   unsigned long long handle = 0;
   if (!PyArg_ParseTuple(arguments, "K", &handle)) return nullptr;
   arena::Member* member = current_member();
   if (member == nullptr) return nullptr;
-  auto* self = reinterpret_cast<Agent*>(type->tp_alloc(type, 0));
+  auto* self = reinterpret_cast<Supervisor*>(type->tp_alloc(type, 0));
   if (self == nullptr) return nullptr;
   try {
     new (&self->supervisor)
@@ -123,14 +123,14 @@ PyObject* agent_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
   return reinterpret_cast<PyObject*>(self);
 }
 
-void agent_dealloc(Agent* self) {
+void supervisor_dealloc(Supervisor* self) {
   PyTypeObject* type = Py_TYPE(self);
   self->supervisor.reset();
   type->tp_free(self);
   Py_DECREF(type);
 }
 
-PyMethodDef agent_methods[] = {
+PyMethodDef supervisor_methods[] = {
     {"wants_workers", method(wants_workers), METH_NOARGS,
      "The pool runs and has not been told to stop."},
     {"phase", method(phase), METH_NOARGS, "0 running, 1 draining, 2 stopping."},
@@ -151,21 +151,21 @@ PyMethodDef agent_methods[] = {
      "When to call orders() next, or None."},
     {nullptr, nullptr, 0, nullptr}};
 
-PyType_Slot agent_slots[] = {{Py_tp_new, reinterpret_cast<void*>(agent_new)},
-                             {Py_tp_dealloc, reinterpret_cast<void*>(agent_dealloc)},
-                             {Py_tp_methods, agent_methods},
-                             {0, nullptr}};
+PyType_Slot supervisor_slots[] = {{Py_tp_new, reinterpret_cast<void*>(supervisor_new)},
+                                  {Py_tp_dealloc, reinterpret_cast<void*>(supervisor_dealloc)},
+                                  {Py_tp_methods, supervisor_methods},
+                                  {0, nullptr}};
 
-PyType_Spec agent_spec = {"shoal._core.Supervisor", sizeof(Agent), 0, Py_TPFLAGS_DEFAULT,
-                          agent_slots};
+PyType_Spec supervisor_spec = {"shoal._core.Supervisor", sizeof(Supervisor), 0, Py_TPFLAGS_DEFAULT,
+                               supervisor_slots};
 
 }  // namespace
 
-bool bind_pool_agent(PyObject* module) {
-  PyObject* type = PyType_FromSpec(&agent_spec);
+bool bind_pool_supervisor(PyObject* module) {
+  PyObject* type = PyType_FromSpec(&supervisor_spec);
   if (type == nullptr || PyModule_AddObjectRef(module, "Supervisor", type) < 0) return false;
   Py_DECREF(type);
-  return PyModule_AddIntConstant(module, "START_PATIENCE", pool::kStartPatience) == 0;
+  return true;
 }
 
 }  // namespace shoal::bindings

@@ -12,6 +12,8 @@ from typing import Any, Final
 
 from typing_extensions import Self
 
+from shoal._pool._sink import Sink
+
 # ---- This process in its session ----
 
 def session_fd() -> int: ...
@@ -32,6 +34,51 @@ def wait4(pid: int, options: int, /) -> tuple[int, int, int]: ...
 def opcodes() -> dict[str, int]: ...
 def reap() -> int: ...
 def purge() -> None: ...
+
+# ---- Constants: the numbers of the core's enumerations (bindings/constants.cpp) ----
+
+# Of a pool: `Client.set_phase`, `Supervisor.phase`.
+PHASE_RUNNING: Final[int]
+PHASE_DRAINING: Final[int]
+PHASE_STOPPING: Final[int]
+
+# Why a worker leaves: `Worker.leaving`.
+EXIT_PLANNED: Final[int]
+EXIT_INITIALIZER_FAILED: Final[int]
+
+# How tasks were packed: the flags that hooks get.
+BATCH_CALL_UNITS: Final[int]
+BATCH_STAR_ITEMS: Final[int]
+BATCH_OWN_FUNCTION: Final[int]
+BATCH_CHUNK_UNITS: Final[int]
+
+# The weight of failed starts in a row at which a pool gives up.
+START_PATIENCE: Final[int]
+
+# Of a job's results.
+ORDER_LIST: Final[int]
+ORDER_ORDERED: Final[int]
+ORDER_UNORDERED: Final[int]
+
+# What a job's chunk is: only packing, or a task.
+CHUNK_PACKING: Final[int]
+CHUNK_DEFAULT_TASKS: Final[int]
+CHUNK_TASKS: Final[int]
+
+# What `Client.cancel` and `withdraw` answer.
+CANCEL_TOO_LATE: Final[int]
+CANCEL_WITHDRAWN: Final[int]
+CANCEL_RUNNING: Final[int]
+
+# Parts of a collection: `_snapshot`.
+COPY_KEYS: Final[int]
+COPY_VALUES: Final[int]
+COPY_ITEMS: Final[int]
+
+# Bits of `Queue._closed`.
+QUEUE_GET_END: Final[int]
+QUEUE_PUT_END: Final[int]
+QUEUE_BOTH_ENDS: Final[int]
 
 # ---- Codec ----
 
@@ -74,14 +121,10 @@ class Client:
     @property
     def busy(self) -> bool: ...
     @property
-    def pending(self) -> int: ...
-    @property
     def open_calls(self) -> int: ...
     @property
     def wanted(self) -> int: ...
     def want(self, workers: int, /) -> None: ...
-    @property
-    def failed_starts(self) -> int: ...
     def add_function(self, encoded: bytes, /) -> Any: ...
     def call(
         self,
@@ -96,7 +139,7 @@ class Client:
     ) -> Any: ...
     def submit(
         self,
-        sink: object,
+        sink: Sink,
         function: object,
         callable: Callable[..., Any],
         name: str,
@@ -119,7 +162,6 @@ class Client:
     def set_agent(self, pidfd: int, /) -> None: ...
     def take_failure(self) -> Any: ...
     def seats(self) -> list[dict[str, Any]]: ...
-    def live_workers(self) -> int: ...
     def bury(self) -> bool: ...
     def open_outcomes(self) -> list[tuple[Any, int, int]]: ...
     def abandon(self, make_error: Callable[[], BaseException | None], /) -> None: ...
@@ -159,8 +201,6 @@ class Job:
     @property
     def error(self) -> BaseException | None: ...
     @property
-    def delivered(self) -> int: ...
-    @property
     def counts(self) -> tuple[int, int, int, int, int, int]: ...
     def wait(self, timeout: float | None, /) -> bool: ...
     def results(self) -> list[Any]: ...
@@ -173,8 +213,6 @@ class Job:
     def so_far(self) -> list[Any]: ...
 
 # ---- Pool: workers and their agent ----
-
-START_PATIENCE: Final[int]
 
 class Worker:
     """The side that runs tasks, in the worker's main thread."""

@@ -16,7 +16,7 @@ import sys
 from typing import Any, BinaryIO
 
 from shoal._pickling import _pickler
-from shoal._pickling._definitions import Applied, Definitions, Snapshot, decode_function
+from shoal._pickling._definitions import Applied, Definitions, ForkedMain, decode_function
 from shoal._pickling._exceptions import decode_exception, encode_exception
 
 
@@ -41,14 +41,14 @@ class Worker:
         self.shipped = 0  # functions that were sent, not named by their token
         if fork:
             if definitions is None:
-                self.definitions.workers_have(Snapshot())
+                self.definitions.workers_have(ForkedMain())
             to_worker, from_parent = os.pipe()
             to_parent, from_worker = os.pipe()
             self.pid = os.fork()
             if self.pid == 0:
                 os.close(from_parent), os.close(to_parent)
                 with open(to_worker, "rb") as inbox, open(from_worker, "wb") as outbox:
-                    serve(inbox, outbox, Applied(snapshot=True))
+                    serve(inbox, outbox, Applied(forked=True))
                 os._exit(0)
             os.close(to_worker), os.close(from_worker)
             self.outbox: Any = os.fdopen(from_parent, "wb")
@@ -69,15 +69,14 @@ class Worker:
         definitions = self.definitions
         key = definitions.function_key(function)
         payload = None
-        with definitions.active():
-            if key is None:
-                arguments = _pickler.dumps((function, args))
-            else:
-                arguments = _pickler.dumps(args)
-                if key not in self.functions:
-                    payload = definitions.encode_function(function)
-                    self.functions.add(key)
-                    self.shipped += 1
+        if key is None:
+            arguments = _pickler.dumps((function, args), definitions)
+        else:
+            arguments = _pickler.dumps(args, definitions)
+            if key not in self.functions:
+                payload = definitions.encode_function(function)
+                self.functions.add(key)
+                self.shipped += 1
         data, buffers = arguments
         plain = [bytearray(b.raw()) for b in buffers or ()]
         entries = [definitions.entry(i) for i in range(self.sent, definitions.length)]

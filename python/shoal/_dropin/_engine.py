@@ -115,9 +115,9 @@ class DropInEngine(_engine.Engine):
 
     def store_startup(self) -> None:
         """Called once the template is decided: does a worker inherit this process's memory?"""
-        if self._agent.is_snapshot:
+        if self._agent.template.is_copy:
             if self.force_fork:
-                self.definitions.workers_have(_ForkSnapshot())
+                self.definitions.workers_have(_MainOfFork())
             if self._startup is not None:
                 token = next(_tokens)
                 _startup.inherited[token] = self._startup
@@ -141,7 +141,7 @@ def _no_pool() -> None:
     return None
 
 
-class _ForkSnapshot(_definitions.Snapshot):
+class _MainOfFork(_definitions.ForkedMain):
     """A fork's globals are those of the fork: what is rebound later stays what it was there.
 
     Functions and classes that are defined anew still travel: tasks name them.

@@ -42,6 +42,7 @@ from shoal._dropin._stock_view import WorkersEnd, WorkerView, view_workers, wait
 from shoal._pickling import _exceptions
 from shoal._pool import _client_hooks, _engine, _executor, _futures
 from shoal._runtime import _cpus, _limits, _locks
+from shoal._runtime._native import core
 from shoal.errors import InitializerFailed
 
 TYPE_CHECKING = False
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
 # Its signature differs from ours in details that type checkers mind and callers do not.
 _StockExecutor: Any = stock_futures.ProcessPoolExecutor
 _futures_module: Any = stock_futures
-_STOPPING = 2  # core's Phase
 _CLOSED = "cannot schedule new futures after shutdown"
 _MANY = 1 << 30  # chunks, of an input of unknown length
 
@@ -183,7 +183,7 @@ class ExecutorEngine(DropInEngine):
         self.broken = self._hooks.broken = _broken(error)
         self.client.end()
         self.client.abandon(lambda: _broken(error))
-        self.client.set_phase(_STOPPING)
+        self.client.set_phase(core.PHASE_STOPPING)
         self._agent.ring()
 
     def _why_not_started(self) -> BaseException | None:

@@ -20,7 +20,7 @@ from multiprocessing import process as stock_process
 from shoal._dropin import _processes
 from shoal._runtime import _locks
 from shoal._runtime._native import core
-from shoal._workers import _fork_safety, _plan, _seeds, _signals, _watch
+from shoal._workers import _fork_safety, _plan, _seeds, _signals, _template, _watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,8 +94,7 @@ class Keeper(_watch.Watch):
 
     def __init__(self) -> None:
         self.ended = False
-        self.template = ""
-        self.is_snapshot = False
+        self.template = _template.UNDECIDED
         self.bell = -1
         self.workers = {}  # here too: `kill` may come before `start` has made a Watch of this
         self.processes: list[Any] = []  # those that live, and those whose end nobody has seen yet
@@ -114,12 +113,11 @@ class Keeper(_watch.Watch):
     def start(self, engine: DropInEngine, own_threads: int) -> None:
         """Start the first workers, in this thread, then the keeper's. Failures are the caller's."""
         method = engine.start_method or ""
-        self.is_snapshot = method == "fork"
-        self.template = _TEMPLATES[method]
+        self.template = _template.Template(_TEMPLATES[method])
         self._class = _processes.CLASSES[method]
         read, self.bell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         super().__init__(engine.client.handle, read)
-        if self.is_snapshot:  # once, here, for all workers
+        if self.template.is_copy:  # once, here, for all workers
             from shoal._workers import _worker
 
             _worker.import_parts()
@@ -249,7 +247,7 @@ class Keeper(_watch.Watch):
             self._class is not _processes.ForkServerProcess
             and threading.current_thread() in lasting
         )
-        if self.is_snapshot:
+        if self.template.is_copy:
             process.seeds = _seeds.capture(inherited=True)
         if self._class is not _processes.ForkServerProcess:  # whose children have its mask
             process.mask = self._mask
@@ -264,9 +262,9 @@ class Keeper(_watch.Watch):
 
 
 _TEMPLATES = {
-    "fork": "a fork of this process",
-    "spawn": "spawn: every worker is a fresh interpreter",
-    "forkserver": "a fork of the standard library's fork server",
+    "fork": _template.Kind.FORK,
+    "spawn": _template.Kind.FRESH,
+    "forkserver": _template.Kind.FORK_SERVER,
 }
 
 

@@ -245,11 +245,7 @@ def close_inherited(popen: Any) -> None:
             os.close(descriptor)
 
 
-def _after_fork_in_child() -> None:
-    Waited._reading = _locks.Lock()
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
+_locks.renew_in_children(Waited, "_reading", _locks.Lock)
 
 
 # ---- In a worker ---------------------------------------------------------------------------------

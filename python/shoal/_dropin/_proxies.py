@@ -88,7 +88,7 @@ class DictProxy(_Proxy, _collections.Dict[Any, Any], _stock.DictProxy):  # type:
     _typeid = "dict"
 
     def __iter__(self) -> Iterator[Any]:
-        return self._while_unchanged(*self._snapshot(_collections.KEYS))
+        return self._while_unchanged(*self._snapshot(core.COPY_KEYS))
 
     def _while_unchanged(self, shape: int, keys: list[Any]) -> Iterator[Any]:
         for key in [*keys, _MISSING]:
@@ -101,13 +101,13 @@ class DictProxy(_Proxy, _collections.Dict[Any, Any], _stock.DictProxy):  # type:
         return iter(self.keys()[::-1])
 
     def keys(self) -> list[Any]:  # type: ignore[override]
-        return self._snapshot(_collections.KEYS)[1]
+        return self._snapshot(core.COPY_KEYS)[1]
 
     def values(self) -> list[Any]:  # type: ignore[override]
-        return self._snapshot(_collections.VALUES)[1]
+        return self._snapshot(core.COPY_VALUES)[1]
 
     def items(self) -> list[tuple[Any, Any]]:  # type: ignore[override]
-        return self._snapshot(_collections.ITEMS)[1]
+        return self._snapshot(core.COPY_ITEMS)[1]
 
     def popitem(self) -> tuple[Any, Any]:  # type: ignore[override]
         return _collections.Dict.popitem(self)
@@ -145,7 +145,7 @@ class NamespaceProxy(_Proxy, _collections.Namespace, _stock.NamespaceProxy):  # 
     __dir__ = _collections.Namespace.__dir__
 
     def _getvalue(self) -> Any:
-        return _stock.Namespace(**dict(self._snapshot(_collections.ITEMS)[1]))
+        return _stock.Namespace(**dict(self._snapshot(core.COPY_ITEMS)[1]))
 
     def _callmethod(self, methodname: str, args: Any = (), kwds: Any = {}) -> Any:  # noqa: B006
         if methodname == "#GETVALUE":

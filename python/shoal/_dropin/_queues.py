@@ -27,8 +27,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_GET_END, _PUT_END, _BOTH_ENDS = 1, 2, 3
-
 
 class _NoLock:
     """In the place of a stock queue's lock: nobody needs to wait for anybody."""
@@ -51,8 +49,8 @@ class _End:
     def __init__(self, queue: Any, end: int) -> None:
         self._queue = queue
         self._end = end
-        self.readable = end == _GET_END
-        self.writable = end == _PUT_END
+        self.readable = end == core.QUEUE_GET_END
+        self.writable = end == core.QUEUE_PUT_END
 
     @property
     def closed(self) -> bool:
@@ -100,11 +98,11 @@ class _Ends(Shared):
 
     @property
     def _reader(self) -> _End:
-        return self._end(_GET_END)
+        return self._end(core.QUEUE_GET_END)
 
     @property
     def _writer(self) -> _End:
-        return self._end(_PUT_END)
+        return self._end(core.QUEUE_PUT_END)
 
     def _end(self, which: int) -> _End:
         """The same one as long as anybody has it: callers look for it in what `wait` returns."""
@@ -134,7 +132,7 @@ class SimpleQueue(_Ends, _queues.SimpleQueue):  # type: ignore[type-arg]
         return core.Queue.__new__(cls)
 
     def empty(self) -> bool:
-        if self._closed & _GET_END:
+        if self._closed & core.QUEUE_GET_END:
             self._raise_closed()
         return core.Queue.empty(self)
 
@@ -162,7 +160,7 @@ class Queue(_Ends, _queues.Queue):  # type: ignore[type-arg]
         return self.maxsize or 2**31 - 1
 
     def empty(self) -> bool:
-        if self._closed == _BOTH_ENDS and self._used:
+        if self._closed == core.QUEUE_BOTH_ENDS and self._used:
             raise OSError("handle is closed")
         return core.Queue.empty(self)
 

@@ -50,12 +50,12 @@ def _globals_of_functions(module: ModuleType) -> dict[str, Any] | None:
 class Applied:
     """What this worker has of the parent's definitions.
 
-    With `snapshot`, this process is a fork of the parent, and what its main module holds now came
+    With `forked`, this process is a fork of the parent, and what its main module holds now came
     from there: the parent may send it again. With `imported`, this process has run the main module
     itself, and what that holds stays: the parent only adds to it.
     """
 
-    def __init__(self, snapshot: bool = False, imported: bool = False) -> None:
+    def __init__(self, forked: bool = False, imported: bool = False) -> None:
         global current
         current = self
         self.length = 0
@@ -63,7 +63,7 @@ class Applied:
         self._bound: dict[_names.Key, Any] = {}
         if imported:
             _rebuild.main_globals = _globals_of_functions(sys.modules[_names.MAIN])
-        if snapshot:
+        if forked:
             _names.inherited = _names.present_modules()
             main = vars(sys.modules[_names.MAIN])
             self._bound = {(_names.MAIN, name): value for name, value in main.items()}

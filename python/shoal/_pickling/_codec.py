@@ -15,18 +15,14 @@ if TYPE_CHECKING:
 
 
 def dumps(obj: Any) -> tuple[bytes, Any]:
-    """The codec's way of pickling: with the definitions of the pool for which it encodes.
+    """The codec's way of pickling: for the pool that encodes in this thread, if it is one.
 
     `hooks.by_name`: what the standard library cannot pickle is an error (results of the drop-in).
     """
     hooks = core.encoding_hooks()
-    current = _pickler._current
-    if hooks is not None:
-        current.definitions, current.by_name = hooks.definitions, hooks.by_name
-    try:
+    if hooks is None:
         return _pickler.dumps(obj)
-    finally:
-        current.definitions, current.by_name = None, False
+    return _pickler.dumps(obj, hooks.definitions, hooks.by_name)
 
 
 def connect_pickler() -> None:

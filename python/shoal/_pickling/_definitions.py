@@ -52,10 +52,10 @@ if TYPE_CHECKING:
 _FACTS: Final = ("__file__", "__package__", "__doc__")
 
 
-class Snapshot:
+class ForkedMain:
     """What the main module and the list of modules were when a template was forked.
 
-    Values are held weakly where they can be, so that a snapshot pins little.
+    Values are held weakly where they can be, so that it pins little.
     """
 
     def __init__(self) -> None:
@@ -132,23 +132,6 @@ class Watch:
         return True
 
 
-class Active:
-    """Makes a pool's definitions the current ones of this thread: see `Definitions.active`."""
-
-    __slots__ = ("_definitions", "_outer")
-
-    def __init__(self, definitions: Definitions) -> None:
-        self._definitions = definitions
-
-    def __enter__(self) -> None:
-        current = _pickler._current
-        self._outer = current.definitions
-        current.definitions = self._definitions
-
-    def __exit__(self, *exception: object) -> None:
-        _pickler._current.definitions = self._outer
-
-
 class Definitions:
     """The parent's side: the log, and what each function and class needs of it."""
 
@@ -177,10 +160,6 @@ class Definitions:
     def entry(self, index: int) -> bytes:
         """Entry `index`, for `Applied.apply`."""
         return self._log[index]
-
-    def active(self) -> Active:
-        """`with definitions.active():` `_pickler.dumps` in this thread adds to this log."""
-        return Active(self)
 
     def workers_have(self, beforehand: Beforehand) -> None:
         """Call it before the first worker starts."""
@@ -235,7 +214,7 @@ class Definitions:
         key = self._ids.get(id(obj))
         return key if key is not None and self._sent[key].value is obj else None
 
-    def in_snapshot(self, module_name: str) -> bool:
+    def workers_have_module(self, module_name: str) -> bool:
         return self._beforehand is not None and self._beforehand.has_module(module_name)
 
     def _update(self, keys: Iterable[_names.Key]) -> None:
@@ -326,11 +305,10 @@ def decode_function(payload: Any) -> Any:
 
 
 __all__ = [
-    "Active",
     "Applied",
     "Definitions",
+    "ForkedMain",
     "ImportedMain",
-    "Snapshot",
     "decode_function",
     "shipped_key",
 ]

@@ -100,7 +100,7 @@ def _explain(error: BaseException) -> None:
 
 def _pickle(error: BaseException) -> tuple[bytes | None, str]:
     try:
-        return _pickler.dumps_in_band(error, _pickler._current.definitions), ""
+        return _pickler.dumps_in_band(error, None), ""
     except (Exception, SystemExit, GeneratorExit) as why:
         return None, f"it could not be pickled: {type(why).__name__}: {_text(why)}"
 

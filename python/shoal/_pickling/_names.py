@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     class Baseline(Protocol):
         """What `place` asks of a pool's definitions."""
 
-        def in_snapshot(self, module_name: str) -> bool: ...
+        def workers_have_module(self, module_name: str) -> bool: ...
 
 
 MAIN: Final = "__main__"
@@ -263,7 +263,7 @@ def place(module_name: str, definitions: Baseline | None) -> Place:
         return Place.THERE
     if definitions is None:
         return Place.NOWHERE
-    return Place.THERE if definitions.in_snapshot(module_name) else Place.SHIPPED
+    return Place.THERE if definitions.workers_have_module(module_name) else Place.SHIPPED
 
 
 _ATOMS: Final = frozenset(

@@ -4,7 +4,7 @@
 `dumps(obj)` is pickle protocol 5 by reference, with these differences:
 
 1. Functions and classes that the other side cannot find by name travel by value (`_graph`).
-2. Names of `__main__` that the object needs are sent first, by the current `Definitions`.
+2. Names of `__main__` that the object needs are sent first, by the `Definitions` of the pool.
 3. Modules and a few more that plain pickle refuses go as cloudpickle sends them (`_reducers`).
 4. Large numpy arrays go out of band and come back writable, read-only ones too.
 5. Registrations with `copyreg` and `multiprocessing.reduction.ForkingPickler` are honoured.
@@ -12,15 +12,14 @@
 Users' hooks run exactly as often as plain pickle would run them. Everything here may be called from
 any thread; a hook may itself call `dumps`.
 
-Module state: `_current` (each thread's definitions), `_idle` (picklers between two uses: making one
-costs more than a small dump), `_handlers` (what to do for a type; cleared on new registrations).
+Module state: `_idle` (picklers between two uses: making one costs more than a small dump),
+`_handlers` (what to do for a type; cleared on new registrations).
 """
 
 from __future__ import annotations
 
 import copyreg
 import pickle
-import threading
 from collections.abc import Callable
 from functools import partial
 from multiprocessing.reduction import ForkingPickler
@@ -41,14 +40,6 @@ PROTOCOL: Final = 5
 LARGE_ARRAY: Final = 64 * 1024  # smaller ones are copied in band: they must not pin a message
 _SMALL: Final = 4096  # a pickler's memo stays as large as it was once, and is cleared by memset
 _HEAP_TYPE: Final = 1 << 9
-
-
-class _Current(threading.local):
-    definitions: Definitions | None = None
-    by_name = False
-
-
-_current = _Current()
 
 
 class Chunks(list[bytes]):
@@ -112,10 +103,13 @@ class Pickler(pickle.Pickler):
 _idle: list[Pickler] = []
 
 
-def dumps(obj: Any) -> tuple[bytes, list[pickle.PickleBuffer] | None]:
+def dumps(
+    obj: Any, definitions: Definitions | None = None, by_name: bool = False
+) -> tuple[bytes, list[pickle.PickleBuffer] | None]:
     """Pickle `obj`: the bytes, and the buffers that go out of band (None when there are none).
 
-    What the object needs of `__main__` is in the log of the current definitions afterwards.
+    definitions: of the pool that is to have it; what the object needs of `__main__` is in their log
+    afterwards. by_name: nothing travels by value; what the standard library cannot pickle raises.
     """
     if _registered != len(_copyreg_table) + len(_extra_reducers):
         _look_at_registrations()
@@ -123,8 +117,8 @@ def dumps(obj: Any) -> tuple[bytes, list[pickle.PickleBuffer] | None]:
         pickler = _idle.pop()
     except IndexError:
         pickler = Pickler()
-    pickler.definitions = definitions = _current.definitions
-    pickler.by_name = _current.by_name
+    pickler.definitions = definitions
+    pickler.by_name = by_name
     pickler.dump(obj)  # on an exception the pickler is dropped with its half-filled memo
     chunks, buffers = pickler.chunks, None
     if pickler.graph is not None:

@@ -10,38 +10,38 @@ from __future__ import annotations
 
 import ast
 
-# pool::BatchFlags, src/pool/layout.hpp
-CALL_UNITS, STAR_ITEMS, OWN_FUNCTION, CHUNK_UNITS = 1, 2, 4, 8
+from shoal._runtime._native import core
+
 LONGEST = 200  # characters
 
 
 def shown(text: str, flags: int, item: int) -> str:
     """The arguments of item `item` of the unit that `text` describes, without parentheses.
 
-    >>> shown("((1, 'x'), {'k': Point(...)})", CALL_UNITS, 0)
+    >>> shown("((1, 'x'), {'k': Point(...)})", core.BATCH_CALL_UNITS, 0)
     "1, 'x', k=Point(...)"
-    >>> shown("([1], [2])", CHUNK_UNITS, 1)
+    >>> shown("([1], [2])", core.BATCH_CHUNK_UNITS, 1)
     '[2]'
     """
     try:
         value = ast.parse(text, mode="eval").body
         return _cut(_arguments(value, flags, item))
     except (SyntaxError, ValueError, IndexError, MemoryError, RecursionError):
-        return _cut(text if not flags & CHUNK_UNITS else f"item {item} of {text}")
+        return _cut(text if not flags & core.BATCH_CHUNK_UNITS else f"item {item} of {text}")
 
 
 def _arguments(value: ast.expr, flags: int, item: int) -> str:
-    own = 1 if flags & OWN_FUNCTION else 0  # the function travels in front
-    if flags & CALL_UNITS:
+    own = 1 if flags & core.BATCH_OWN_FUNCTION else 0  # the function travels in front
+    if flags & core.BATCH_CALL_UNITS:
         args, *kwargs = _elements(value)[own:]
         return ", ".join(_positional(args) + [text for each in kwargs for text in _named(each)])
-    if flags & CHUNK_UNITS:
+    if flags & core.BATCH_CHUNK_UNITS:
         value = _elements(value)[own + item]
         if isinstance(value, ast.Constant) and value.value is ...:
             raise ValueError("the description ends before this item")
     elif own:
         value = _elements(value)[1]
-    if flags & STAR_ITEMS and isinstance(value, (ast.Tuple, ast.List)):
+    if flags & core.BATCH_STAR_ITEMS and isinstance(value, (ast.Tuple, ast.List)):
         return ", ".join(_positional(value))
     return ast.unparse(value)
 

@@ -30,11 +30,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
+    from shoal._pool._sink import Sink
+
 START_METHODS = ("zygote", "fork", "spawn")
 START_OF_METHOD = {"fork": "fork", "spawn": "spawn", "forkserver": "zygote"}  # of multiprocessing
 GRACE = 2.0  # seconds between interrupting a task and killing its worker
 BYTES_IN_FLIGHT = 64 * 1024 * 1024
-RUNNING, DRAINING, STOPPING = 0, 1, 2  # core's Phase
 MAX_WORKERS = _cpus.MAX_WORKERS
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
@@ -158,7 +159,7 @@ class Engine:
             _engines.add(self)
             _register_at_exit()
         except BaseException:  # Ctrl-C, most likely: leave no process behind
-            self.client.set_phase(STOPPING)
+            self.client.set_phase(core.PHASE_STOPPING)
             self._agent.kill()
             raise
 
@@ -178,17 +179,12 @@ class Engine:
             return
         from shoal._pickling import _pickler
 
-        with self.definitions.active():
-            payload = _pickler.dumps_in_band(self._startup, self.definitions)
+        payload = _pickler.dumps_in_band(self._startup, self.definitions)
         self.client.set_startup(payload)
 
     def preparation(self) -> dict[str, Any] | None:
         """What a fresh interpreter is to be told besides `_context.capture()`: see there."""
         return None
-
-    def template(self) -> str:
-        """What workers are made from, and why: for `statistics()`."""
-        return str(self._agent.template)
 
     # ---- Tasks -----------------------------------------------------------------------------------
 
@@ -250,14 +246,14 @@ class Engine:
 
     def submit(
         self,
-        sink: Any,
+        sink: Sink,
         callable_: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any] | None,
         timeout_ns: int = 0,
         retries: int = 0,
     ) -> int:
-        """Send one call; its outcome goes to `sink._deliver(ok, value)`. Returns its ticket."""
+        """Send one call; its outcome goes to the sink. Returns its ticket."""
         stored, name = self.function(callable_)
         ticket: int = self.client.submit(
             sink, stored, callable_, name, args, kwargs, timeout_ns, retries
@@ -286,7 +282,9 @@ class Engine:
         """A map over an iterator; see core.Job. `bounded`: the window is the caller's wish;
         `chunk_asked`: so is the size of chunks.
         """
-        chunk_is = 0 if not self.chunks_are_tasks else 2 if chunk_asked else 1  # core's ChunkIs
+        chunk_is = core.CHUNK_PACKING
+        if self.chunks_are_tasks:
+            chunk_is = core.CHUNK_TASKS if chunk_asked else core.CHUNK_DEFAULT_TASKS
         stored, name = self.function(callable_)
         return core.Job(
             self.client,
@@ -295,7 +293,7 @@ class Engine:
             name,
             items,
             order,
-            2 if star else 0,
+            core.BATCH_STAR_ITEMS if star else 0,
             chunk,
             total,
             window,
@@ -504,14 +502,14 @@ class Engine:
         self.closed = True
         if self.forked:
             return
-        self._end(STOPPING)
+        self._end(core.PHASE_STOPPING)
 
     def finish(self) -> None:
         """After drain(): the workers leave, the memory is given back. What another thread had still
         sent when it was closed is completed first.
         """
         self.closed = True
-        while not self.forked and not self._end(DRAINING):
+        while not self.forked and not self._end(core.PHASE_DRAINING):
             self.drain()
 
     def _end(self, phase: int) -> bool:
@@ -519,7 +517,7 @@ class Engine:
         with self._process_lock:
             if self._agent.ended or self._ending:
                 return True
-            if phase == DRAINING and not self.client.end_when_idle():
+            if phase == core.PHASE_DRAINING and not self.client.end_when_idle():
                 return False
             self._ending = True
             try:
@@ -566,7 +564,7 @@ class Engine:
         return {
             "workers": len([seat for seat in seats if seat["pid"]]),
             "start": self.start,
-            "template": self._agent.template,
+            "template": str(self._agent.template),
             **totals,
             "per_worker": seats,
             "memory": core.arena_statistics(),

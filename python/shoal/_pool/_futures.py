@@ -12,12 +12,14 @@ which conditions are made: so whoever holds the condition sees the state stand s
 
 from __future__ import annotations
 
-import os
+import sys
 import threading
 import time
 from concurrent.futures import CancelledError, _base
 
 from shoal._runtime import _locks
+from shoal._runtime._native import core
+from shoal._runtime._public import public
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,16 +32,10 @@ _PENDING, _FINISHED = _base.PENDING, _base.FINISHED
 _CANCELLED = _base.CANCELLED_AND_NOTIFIED
 _SLICE = 0.1  # seconds until who waits for the collector looks whether it is still there
 _making = _locks.Lock()
+_locks.renew_in_children(sys.modules[__name__], "_making", _locks.Lock)
 
 
-def _after_fork_in_child() -> None:
-    global _making
-    _making = _locks.Lock()  # a thread that is not here may have held it
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
+@public
 class Future(_base.Future):  # type: ignore[type-arg]
     """The outcome of `Executor.submit`.
 
@@ -70,7 +66,7 @@ class Future(_base.Future):  # type: ignore[type-arg]
                 self._engine.need_collector()
         return condition
 
-    # ---- Told by the core ------------------------------------------------------------------------
+    # ---- Told by the core: it is a Sink ----------------------------------------------------------
 
     def _launched(self, ticket: int) -> None:
         self._ticket = ticket
@@ -183,9 +179,9 @@ class Future(_base.Future):  # type: ignore[type-arg]
         client = self._engine.client
         stops = self._stops_running()
         answer = client.cancel(self._ticket) if stops else client.withdraw(self._ticket)
-        if answer == 0 and self._state != _PENDING:
+        if answer == core.CANCEL_TOO_LATE and self._state != _PENDING:
             return self._state == _CANCELLED
-        if answer == 2:
+        if answer == core.CANCEL_RUNNING:
             if not stops:
                 return False
             self._engine._agent.ring()

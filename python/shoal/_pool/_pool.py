@@ -6,6 +6,8 @@ from __future__ import annotations
 import warnings
 
 from shoal._pool import _engine, _results
+from shoal._runtime._native import core
+from shoal._runtime._public import public
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,13 +15,13 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
-_LIST, _ORDERED, _UNORDERED = 0, 1, 2  # core's JobOrder
 _WINDOW = 1 << 16  # items that imap takes from its input ahead of the caller, at most
 # An imap of at most so many items is sent to the workers at once. A longer one is sent as they need
 # it, so tasks of a map that is called later may run before its last ones.
 _SENT_WHOLE = 1024
 
 
+@public
 class Pool:
     """A pool of worker processes: `multiprocessing.pool.Pool` with nothing on pipes.
 
@@ -50,8 +52,8 @@ class Pool:
     # what the asynchronous methods return
     _call_result: type[Any] = _results.AsyncResult
     _map_result: type[Any] = _results.MapResult
-    _iterator: type[Any] = _results.ImapIterator
-    _unordered_iterator: type[Any] = _results.ImapIterator
+    _iterator: type[Any] = _results.IMapIterator
+    _unordered_iterator: type[Any] = _results.IMapIterator
 
     def __init__(
         self,
@@ -186,7 +188,7 @@ class Pool:
         timeout: float | None = None,
         retries: int = 0,
         buffersize: int | None = None,
-    ) -> _results.ImapIterator:
+    ) -> _results.IMapIterator:
         """An iterator over the results, in order. The input may be endless, and it may wait, for
         earlier results even: one without `len()` is read by a thread.
 
@@ -194,7 +196,9 @@ class Pool:
         `join` reads the input to its end; with a `buffersize` it reads no further, and asking for
         more than was sent raises `PoolClosed`.
         """
-        return self._imap(func, iterable, chunksize, _ORDERED, timeout, retries, buffersize)
+        return self._imap(
+            func, iterable, chunksize, core.ORDER_ORDERED, timeout, retries, buffersize
+        )
 
     def imap_unordered(
         self,
@@ -205,9 +209,11 @@ class Pool:
         timeout: float | None = None,
         retries: int = 0,
         buffersize: int | None = None,
-    ) -> _results.ImapIterator:
+    ) -> _results.IMapIterator:
         """Like `imap`, results as they come."""
-        return self._imap(func, iterable, chunksize, _UNORDERED, timeout, retries, buffersize)
+        return self._imap(
+            func, iterable, chunksize, core.ORDER_UNORDERED, timeout, retries, buffersize
+        )
 
     def _list_job(
         self,
@@ -226,7 +232,7 @@ class Pool:
         return self._engine.job(
             func,
             iter(items),
-            order=_LIST,
+            order=core.ORDER_LIST,
             star=star,
             chunk=_chunk(chunksize, count, self._engine.workers),
             chunk_asked=chunksize is not None,
@@ -288,7 +294,7 @@ class Pool:
         timeout: float | None,
         retries: int,
         buffersize: int | None,
-    ) -> _results.ImapIterator:
+    ) -> _results.IMapIterator:
         self._engine.check_open()
         if chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
@@ -308,8 +314,8 @@ class Pool:
             eager=0 <= total <= _SENT_WHOLE,
         )
         self._engine.start_job(job, may_wait=total < 0)
-        kind = self._iterator if order == _ORDERED else self._unordered_iterator
-        results: _results.ImapIterator = kind(self._engine, job)
+        kind = self._iterator if order == core.ORDER_ORDERED else self._unordered_iterator
+        results: _results.IMapIterator = kind(self._engine, job)
         return results
 
     # ---- The end ---------------------------------------------------------------------------------

@@ -8,7 +8,9 @@ import sys
 import threading
 import time
 
-from shoal._runtime import _locks
+from shoal._runtime import _import_hook, _locks
+from shoal._runtime._native import core
+from shoal._runtime._public import public
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,17 +34,64 @@ def _call(callback: Callable[[Any], object], value: Any) -> None:
         sys.excepthook(*sys.exc_info())
 
 
-# An instance of the standard class where that class is in use at all: importing it for its own sake
-# would take a third of the time that a pool takes to start.
-_Base: type = getattr(sys.modules.get("multiprocessing.pool"), "AsyncResult", object)
+class _Result:
+    """What the outcomes of calls and of maps share: states, callbacks, waiting."""
 
+    def __init__(
+        self,
+        engine: Engine,
+        callback: Callable[[Any], object] | None,
+        error_callback: Callable[[BaseException], object] | None,
+    ) -> None:
+        self._engine = engine
+        self._callback = callback
+        self._error_callback = error_callback
+        self._state = _PENDING
+        self._value: Any = None
 
-class _Waitable(_Base):  # type: ignore[misc]
-    """The part that calls and maps share."""
+    def _collect(self) -> None:
+        """Take in what has come, without waiting."""
+        raise NotImplementedError
 
-    _engine: Engine
-    _state: int
-    _value: Any
+    def _wait_once(self, left: float | None) -> bool:
+        """Wait for news, `left` seconds at most; False when the time is up."""
+        raise NotImplementedError
+
+    def _settle(self, ok: bool, value: Any) -> None:
+        """The outcome is known. The callback has its one call, and returns before the result is
+        ready, as in the standard library.
+        """
+        callback: Callable[[Any], object] | None
+        callback = self._callback if ok else self._error_callback
+        self._callback = self._error_callback = None
+        self._value = value
+        try:
+            if callback is not None:
+                _call(callback, value)
+        finally:
+            self._state = _OK if ok else _FAILED
+
+    def ready(self) -> bool:
+        """Whether the outcome is known. Never waits, and leaves callbacks to the thread that is
+        there for them.
+        """
+        if self._state == _PENDING:
+            engine = self._engine
+            engine.check_usable()
+            if not engine._agent.ended and not engine.collected_for:
+                self._collect()
+        return self._state != _PENDING
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until the outcome is known, or `timeout` seconds have passed."""
+        if self._state != _PENDING:
+            return
+        self._engine.check_usable()
+        deadline = None if timeout is None else time.monotonic() + max(0.0, timeout)
+        while self._state == _PENDING:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            if not self._wait_once(left):
+                return
 
     def get(self, timeout: float | None = None) -> Any:
         """The result; raises the task's exception, or `multiprocessing.TimeoutError` after
@@ -62,11 +111,12 @@ class _Waitable(_Base):  # type: ignore[misc]
         return self._state == _OK
 
     def __del__(self) -> None:
-        pass
+        """The standard class has one, which is not to be called for shoal's results."""
 
 
-class AsyncResult(_Waitable):
-    """The outcome of `Pool.apply_async`.
+@public
+class AsyncResult(_Result):
+    """The outcome of `Pool.apply_async`; an instance of `multiprocessing.pool.AsyncResult` too.
 
     >>> import shoal
     >>> with shoal.Pool(1) as pool:
@@ -74,61 +124,28 @@ class AsyncResult(_Waitable):
     32
     """
 
-    _ticket = 0  # written by the core
+    # ---- Told by the core: it is a Sink ----------------------------------------------------------
 
-    def __init__(
-        self,
-        engine: Engine,
-        callback: Callable[[Any], object] | None,
-        error_callback: Callable[[BaseException], object] | None,
-    ) -> None:
-        self._engine = engine
-        self._callback = callback
-        self._error_callback = error_callback
-        self._state = _PENDING
-        self._value = None
+    _ticket = 0
 
     def _launched(self, ticket: int) -> None:
         self._ticket = ticket
 
     def _deliver(self, ok: bool, value: Any) -> None:
-        """Told by the core, again if a signal handler raised here: the callback has its one call,
-        which returns before the result is ready, as in the standard library.
-        """
-        if self._state != _PENDING:
-            return
-        callback = self._callback if ok else self._error_callback
-        self._callback = self._error_callback = None
-        self._value = value
-        try:
-            if callback is not None:
-                _call(callback, value)
-        finally:
-            self._state = _OK if ok else _FAILED
-
-    def ready(self) -> bool:
-        """Whether the outcome is known. Never waits, and leaves callbacks to the thread that is
-        there for them.
-        """
         if self._state == _PENDING:
-            engine = self._engine
-            engine.check_usable()
-            if not engine._agent.ended and not engine.collected_for:
-                engine.client.collect(0)
-        return self._state != _PENDING
+            self._settle(ok, value)
 
-    def wait(self, timeout: float | None = None) -> None:
-        """Wait until the outcome is known, or `timeout` seconds have passed."""
-        if self._state != _PENDING:
-            return
-        self._engine.check_usable()
-        deadline = None if timeout is None else time.monotonic() + max(0.0, timeout)
-        while self._state == _PENDING:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not self._engine.client.wait(self._ticket, left):
-                return
-            if self._state == _PENDING:
-                time.sleep(0.001)  # the pool has ended, or its callback runs in another thread
+    # ---- Asked by users --------------------------------------------------------------------------
+
+    def _collect(self) -> None:
+        self._engine.client.collect(0)
+
+    def _wait_once(self, left: float | None) -> bool:
+        if not self._engine.client.wait(self._ticket, left):
+            return False
+        if self._state == _PENDING:
+            time.sleep(0.001)  # the pool has ended, or its callback runs in another thread
+        return True
 
     def cancel(self) -> bool:
         """Withdraw the task, or stop it when it runs: interrupted first, killed after a grace
@@ -140,13 +157,16 @@ class AsyncResult(_Waitable):
         if self.ready():
             return False
         answer = self._engine.client.cancel(self._ticket)
-        if answer == 2:
+        if answer == core.CANCEL_RUNNING:
             self._engine._agent.ring()
-        return bool(answer)
+        return bool(answer != core.CANCEL_TOO_LATE)
 
 
-class MapResult(_Waitable):
-    """The outcome of `Pool.map_async` and `starmap_async`."""
+@public
+class MapResult(_Result):
+    """The outcome of `Pool.map_async` and `starmap_async`; an instance of
+    `multiprocessing.pool.AsyncResult` too.
+    """
 
     def __init__(
         self,
@@ -154,11 +174,7 @@ class MapResult(_Waitable):
         callback: Callable[[Any], object] | None,
         error_callback: Callable[[BaseException], object] | None,
     ) -> None:
-        self._engine = engine
-        self._callback = callback
-        self._error_callback = error_callback
-        self._state = _PENDING
-        self._value = None
+        super().__init__(engine, callback, error_callback)
         self._work: Any = None  # core.Job
         self._finishing = _locks.Lock()
 
@@ -172,50 +188,29 @@ class MapResult(_Waitable):
                     self._finish()
 
     def _finish(self) -> None:
-        """The callback has its one call, and returns before the result is ready, as in the standard
-        library.
-        """
-        value, state = self._work.error, _FAILED
-        if value is None:
+        value = self._work.error
+        ok = value is None
+        if ok:
             try:
-                value, state = self._work.results(), _OK
+                value = self._work.results()
             except Exception as error:  # the pool has ended
-                value = error
-        callback = self._callback if state == _OK else self._error_callback
-        self._callback = self._error_callback = None
-        self._value = value
-        try:
-            if callback is not None:
-                _call(callback, value)
-        finally:
-            self._state = state
+                value, ok = error, False
+        self._settle(ok, value)
 
-    def ready(self) -> bool:
-        """Whether all outcomes are known. Never waits."""
-        if self._state == _PENDING:
-            engine = self._engine
-            engine.check_usable()
-            if not engine._agent.ended and not engine.collected_for:
-                engine.client.collect(0)
-                engine.feed_jobs()
-        return self._state != _PENDING
+    def _collect(self) -> None:
+        self._engine.client.collect(0)
+        self._engine.feed_jobs()
 
-    def wait(self, timeout: float | None = None) -> None:
-        """Wait until all outcomes are known, or `timeout` seconds have passed."""
-        if self._state != _PENDING:
-            return
-        self._engine.check_usable()
-        deadline = None if timeout is None else time.monotonic() + max(0.0, timeout)
-        while self._state == _PENDING:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not self._work.wait(left):
-                return
-            if self._finishing.locked():  # its callback runs in another thread
-                if left == 0:
-                    return
-                time.sleep(0.001)
-            else:
-                self._finished()
+    def _wait_once(self, left: float | None) -> bool:
+        if not self._work.wait(left):
+            return False
+        if not self._finishing.locked():
+            self._finished()
+        elif left == 0:  # its callback runs in another thread
+            return False
+        else:
+            time.sleep(0.001)
+        return True
 
     def cancel(self) -> bool:
         """Withdraw what has not begun and stop what runs; `get()` then raises CancelledError."""
@@ -226,7 +221,8 @@ class MapResult(_Waitable):
         return True
 
 
-class ImapIterator:
+@public
+class IMapIterator:
     """What `Pool.imap` and `imap_unordered` return: results as they are asked for."""
 
     def __init__(self, engine: Engine, work: Any) -> None:
@@ -234,7 +230,7 @@ class ImapIterator:
         self._work = work  # core.Job
         self._next = work.next
 
-    def __iter__(self) -> ImapIterator:
+    def __iter__(self) -> IMapIterator:
         return self
 
     def next(self, timeout: float | None = None) -> Any:
@@ -247,3 +243,10 @@ class ImapIterator:
     def __del__(self) -> None:
         if not self._work.exhausted:
             self._engine.not_fetched(self._work)
+
+
+# Results are instances of the standard class, whenever the program imports that. To import it here
+# would take a third of the time that a pool takes to start.
+_import_hook.follow(
+    "multiprocessing.pool", (AsyncResult, "AsyncResult"), (MapResult, "AsyncResult")
+)

@@ -33,6 +33,7 @@ WARM = "shoal._install._fork_server_warm"
 MAIN, MODULES = "SHOAL_MAIN", "SHOAL_MODULES"
 _told: list[Variables] = []
 _starting = _locks.RLock()
+_locks.renew_in_children(sys.modules[__name__], "_starting", _locks.RLock)
 # What workers of pools import of shoal, and what makes neither a thread nor a member of a session.
 _OURS = tuple(
     f"shoal.{name}"
@@ -114,14 +115,6 @@ def _runs(pid: int | None) -> bool:
         )
     except ChildProcessError:
         return False  # started by a process that this one was forked from: the stock code decides
-
-
-def _after_fork_in_child() -> None:
-    global _starting
-    _starting = _locks.RLock()  # a thread that is not here may have held it
-
-
-os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _warmth() -> dict[str, str]:

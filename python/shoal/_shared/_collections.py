@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from shoal._pickling import _codec
 from shoal._runtime import _children, _session
 from shoal._runtime._native import core
+from shoal._runtime._public import public
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -44,13 +45,11 @@ K = TypeVar("K")
 V = TypeVar("V")
 T = TypeVar("T")
 
-KEYS, VALUES, ITEMS = 1, 2, 3  # for _snapshot
-
 
 class _View:
     """Each iteration is over one moment, forwards or backwards."""
 
-    _what = KEYS
+    _what = core.COPY_KEYS
     _mapping: Any
 
     def _values(self) -> list[Any]:
@@ -69,14 +68,14 @@ class _Keys(_View, KeysView[K]):
 
 
 class _Values(_View, ValuesView[V]):
-    _what = VALUES
+    _what = core.COPY_VALUES
 
     def __contains__(self, value: object) -> bool:
         return value in self._values()  # key by key, it would miss those that go meanwhile
 
 
 class _Items(_View, ItemsView[K, V]):
-    _what = ITEMS
+    _what = core.COPY_ITEMS
 
 
 def _of_one_moment(mapping: Any) -> Any:
@@ -105,6 +104,7 @@ def _recursive_repr(shown: str) -> Callable[[Callable[[Any], str]], Callable[[An
     return decorate
 
 
+@public
 class Dict(core.Map, MutableMapping[K, V]):
     """A dict that all processes of the session see and change.
 
@@ -132,10 +132,10 @@ class Dict(core.Map, MutableMapping[K, V]):
             self.update(*args, **kwargs)
 
     def __iter__(self) -> Iterator[K]:
-        return iter(self._snapshot(KEYS)[1])
+        return iter(self._snapshot(core.COPY_KEYS)[1])
 
     def __reversed__(self) -> Iterator[K]:
-        return iter(self._snapshot(KEYS)[1][::-1])
+        return iter(self._snapshot(core.COPY_KEYS)[1][::-1])
 
     def keys(self) -> KeysView[K]:
         """A view; each iteration over it goes over the keys of the moment when it began."""
@@ -162,7 +162,7 @@ class Dict(core.Map, MutableMapping[K, V]):
 
     def copy(self) -> dict[K, V]:
         """An ordinary dict with what is in it at one moment."""
-        return dict(self._snapshot(ITEMS)[1])
+        return dict(self._snapshot(core.COPY_ITEMS)[1])
 
     @classmethod
     def fromkeys(cls, keys: Iterable[Any], value: Any = None) -> Self:
@@ -220,6 +220,7 @@ def _turns(values: Any) -> Iterator[None]:
             values._ask_for_quiet(0)
 
 
+@public
 class List(core.Sequence, MutableSequence[T]):
     """A list that all processes of the session see and change.
 
@@ -322,6 +323,7 @@ def _sequence_at(handle: int, cls: Any) -> Any:
     return core.Sequence.__new__(cls, handle)
 
 
+@public
 class Set(core.KeySet, MutableSet[T]):
     """A set that all processes of the session see and change.
 
@@ -346,7 +348,7 @@ class Set(core.KeySet, MutableSet[T]):
         return set(values)
 
     def __iter__(self) -> Iterator[T]:
-        return iter(self._snapshot(KEYS)[1])
+        return iter(self._snapshot(core.COPY_KEYS)[1])
 
     def add(self, value: T) -> None:
         """Put a value in, unless it is there; TypeError when it cannot be hashed."""
@@ -371,7 +373,7 @@ class Set(core.KeySet, MutableSet[T]):
 
     def copy(self) -> set[T]:
         """An ordinary set with what is in it at one moment."""
-        return set(self._snapshot(KEYS)[1])
+        return set(self._snapshot(core.COPY_KEYS)[1])
 
     def update(self, *others: Iterable[T]) -> None:
         """Put all values in, one step each."""
@@ -433,6 +435,7 @@ def _set_at(handle: int, cls: Any) -> Any:
     return core.KeySet.__new__(cls, handle)
 
 
+@public
 class Namespace(core.Namespace):
     """Attributes that all processes of the session see and change.
 
@@ -453,12 +456,12 @@ class Namespace(core.Namespace):
             setattr(self, name, value)
 
     def __dir__(self) -> list[str]:
-        return sorted([*object.__dir__(self), *self._snapshot(KEYS)[1]])
+        return sorted([*object.__dir__(self), *self._snapshot(core.COPY_KEYS)[1]])
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Namespace):
             return NotImplemented
-        return dict(self._snapshot(ITEMS)[1]) == dict(other._snapshot(ITEMS)[1])
+        return dict(self._snapshot(core.COPY_ITEMS)[1]) == dict(other._snapshot(core.COPY_ITEMS)[1])
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -467,7 +470,9 @@ class Namespace(core.Namespace):
 
     @_recursive_repr("Namespace(...)")
     def __repr__(self) -> str:
-        values = ", ".join(f"{name}={value!r}" for name, value in self._snapshot(ITEMS)[1])
+        values = ", ".join(
+            f"{name}={value!r}" for name, value in self._snapshot(core.COPY_ITEMS)[1]
+        )
         return f"shoal.{type(self).__name__}({values})"
 
 
@@ -475,6 +480,7 @@ def _namespace_at(handle: int, cls: Any) -> Any:
     return core.Namespace.__new__(cls, handle)
 
 
+@public
 def share(value: Any) -> Any:
     """A copy in which each dict, list and set is a shared one, all the way down.
 
@@ -496,6 +502,7 @@ def share(value: Any) -> Any:
     return Set(value) if kind is set else value
 
 
+@public
 def plain(value: Any) -> Any:
     """A copy in which each shared dict, list and set is an ordinary one, all the way down."""
     if isinstance(value, Dict) or type(value) is dict:

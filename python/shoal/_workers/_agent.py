@@ -21,7 +21,7 @@ import signal
 
 from shoal._runtime._native import core
 from shoal._workers import _launch, _signals, _watch
-from shoal._workers._agent_settings import Settings
+from shoal._workers._agent_plan import AgentPlan
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,11 +58,11 @@ class _Child:
 class Agent(_watch.Watch):
     """The loop. `start(seat, rank)` returns the new worker's pid; never returns there."""
 
-    def __init__(self, settings: Settings, start: Callable[[int, int], int]) -> None:
-        super().__init__(settings.pool, settings.bell_read)
-        self.settings = settings
+    def __init__(self, plan: AgentPlan, start: Callable[[int, int], int]) -> None:
+        super().__init__(plan.pool, plan.bell_read)
+        self.plan = plan
         self.start = start
-        self.client_pidfd = core.watch_process(settings.client_pid)
+        self.client_pidfd = core.watch_process(plan.client_pid)
         self.ends_with_client = {self.client_pidfd}  # readable when the client has ended
 
     def start_worker(self, seat: int, rank: int) -> _watch.Worker:
@@ -71,7 +71,7 @@ class Agent(_watch.Watch):
 
     def run(self) -> None:
         self.poll.register(self.client_pidfd, select.POLLIN)
-        if os.getppid() != self.settings.client_pid:
+        if os.getppid() != self.plan.client_pid:
             return  # the client died before we could watch it
         while self.step():
             pass
@@ -89,7 +89,7 @@ class Agent(_watch.Watch):
         return True
 
 
-def run_snapshot(settings: Settings) -> NoReturn:
+def run_snapshot(plan: AgentPlan) -> NoReturn:
     """In the child of the client's fork."""
 
     def live() -> int:
@@ -98,16 +98,16 @@ def run_snapshot(settings: Settings) -> NoReturn:
         import_for_workers()
         gc.freeze()  # collections in the workers leave what they share alone
         _signals.keep_out()
-        core.set_bond(settings.client)
-        _run(settings, _fork_worker)
+        core.set_bond(plan.client)
+        _run(plan, _fork_worker)
         return 0
 
     _launch.run_to_the_end(live)
 
 
-def _run(settings: Settings, starter: Callable[[Settings, int, int], int]) -> None:
+def _run(plan: AgentPlan, starter: Callable[[AgentPlan, int, int], int]) -> None:
     try:
-        agent = Agent(settings, lambda seat, rank: starter(settings, seat, rank))
+        agent = Agent(plan, lambda seat, rank: starter(plan, seat, rank))
     except ProcessLookupError:
         return  # the client has ended
     agent.run()
@@ -120,35 +120,35 @@ def import_for_workers() -> None:
     _worker.import_parts()
 
 
-def _fork_worker(settings: Settings, seat: int, rank: int) -> int:
+def _fork_worker(plan: AgentPlan, seat: int, rank: int) -> int:
     agent_pid, nth = os.getpid(), next(_forked)
     pid = os.fork()
     if pid == 0:
         from shoal._workers import _worker_process
 
-        _worker_process.run_forked(settings, seat, rank, nth, agent_pid)
+        _worker_process.run_forked(plan, seat, rank, nth, agent_pid)
     return pid
 
 
-def run_clean(settings: Settings) -> NoReturn:
+def run_clean(plan: AgentPlan) -> NoReturn:
     """In a fresh interpreter."""
     from shoal._workers import _context
 
     def live() -> int:
         _signals.keep_out()
-        core.join_session(settings.memory_fd, settings.client)
-        os.set_inheritable(settings.bell_read, False)
-        if settings.method == "exec":
+        core.join_session(plan.memory_fd, plan.client)
+        os.set_inheritable(plan.bell_read, False)
+        if plan.method == "exec":
             starter = _exec_worker
-            os.set_inheritable(settings.bell_write, True)
+            os.set_inheritable(plan.bell_write, True)
         else:
             starter = _fork_worker
-            os.set_inheritable(settings.bell_write, False)
-            _context.make_main(settings.context)
-            _context.apply(settings.context)
-            _context.import_modules(settings.context)
+            os.set_inheritable(plan.bell_write, False)
+            _context.make_main(plan.context)
+            _context.apply(plan.context)
+            _context.import_modules(plan.context)
             _freeze()
-        _run(settings, starter)
+        _run(plan, starter)
         return 0
 
     _launch.run_to_the_end(live)
@@ -162,16 +162,16 @@ def _freeze() -> None:
     gc.freeze()
 
 
-def _exec_worker(settings: Settings, seat: int, rank: int) -> int:
+def _exec_worker(plan: AgentPlan, seat: int, rank: int) -> int:
     memory_fd = core.session_fd()
     return _launch.spawn(
         "shoal._workers._worker_process",
-        (settings._replace(memory_fd=memory_fd), seat, rank, os.getpid()),
-        (memory_fd, settings.bell_write),
-        settings.context,
+        (plan._replace(memory_fd=memory_fd), seat, rank, os.getpid()),
+        (memory_fd, plan.bell_write),
+        plan.context,
     )
 
 
-def main(settings: tuple[Any, ...]) -> NoReturn:
+def main(plan: tuple[Any, ...]) -> NoReturn:
     """Entry of the fresh interpreter (shoal._workers._launch)."""
-    run_clean(Settings(*settings))
+    run_clean(AgentPlan(*plan))

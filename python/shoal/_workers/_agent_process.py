@@ -15,9 +15,10 @@ import sys
 import time
 from multiprocessing import process as stock_process
 
-from shoal._pickling._definitions import Snapshot
+from shoal._pickling._definitions import ForkedMain
 from shoal._runtime._native import core
-from shoal._workers import _agent, _agent_settings, _fork_safety, _seeds, _signals
+from shoal._workers import _agent, _agent_plan, _fork_safety, _seeds, _signals, _template
+from shoal._workers._template import Kind, Template
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,8 +39,7 @@ class AgentProcess:
         # Both ends, while there is an agent: a write to a pipe that nobody can read from would end
         # a program that has the default action for SIGPIPE.
         self.bell = self.bell_read = -1
-        self.template = ""  # what workers are made from, and why, for `statistics()`
-        self.is_snapshot = False  # workers are copies of this process
+        self.template = _template.UNDECIDED
         self.ended = False
         self._startup_stored = False
         self._barren = 0
@@ -62,17 +62,17 @@ class AgentProcess:
             refusal = _fork_safety.refusal(own_threads)
         # What was encoded for workers made from a snapshot names what only a snapshot has; threads
         # that were started meanwhile are a smaller risk, as for the standard library's fork.
-        forced = self.is_snapshot and self.pid != 0
+        forced = self.template.is_copy and self.pid != 0
         if engine.start == "spawn":
-            self._start_clean(engine, "exec", "spawn: every worker is a fresh interpreter")
+            self._start_clean(engine, "exec", Template(Kind.FRESH))
         elif refusal is None or forced:
             self._start_snapshot(engine)
         else:
-            self._start_clean(engine, "fork", f"a clean template, because {refusal}")
+            self._start_clean(engine, "fork", Template(Kind.CLEAN, refusal))
 
-    def _settings(
+    def _make_plan(
         self, engine: Engine, method: str, context: dict[str, Any]
-    ) -> _agent_settings.Settings:
+    ) -> _agent_plan.AgentPlan:
         self._close_bell()
         self.bell_read, self.bell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         process: Any = stock_process.current_process()
@@ -80,7 +80,7 @@ class AgentProcess:
             counter = stock_process._process_counter  # type: ignore[attr-defined]
             self._numbers = tuple(next(counter) for _ in range(engine.workers))
         mask, seeds = self._for_workers
-        return _agent_settings.Settings(
+        return _agent_plan.AgentPlan(
             engine.client.handle,
             core.incarnation(),
             os.getpid(),
@@ -100,12 +100,12 @@ class AgentProcess:
         )
 
     def _start_snapshot(self, engine: Engine) -> None:
-        self.template, self.is_snapshot = "a snapshot of this process", True
+        self.template = Template(Kind.SNAPSHOT)
         _agent.import_for_workers()  # here, once, instead of in every agent and worker
         if not self._startup_stored:
-            engine.definitions.workers_have(Snapshot())
+            engine.definitions.workers_have(ForkedMain())
         self._store_startup(engine)
-        settings = self._settings(engine, "fork", {})
+        plan = self._make_plan(engine, "fork", {})
         _flush()
         import warnings
 
@@ -114,18 +114,18 @@ class AgentProcess:
             warnings.simplefilter("ignore", DeprecationWarning)
             self.pid = os.fork()
         if self.pid == 0:
-            _agent.run_snapshot(settings)
+            _agent.run_snapshot(plan)
 
-    def _start_clean(self, engine: Engine, method: str, template: str) -> None:
+    def _start_clean(self, engine: Engine, method: str, template: Template) -> None:
         from shoal._workers import _context, _launch
 
-        self.template, self.is_snapshot = template, False
+        self.template = template
         self._store_startup(engine)
         context = _context.capture(method == "fork", engine.preparation())
-        settings = self._settings(engine, method, context)
+        plan = self._make_plan(engine, method, context)
         _flush()
-        fds = (settings.memory_fd, settings.bell_read, settings.bell_write)
-        self.pid = _launch.spawn("shoal._workers._agent", settings, fds, context)
+        fds = (plan.memory_fd, plan.bell_read, plan.bell_write)
+        self.pid = _launch.spawn("shoal._workers._agent", plan, fds, context)
 
     def _store_startup(self, engine: Engine) -> None:
         """Once, for the first agent's kind of template; later ones are of that kind."""

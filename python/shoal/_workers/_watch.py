@@ -29,7 +29,6 @@ STOP_SIGNAL = signal.SIGRTMIN + 9  # interrupts a worker's task; private to shoa
 TERMINATE_GRACE = 1.0  # seconds between SIGTERM and SIGKILL when a pool is terminated
 # Several workers may be killed at once, and are buried one by one; later, others were struck.
 STRIKE_SECONDS = 1.0
-_STOPPING = 2  # core's Phase
 
 
 class Worker(Protocol):
@@ -151,7 +150,7 @@ class Watch:
         """
         if not self.workers:
             return True
-        if self.supervisor.phase() == _STOPPING:
+        if self.supervisor.phase() == core.PHASE_STOPPING:
             now = time.monotonic()
             if not self.terminated_at:
                 self.terminated_at = now

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from shoal._workers import _plan
 
-PLANNED, INITIALIZER_FAILED = 1, 2
-
 
 class TaskInterrupted(BaseException):
     """Raised inside a task that is to stop: its time is up or it was cancelled."""
@@ -46,7 +44,7 @@ def serve(plan: _plan.Plan, seat: int, bell: int, unprepared: RuntimeError | Non
     from shoal._workers import _context, _worker_hooks
 
     imported = _context.imports_main(plan.context)
-    applied = Applied(snapshot=not plan.context, imported=imported)
+    applied = Applied(forked=not plan.context, imported=imported)
     hooks = _worker_hooks.WorkerHooks(applied, plan.results_by_name)
     worker = core.Worker(plan.pool, seat, bell, hooks, TaskInterrupted)
 
@@ -59,7 +57,7 @@ def serve(plan: _plan.Plan, seat: int, bell: int, unprepared: RuntimeError | Non
     _initialize(worker, hooks, unprepared)
     worker.run()
     _signals.leave()
-    worker.leaving(PLANNED)
+    worker.leaving(core.EXIT_PLANNED)
     # What the main module holds is freed with it, not kept to the interpreter's very end by us.
     signal.signal(_watch.STOP_SIGNAL, signal.SIG_IGN)
     applied.end()
@@ -79,7 +77,7 @@ def _initialize(worker: Any, hooks: Any, unprepared: RuntimeError | None) -> Non
         initializer(*arguments)
     except BaseException as error:
         worker.fail_start(hooks.encode_error(error, "run"))
-        worker.leaving(INITIALIZER_FAILED)
+        worker.leaving(core.EXIT_INITIALIZER_FAILED)
         core.leave_session()
         sys.stdout.flush()
         sys.stderr.flush()

@@ -16,7 +16,7 @@ from multiprocessing import util
 
 from shoal._runtime._native import core
 from shoal._workers import _launch, _plan, _seeds, _signals, _worker
-from shoal._workers._agent_settings import Settings, worker_identity, worker_name
+from shoal._workers._agent_plan import AgentPlan, worker_identity, worker_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,37 +31,37 @@ class WorkerProcess(stock_process.BaseProcess):
 
     def __init__(
         self,
-        settings: Settings,
+        plan: AgentPlan,
         seat: int,
         rank: int,
         unprepared: RuntimeError | None,
     ) -> None:
-        super().__init__(name=worker_name(settings, rank), daemon=settings.daemons)
-        self._start_method = settings.start_method
+        super().__init__(name=worker_name(plan, rank), daemon=plan.daemons)
+        self._start_method = plan.start_method
         # The process that made the pool is the parent to users, whoever forked this one.
-        self._parent_pid = settings.client_pid
-        self._identity = worker_identity(settings, rank)
-        self.settings = settings
+        self._parent_pid = plan.client_pid
+        self._identity = worker_identity(plan, rank)
+        self.plan = plan
         self.seat = seat
         self.unprepared = unprepared  # why this worker cannot serve
 
     def run(self) -> None:
-        told = self.settings
+        told = self.plan
         plan = _plan.Plan(told.pool, told.client, told.context, told.results_by_name)
         _worker.serve(plan, self.seat, told.bell_write, self.unprepared)
 
 
-def run_forked(settings: Settings, seat: int, rank: int, nth: int, agent_pid: int) -> NoReturn:
+def run_forked(plan: AgentPlan, seat: int, rank: int, nth: int, agent_pid: int) -> NoReturn:
     """In the child of the agent's fork, its `nth`."""
 
     def live() -> int:
         core.die_with_parent(agent_pid)
-        _seeds.apply(_seeds.Seeds(*settings.seeds), (*worker_identity(settings, rank), nth))
+        _seeds.apply(_seeds.Seeds(*plan.seeds), (*worker_identity(plan, rank), nth))
         if _BOOTSTRAP_LEAVES_THE_END:
             atexit._clear()  # what is registered here is the parent's
             atexit.register(util._exit_function)  # type: ignore[attr-defined]
         try:
-            return _bootstrap(settings, seat, rank)
+            return _bootstrap(plan, seat, rank)
         finally:
             if _BOOTSTRAP_LEAVES_THE_END:
                 _run_exit_functions()
@@ -73,13 +73,13 @@ def main(arguments: tuple[Any, ...]) -> NoReturn:
     """In a fresh interpreter (start="spawn"). It ends as any: all that is in it is its own."""
     from shoal._workers import _context
 
-    settings, (seat, rank, agent_pid) = Settings(*arguments[0]), arguments[1:]
+    plan, (seat, rank, agent_pid) = AgentPlan(*arguments[0]), arguments[1:]
     core.die_with_parent(agent_pid)
-    core.join_session(settings.memory_fd, settings.client)
-    os.set_inheritable(settings.bell_write, False)
-    _context.apply(settings.context)
-    _context.make_main(settings.context)
-    sys.exit(_bootstrap(settings, seat, rank))
+    core.join_session(plan.memory_fd, plan.client)
+    os.set_inheritable(plan.bell_write, False)
+    _context.apply(plan.context)
+    _context.make_main(plan.context)
+    sys.exit(_bootstrap(plan, seat, rank))
 
 
 def _run_exit_functions() -> None:
@@ -88,16 +88,16 @@ def _run_exit_functions() -> None:
     util._flush_std_streams()  # type: ignore[attr-defined]
 
 
-def _bootstrap(settings: Settings, seat: int, rank: int) -> int:
+def _bootstrap(plan: AgentPlan, seat: int, rank: int) -> int:
     from shoal._workers import _context
 
-    core.set_bond(settings.client)
-    _signals.let_in(settings.mask)  # before the main module's import, which may set handlers
+    core.set_bond(plan.client)
+    _signals.let_in(plan.mask)  # before the main module's import, which may set handlers
     unprepared = None
     try:
-        _context.prepare(settings.context, worker_name(settings, rank))
+        _context.prepare(plan.context, worker_name(plan, rank))
     except RuntimeError as error:
         unprepared = error
-    process: Any = WorkerProcess(settings, seat, rank, unprepared)
+    process: Any = WorkerProcess(plan, seat, rank, unprepared)
     # Readable when the client has ended: what multiprocessing.parent_process() waits for.
-    return int(process._bootstrap(parent_sentinel=core.watch_process(settings.client_pid)))
+    return int(process._bootstrap(parent_sentinel=core.watch_process(plan.client_pid)))

@@ -16,6 +16,7 @@ import threading
 import time
 from typing import Protocol
 
+from shoal._runtime import _locks
 from shoal._workers import _fork_safety
 
 
@@ -24,7 +25,12 @@ class Idler(Protocol):
         """End what is due. When to look again, by time.monotonic(); None: no more."""
 
 
-_changed = threading.Condition(threading.Lock())
+def _new_condition() -> threading.Condition:
+    return threading.Condition(threading.Lock())
+
+
+_changed = _new_condition()
+_locks.renew_in_children(sys.modules[__name__], "_changed", _new_condition)
 _watched: dict[Idler, float] = {}
 _thread: threading.Thread | None = None
 
@@ -72,8 +78,7 @@ def _look(idler: Idler) -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _changed, _thread
-    _changed = threading.Condition(threading.Lock())
+    global _thread
     _thread = None
     _watched.clear()
 

@@ -34,6 +34,7 @@ _BLAS = (
 )
 
 _lock = _locks.RLock()
+_locks.renew_in_children(sys.modules[__name__], "_lock", _locks.RLock)
 _kept: list[Shared] = []
 _depth = 0
 
@@ -121,8 +122,6 @@ def _drop_unusable() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _lock
-    _lock = _locks.RLock()
     _kept.clear()
 
 

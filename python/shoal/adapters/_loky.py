@@ -13,6 +13,7 @@ Design: docs/design/adapters.md
 from __future__ import annotations
 
 import os
+import sys
 import time
 
 from shoal._pool._executor import Executor
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _lock = _locks.RLock()
+_locks.renew_in_children(sys.modules[__name__], "_lock", _locks.RLock)
 _current: tuple[ReusableExecutor, dict[str, Any]] | None = None
 _next_id = 0
 _cpu_count: Callable[[], int] = _cpus.cpu_count  # loky's own once it is imported
@@ -160,8 +162,6 @@ def get_reusable_executor(
 
 
 def _after_fork_in_child() -> None:
-    global _lock
-    _lock = _locks.RLock()  # a thread that is not here may have held it
     if _current is not None:
         _current[0]._awake = _locks.RLock()
 
@@ -172,7 +172,6 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 def serve(module: ModuleType) -> None:
     """`loky.reusable_executor` was imported."""
     import functools
-    import sys
 
     from shoal._install import _install
 

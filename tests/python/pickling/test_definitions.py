@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from shoal._pickling import _names, _pickler
 from shoal._pickling._applied import Applied
-from shoal._pickling._definitions import Definitions, Snapshot
+from shoal._pickling._definitions import Definitions, ForkedMain
 
 HERE = Path(__file__).parent
 THEMES = sorted(path.stem for path in (HERE / "definitions").glob("*.py"))
@@ -99,7 +99,7 @@ def test_entries_of_plain_values_become_empty_when_all_are_sent_again(
 def test_a_snapshot_needs_only_what_came_later(main: types.ModuleType) -> None:
     definitions = Definitions()
     define(main, "x = [1]\ny = 5\ndef f(): return g(x, y)\ndef g(a, b): return a, b")
-    definitions.workers_have(Snapshot())
+    definitions.workers_have(ForkedMain())
     assert needs(definitions, main, "f") == 0
     define(main, "y = 6")
     assert needs(definitions, main, "f") == 1
@@ -108,13 +108,13 @@ def test_a_snapshot_needs_only_what_came_later(main: types.ModuleType) -> None:
     assert needs(definitions, main, "f") == 0
 
 
-def test_a_snapshot_does_not_keep_what_it_saw(main: types.ModuleType) -> None:
+def test_a_forked_main_module_does_not_keep_what_it_saw(main: types.ModuleType) -> None:
     define(main, "class C: pass\nc = C()")
     seen = weakref.ref(main.c)  # type: ignore[attr-defined]
-    snapshot = Snapshot()
+    forked = ForkedMain()
     del main.c  # type: ignore[attr-defined]
     gc.collect()
-    assert seen() is None and not snapshot.holds(("__main__", "c"), _names.ABSENT)
+    assert seen() is None and not forked.holds(("__main__", "c"), _names.ABSENT)
 
 
 def test_hooks_of_an_argument_run_once(main: types.ModuleType) -> None:
@@ -125,8 +125,7 @@ def test_hooks_of_an_argument_run_once(main: types.ModuleType) -> None:
         "class C:\n"
         "  def __getstate__(self):\n    calls.append(1)\n    return {'a': 1}\n",
     )
-    with definitions.active():
-        _pickler.dumps([main.C(), lambda: 1])  # type: ignore[attr-defined]
+    _pickler.dumps([main.C(), lambda: 1], definitions)  # type: ignore[attr-defined]
     assert main.calls == [1]  # type: ignore[attr-defined]
 
 
@@ -135,9 +134,6 @@ def test_definitions_of_two_pools_are_independent(main: types.ModuleType) -> Non
     define(main, "def f(): return 1")
     assert needs(one, main, "f") == 1
     assert needs(other, main, "f") == 1
-    with one.active(), other.active():
-        assert _pickler._current.definitions is other
-    assert _pickler._current.definitions is None
 
 
 def test_definitions_are_collected_with_their_pool(main: types.ModuleType) -> None:

@@ -175,13 +175,9 @@ def test_a_module_that_only_this_process_has_is_an_error() -> None:
 
 
 def test_results_of_the_drop_in_refuse_what_the_standard_library_does() -> None:
-    _pickler._current.by_name = True
-    try:
-        for refused in (os, memoryview(b"")):
-            with pytest.raises(TypeError, match="cannot pickle"):
-                _pickler.dumps(refused)
-    finally:
-        _pickler._current.by_name = False
+    for refused in (os, memoryview(b"")):
+        with pytest.raises(TypeError, match="cannot pickle"):
+            _pickler.dumps(refused, by_name=True)
 
 
 @pytest.mark.parametrize("content", [os, threading.Lock()])

@@ -16,6 +16,7 @@ import textwrap
 import zipfile
 
 import pytest
+from shoal._workers._template import Kind, Template
 
 KINDS = ("zygote", "clean", "fork", "spawn")
 # In front of programs: `make(kind)` makes the pool.
@@ -601,3 +602,11 @@ def test_agents_that_cannot_live_are_not_started_for_ever(interpreter):
         pool.terminate()
         """
     ).check()
+
+
+def test_a_template_says_what_it_is_and_why() -> None:
+    clean = Template(Kind.CLEAN, "threads are running")
+    assert str(clean) == "a clean template, because threads are running"
+    assert str(Template(Kind.SNAPSHOT)) == "a snapshot of this process"
+    copies = {kind for kind in Kind if Template(kind).is_copy}
+    assert copies == {Kind.SNAPSHOT, Kind.FORK}

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-class Settings(NamedTuple):
-    """What an agent or a worker needs to know; plain values, so that it can be sent to a fresh
+class AgentPlan(NamedTuple):
+    """What an agent and its workers need to know; plain values, so that it can be sent to a fresh
     interpreter.
     """
 
@@ -33,10 +33,10 @@ class Settings(NamedTuple):
     seeds: tuple[Any, ...]  # see _seeds.py
 
 
-def worker_identity(settings: Settings, rank: int) -> tuple[int, ...]:
-    return (*settings.identity, settings.numbers[rank % len(settings.numbers)])
+def worker_identity(plan: AgentPlan, rank: int) -> tuple[int, ...]:
+    return (*plan.identity, plan.numbers[rank % len(plan.numbers)])
 
 
-def worker_name(settings: Settings, rank: int) -> str:
-    what = "PoolWorker" if settings.daemons else "Process"
-    return f"{settings.name}{what}-{':'.join(map(str, worker_identity(settings, rank)))}"
+def worker_name(plan: AgentPlan, rank: int) -> str:
+    what = "PoolWorker" if plan.daemons else "Process"
+    return f"{plan.name}{what}-{':'.join(map(str, worker_identity(plan, rank)))}"
