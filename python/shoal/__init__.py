@@ -43,13 +43,16 @@ _HOMES = {
     "Dict": "shoal._shared._collections",
     "Event": "shoal._shared._sync",
     "Executor": "shoal._pool._executor",
+    "ExecutorOptions": "shoal._pool._executor",
     "Flag": "shoal._shared._sync",
     "ForkedPool": "shoal.errors",
     "Future": "shoal._pool._futures",
+    "IMapIterator": "shoal._pool._results",
     "InitializerFailed": "shoal.errors",
     "JoinableQueue": "shoal._shared._queues",
     "List": "shoal._shared._collections",
     "Lock": "shoal._shared._sync",
+    "MapResult": "shoal._pool._results",
     "MemoryExhausted": "shoal.errors",
     "Namespace": "shoal._shared._collections",
     "OwnerDied": "shoal.errors",
@@ -71,6 +74,7 @@ _HOMES = {
     "WorkerDied": "shoal.errors",
     "cpu_count": "shoal._runtime._cpus",
     "install": "shoal._install._install",
+    "is_installed": "shoal._install._install",
     "plain": "shoal._shared._collections",
     "share": "shoal._shared._collections",
     "uninstall": "shoal._install._install",
@@ -90,13 +94,16 @@ __all__ = [
     "Dict",
     "Event",
     "Executor",
+    "ExecutorOptions",
     "Flag",
     "ForkedPool",
     "Future",
+    "IMapIterator",
     "InitializerFailed",
     "JoinableQueue",
     "List",
     "Lock",
+    "MapResult",
     "MemoryExhausted",
     "Namespace",
     "OwnerDied",
@@ -118,6 +125,7 @@ __all__ = [
     "WorkerDied",
     "cpu_count",
     "install",
+    "is_installed",
     "plain",
     "share",
     "uninstall",
@@ -126,11 +134,11 @@ __all__ = [
 if TYPE_CHECKING:
     from typing import Any
 
-    from shoal._install._install import install, uninstall
-    from shoal._pool._executor import Executor
+    from shoal._install._install import install, is_installed, uninstall
+    from shoal._pool._executor import Executor, ExecutorOptions
     from shoal._pool._futures import Future
     from shoal._pool._pool import Pool
-    from shoal._pool._results import AsyncResult
+    from shoal._pool._results import AsyncResult, IMapIterator, MapResult
     from shoal._runtime._cpus import cpu_count
     from shoal._shared._collections import Dict, List, Namespace, Set, plain, share
     from shoal._shared._pipes import Connection, Pipe

@@ -59,7 +59,7 @@ class MapResult(_Viewed, _results.MapResult):
         self._outcome = value
 
 
-class IMapIterator(_Viewed, _results.ImapIterator):
+class IMapIterator(_Viewed, _results.IMapIterator):
     """`multiprocessing.pool.IMapIterator` on shoal."""
 
     viewed_as = "iterator"

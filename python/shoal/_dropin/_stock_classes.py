@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import sys
 
-from shoal._runtime._import_hook import patch_now_or_later
+from shoal._runtime import _import_hook
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import ModuleType
     from typing import Any
 
     from shoal._pool._engine import Engine
@@ -36,15 +35,8 @@ def follow(module: str, *pairs: tuple[type, str]) -> None:
     """Make each class a subclass of the class of that name in the stock module: now, if the module
     has been imported, else when it is.
     """
-
-    def adopt(stock: ModuleType) -> None:
-        for cls, name in pairs:
-            base: type | None = getattr(stock, name, None)
-            if base is not None and base not in cls.__bases__:
-                cls.__bases__ = (*cls.__bases__, base)
-
     sys.modules["multiprocessing"].__dict__.setdefault("__getattr__", _submodule)
-    patch_now_or_later(module, adopt)
+    _import_hook.follow(module, *pairs)
 
 
 def _submodule(name: str) -> Any:

@@ -86,6 +86,11 @@ def is_installed() -> bool:
     return _active
 
 
+# As `_runtime/_public.py` does, which is not loaded here: this module is part of the start of every
+# program under `shoal run`.
+install.__module__ = uninstall.__module__ = is_installed.__module__ = "shoal"
+
+
 def _replace_finders(first: list[Any]) -> None:
     """Put `first` before all finders, in the place of ours. An import may be reading the list."""
     ours = [_watcher, *(f for f in sys.meta_path if getattr(f, "__name__", "") == "ShoalBoot")]

@@ -13,6 +13,7 @@ from concurrent.futures import _base
 
 from shoal._pool import _engine
 from shoal._pool._futures import Future
+from shoal._runtime._public import public
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ _WINDOW = 1 << 16
 _open: weakref.WeakSet[Executor] = weakref.WeakSet()
 
 
+@public
 class Executor(_base.Executor):
     """Worker processes behind `submit` and `map`.
 
@@ -151,7 +153,7 @@ class Executor(_base.Executor):
         self._engine.start_job(job, sized=sized)
         return _results(self._engine, job, end)
 
-    def options(self, *, timeout: float | None = None, retries: int = 0) -> Options:
+    def options(self, *, timeout: float | None = None, retries: int = 0) -> ExecutorOptions:
         """A view of this executor whose tasks have a time limit and are retried after a worker's
         death.
 
@@ -163,7 +165,7 @@ class Executor(_base.Executor):
         ...     list(executor.options(timeout=5, retries=1).map(abs, [-1, -2]))
         [1, 2]
         """
-        return Options(
+        return ExecutorOptions(
             self, _engine.check_seconds(timeout, "timeout"), _engine.check_retries(retries)
         )
 
@@ -263,7 +265,8 @@ class Executor(_base.Executor):
         return self._engine.statistics()
 
 
-class Options:
+@public
+class ExecutorOptions:
     """`submit` and `map` of an executor with a time limit and retries; by `Executor.options`."""
 
     def __init__(self, executor: Executor, timeout_ns: int, retries: int) -> None:

@@ -18,6 +18,7 @@ import time
 from concurrent.futures import CancelledError, _base
 
 from shoal._runtime import _locks
+from shoal._runtime._public import public
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def _after_fork_in_child() -> None:
 os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
+@public
 class Future(_base.Future):  # type: ignore[type-arg]
     """The outcome of `Executor.submit`.
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import warnings
 
 from shoal._pool import _engine, _results
+from shoal._runtime._public import public
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ _WINDOW = 1 << 16  # items that imap takes from its input ahead of the caller, a
 _SENT_WHOLE = 1024
 
 
+@public
 class Pool:
     """A pool of worker processes: `multiprocessing.pool.Pool` with nothing on pipes.
 
@@ -50,8 +52,8 @@ class Pool:
     # what the asynchronous methods return
     _call_result: type[Any] = _results.AsyncResult
     _map_result: type[Any] = _results.MapResult
-    _iterator: type[Any] = _results.ImapIterator
-    _unordered_iterator: type[Any] = _results.ImapIterator
+    _iterator: type[Any] = _results.IMapIterator
+    _unordered_iterator: type[Any] = _results.IMapIterator
 
     def __init__(
         self,
@@ -186,7 +188,7 @@ class Pool:
         timeout: float | None = None,
         retries: int = 0,
         buffersize: int | None = None,
-    ) -> _results.ImapIterator:
+    ) -> _results.IMapIterator:
         """An iterator over the results, in order. The input may be endless, and it may wait, for
         earlier results even: one without `len()` is read by a thread.
 
@@ -205,7 +207,7 @@ class Pool:
         timeout: float | None = None,
         retries: int = 0,
         buffersize: int | None = None,
-    ) -> _results.ImapIterator:
+    ) -> _results.IMapIterator:
         """Like `imap`, results as they come."""
         return self._imap(func, iterable, chunksize, _UNORDERED, timeout, retries, buffersize)
 
@@ -288,7 +290,7 @@ class Pool:
         timeout: float | None,
         retries: int,
         buffersize: int | None,
-    ) -> _results.ImapIterator:
+    ) -> _results.IMapIterator:
         self._engine.check_open()
         if chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize:n}")
@@ -309,7 +311,7 @@ class Pool:
         )
         self._engine.start_job(job, may_wait=total < 0)
         kind = self._iterator if order == _ORDERED else self._unordered_iterator
-        results: _results.ImapIterator = kind(self._engine, job)
+        results: _results.IMapIterator = kind(self._engine, job)
         return results
 
     # ---- The end ---------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ import sys
 import threading
 import time
 
-from shoal._runtime import _locks
+from shoal._runtime import _import_hook, _locks
+from shoal._runtime._public import public
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,17 +33,18 @@ def _call(callback: Callable[[Any], object], value: Any) -> None:
         sys.excepthook(*sys.exc_info())
 
 
-# An instance of the standard class where that class is in use at all: importing it for its own sake
-# would take a third of the time that a pool takes to start.
-_Base: type = getattr(sys.modules.get("multiprocessing.pool"), "AsyncResult", object)
-
-
-class _Waitable(_Base):  # type: ignore[misc]
+class _Waitable:
     """The part that calls and maps share."""
 
     _engine: Engine
     _state: int
     _value: Any
+
+    def ready(self) -> bool:
+        raise NotImplementedError
+
+    def wait(self, timeout: float | None = None) -> None:
+        raise NotImplementedError
 
     def get(self, timeout: float | None = None) -> Any:
         """The result; raises the task's exception, or `multiprocessing.TimeoutError` after
@@ -62,11 +64,12 @@ class _Waitable(_Base):  # type: ignore[misc]
         return self._state == _OK
 
     def __del__(self) -> None:
-        pass
+        """The standard class has one, which is not to be called for shoal's results."""
 
 
+@public
 class AsyncResult(_Waitable):
-    """The outcome of `Pool.apply_async`.
+    """The outcome of `Pool.apply_async`; an instance of `multiprocessing.pool.AsyncResult` too.
 
     >>> import shoal
     >>> with shoal.Pool(1) as pool:
@@ -145,8 +148,11 @@ class AsyncResult(_Waitable):
         return bool(answer)
 
 
+@public
 class MapResult(_Waitable):
-    """The outcome of `Pool.map_async` and `starmap_async`."""
+    """The outcome of `Pool.map_async` and `starmap_async`; an instance of
+    `multiprocessing.pool.AsyncResult` too.
+    """
 
     def __init__(
         self,
@@ -226,7 +232,8 @@ class MapResult(_Waitable):
         return True
 
 
-class ImapIterator:
+@public
+class IMapIterator:
     """What `Pool.imap` and `imap_unordered` return: results as they are asked for."""
 
     def __init__(self, engine: Engine, work: Any) -> None:
@@ -234,7 +241,7 @@ class ImapIterator:
         self._work = work  # core.Job
         self._next = work.next
 
-    def __iter__(self) -> ImapIterator:
+    def __iter__(self) -> IMapIterator:
         return self
 
     def next(self, timeout: float | None = None) -> Any:
@@ -247,3 +254,10 @@ class ImapIterator:
     def __del__(self) -> None:
         if not self._work.exhausted:
             self._engine.not_fetched(self._work)
+
+
+# Results are instances of the standard class, whenever the program imports that. To import it here
+# would take a third of the time that a pool takes to start.
+_import_hook.follow(
+    "multiprocessing.pool", (AsyncResult, "AsyncResult"), (MapResult, "AsyncResult")
+)

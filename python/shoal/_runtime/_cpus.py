@@ -12,10 +12,12 @@ import os
 import sys
 
 from shoal._runtime._native import core
+from shoal._runtime._public import public
 
 MAX_WORKERS = 500  # member slots of a session, less some for others
 
 
+@public
 def cpu_count() -> int:
     """CPUs this process may use: its affinity mask and its cgroup's quota, at least 1. The option
     `-X cpu_count=N` and the variable PYTHON_CPU_COUNT override both.

@@ -27,6 +27,20 @@ def patch_now_or_later(name: str, patch: Patch) -> None:
         sys.meta_path.insert(0, Watcher({name: patch}))
 
 
+def follow(module: str, *pairs: tuple[type, str]) -> None:
+    """Make each class a subclass of the class of that name in the module: now, if the module has
+    been imported, else when it is.
+    """
+
+    def adopt(imported: ModuleType) -> None:
+        for cls, name in pairs:
+            base: type | None = getattr(imported, name, None)
+            if base is not None and base not in cls.__bases__:
+                cls.__bases__ = (*cls.__bases__, base)
+
+    patch_now_or_later(module, adopt)
+
+
 class Watcher:
     """A meta path finder that finds nothing itself, but patches modules once they are loaded."""
 

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from shoal._pickling import _codec
 from shoal._runtime import _children, _session
 from shoal._runtime._native import core
+from shoal._runtime._public import public
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -105,6 +106,7 @@ def _recursive_repr(shown: str) -> Callable[[Callable[[Any], str]], Callable[[An
     return decorate
 
 
+@public
 class Dict(core.Map, MutableMapping[K, V]):
     """A dict that all processes of the session see and change.
 
@@ -220,6 +222,7 @@ def _turns(values: Any) -> Iterator[None]:
             values._ask_for_quiet(0)
 
 
+@public
 class List(core.Sequence, MutableSequence[T]):
     """A list that all processes of the session see and change.
 
@@ -322,6 +325,7 @@ def _sequence_at(handle: int, cls: Any) -> Any:
     return core.Sequence.__new__(cls, handle)
 
 
+@public
 class Set(core.KeySet, MutableSet[T]):
     """A set that all processes of the session see and change.
 
@@ -433,6 +437,7 @@ def _set_at(handle: int, cls: Any) -> Any:
     return core.KeySet.__new__(cls, handle)
 
 
+@public
 class Namespace(core.Namespace):
     """Attributes that all processes of the session see and change.
 
@@ -475,6 +480,7 @@ def _namespace_at(handle: int, cls: Any) -> Any:
     return core.Namespace.__new__(cls, handle)
 
 
+@public
 def share(value: Any) -> Any:
     """A copy in which each dict, list and set is a shared one, all the way down.
 
@@ -496,6 +502,7 @@ def share(value: Any) -> Any:
     return Set(value) if kind is set else value
 
 
+@public
 def plain(value: Any) -> Any:
     """A copy in which each shared dict, list and set is an ordinary one, all the way down."""
     if isinstance(value, Dict) or type(value) is dict:

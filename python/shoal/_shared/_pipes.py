@@ -13,6 +13,7 @@ from __future__ import annotations
 from shoal._pickling import _codec, _pickler
 from shoal._runtime import _children, _session
 from shoal._runtime._native import core
+from shoal._runtime._public import public
 from shoal._shared._closing import Closing
 
 TYPE_CHECKING = False
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Connection", "Pipe"]
 
 
+@public
 class Connection(core.Connection, Closing):
     """One end of a pipe. Made by `shoal.Pipe`, and by receiving one from another process."""
 
@@ -60,6 +62,7 @@ class Connection(core.Connection, Closing):
         return f"<shoal.Connection {ways.strip()}, {which}>"
 
 
+@public
 def Pipe(duplex: bool = True) -> tuple[Connection, Connection]:
     """Two connected connections. Without `duplex` the first only receives, the second only sends.
 

@@ -16,6 +16,7 @@ import types
 from shoal._pickling import _codec
 from shoal._runtime import _children, _session
 from shoal._runtime._native import core
+from shoal._runtime._public import public
 from shoal._shared._closing import Closing
 
 TYPE_CHECKING = False
@@ -45,6 +46,7 @@ __all__ = ["JoinableQueue", "Queue", "SimpleQueue"]
 Empty, Full = queue.Empty, queue.Full  # the core raises these
 
 
+@public
 class SimpleQueue(core.Queue, Closing, _Of[T]):
     """A queue between processes and threads that is never full.
 
@@ -77,6 +79,7 @@ class SimpleQueue(core.Queue, Closing, _Of[T]):
         return f"<shoal.{type(self).__name__} with {self.qsize()}{limit}{closed}>"
 
 
+@public
 class Queue(SimpleQueue[T]):
     """A queue between processes and threads, bounded by objects or bytes or not at all.
 
@@ -149,6 +152,7 @@ class Queue(SimpleQueue[T]):
         return self._waiters
 
 
+@public
 class JoinableQueue(Queue[T]):
     """A queue that knows when all that was put into it has been dealt with.
 

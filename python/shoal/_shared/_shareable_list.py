@@ -24,6 +24,7 @@ import types
 from collections.abc import Iterable, Iterator
 from functools import partial
 
+from shoal._runtime._public import public
 from shoal._shared import _shared_memory
 
 TYPE_CHECKING = False
@@ -64,6 +65,7 @@ def _room(form: str) -> int:
     return int(form[:-1]) if form[-1] == "s" else _SLOT
 
 
+@public
 class ShareableList:
     """A list of int (64 bits), float, bool, str, bytes and None whose length is fixed.
 

@@ -20,6 +20,7 @@ import secrets
 
 from shoal._runtime import _imports, _leftovers
 from shoal._runtime._native import core
+from shoal._runtime._public import public
 from shoal._shared import _tracking
 
 TYPE_CHECKING = False
@@ -33,6 +34,7 @@ _NAME_LIMIT = 255
 _SMALL = 1 << 20  # not worth asking the cgroups about
 
 
+@public
 class SharedMemory:
     """A block of memory that other processes attach to by its name.
 

@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from shoal._runtime import _children, _session
 from shoal._runtime._native import core
+from shoal._runtime._public import public
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def _owner(lock: Any) -> str:
     return f"locked by process {pid}" + (", this thread" if lock._is_mine() else "")
 
 
+@public
 class Lock(core.Lock):
     """A lock between processes and threads. Any process of the session may release it.
 
@@ -73,6 +75,7 @@ class Lock(core.Lock):
         return f"<shoal.{type(self).__name__} {_owner(self)}>"
 
 
+@public
 class RLock(core.RLock):
     """A lock that the thread which has it may take again.
 
@@ -98,6 +101,7 @@ def _lock_at(handle: int, cls: Any, raises: bool) -> Any:
     return base.__new__(cls, handle, raises)
 
 
+@public
 class Semaphore(core.Semaphore):
     """Permits, taken and given back by any process. A permit has no owner: the dead keep theirs.
 
@@ -120,6 +124,7 @@ class Semaphore(core.Semaphore):
         return f"<shoal.{type(self).__name__} value={self.value}>"
 
 
+@public
 class BoundedSemaphore(Semaphore):
     """A semaphore whose permits never exceed those it was made with: ValueError instead.
 
@@ -147,6 +152,7 @@ def _semaphore_at(handle: int, cls: Any) -> Any:
     return core.Semaphore.__new__(cls, 0, 0, handle)
 
 
+@public
 class Event(core.Event):
     """A flag to wait for.
 
@@ -187,6 +193,7 @@ class Waiting:
         return result
 
 
+@public
 class Condition(core.Condition, Waiting):
     """Wait to be notified by another process, with a Lock or RLock (the default).
 
@@ -211,6 +218,7 @@ def _condition_at(handle: int, cls: Any, lock: Any) -> Any:
     return core.Condition.__new__(cls, lock, handle)
 
 
+@public
 class Barrier(core.Barrier):
     """Wait until `parties` processes or threads have come; then it is as new.
 
@@ -264,6 +272,7 @@ def _barrier_at(handle: int, cls: Any, parties: int, action: Any, timeout: Any) 
     return made
 
 
+@public
 class Flag(core.Event):
     """A flag that costs next to nothing to read: for "found it, stop" between processes.
 
@@ -283,6 +292,7 @@ class Flag(core.Event):
         return f"<shoal.{type(self).__name__} {'set' if self.is_set() else 'unset'}>"
 
 
+@public
 class Atomic(core.Atomic):
     """A number between processes that needs no lock: each method is one step.
 
