@@ -11,12 +11,13 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import griffe
-from shoal import _core
+from shoal import _core, errors
 
 HEADING = re.compile(r"^(\w[\w ]*)\n-+\n")
 PARAMETER = re.compile(r"^(\w+(?:, \w+)*): ", re.MULTILINE)
@@ -26,6 +27,9 @@ class Extension(griffe.Extension):
     """Found by its base class."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        for name in errors._MAKERS:  # made when first asked for; what type checkers see is a stub
+            made = pkg["errors"][name]
+            made.docstring = griffe.Docstring(inspect.getdoc(getattr(errors, name)), parent=made)
         for cls in list(classes(pkg)):
             for base in cls.bases:
                 if str(base).startswith("core."):
