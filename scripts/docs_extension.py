@@ -31,6 +31,7 @@ class Extension(griffe.Extension):
             made = pkg["errors"][name]
             made.docstring = griffe.Docstring(inspect.getdoc(getattr(errors, name)), parent=made)
         for cls in list(classes(pkg)):
+            show_new(cls)
             for base in cls.bases:
                 if str(base).startswith("core."):
                     add_members(cls, str(base).removeprefix("core."), pkg)
@@ -57,12 +58,21 @@ def add_members(cls: griffe.Class, name: str, pkg: griffe.Module) -> None:
         text = getattr(compiled, member.name).__doc__
         if member.name.startswith("_") or member.name in cls.members or not text:
             continue
-        # The first line repeats the signature, for `help()`.
-        _, _, rest = text.partition("\n\n") if "(" in text.partition("\n")[0] else ("", "", text)
+        # The first line may repeat the signature, for `help()`.
+        rest = text.partition("\n\n")[2] if text.startswith(f"{member.name}(") else text
         if rest and member.name != "handle":  # which only the package itself needs
             added = copy.copy(member)
             added.docstring = griffe.Docstring(rest.replace("\n", " "), parent=added)
             cls.set_member(member.name, added)
+
+
+def show_new(cls: griffe.Class) -> None:
+    """What a class is made with, where that is said by `__new__`."""
+    made = cls.members.get("__new__")
+    if made is not None and "__init__" not in cls.members and len(made.parameters) > 1:
+        init = copy.copy(made)
+        init.name, init.returns = "__init__", None
+        cls.set_member("__init__", init)
 
 
 def to_markdown(text: str) -> str:
