@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 export PYTHON
 
 .PHONY: help demo test bench real build setup check format sanitize test-newer test-install \
-  test-clang wheels sdist compat clean
+  test-clang wheels sdist docs compat clean
 
 help:
 	@echo 'make demo          ordinary programs under the standard library and under shoal, compared'
@@ -14,6 +14,7 @@ help:
 	@echo 'make real          the same for programs of other people'
 	@echo 'make check         style, layers, types'
 	@echo 'make format        write the style instead of checking it'
+	@echo 'make docs          the documentation as pages to look at, in build/docs; examples in it are tests'
 	@echo 'make sanitize      C++ tests under ASan with UBSan, and under TSan'
 	@echo 'make test-clang    C++ tests built by clang, warnings are errors'
 	@echo 'make test-install  build the wheel, test it in a clean environment'
@@ -65,6 +66,9 @@ sdist:
 
 test-newer:
 	@scripts/test_newer
+
+docs:
+	@scripts/docs
 
 compat:
 	@scripts/compat

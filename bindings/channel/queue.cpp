@@ -415,8 +415,8 @@ PyMethodDef queue_methods[] = {
      " room in time."},
     {"get", method(queue_get), METH_FASTCALL | METH_KEYWORDS,
      "get(block=True, timeout=None)\n\nThe oldest object; queue.Empty when there is none in time."},
-    {"put_nowait", queue_put_nowait, METH_O, "put_nowait(obj)\n\nput(obj, block=False)"},
-    {"get_nowait", queue_get_nowait, METH_NOARGS, "get_nowait()\n\nget(block=False)"},
+    {"put_nowait", queue_put_nowait, METH_O, "put_nowait(obj)\n\n`put(obj, block=False)`."},
+    {"get_nowait", queue_get_nowait, METH_NOARGS, "get_nowait()\n\n`get(block=False)`."},
     {"put_many", method(queue_put_many), METH_VARARGS | METH_KEYWORDS,
      "put_many(objects, block=True, timeout=None) -> int\n\nPuts each of the objects; stops at the"
      " first\nfor which there is no room in time. How many went in; queue.Full if none did."},
@@ -425,8 +425,8 @@ PyMethodDef queue_methods[] = {
      " takes\nwhat is there, at most `limit` in all. An object that cannot be decoded raises its"
      " error,\nwhich has those before it in `error.received`."},
     {"qsize", queue_qsize, METH_NOARGS, "qsize() -> int\n\nHow many objects are in it: exact."},
-    {"empty", queue_empty, METH_NOARGS, "empty() -> bool"},
-    {"full", queue_full, METH_NOARGS, "full() -> bool"},
+    {"empty", queue_empty, METH_NOARGS, "empty() -> bool\n\nWhether nothing is in it now."},
+    {"full", queue_full, METH_NOARGS, "full() -> bool\n\nWhether put() would wait now for room."},
     {"_task_done", queue_task_done, METH_NOARGS, nullptr},
     {"_join", method(queue_join), METH_FASTCALL | METH_KEYWORDS, nullptr},
     {"fileno", queue_fileno, METH_NOARGS,
@@ -435,7 +435,9 @@ PyMethodDef queue_methods[] = {
      " has\ntaken the object."},
     {"_space_fileno", queue_space_fileno, METH_NOARGS, nullptr},
     {"_shutdown", queue_shutdown, METH_NOARGS, nullptr},
-    {"statistics", queue_statistics, METH_NOARGS, "statistics() -> dict"},
+    {"statistics", queue_statistics, METH_NOARGS,
+     "statistics() -> dict\n\nWhat is in it, what was put and got, how often somebody slept, its "
+     "limits."},
     {nullptr, nullptr, 0, nullptr}};
 
 PyGetSetDef queue_getset[] = {

@@ -452,7 +452,8 @@ PyMethodDef sequence_methods[] = {
     {"append", sequence_append, METH_O, "append(value)\n\nPuts the value at the end."},
     {"extend", sequence_extend, METH_O,
      "extend(iterable)\n\nPuts the values at the end, together, one after the other."},
-    {"insert", sequence_insert, METH_VARARGS, "insert(index, value)"},
+    {"insert", sequence_insert, METH_VARARGS,
+     "insert(index, value)\n\nPuts the value before the one at the index, in one step."},
     {"pop", sequence_pop, METH_VARARGS,
      "pop(index=-1)\n\nTakes a value out and returns it; IndexError when there is none. Cheap at"
      " both ends."},

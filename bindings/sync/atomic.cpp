@@ -219,7 +219,8 @@ PyObject* atomic_get_kind(PyObject* self, void*) {
 
 PyMethodDef atomic_methods[] = {
     {"load", atomic_load, METH_NOARGS, "load()\n\nThe value."},
-    {"store", atomic_store, METH_O, "store(value)"},
+    {"store", atomic_store, METH_O,
+     "store(value)\n\nSets the value; TypeError or OverflowError for one that it cannot be."},
     {"exchange", atomic_exchange, METH_O, "exchange(value)\n\nReturns the value before."},
     {"add", method(atomic_add), METH_FASTCALL, "add(n=1)\n\nReturns the value before."},
     {"sub", method(atomic_sub), METH_FASTCALL, "sub(n=1)\n\nReturns the value before."},

@@ -134,10 +134,13 @@ PyObject* condition_get_lock(PyObject* self, void*) { return Py_NewRef(shared_ob
 
 PyMethodDef condition_methods[] = {
     {"wait", method(condition_wait), METH_FASTCALL | METH_KEYWORDS,
-     "wait(timeout=None) -> bool\n\nUnlocks, waits to be notified, locks again."},
+     "wait(timeout=None) -> bool\n\nUnlocks, waits to be notified, locks again; False when nobody "
+     "notifies in time. AssertionError\nwithout the lock."},
     {"notify", method(condition_notify), METH_VARARGS | METH_KEYWORDS,
-     "notify(n=1) -> int\n\nHow many were notified."},
-    {"notify_all", condition_notify_all, METH_NOARGS, "notify_all() -> int"},
+     "notify(n=1) -> int\n\nWakes those that wait, oldest first, at most n; how many were. "
+     "AssertionError\nwithout the lock."},
+    {"notify_all", condition_notify_all, METH_NOARGS,
+     "notify_all() -> int\n\nWakes all that wait now; how many were."},
     {"acquire", method(condition_acquire), METH_FASTCALL | METH_KEYWORDS,
      "acquire(block=True, timeout=None) -> bool\n\nThe lock's."},
     {"release", condition_release, METH_NOARGS, "release()\n\nThe lock's."},

@@ -180,8 +180,11 @@ PyObject* lock_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
 
 PyMethodDef lock_methods[] = {
     {"acquire", method(lock_acquire_fast), METH_FASTCALL | METH_KEYWORDS,
-     "acquire(block=True, timeout=None) -> bool\n\nLocks; False when it is not free in time."},
-    {"release", lock_release_call, METH_NOARGS, "release()\n\nUnlocks."},
+     "acquire(block=True, timeout=None) -> bool\n\nLocks; False when it is not free in time. No "
+     "system call where it is\nfree. OwnerDied if the lock was made to raise it."},
+    {"release", lock_release_call, METH_NOARGS,
+     "release()\n\nUnlocks. ValueError when it is not locked, AssertionError when it is an RLock "
+     "of another\nthread. A system call only where somebody waits."},
     {"locked", lock_locked, METH_NOARGS, "locked() -> bool\n\nDoes anybody have it now?"},
     {"_is_mine", lock_is_mine_call, METH_NOARGS, nullptr},
     {"_count", lock_count, METH_NOARGS, nullptr},

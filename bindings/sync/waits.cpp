@@ -181,9 +181,10 @@ PyObject* event_is_set(PyObject* self, PyObject*) {
 PyMethodDef event_methods[] = {
     {"wait", method(event_wait), METH_FASTCALL | METH_KEYWORDS,
      "wait(timeout=None) -> bool\n\nWaits until it is set; False if it is not in time."},
-    {"set", event_set, METH_NOARGS, "set()"},
-    {"clear", event_clear, METH_NOARGS, "clear()"},
-    {"is_set", event_is_set, METH_NOARGS, "is_set() -> bool"},
+    {"set", event_set, METH_NOARGS, "set()\n\nSets it, and wakes all that wait."},
+    {"clear", event_clear, METH_NOARGS, "clear()\n\nMakes it unset."},
+    {"is_set", event_is_set, METH_NOARGS,
+     "is_set() -> bool\n\nWhether it is set: one read of memory."},
     {nullptr, nullptr, 0, nullptr}};
 PyGetSetDef event_getset[] = {SHOAL_HANDLE_GETTERS, {nullptr, nullptr, nullptr, nullptr, nullptr}};
 PyType_Slot event_slots[] = {{Py_tp_new, reinterpret_cast<void*>(&event_new)},

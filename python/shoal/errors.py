@@ -51,11 +51,28 @@ class ShoalError(Exception):
 
 
 class TaskTimeout(ShoalError, TimeoutError):
-    """A task ran longer than its `timeout=` and was stopped."""
+    """A task ran longer than its `timeout=` and was stopped.
+
+    >>> import time, shoal
+    >>> with shoal.Pool(1) as pool:
+    ...     pool.apply(time.sleep, (60,), timeout=0.05)
+    Traceback (most recent call last):
+    shoal.errors.TaskTimeout: time.sleep(60) ran longer than its limit of 0.05 s and was stopped
+    """
 
 
 class PoolClosed(ShoalError, ValueError, RuntimeError):
-    """The pool or executor takes no more tasks: it was closed, terminated or shut down."""
+    """The pool or executor takes no more tasks: it was closed, terminated or shut down.
+
+    >>> import shoal
+    >>> pool = shoal.Pool(1)
+    >>> pool.terminate()
+    >>> try:
+    ...     pool.apply(abs, (-1,))
+    ... except ValueError as error:
+    ...     print(type(error).__name__)
+    PoolClosed
+    """
 
 
 class InitializerFailed(ShoalError, RuntimeError):
@@ -84,7 +101,21 @@ class OwnerDied(ShoalError, RuntimeError):
     """The process that had the lock died: what it protects may be half changed. It is not locked
     now, and who takes it next is not told again: look at the data, with the lock taken.
 
-    `pid` is that process, 0 when that is not known.
+    `pid` is that process, 0 when that is not known. Raised by locks that were made with
+    `on_owner_death="raise"`; others give an `OwnerDiedWarning`.
+
+    >>> import os, shoal
+    >>> def take(lock):
+    ...     lock.acquire()
+    ...     os._exit(0)
+    >>> lock = shoal.Lock(on_owner_death="raise")
+    >>> with shoal.Pool(1) as pool:
+    ...     _ = pool.apply_async(take, (lock,)).wait()
+    >>> try:
+    ...     lock.acquire()
+    ... except shoal.OwnerDied:
+    ...     lock.acquire()
+    True
     """
 
     def __init__(self, message: str, pid: int = 0) -> None:
@@ -159,7 +190,16 @@ def _make_worker_died() -> type:
 
         `pid`; `signal` (a number) or `exitcode`, the other is None; `peak_memory` in bytes;
         `memory_limit_hit`: a memory limit killed it; `task`: the function's name; `arguments`: a
-        short text of its arguments. What is not known is None.
+        short text of its arguments. What is not known is None. With `retries=` it is raised only
+        when the last attempt died too.
+
+        >>> import os, shoal
+        >>> with shoal.Pool(1) as pool:
+        ...     try:
+        ...         pool.apply(os._exit, (3,))
+        ...     except shoal.WorkerDied as error:
+        ...         print(error.exitcode, error.signal, error.task, error.arguments)
+        3 None posix._exit 3
         """
 
         def __init__(

@@ -75,7 +75,10 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Make new pools and executors the standard library's again. Existing ones live on."""
+    """Make new pools and executors the standard library's again. Existing ones live on.
+
+    Under `shoal run` too; children that are started from then on do not install it either.
+    """
     global _active
     _active = False
     _replace_finders([])

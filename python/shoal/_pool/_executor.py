@@ -73,7 +73,12 @@ class Executor(_base.Executor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
         """Call `fn(*args, **kwargs)` in a worker; returns a `Future`. What cannot be pickled is the
-        future's error.
+        future's error. Raises `PoolClosed` after `shutdown`.
+
+        >>> import shoal
+        >>> with shoal.Executor(1) as executor:
+        ...     executor.submit(int, "ff", base=16).result()
+        255
         """
         return self._submit(fn, args, kwargs, 0, 0)
 
@@ -112,6 +117,11 @@ class Executor(_base.Executor):
         ahead of the caller; without it inputs with a length are sent at once, as far as 64 MiB
         allow, and others (they may be endless) as results are fetched. `shutdown` reads the rest of
         an input; with a `buffersize` it does not, and asking for more raises `PoolClosed`.
+
+        >>> import shoal
+        >>> with shoal.Executor(2) as executor:
+        ...     list(executor.map(pow, [2, 3], [5, 2]))
+        [32, 9]
         """
         return self._map(fn, iterables, timeout, chunksize, buffersize, 0, 0)
 
@@ -177,6 +187,13 @@ class Executor(_base.Executor):
         wait: return when all is done and the workers are gone; else that happens in the background.
         A callback of one of its futures cannot wait: RuntimeError.
         cancel_futures: withdraw tasks that have not begun.
+
+        >>> import shoal
+        >>> executor = shoal.Executor(1)
+        >>> future = executor.submit(abs, -1)
+        >>> executor.shutdown()
+        >>> future.done(), future.result()
+        (True, 1)
         """
         engine = self._engine
         if engine.forked:

@@ -41,6 +41,15 @@ class Future(_base.Future):  # type: ignore[type-arg]
 
     `cancel()` also stops a task that runs: it is interrupted, and killed after a grace period. The
     future is cancelled at once, and what the task still returns is dropped.
+
+    Until somebody asks by `wait`, `as_completed`, a callback or asyncio no thread of this process
+    works for it: who calls `result()` collects results itself.
+
+    >>> import time, shoal
+    >>> with shoal.Executor(1) as executor:
+    ...     future = executor.submit(time.sleep, 60)
+    ...     future.cancel(), future.cancelled()
+    (True, True)
     """
 
     _lazy_condition: threading.Condition | None = None

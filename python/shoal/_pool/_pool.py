@@ -79,7 +79,16 @@ class Pool:
         timeout: float | None = None,
         retries: int = 0,
     ) -> Any:
-        """Call `func(*args, **kwds)` in a worker and return its result. One wake-up each way."""
+        """Call `func(*args, **kwds)` in a worker and return its result. One wake-up each way.
+
+        Raises what the task raises, with the worker's traceback as its cause; `WorkerDied`,
+        `TaskTimeout`, `PoolClosed`.
+
+        >>> import shoal
+        >>> with shoal.Pool(1) as pool:
+        ...     pool.apply(pow, (2, 5)), pool.apply(int, ("ff",), {"base": 16}, timeout=5)
+        (32, 255)
+        """
         engine = self._engine
         if engine.closed or engine.broken is not None or engine.forked:
             engine.check_open()
@@ -103,6 +112,12 @@ class Pool:
         raise here.
 
         `callback(result)` or `error_callback(exception)` runs in a thread of this process.
+
+        >>> import shoal
+        >>> with shoal.Pool(1) as pool:
+        ...     result = pool.apply_async(divmod, (7, 2), callback=print)
+        ...     result.wait()
+        (3, 1)
         """
         engine = self._engine
         if engine.closed or engine.broken is not None or engine.forked:
@@ -132,6 +147,12 @@ class Pool:
 
         `chunksize`: items that are pickled together. Scheduling does not depend on it: batches are
         sized by what tasks cost, and idle workers take over what others have not begun.
+
+        >>> import shoal
+        >>> offset = 10
+        >>> with shoal.Pool(2) as pool:
+        ...     pool.map(lambda x: x + offset, range(3), timeout=5, retries=1)
+        [10, 11, 12]
         """
         return self._map(func, iterable, chunksize, False, timeout, retries)
 
@@ -144,7 +165,13 @@ class Pool:
         timeout: float | None = None,
         retries: int = 0,
     ) -> list[Any]:
-        """`[func(*x) for x in iterable]` in the workers."""
+        """`[func(*x) for x in iterable]` in the workers; all else as `map`.
+
+        >>> import shoal
+        >>> with shoal.Pool(2) as pool:
+        ...     pool.starmap(pow, [(2, 3), (3, 2)])
+        [8, 9]
+        """
         return self._map(func, iterable, chunksize, True, timeout, retries)
 
     def map_async(
@@ -158,7 +185,7 @@ class Pool:
         timeout: float | None = None,
         retries: int = 0,
     ) -> _results.MapResult:
-        """Like `map`, but returns a result object at once."""
+        """Like `map`, but returns a `MapResult` at once. Callbacks as for `apply_async`."""
         return self._map_async(
             func, iterable, chunksize, False, callback, error_callback, timeout, retries
         )
@@ -174,7 +201,7 @@ class Pool:
         timeout: float | None = None,
         retries: int = 0,
     ) -> _results.MapResult:
-        """Like `starmap`, but returns a result object at once."""
+        """Like `starmap`, but returns a `MapResult` at once. Callbacks as for `apply_async`."""
         return self._map_async(
             func, iterable, chunksize, True, callback, error_callback, timeout, retries
         )
@@ -195,6 +222,15 @@ class Pool:
         At most `buffersize` items (default 65,536) and 64 MiB of arguments are ahead of the caller.
         `join` reads the input to its end; with a `buffersize` it reads no further, and asking for
         more than was sent raises `PoolClosed`.
+
+        A task's exception is raised where its result would have come; the next one can be asked
+        for all the same.
+
+        >>> import itertools, shoal
+        >>> with shoal.Pool(2) as pool:
+        ...     squares = pool.imap(lambda x: x * x, itertools.count())
+        ...     list(itertools.islice(squares, 4))
+        [0, 1, 4, 9]
         """
         return self._imap(
             func, iterable, chunksize, core.ORDER_ORDERED, timeout, retries, buffersize
@@ -210,7 +246,13 @@ class Pool:
         retries: int = 0,
         buffersize: int | None = None,
     ) -> _results.IMapIterator:
-        """Like `imap`, results as they come."""
+        """Like `imap`, results as they come.
+
+        >>> import shoal
+        >>> with shoal.Pool(2) as pool:
+        ...     sorted(pool.imap_unordered(abs, range(-3, 0)))
+        [1, 2, 3]
+        """
         return self._imap(
             func, iterable, chunksize, core.ORDER_UNORDERED, timeout, retries, buffersize
         )
@@ -329,7 +371,9 @@ class Pool:
         self._engine.terminate()
 
     def join(self) -> None:
-        """Wait for all tasks and all workers to end. Needs `close()` or `terminate()` first."""
+        """Wait for all tasks and all workers to end. Needs `close()` or `terminate()` first:
+        ValueError.
+        """
         engine = self._engine
         if not engine.closed:
             raise ValueError("Pool is still running: call close() or terminate() before join()")
@@ -385,7 +429,15 @@ class Pool:
         """Counters since the pool was made: tasks, seconds run, waited, encoding and decoding,
         bytes, memory.
 
-        No system call on the tasks' path pays for it; reading it costs about 1 us a worker.
+        `run_seconds` is time inside tasks, `wait_seconds` time without one; `per_worker` has the
+        same by worker, `memory` what the program's shared memory holds. No system call on the
+        tasks' path pays for it; reading it costs about 1 us a worker.
+
+        >>> import shoal
+        >>> with shoal.Pool(1) as pool:
+        ...     _ = pool.map(abs, range(10))
+        ...     pool.statistics()["tasks"]
+        10
         """
         return self._engine.statistics()
 

@@ -166,6 +166,11 @@ class AsyncResult(_Result):
 class MapResult(_Result):
     """The outcome of `Pool.map_async` and `starmap_async`; an instance of
     `multiprocessing.pool.AsyncResult` too.
+
+    >>> import shoal
+    >>> with shoal.Pool(1) as pool:
+    ...     pool.map_async(abs, [-1, 2]).get(timeout=60)
+    [1, 2]
     """
 
     def __init__(
@@ -223,7 +228,15 @@ class MapResult(_Result):
 
 @public
 class IMapIterator:
-    """What `Pool.imap` and `imap_unordered` return: results as they are asked for."""
+    """What `Pool.imap` and `imap_unordered` return: results as they are asked for. One that is
+    dropped before its end withdraws what has not been sent.
+
+    >>> import shoal
+    >>> with shoal.Pool(1) as pool:
+    ...     results = pool.imap(len, ["a", "bb"])
+    ...     next(results), results.next(timeout=60)
+    (1, 2)
+    """
 
     def __init__(self, engine: Engine, work: Any) -> None:
         self._engine = engine
@@ -234,7 +247,9 @@ class IMapIterator:
         return self
 
     def next(self, timeout: float | None = None) -> Any:
-        """The next result; raises `multiprocessing.TimeoutError` after `timeout` seconds."""
+        """The next result; raises `multiprocessing.TimeoutError` after `timeout` seconds, and can
+        be asked again.
+        """
         return self._next(timeout, multiprocessing.TimeoutError)
 
     def __next__(self) -> Any:

@@ -504,7 +504,14 @@ def share(value: Any) -> Any:
 
 @public
 def plain(value: Any) -> Any:
-    """A copy in which each shared dict, list and set is an ordinary one, all the way down."""
+    """A copy in which each shared dict, list and set is an ordinary one, all the way down.
+
+    Each of them is copied at one moment, the structure as a whole is not.
+
+    >>> import shoal
+    >>> shoal.plain(shoal.List([1, shoal.Set("a")]))
+    [1, {'a'}]
+    """
     if isinstance(value, Dict) or type(value) is dict:
         return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, List) or type(value) is list:

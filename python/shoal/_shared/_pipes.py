@@ -25,7 +25,20 @@ __all__ = ["Connection", "Pipe"]
 
 @public
 class Connection(core.Connection, Closing):
-    """One end of a pipe. Made by `shoal.Pipe`, and by receiving one from another process."""
+    """One end of a pipe. Made by `shoal.Pipe`, and by receiving one from another process.
+
+    Has the interface of `multiprocessing.connection.Connection`, and `multiprocessing.connection.
+    wait` takes it. An array of a megabyte is copied once, into shared memory, and is the receiver's
+    own.
+
+    >>> import shoal
+    >>> reader, writer = shoal.Pipe(duplex=False)
+    >>> with reader, writer:
+    ...     writer.send(["a", 1])
+    ...     writer.send_bytes(b"raw")
+    ...     reader.poll(), reader.recv(), reader.recv_bytes()
+    (True, ['a', 1], b'raw')
+    """
 
     def recv_bytes_into(self, buf: Any, offset: int = 0) -> int:
         """Receive one message into a writable buffer at `offset`; its size in bytes.

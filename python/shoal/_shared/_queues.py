@@ -137,7 +137,9 @@ class Queue(SimpleQueue[T]):
                 await self._two_waiters()[0].wait(self.fileno())
 
     async def aput(self, obj: T) -> None:
-        """`put` for asyncio: the event loop goes on while the queue is full."""
+        """`put` for asyncio: the event loop goes on while the queue is full. If it is cancelled,
+        nothing was put.
+        """
         while True:
             try:
                 return self.put_nowait(obj)

@@ -14,6 +14,7 @@ Nothing of shoal's machinery is imported before the first object is made. Submod
 >>> with multiprocessing.get_context("fork").Pool(2) as pool:
 ...     pool.map(abs, [-1, 2, -3])
 [1, 2, 3]
+
 Design: docs/design/drop_in.md
 """
 
