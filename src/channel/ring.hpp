@@ -5,42 +5,59 @@
 // segment and throw MemoryExhausted. (A ring that another process has scribbled over loses blocks,
 // but is never read out of bounds.)
 //
-// Positions count from 2048. Those of one lap (position / 2048) share a segment, a block with 2048
-// slot words; segments form a circle that grows when all of them are in use, and never shrinks:
+// A *member* is a process that has joined the session; its *lane* is a record in shared memory in
+// which a thread of it notes what it is about to do, for the reaper that cleans up if it dies.
+//
+// Positions count from 2048, so that lap 0 means "never used". Those of one lap (position / 2048)
+// share a segment, a block with 2048 slot words. Segments form a circle. It grows when all are in
+// use, and gives none back before the ring ends:
 //   slot word   63..35 lap   34 full   33..0 block handle / 64         FULL(p,b) TAKEN(p)
 //   sum word    63..40 low bits of the lap   39..0 bytes / 64 pushed up to and with this position
 //   link word   63..35 lap   33..0 segment handle / 64
-//   next        of a segment, a link word: the segment of that lap; if that is not the lap after
-//               this segment's, it is undecided, and the segment is the next one in the circle
-//   head_segment, tail_segment   link words: where head and tail are, or were one lap ago
-// Words of a slot only ever change to later laps, so a process that was stopped for hours finds
-// that its compare-exchange fails: laps name positions for 2^40 operations. A slot whose lap is
-// earlier than its segment's is empty.
+//   next        a link word in each segment, which serves lap L, say. If it names lap L + 1, the
+//   segment
+//               in it serves that lap. If it names another lap, no segment was chosen for lap L + 1
+//               yet, and the segment in it is only this one's neighbour in the circle.
+//   head_segment, tail_segment   link words: the segments of head and tail, or of one lap before
+// The lap in a slot word never goes down, and within one lap the word goes from FULL to TAKEN once.
+// So no value ever comes back, and the compare-exchange of a process that was stopped for hours
+// fails (29 bits of lap and 11 of position in it: until 2^40 operations later). A slot word whose
+// lap is earlier than its segment's lap means that the position was not used yet.
 //
-// Truth is the owner word of each block and the slot word; tail and head are hints that trail
-// behind by at most one and that anybody moves on:
-// 1. slot[p] = FULL(p,b) is published only by the owner of b, after owner[b] = CHANNEL(id,p).
+// What is in the ring is said by the owner word of each block and by the slot words alone. tail and
+// head are hints: each may be one behind, and any member may advance them.
+// 1. Only the member that owned b stores FULL(p,b) in slot[p], after it has set owner[b] to
+//    CHANNEL(id,p).
 // 2. b at p is still in the ring if and only if slot[p] = FULL(p,b) and owner[b] = CHANNEL(id,p).
 //    Taking it is the compare-exchange of owner[b] to MEMBER(me); the slot is marked afterwards,
 //    by the taker or by anybody who finds that the owner word is not CHANNEL(id,p).
-// 3. tail <= p+1 for each position ever published, head <= p+1 for each position taken; nobody
-//    takes p before tail is p+1 and its sum word is set.
-// 4. Items: tail - head. Bytes: sum[tail-1] - sum[head-1]: exact, and nothing to repair.
-// 5. lap(head_segment) <= lap(tail_segment); nobody pushes or pops at p before tail_segment or
-//    head_segment has reached p's lap. Segments of laps before head_segment's are free for reuse.
+// 3. tail is at most one past the last position published, head at most one past the last one
+// taken.
+//    Nobody takes position p before tail is beyond p and the sum word of p is set.
+// 4. The ring holds tail - head items of sum[tail-1] - sum[head-1] bytes. Both follow from words
+// that
+//    exist anyway: there is no counter that a death could leave wrong.
+// 5. lap(head_segment) <= lap(tail_segment). Nobody pushes at p before tail_segment has reached p's
+// lap,
+//    or pops at p before head_segment has. Segments of laps before head_segment's may be used
+//    again.
 // 6. Which segment serves a lap is decided by one compare-exchange, of the previous lap's `next`.
 //
 // push of b:  P1 lane: wake = ring, intent_argument = CHANNEL(id,t), intent = b
 //             P2 owner[b] = CHANNEL(id,t)   P3 slot[t]: an earlier lap -> FULL(t,b)  [commit]
-//             P4 sum, tail -> t+1           P5 wake, ring bells   P6 intent = 0, wake = 0
-// Killed before P3: the reaper sees intent b, owner[b] exactly as intent_argument says and slot[t]
-// not FULL(t,b), and frees b. The exact comparison matters: b may have been taken, and be on its
-// way into a ring again in the hands of somebody else. A push that loses P3 to another first takes
-// b back (owner[b] = MEMBER(me)).
-// pop at h:   slot[h] = FULL(h,b): help P4; owner[b]: CHANNEL(id,h) -> MEMBER(me)  [commit];
+//             P4 sum, tail -> t+1           P5 wake those who wait for items, ring the bells
+//             P6 intent = 0, wake = 0
+// Killed before P2: b is still among the dead member's blocks, which its reaper frees. Killed
+// between P2 and P3: the reaper sees intent b, owner[b] exactly as intent_argument says and slot[t]
+// not FULL(t,b); it makes b the dead member's again, and so frees it. The exact comparison matters:
+// if the push did commit, b may have been taken and be on its way into a ring again, pushed by
+// another member, and then owner[b] names another position. A push whose compare-exchange P3 fails,
+// because another push was faster, sets owner[b] back to MEMBER(me) before it tries the next
+// position. pop at h:   slot[h] = FULL(h,b): help P4; owner[b]: CHANNEL(id,h) -> MEMBER(me)
+// [commit];
 //             slot[h] -> TAKEN(h); head -> h+1
-// extend (ring_segments.cpp), when tail has come to a lap without a segment: the next one in the
-// circle if it is free, else a new one, put in before it.
+// extend (ring_segments.cpp), when tail has come to a lap without a segment: chooses the next
+// segment in the circle if that is free, else a new one, which is put into the circle before it.
 //
 // Design: docs/design/channel.md
 #pragma once
@@ -56,11 +73,12 @@
 
 namespace shoal::channel {
 
-// Lane intents: the kinds of a push and of an extension under way.
+// The values of a lane's intent kind: a push, an extension.
 inline constexpr uint64_t kRingPushIntent = 9;
 inline constexpr uint64_t kRingSegmentIntent = 11;
 
-// Owner of all but the first, which lies behind the RingState: BLOCK(the block of the ring).
+// The first segment lies right after the RingState, in the same block. The owner word of each other
+// segment is BLOCK(that block), so that all are freed with it.
 struct RingSegment {
   static constexpr uint32_t kSlotBits = 11;
   static constexpr uint64_t kSlots = uint64_t{1} << kSlotBits;
@@ -72,7 +90,7 @@ static_assert(sizeof(RingSegment) == 64);
 
 struct alignas(128) RingState {
   uint32_t magic;
-  uint32_t id;          // of owner words: 20 bits
+  uint32_t id;          // the ring's number in CHANNEL(id,p): 20 bits
   uint64_t item_limit;  // 0 = none
   uint64_t unit_limit;  // bytes / 64; 0 = no limit, no sum words
   alignas(128) os::Atomic<uint64_t> tail;
@@ -97,9 +115,10 @@ class Ring {
   static size_t bytes_for(const Limits& limits) noexcept;
   static void create(void* at, uint32_t id, const Limits& limits, arena::Handle handle) noexcept;
 
-  // `state`, whose handle create() was told, lies in the block `handle`, which is what held words
-  // and the owner words of segments name. Throws CorruptArena when the fields do not fit.
-  // Pushes and pops tell these bells, if there are any, that there may be more or less.
+  // `handle`: the block in which `state` lies, as create() was told; other words (what a member
+  // holds, who owns a segment) name the ring by it. Throws CorruptArena when the fields of `state`
+  // contradict each other. A push rings the bell `items`, a pop the bell `space`, where there is
+  // one.
   Ring(arena::Arena& arena, RingState* state, arena::Handle handle, Bell* items = nullptr,
        Bell* space = nullptr);
 

@@ -3,11 +3,16 @@
 // The client's side of a pool: submitting batches, learning of outcomes, resolving deaths, freeing
 // memory.
 //
-// One ClientPool per pool, in the process that made it. Not thread safe: the caller holds one
-// process-local lock around every call except wait(), which may be called by many threads at once.
-// Only wait() blocks. Nothing here knows Python. If the client is killed, its bonded workers die
-// too and all blocks below are reaped with it.
-// Design: docs/design/pool.md
+// Words. A *batch* is what one submit() sends: one or more *units*, each of one or more *items*
+// (calls). A worker takes (claims) whole units. A batch in flight has a *slot*, a place in a table
+// in shared memory; a worker has a *seat*. The *agent* is the process or thread that starts workers
+// and stops them. The *client* is the process that made the pool.
+//
+// One ClientPool per pool, in the client. Not thread safe: the caller holds one process-local lock
+// around every call, except wait() and wait_for_hunger(): these two block, and many threads may be
+// in them at once. Nothing here knows Python. If the client is killed, the kernel kills its
+// workers, and the reaper of the client frees all blocks that this class has allocated. Design:
+// docs/design/pool.md
 #pragma once
 
 #include <functional>
@@ -24,7 +29,7 @@ struct PoolOptions {
   uint32_t workers = 1;
   uint32_t units_per_worker = 0;  // a worker leaves after this many units; 0 = never
   int64_t grace_ns = 0;           // between interrupting a unit and killing its worker
-  uint32_t spinners = 0;          // workers that may spin for work at once
+  uint32_t spinners = 0;          // so many workers at a time may spin for work
 };
 
 // What a batch is made of. Words are inline codec words or offset_word(offset into payload).
@@ -41,7 +46,7 @@ struct BatchParts {
   int64_t timeout_ns = 0;
   const std::byte* payload = nullptr;
   uint64_t payload_size = 0;
-  const Handle* attachments = nullptr;  // owner MEMBER(me); given to the batch
+  const Handle* attachments = nullptr;  // the caller's blocks; the batch's after submit()
   uint32_t attachment_count = 0;
   // true: the units may take long, so each free worker takes the next one. false: one worker takes
   // them all, and others help only when it is slow.
@@ -64,32 +69,34 @@ class ClientPool {
   [[nodiscard]] bool has_room() const noexcept {
     return !free_slots_.empty() || in_flight_.size() < kBatchSlots;
   }
-  // Copies the parts into one block and pushes it. Needs has_room(). Throws MemoryExhausted
-  // (nothing given away).
+  // Copies the parts into one block and pushes it. has_room() must be true. Throws MemoryExhausted:
+  // then the attachments are still the caller's.
   Entry submit(const BatchParts& parts);
   // Batches pushed and not yet popped by a worker.
   [[nodiscard]] uint64_t queued() const noexcept;
 
   // ---- Outcomes
-  // Takes the slots with news; each is handed to one caller only.
+  // Appends the slots whose outcomes have changed since somebody took them. A slot is handed out
+  // once for each change, whoever asks.
   void take_dirty(std::vector<uint32_t>& slots);
-  // The batch in flight in the slot; false when there is none.
+  // The batch in flight in the slot; an empty Batch, which converts to false, if there is none.
   [[nodiscard]] const Batch& batch(uint32_t slot) const noexcept { return in_flight_[slot].batch; }
   [[nodiscard]] Handle batch_handle(uint32_t slot) const noexcept {
     return in_flight_[slot].handle;
   }
   [[nodiscard]] bool anything_in_flight() const noexcept { return in_flight_count_ != 0; }
   [[nodiscard]] uint32_t in_flight() const noexcept { return in_flight_count_; }
-  // Makes take_dirty() hand out the slot: its outcomes changed here, not in a worker.
+  // For a caller that has itself changed an outcome in the slot: take_dirty() hands it out.
   void mark_dirty(uint32_t slot) noexcept;
-  // The batch's outcomes have been read: frees it as soon as no worker may touch it.
+  // To be called when all outcomes of the batch were read: frees it once no worker can access it.
   void retire(uint32_t slot);
 
-  // QUEUED -> CANCELLED. False when it is not queued (any more).
+  // Makes a queued unit a cancelled one. False when the unit is not queued, or no longer.
   bool cancel_queued(uint32_t slot, uint32_t unit) noexcept;
   // Whether a worker has taken the unit and not finished it.
   [[nodiscard]] bool is_claimed(uint32_t slot, uint32_t unit) const noexcept;
-  // Asks the agent to stop the unit if it runs now. True when a worker had claimed it.
+  // Asks the agent to stop the worker's task if a worker runs the unit now. True when one had
+  // claimed it: whether it still runs is for the agent to see.
   bool request_stop(uint32_t slot, uint32_t unit, StopReason reason) noexcept;
 
   // ---- Deaths
@@ -101,21 +108,25 @@ class ClientPool {
     uint64_t peak_memory = 0;
     bool memory_limit = false;
   };
-  // Resolves what dead workers had claimed. The item that ran is queued again (retries left), or
-  // gets a special result word and `lost` is called for it; the unit's items after it are queued
-  // again; a cancelled unit is CANCELLED. Marks slots dirty and pushes what is queued. True when
-  // there was a death to resolve.
+  // For each unit that a dead worker had claimed: the item that it ran is queued again if it has
+  // retries left; else it gets a special result word, and `lost` is called for it. The items after
+  // it are queued again. A unit that was to be cancelled becomes CANCELLED. The slots are marked
+  // dirty, and batches with queued units are pushed once more. True when there was a death to
+  // resolve.
   using LostItem = std::function<void(uint32_t slot, uint32_t unit, uint32_t item, const Death&)>;
   bool resolve_deaths(const LostItem& lost);
-  // Workers found dead since the last call, but for those that left by plan, whose initializer
-  // failed, whose unit was to be stopped, or whose unit runs again.
+  // The workers found dead since the last call whose death nobody was told of otherwise. Not among
+  // them are those that left by plan, those whose initializer failed, those that were killed to
+  // stop their unit, and those whose unit is run again.
   std::vector<Death> take_unforeseen() noexcept { return std::exchange(unforeseen_, {}); }
   [[nodiscard]] bool has_deaths() const noexcept;
-  // The agent died: its workers die with it. Marks seats whose process is gone DEAD; true when none
-  // is left alive.
+  // To be called until it is true, after the agent has died; the kernel then kills its workers.
+  // Marks as DEAD each seat whose process has ended; true when no worker lives any more.
   bool bury_workers_of_dead_agent();
 
-  // ---- Waiting for news. `seen` comes from listen(), taken before looking.
+  // ---- Waiting for news. A caller that wants to sleep until an outcome changes calls listen(),
+  // then take_dirty(), and if that gave nothing wait() with what listen() returned: no change is
+  // missed.
   [[nodiscard]] uint32_t listen() const noexcept { return done_bell_.listen(); }
   os::Wake wait(uint32_t seen, int64_t deadline_ns, bool may_spin) noexcept;
   void ring_clients() noexcept { done_bell_.ring_all(); }
@@ -146,9 +157,9 @@ class ClientPool {
   void push(const InFlight& flight) noexcept;
   // Wakes one more sleeping worker because no news came for a while: the worker that was to take a
   // batch may be stopped (SIGSTOP), or runs a long unit and could not ask for help yet. A spinner
-  // that loses its place by this only costs one ring too many.
+  // that loses its registration by this costs one superfluous wake-up, no more.
   void nudge() noexcept;
-  // All batches with units that are queued, in the order in which they were submitted.
+  // Pushes all batches that have queued units once more, in the order in which they were submitted.
   void push_again() noexcept;
   void empty_ring() noexcept;
   [[nodiscard]] bool entered_by_anyone(Entry entry) const noexcept;
@@ -158,18 +169,20 @@ class ClientPool {
   void free_attachments(ResultBlock& block, Handle handle) noexcept;
   void resolve_seat(Seat& seat, const LostItem& lost);
   void resolve_pending(Seat& seat);
-  // True when its item is lost.
+  // True when the item that the dead worker ran is lost.
   bool resolve_unit(uint32_t slot, uint32_t index, const Death& death, const LostItem& lost);
 
   arena::Member& member_;
   Handle handle_ = 0;
-  uint32_t seats_;  // as made; PoolState has a copy for the others
+  uint32_t seats_;  // of the constructor; PoolState has a copy for other processes
   PoolState* state_ = nullptr;
   Doorbell work_bell_;
   Doorbell done_bell_;
   uint32_t spinner_limit_;
-  // By slot. Those that were never used are not made: memory that every pool would touch, and every
-  // fork of it copy. Room for all is reserved, so neither vector moves or allocates.
+  // in_flight_ is indexed by slot and grows when a slot is used for the first time. To make all
+  // entries at once would touch 200 KB in each pool, which each fork of the process would copy. The
+  // constructor reserves room for all, so that in_flight_ and free_slots_ never move or allocate
+  // later.
   std::vector<InFlight> in_flight_;
   std::vector<uint32_t> free_slots_;
   std::vector<InFlight> retired_;  // outcomes are read, but some worker may still touch the batch

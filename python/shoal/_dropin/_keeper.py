@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The keeper of a drop-in's pool: starts its workers, sees how they end, starts their successors.
+"""The keeper of a pool or executor of the drop-in (what replaces `multiprocessing.Pool` and
+`ProcessPoolExecutor`): it starts the worker processes, notices when one ends, and starts another.
 
-The first workers are started by the thread that makes the pool; those that an executor needs later,
-by the thread that sends the task. All else is done by a thread of the program, as in the standard
-library's `Pool`. It holds no lock while it sleeps and refers to no pool.
+Three threads use a keeper. The one that makes the pool starts the first workers. One that submits a
+task to an executor, which starts workers as tasks need them, starts those. A thread of the keeper's
+own, in the program's process, does everything else, as a thread of the standard library's `Pool`
+does. That thread holds no lock while it sleeps, so that a fork of the program at that time is safe,
+and has no reference to the pool object, so that a pool nobody uses any more can be collected.
 
-Thread safety: `Keeper._lock` is held for all but sleeping. Module state: `_living`, the keepers
-whose workers run. Design: docs/design/drop_in.md
+Thread safety: whoever does something holds `Keeper._lock`; nobody sleeps with it. Module state:
+`_living`, the keepers of this process, which a fork's child has to forget (see the end of the
+file). Design: docs/design/drop_in.md
 """
 
 from __future__ import annotations
@@ -32,17 +36,19 @@ _living: weakref.WeakSet[Keeper] = weakref.WeakSet()
 
 
 class _Watched:
-    """A worker as the keeper sees it: see _watch.Worker."""
+    """A worker process of the drop-in, with the methods that `_watch.Worker` asks for."""
 
     def __init__(self, process: _processes.PoolProcess) -> None:
         self.process: Any = process
         self.seat = process.seat
         self.pid = process.pid or 0
-        # Rather a pidfd: a grandchild may hold the sentinel's other end when the worker has ended.
+        # What becomes readable when the worker ends: a pidfd. The process object's own `sentinel`,
+        # the read end of a pipe, may not: a process that the worker has started may still hold the
+        # other end.
         self._has_pidfd = True
         try:
             self.fd = os.pidfd_open(self.pid)
-        except OSError:  # an old kernel, or the fork server has waited for it
+        except OSError:  # an old kernel has none; or the fork server has reaped the worker
             self._has_pidfd = False
             self.fd = os.dup(self.process.sentinel)
 
@@ -62,11 +68,14 @@ class _Watched:
         stock_process._children.discard(self.process)  # type: ignore[attr-defined]
         if isinstance(popen, _processes.Waited):
             return None if popen.status is None else (popen.status, popen.peak)
-        return (-code if code < 0 else code << 8), 0  # the fork server tells no more
+        # The fork server reports an exit code, but no peak of memory.
+        return (-code if code < 0 else code << 8), 0
 
 
 class _Started(threading.Event):
-    """Set once a thread runs. `Thread.start` waits for that; here it goes on at once."""
+    """The event by which a new thread says that it runs. `Thread.start` waits for it; with this one
+    it returns at once.
+    """
 
     def wait(self, timeout: float | None = None) -> bool:
         return True
@@ -76,8 +85,9 @@ class _Started(threading.Event):
 
 
 class _KeeperThread(threading.Thread):
-    """Does not keep who starts it waiting. Beside workers that have just been started it may take
-    milliseconds until this thread runs; the program sends its first task meanwhile.
+    """A thread whose `start()` does not wait until it runs. The processors are busy with the
+    workers that have just been started, so that could take milliseconds, in which the caller can
+    submit its first task.
     """
 
     def __init__(self, keeper: Keeper) -> None:
@@ -90,28 +100,34 @@ class _KeeperThread(threading.Thread):
 
 
 class Keeper(_watch.Watch):
-    """Keeps a pool's workers. The engine sees it as it sees an `AgentProcess`."""
+    """Has the methods that an engine (`_pool/_engine.py`) calls; native pools have an
+    `AgentProcess` there, a process of its own that does the same.
+    """
 
     def __init__(self) -> None:
         self.ended = False
         self.template = _template.UNDECIDED
         self.bell = -1
-        self.workers = {}  # here too: `kill` may come before `start` has made a Watch of this
-        self.processes: list[Any] = []  # those that live, and those whose end nobody has seen yet
+        # Also made by Watch.__init__, but `kill` may be called before `start` has run that.
+        self.workers = {}
+        # Process objects of workers that live, or whose end was not noticed yet.
+        self.processes: list[Any] = []
         self._lock = _locks.RLock()
         self._thread: threading.Thread | None = None
         self._leaving = False
         self._plan: _plan.Plan | None = None
-        # The signals that the program's thread blocked when it last started workers. A worker
-        # blocks SIGINT as well until it has set its handlers, and restores this mask then. The
-        # program blocks SIGINT while it starts workers: a KeyboardInterrupt between a fork and the
-        # line that notes the child would leave a worker that nobody knows of.
+        # The signal mask of the thread that last started workers, as it was before. While a thread
+        # starts workers it blocks SIGINT: a KeyboardInterrupt between a fork and the line that
+        # notes the child would leave a worker that nobody knows of. A new worker inherits the
+        # block, and sets this mask once its own handlers are in place.
         self._mask: tuple[int, ...] = ()
 
     # ---- What the engine asks for ----------------------------------------------------------------
 
     def start(self, engine: DropInEngine, own_threads: int) -> None:
-        """Start the first workers, in this thread, then the keeper's. Failures are the caller's."""
+        """Start the first workers in the calling thread, and then the keeper's thread. An error is
+        raised to the caller, who then calls `kill`.
+        """
         method = engine.start_method or ""
         self.template = _template.Template(_TEMPLATES[method])
         self._class = _processes.CLASSES[method]
@@ -143,8 +159,9 @@ class Keeper(_watch.Watch):
         self._thread.start()
 
     def start_workers_now(self) -> None:
-        """The pool is to have more workers: start them in the calling thread. If it has none and
-        the first cannot be started, the caller gets the error, as in the standard library.
+        """Start the workers that the pool is to have more, in the calling thread. If the pool has
+        none and the first cannot be started, the error is raised, as in the standard library; if it
+        has some, the keeper's thread tries again later.
         """
         self._class.get_ready()
         with self._lock, _signals.interrupts_wait() as self._mask:
@@ -160,13 +177,17 @@ class Keeper(_watch.Watch):
         try:
             os.write(self.bell, b"!")
         except OSError:
-            pass  # full: it has been rung
+            pass  # the pipe is full: the keeper's thread has been woken already
 
     def restart(self, engine: DropInEngine, own_threads: int) -> None:
-        """A thread of this process does not die alone."""
+        """Nothing to do: an agent process may die and is started again, this thread cannot die
+        alone.
+        """
 
     def wait_for_end(self, client: Any) -> None:
-        """The pool's phase is set: the keeper leaves when its workers have left."""
+        """Wait until all workers have ended and the keeper's thread with them. The caller has told
+        the workers to end by setting the pool's phase.
+        """
         self.ring()
         thread = self._thread
         if thread is None or thread is threading.current_thread():
@@ -178,7 +199,7 @@ class Keeper(_watch.Watch):
         self._close()
 
     def kill(self) -> None:
-        """Give up while starting."""
+        """Kill and reap the workers that `start` has started, after it failed."""
         for process in self.processes:
             process.kill()
         for process in self.processes:
@@ -189,7 +210,7 @@ class Keeper(_watch.Watch):
         self._close()
 
     def forget(self) -> None:
-        """In a child of the program: the workers are the program's."""
+        """In a fork of the program: leave the workers alone, they are the parent's."""
         self.ended = True
         for process in self.processes:
             _processes.close_inherited(process._popen)
@@ -228,7 +249,7 @@ class Keeper(_watch.Watch):
                 return self._start(seat)
         except OSError:
             raise
-        except Exception as error:  # the fork server was killed in the midst of it, most likely
+        except Exception as error:  # most likely the fork server was killed while it was asked
             raise OSError(f"{type(error).__name__}: {error}") from error
 
     def _start_one(self, seat: int) -> None:
@@ -249,7 +270,7 @@ class Keeper(_watch.Watch):
         )
         if self.template.is_copy:
             process.seeds = _seeds.capture(inherited=True)
-        if self._class is not _processes.ForkServerProcess:  # whose children have its mask
+        if self._class is not _processes.ForkServerProcess:  # those have the fork server's mask
             process.mask = self._mask
         process.start()
         self.processes.append(process)
@@ -257,7 +278,8 @@ class Keeper(_watch.Watch):
 
     def bury(self, worker: _watch.Worker) -> None:
         super().bury(worker)
-        if self.supervisor.wants_workers():  # else it stays the last that there were
+        # A pool that ends keeps its last list, for whoever looks at it.
+        if self.supervisor.wants_workers():
             self.processes = [p for p in self.processes if p.pid != worker.pid]
 
 

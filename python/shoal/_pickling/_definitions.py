@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The definitions of a pool: what its workers need of the parent's `__main__`, sent once.
+"""The definitions of a pool: the functions, classes and global values of the parent's `__main__`
+(and of modules that workers cannot import) which tasks need. They are sent once, not with each
+task.
 
-The parent keeps a *log*. An entry holds functions, classes and values by name; a worker applies the
-entries in order (`_applied.py`), after which arguments and results are pickled by reference.
-A message says how long the log has to be: `length` right after the message was encoded.
+The parent keeps a *log* of them. An entry of the log binds names to functions, classes and values.
+A worker applies the entries in order (`_applied.py`); then a task's arguments need only the names.
+Each message to a worker says how many entries the worker must have applied before it decodes the
+message: `length`, read right after the message was encoded.
 
-1. The log only grows; `entry(i)` never changes, but for entries of plain values that were all sent
-   again later: those become empty.
-2. After `require(keys)`, every name of `keys` and all that they use have their present values in
-   the log, or cannot be sent, which the entry says.
-3. A name is sent again when it was bound to another object. Edits in place are not seen.
+1. The log only grows, and `entry(i)` stays the same, with one exception: an entry with nothing but
+   plain values (numbers, texts and the like: `_names.is_atom`) becomes empty once all its names
+   were sent again by later entries.
+2. After `require(keys)`, workers that have applied the log have the present value of each name in
+   `keys`, and of each name that those use in their turn. What cannot be sent is named in the entry,
+   with the reason. What workers have anyway (`Beforehand`) is not in the log.
+3. A name is sent again when `require` finds it bound to another object than the one that was sent.
+   A change inside the object is not noticed.
 
 Thread safety: `require` takes a lock of its own; everything may be called from any thread. Design:
 docs/design/definitions.md
@@ -37,16 +43,20 @@ if TYPE_CHECKING:
     _Group = tuple[Callable[..., Any], tuple[str, ...], tuple[Any, ...]]
 
     class Beforehand(Protocol):
-        """What workers have without being sent it."""
+        """Knows which names workers have without the log."""
 
         def has_module(self, module_name: str) -> bool:
-            """Whether the module is there, with its names."""
+            """Whether workers have the module, as this process has it."""
 
         def holds(self, key: _names.Key, value: Any) -> bool:
-            """Whether the name is bound there, to `value` or to what stands for it."""
+            """Whether workers have the name, bound to `value`, or to their own object in place of
+            it.
+            """
 
         def stays(self, key: _names.Key) -> bool:
-            """Whether it stays what it is there when this process binds it anew."""
+            """Whether workers keep their object for the name even if this process binds it to
+            another one.
+            """
 
 
 _FACTS: Final = ("__file__", "__package__", "__doc__")
@@ -79,7 +89,9 @@ class ForkedMain:
 
 
 class ImportedMain:
-    """What the main module binds when workers import it. It is theirs, whatever it is here."""
+    """What workers have that import the main module: the names that its import binds. Each worker
+    has objects of its own for them, which stay, whatever this process binds the names to later.
+    """
 
     def __init__(self, names: frozenset[str]) -> None:
         self._there = names
@@ -100,13 +112,15 @@ class _Sent:
     __slots__ = ("entry", "uses", "value")
 
     def __init__(self, value: Any, uses: Collection[_names.Key], entry: int) -> None:
-        self.value = value  # kept: its id must not become another object's
+        self.value = value  # held, so that no other object gets its id
         self.uses = uses
         self.entry = entry
 
 
 class Watch:
-    """Names that must still be bound to the same objects; built of C functions for speed."""
+    """Tells fast whether some names, and all that those use, are still bound to the objects that
+    were sent. `holds` calls only functions written in C.
+    """
 
     __slots__ = ("_groups", "generation")
 
@@ -140,8 +154,9 @@ class Definitions:
 
         self._log: list[bytes] = []
         self._sent: dict[_names.Key, _Sent] = {}
-        self._ids: dict[int, _names.Key] = {}  # objects that `_sent` keeps
-        # Functions and classes sent under their own names: how to see that they still have them.
+        self._ids: dict[int, _names.Key] = {}  # id of an object that `_sent` holds -> its name
+        # By id, functions and classes that were sent under the names they were defined with: how to
+        # look up what that name is bound to now, the name, and its key.
         self.own_names: dict[int, tuple[Callable[[str], Any], str, _names.Key]] = {}
         self._watches: dict[_names.Key, Watch] = {}
         self._beforehand: Beforehand | None = None
@@ -154,7 +169,7 @@ class Definitions:
 
     @property
     def length(self) -> int:
-        """The number of entries: what a message encoded just now requires."""
+        """The number of entries, all of which a message that was encoded just before may need."""
         return len(self._log)
 
     def entry(self, index: int) -> bytes:
@@ -162,16 +177,17 @@ class Definitions:
         return self._log[index]
 
     def workers_have(self, beforehand: Beforehand) -> None:
-        """Call it before the first worker starts."""
+        """Say what workers have without the log. To be called before the first worker starts."""
         self._beforehand = beforehand
 
     # --- functions -----------------------------------------------------------------------------
 
     def function_key(self, function: Any) -> tuple[str, Hashable] | None:
-        """("cached", token) if workers may keep the function, else None: pickle it per unit.
+        """("cached", token) if workers may keep the function after the first task that uses it;
+        None if the caller has to pickle it for each unit of work.
 
-        The log has what the function needs afterwards. The token of a function changes when it
-        has to be sent again; see `dropped_tokens` for tokens that will not come back.
+        Also brings the log up to date for what the function uses. When a function has to be sent
+        again, it gets another token. `dropped_tokens` tells which tokens will not be used any more.
         """
         return self._functions.key(function)
 
@@ -180,7 +196,7 @@ class Definitions:
         return _pickler.dumps_in_band(function, self, generous=True)
 
     def dropped_tokens(self) -> list[int]:
-        """Tokens of functions that were collected since the last call."""
+        """Tokens of functions that the garbage collector has freed since the last call."""
         return self._functions.dropped()
 
     # --- names ---------------------------------------------------------------------------------
@@ -202,7 +218,7 @@ class Definitions:
         return Watch(self._sent, roots, self.generation)
 
     def has_sent(self, key: _names.Key) -> bool:
-        """Whether workers have the present value, by an entry before the one being made or else."""
+        """Whether workers have the present value: by an earlier entry, or without the log."""
         value = _value(key)
         sent = self._sent.get(key)
         if sent is not None:
@@ -210,7 +226,7 @@ class Definitions:
         return self._beforehand is not None and self._beforehand.holds(key, value)
 
     def key_of_sent(self, obj: Any) -> _names.Key | None:
-        """The name of an object that was sent as a global."""
+        """The name under which an object was sent, or None."""
         key = self._ids.get(id(obj))
         return key if key is not None and self._sent[key].value is obj else None
 
@@ -226,7 +242,8 @@ class Definitions:
         entry = Entry(self, new)
         data = entry.encode()
         index = len(self._log)
-        self._log.append(data)  # first: other threads find names as sent without taking the lock
+        # Before the names are noted as sent: other threads read those without the lock.
+        self._log.append(data)
         for key, value in entry.values.items():
             self._replace(key, value, entry.uses[key], index)
         for key in entry.left_out:
@@ -236,7 +253,9 @@ class Definitions:
         self.generation += 1
 
     def find_new(self, keys: Iterable[_names.Key]) -> dict[_names.Key, Any]:
-        """The values to send for `keys` and what they use; notes what needs no sending."""
+        """By name, the values to send for `keys` and for what they use. Notes as sent what workers
+        have without the log.
+        """
         new: dict[_names.Key, Any] = {}
         queue, seen = deque(keys), set(keys)
         while queue:
@@ -285,7 +304,9 @@ class Definitions:
                 self.own_names[id(value)] = (vars(sys.modules[key[0]]).get, key[1], key)
 
     def facts(self, module_name: str) -> dict[str, Any]:
-        """What functions may ask their module, beside the names that are shipped."""
+        """The plain values of `__file__` and the like, which functions may read from their module's
+        globals.
+        """
         variables = vars(sys.modules[module_name])
         facts = {name: variables.get(name) for name in _FACTS}
         return {n: v for n, v in facts.items() if v is not None and _names.is_atom(v)}
@@ -300,7 +321,7 @@ def _value(key: _names.Key) -> Any:
 
 
 def decode_function(payload: Any) -> Any:
-    """In a worker: the function of `Definitions.encode_function`."""
+    """In a worker: make the function from what `Definitions.encode_function` has returned."""
     return _pickler.loads(payload)
 
 

@@ -1,25 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where shoal's own imports come from: never from the user's folder.
+"""What the import statements in shoal's modules do, so that a user's file named like a module of
+the standard library cannot get in shoal's way.
 
-A program's folder stands first in `sys.path`, so a file `token.py` or `queue.py` beside the program
-takes the place of the standard library's module. The program asked for that, shoal did not: what it
-needs would be missing, or the file would run as the program itself never runs it.
+A program's folder stands first in `sys.path`. So a file `token.py` or `queue.py` beside the program
+takes the place of the standard library's module of that name, for everybody in the process. If
+shoal got it, functions that shoal calls would be missing, and a file that the program perhaps never
+imports would be executed.
 
-How. Each module of shoal is executed with `__builtins__` of its own, whose `__import__` is
-`import_for_shoal`. So every import statement in shoal, early or late, comes here:
+Each module of shoal is executed with `__builtins__` of its own, whose `__import__` is
+`import_for_shoal`. It decides for each import statement in shoal, at the top of a module or inside
+a function:
 
-1. A name of the standard library is the standard library's module. If the program has another one
-   under that name, or would get another one, shoal has the standard one for itself, beside it.
-2. What the program finds under a name stays what it would find without shoal: `sys.modules` keeps
-   the program's modules, and gets none that the program's folder would have given otherwise.
-3. All else (numpy, joblib, the program's modules) is imported as the program does it.
+1. A name of the standard library, or `cloudpickle`: shoal gets the installed module, never a file
+   of the program's folder. If the program has imported a file of its own under that name, or would
+   get one by importing it, shoal keeps a second module for itself, which is not in `sys.modules`.
+2. The program notices nothing: `sys.modules` keeps the modules that the program has imported. If an
+   import by the program would find a file of its own, shoal leaves no other module under that name.
+3. Any other name (numpy, joblib, a module of the program's) is imported in the ordinary way.
 
-To have the standard module the program's one is taken out of `sys.modules` for the moment of that
-import. A thread that imports the same name at that very moment gets the standard one.
+A known gap: while a second module is imported for shoal, the program's module of that name is out
+of `sys.modules`. Another thread of the program that imports the name at that moment gets the
+standard library's module.
 
-Only names that cannot be shadowed are imported here. Module state, guarded by `_lock`: `_known`,
-modules that were found to be right; `_own`, those that shoal has for itself.
-Design: docs/design/drop_in.md
+This file itself may import only built-in and frozen modules, which no file can replace. Module
+state, guarded by `_lock`: `_known`, modules in `sys.modules` that were found to be the installed
+ones; `_own`, the second modules that only shoal has. Design: docs/design/drop_in.md
 """
 
 from __future__ import annotations
@@ -48,7 +53,7 @@ _STANDARD_FOLDERS = (
     f"{_STANDARD_FOLDER}/lib-dynload",
     f"{sys.base_exec_prefix}/{sys.platlibdir}/{_STANDARD_FOLDER.rpartition('/')[2]}/lib-dynload",
 )
-_NAMES = frozenset({*sys.stdlib_module_names, "cloudpickle"})  # what is never the user's
+_NAMES = frozenset({*sys.stdlib_module_names, "cloudpickle"})  # names that rule 1 is for
 _SUFFIXES: tuple[str, ...] = (".py", ".pyc", *sys.modules["_imp"].extension_suffixes())
 
 _PACKAGES = (
@@ -77,7 +82,9 @@ def import_for_shoal(
     level: int = 0,
 ) -> Any:
     """What an import statement in a module of shoal calls."""
-    # C code that looks for a class of the user's comes with a list (PyImport_Import).
+    # C code calls this too (PyImport_Import, which pickle uses to find a class of the program's).
+    # It passes `fromlist` as a list, an import statement as a tuple or None: such calls
+    # follow rule 3.
     if level == 0 and type(fromlist) is not list:
         top = name.partition(".")[0]
         if top in _NAMES and not _is_there(name, fromlist or ()):
@@ -86,7 +93,7 @@ def import_for_shoal(
 
 
 def _is_there(name: str, fromlist: Iterable[str]) -> bool:
-    """Whether the module was found to be right before, and has all that is asked of it."""
+    """Whether the installed module was found there before, and has all names of `fromlist`."""
     module = _known.get(name)
     if module is None or sys.modules.get(name) is not module:
         return False
@@ -95,7 +102,7 @@ def _is_there(name: str, fromlist: Iterable[str]) -> bool:
 
 def _import_standard(name: str, top: str, fromlist: Sequence[str]) -> Any:
     if not _STANDARD_FOLDER or getattr(sys, "frozen", False):
-        return _import(name, None, None, fromlist, 0)  # no files, so no others in their place
+        return _import(name, None, None, fromlist, 0)  # frozen: no module comes from a file
     with _lock:
         present = sys.modules.get(name)
         is_right = _is_standard(present) and _is_standard(sys.modules.get(top))
@@ -111,7 +118,9 @@ def _import_standard(name: str, top: str, fromlist: Sequence[str]) -> Any:
 
 
 def _import_apart(name: str, top: str, fromlist: Sequence[str], shadows: frozenset[str]) -> Any:
-    """Import it where the program has, or would get, other modules under some of these names."""
+    """Import the module for shoal alone, with all that it imports in its turn: the program has, or
+    would get, files of its own under some of those names.
+    """
     own = _own.get(name)
     if own is not None and all(hasattr(own, item) for item in fromlist):
         return own if fromlist else _own.get(top, own)
@@ -134,13 +143,15 @@ def _import_apart(name: str, top: str, fromlist: Sequence[str], shadows: frozens
 
 
 def _is_theirs(key: str) -> bool:
-    """Whether `sys.modules[key]` is the program's, under a name of the standard library's."""
+    """Whether `sys.modules[key]` is a file of the program, though rule 1 is for its name."""
     top = key.partition(".")[0]
     return top in _NAMES and not _is_standard(sys.modules.get(top))
 
 
 def _is_standard(module: Any) -> bool:
-    """Whether the module comes from the standard library (or is cloudpickle as installed)."""
+    """Whether the module comes from the standard library (for cloudpickle: from where packages are
+    installed).
+    """
     spec: Any = getattr(module, "__spec__", None)
     origin = getattr(spec, "origin", None)
     if origin in ("built-in", "frozen"):
@@ -164,7 +175,9 @@ def _folders_of_packages() -> list[str]:
 
 # ---- Which names the program would get from elsewhere --------------------------------------------
 
-_listed: dict[str, tuple[Any, frozenset[str]]] = {}  # folder -> (its state, names it has)
+_listed: dict[
+    str, tuple[Any, frozenset[str]]
+] = {}  # folder -> (its time of change, the module names in it)
 
 
 def _shadows() -> frozenset[str]:
