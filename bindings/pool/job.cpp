@@ -235,17 +235,21 @@ bool may_fail(PyObject* iterator) {
   return type != &PyListIter_Type && type != &PyTupleIter_Type && type != &PyRangeIter_Type;
 }
 
-// Job(client, function|None, callable, name, iterator, order, flags, chunk, total, window,
-//     byte_limit, timeout_ns, retries, eager, on_done, bounded, chunk_is)
-PyObject* job_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
-  PyObject *client, *function, *callable, *name, *iterator, *on_done;
+// Job(client, iterator, *, ...): each further argument by its name, and none has a default.
+PyObject* job_new(PyTypeObject* type, PyObject* arguments, PyObject* keywords) {
+  static const char* const kNames[] = {"",        "",           "function",   "callable", "name",
+                                       "order",   "flags",      "chunk",      "total",    "window",
+                                       "bounded", "byte_limit", "timeout_ns", "retries",  "eager",
+                                       "on_done", "chunk_is",   nullptr};
+  PyObject *client, *iterator, *function, *callable, *name, *on_done;
   int order = 0, eager = 0, bounded = 0, chunk_is = 0;
   unsigned flags = 0, chunk = 1, retries = 0;
   long long total = -1, timeout_ns = 0;
   unsigned long long window = 0, byte_limit = 0;
-  if (!PyArg_ParseTuple(arguments, "OOOUOiIILKKLIpOpi", &client, &function, &callable, &name,
-                        &iterator, &order, &flags, &chunk, &total, &window, &byte_limit,
-                        &timeout_ns, &retries, &eager, &on_done, &bounded, &chunk_is)) {
+  if (!PyArg_ParseTupleAndKeywords(
+          arguments, keywords, "OO$OOUiIILKpKLIpOi", const_cast<char**>(kNames), &client, &iterator,
+          &function, &callable, &name, &order, &flags, &chunk, &total, &window, &bounded,
+          &byte_limit, &timeout_ns, &retries, &eager, &on_done, &chunk_is)) {
     return nullptr;
   }
   auto* job = reinterpret_cast<Job*>(type->tp_alloc(type, 0));

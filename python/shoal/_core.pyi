@@ -176,23 +176,24 @@ class Job:
     def __new__(
         cls,
         client: Client,
+        iterator: Iterator[Any],
+        /,
+        *,
         function: object,
         callable: Callable[..., Any],
         name: str,
-        iterator: Iterator[Any],
         order: int,
         flags: int,
         chunk: int,
         total: int,
         window: int,
+        bounded: bool,
         byte_limit: int,
         timeout_ns: int,
         retries: int,
         eager: bool,
         on_done: Callable[[], object] | None,
-        bounded: bool,
         chunk_is: int,
-        /,
     ) -> Job: ...
     @property
     def done(self) -> bool: ...

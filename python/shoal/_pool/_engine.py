@@ -259,7 +259,7 @@ class Engine:
             sink, stored, callable_, name, args, kwargs, timeout_ns, retries
         )
         if ticket >> 63:
-            self.need_collector()  # it waits for a free slot, and nobody may come by
+            self.need_collector()  # it waits for a slot, and perhaps nobody else sends it
         return ticket
 
     def job(
@@ -288,22 +288,22 @@ class Engine:
         stored, name = self.function(callable_)
         return core.Job(
             self.client,
-            stored,
-            callable_,
-            name,
             items,
-            order,
-            core.BATCH_STAR_ITEMS if star else 0,
-            chunk,
-            total,
-            window,
-            BYTES_IN_FLIGHT,
-            timeout_ns,
-            retries,
-            eager,
-            on_done,
-            bounded,
-            chunk_is,
+            function=stored,
+            callable=callable_,
+            name=name,
+            order=order,
+            flags=core.BATCH_STAR_ITEMS if star else 0,
+            chunk=chunk,
+            total=total,
+            window=window,
+            bounded=bounded,
+            byte_limit=BYTES_IN_FLIGHT,
+            timeout_ns=timeout_ns,
+            retries=retries,
+            eager=eager,
+            on_done=on_done,
+            chunk_is=chunk_is,
         )
 
     def start_job(self, job: Any, may_wait: bool = False, sized: bool = True) -> None:
