@@ -25,8 +25,6 @@ from types import FunctionType, ModuleType
 from shoal._dropin import _keeper, _startup
 from shoal._pickling import _definitions, _names, _pickler
 from shoal._pool import _engine
-from shoal._runtime import _children
-from shoal._workers import _main_module
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,9 +72,15 @@ class DropInEngine(_engine.Engine):
 
             spawn._check_not_importing_main()  # type: ignore[attr-defined]
         if method == "forkserver":
+            from shoal._runtime import _children
+
             _children.start_fork_server()
         # What workers have of the main module by its import; None: they do not import it.
-        self._main_names = None if method == "fork" else _main_module.names_after_import()
+        self._main_names = None
+        if method != "fork":
+            from shoal._workers import _main_module
+
+            self._main_names = _main_module.names_after_import()
         self._descriptors: list[int] = []
         weakref.finalize(self, _startup.close_all, self._descriptors).atexit = False
         self.start_method = method

@@ -168,14 +168,14 @@ class PoolProcess(stock_process.BaseProcess):
         """In the worker: what comes before all that a process of `multiprocessing` does, the main
         module's import among it.
         """
-        from shoal._workers import _context
-
         core.set_bond(self.plan.client)
         tie_to_parent(self, parent_sentinel)
         _signals.leave_interrupts_to_the_program()
         if self.mask is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
         if self.plan.context:
+            from shoal._workers import _context
+
             _context.make_main(self.plan.context)
             try:
                 _context.prepare(self.plan.context, self.name)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import sys
 from types import FunctionType, ModuleType
 
-from shoal._pickling import _load_graph, _names, _rebuild
+from shoal._pickling import _names, _rebuild
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,6 +79,8 @@ class Applied:
         self.length += 1
         if not entry:
             return
+        from shoal._pickling import _load_graph  # not before the first entry: most pools have none
+
         with _load_graph.Loader(entry) as loader:
             for name, facts in loader.modules.items():
                 self._prepare(name, facts)

@@ -115,6 +115,7 @@ def _run(plan: AgentPlan, starter: Callable[[AgentPlan, int, int], int]) -> None
 
 def import_for_workers() -> None:
     """Once here, so that not every worker does it after its fork."""
+    from shoal._pickling import _load_graph  # noqa: F401
     from shoal._workers import _worker, _worker_process  # noqa: F401
 
     _worker.import_parts()

@@ -31,7 +31,7 @@ def import_parts() -> None:
     before workers are forked, so that they share the results instead of each doing the work.
     """
     from shoal._pickling import _applied, _definitions, _names, _pickler  # noqa: F401
-    from shoal._workers import _context, _worker_hooks  # noqa: F401
+    from shoal._workers import _worker_hooks  # noqa: F401
 
     _names.present_modules()
 
@@ -41,9 +41,13 @@ def serve(plan: _plan.Plan, seat: int, bell: int, unprepared: RuntimeError | Non
     watches this worker. `unprepared`: why it cannot serve.
     """
     from shoal._pickling._definitions import Applied
-    from shoal._workers import _context, _worker_hooks
+    from shoal._workers import _worker_hooks
 
-    imported = _context.imports_main(plan.context)
+    imported = False
+    if plan.context:  # else a fork of the program, which has its main module
+        from shoal._workers import _context
+
+        imported = _context.imports_main(plan.context)
     applied = Applied(forked=not plan.context, imported=imported)
     hooks = _worker_hooks.WorkerHooks(applied, plan.results_by_name)
     worker = core.Worker(plan.pool, seat, bell, hooks, TaskInterrupted)
