@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Classes from recipes: the receiving half of `_describe`.
+"""Classes from recipes: the receiving half of `_send_class.py`.
 
 A class is made with its namespace, by the most derived metaclass that is not itself shipped.
 `__init_subclass__` of shipped classes is out of the way meanwhile, as what it did is in the state

@@ -24,11 +24,11 @@ FORKED = "this pool was made before a fork and belongs to the parent process; ma
 
 
 class ClientHooks:
-    """The client's: what became of a task, as an exception for its result."""
+    """Makes the exception that a task's result gets when the task has no result of its own."""
 
     def __init__(self, definitions: Definitions) -> None:
         self.definitions = definitions
-        self.by_name = False  # see dumps()
+        self.by_name = False  # see `_codec.dumps`
         self.broken: BaseException | None = None  # why the pool gave up
         self.forked = False  # this process is a child of the pool's
 

@@ -92,10 +92,10 @@ def patch(module: Any) -> None:
 
 
 class _StartedLater:
-    """The module `resource_tracker` while the fork server starts: does not start the tracker.
-
-    It would boot an interpreter beside the server's and this program's work, and is needed when the
-    server is asked for its first child, which starts it.
+    """Stands for the module `resource_tracker` while the fork server is started, and does not start
+    the tracker then. The tracker is an interpreter of its own, and while it boots it would take
+    processor time from the fork server and from this program. The standard library starts it when
+    it asks the fork server for the first child, which is early enough.
     """
 
     def __init__(self, module: Any) -> None:

@@ -83,8 +83,8 @@ def import_for_shoal(
 ) -> Any:
     """What an import statement in a module of shoal calls."""
     # C code calls this too (PyImport_Import, which pickle uses to find a class of the program's).
-    # It passes `fromlist` as a list, an import statement as a tuple or None: such calls
-    # follow rule 3.
+    # It passes `fromlist` as a list, an import statement as a tuple or None. Calls with a
+    # list follow rule 3.
     if level == 0 and type(fromlist) is not list:
         top = name.partition(".")[0]
         if top in _NAMES and not _is_there(name, fromlist or ()):
@@ -175,9 +175,8 @@ def _folders_of_packages() -> list[str]:
 
 # ---- Which names the program would get from elsewhere --------------------------------------------
 
-_listed: dict[
-    str, tuple[Any, frozenset[str]]
-] = {}  # folder -> (its time of change, the module names in it)
+# Folder -> (its time of change, the module names in it).
+_listed: dict[str, tuple[Any, frozenset[str]]] = {}
 
 
 def _shadows() -> frozenset[str]:

@@ -33,7 +33,7 @@ def refusal(own_threads: int = 0) -> str | None:
     """Why this process must not be forked, or None. `own_threads`: Python threads that shoal stops
     at a fork.
     """
-    alive = threading.enumerate()  # those among them that have only just been started
+    alive = threading.enumerate()  # with threads that were started, but do not run yet
     keepers = [thread for thread in alive if thread in harmless]
     own_threads += len(keepers)
     if len(alive) - own_threads > 1:

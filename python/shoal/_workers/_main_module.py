@@ -56,7 +56,7 @@ def _read_file(file: str, modified: int, size: int) -> frozenset[str] | None:
 
 @functools.lru_cache(maxsize=4)
 def _read(source: str | bytes) -> frozenset[str] | None:
-    # Its parser is needed for no other start method than these.
+    # Imported here, because only pools of spawn and forkserver need the parser.
     from shoal._workers import _main_source
 
     return _main_source.read(source, NAME, TEXTS)

@@ -15,7 +15,7 @@ class Kind(enum.Enum):
 
     UNDECIDED = ""
     SNAPSHOT = "a snapshot of this process"  # workers are forks of an agent that is a fork of it
-    CLEAN = "a clean template"  # workers are forks of an agent that imported what it has imported
+    CLEAN = "a clean template"  # workers are forks of an agent that imported the same
     FRESH = "spawn: every worker is a fresh interpreter"
     FORK = "a fork of this process"  # of the program itself: the drop-in's
     FORK_SERVER = "a fork of the standard library's fork server"

@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class WorkerHooks:
-    """The worker's: functions and definitions as they come, errors as they go."""
+    """Its methods are called by `core.Worker` between and around tasks."""
 
     definitions = None
 
     def __init__(self, applied: Applied, by_name: bool = False) -> None:
         self.applied = applied
-        self.by_name = by_name  # see dumps()
+        self.by_name = by_name  # see `_codec.dumps`
 
     def decode_function(self, payload: bytes) -> Callable[..., Any]:
         from shoal._pickling._definitions import decode_function
