@@ -3,6 +3,7 @@
 // shoal._core: the binding module. It only gathers what the other files offer.
 #include "bindings/interp/bind.hpp"
 #include "codec/python/codec.hpp"
+#include "codec/python/compat.hpp"
 
 #ifndef SHOAL_MODULE_NAME
 #define SHOAL_MODULE_NAME _core
@@ -14,14 +15,36 @@
 
 namespace {
 
+#if PY_VERSION_HEX < 0x030E0000
+PyObject* note_end(PyObject*, PyObject*) {
+  shoal::codec::python::interpreter_may_end = true;
+  Py_RETURN_NONE;
+}
+
+PyMethodDef note_end_method = {"note_end", note_end, METH_NOARGS,
+                               "From now on threads may be unwound without the GIL."};
+
+// Has note_end() called at exit (see is_attached()).
+bool follow_end() {
+  using shoal::bindings::Reference;
+  const Reference atexit = Reference::take(PyImport_ImportModule("atexit"));
+  const Reference function = Reference::take(PyCFunction_New(&note_end_method, nullptr));
+  if (!atexit || !function) return false;
+  return static_cast<bool>(
+      Reference::take(PyObject_CallMethod(atexit.get(), "register", "O", function.get())));
+}
+#else
+bool follow_end() { return true; }
+#endif
+
 bool bind_all(PyObject* module) {
   using namespace shoal::bindings;
   shoal::codec::python::set_exception_translation(set_python_error);
-  return bind_process(module) && bind_fork_hook(module) && bind_pool_client(module) &&
-         bind_pool_worker(module) && bind_pool_supervisor(module) && bind_channel(module) &&
-         bind_sync(module) && bind_queue(module) && bind_pipe(module) && bind_collections(module) &&
-         bind_file_mapping(module) && bind_opcodes(module) && bind_codec_for_test(module) &&
-         bind_constants(module) && bind_testing(module);
+  return follow_end() && bind_process(module) && bind_fork_hook(module) &&
+         bind_pool_client(module) && bind_pool_worker(module) && bind_pool_supervisor(module) &&
+         bind_channel(module) && bind_sync(module) && bind_queue(module) && bind_pipe(module) &&
+         bind_collections(module) && bind_file_mapping(module) && bind_opcodes(module) &&
+         bind_codec_for_test(module) && bind_constants(module) && bind_testing(module);
 }
 
 // Initialized in one phase: one process has one member and one session, whatever interpreters it

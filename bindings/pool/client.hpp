@@ -283,11 +283,11 @@ int feed_before(Client* client, uint64_t place);
 // bindings/pool/job.cpp
 // ------------------------------------------------------------------------------------------------
 
-// Takes the outcome of item `index`.
-void job_deliver(Job* job, uint64_t index, Reference value, bool error);
+// Takes the outcome of item `index`. (Called for each item: a Reference&& is not moved on the way.)
+void job_deliver(Job* job, uint64_t index, Reference&& value, bool error);
 // Takes the one error of a chunk that was one task. With `ends` the iterator over the chunks'
 // results ends there, as the standard library's does; after a worker's death it goes on.
-void job_fail_chunk(Job* job, uint64_t index, uint32_t items, Reference error, bool ends);
+void job_fail_chunk(Job* job, uint64_t index, uint32_t items, Reference&& error, bool ends);
 bool bind_pool_job(PyObject* module);
 bool bind_pool_outcome();
 

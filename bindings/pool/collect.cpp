@@ -71,7 +71,7 @@ class Target {
 
   // Tells of the batch's item `index`. The error of an item of a whole unit stands for the whole
   // unit.
-  void deliver(uint32_t index, Reference value, bool error) const {
+  void deliver(uint32_t index, Reference&& value, bool error) const {
     if (job_ && error && (batch_.flags & pool::kWholeUnits) != 0) {
       return fail_chunk(index, std::move(value), true);
     }
@@ -86,7 +86,7 @@ class Target {
   }
 
   // Tells that the item, or its whole unit, has no result: its worker died, or its time was up.
-  void deliver_loss(uint32_t index, Reference error) const {
+  void deliver_loss(uint32_t index, Reference&& error) const {
     if (!job_ || (batch_.flags & pool::kWholeUnits) == 0) {
       return deliver(index, std::move(error), true);
     }
@@ -94,7 +94,7 @@ class Target {
   }
 
  private:
-  void fail_chunk(uint32_t index, Reference error, bool ends) const {
+  void fail_chunk(uint32_t index, Reference&& error, bool ends) const {
     const uint32_t unit = index / batch_.items_per_unit;
     const uint64_t first = first_index_ + batch_.first_item(unit);
     job_fail_chunk(job_.get(), first, batch_.item_count(unit), std::move(error), ends);
@@ -236,6 +236,9 @@ void read_item(Client* client, uint32_t slot, uint32_t unit, uint32_t item, cons
   const Batch& batch = client->pool->batch(slot);
   const uint32_t index = batch.first_item(unit) + item;
   const uint64_t word = batch.result_words()[index].load();
+  if (!pool::word_is_offset(word)) {  // most small values; what follows is only quicker so
+    return target.deliver(index, Reference::take(codec::python::from_word(word)), false);
+  }
   if (word == pool::kLostItem) return;  // told when the death was resolved
   if (word == pool::kTimedOutItem) return deliver_timed_out(client, slot, unit, item, target);
   bool error = false;
@@ -257,12 +260,11 @@ void deliver_all(const Target& target, const Batch& batch, uint32_t unit, PyObje
 }
 
 // A unit that is one task: nothing of it is read before all is there.
-void read_whole(Client* client, uint32_t slot, uint32_t unit) {
+void read_whole(Client* client, uint32_t slot, uint32_t unit, const Target& target) {
   const Batch batch = client->pool->batch(slot);
   // order: acquire; pairs with the release store in WorkerSeat::publish_whole
   const Unit state = Unit::of(batch.unit_words()[unit].load(os::acquire));
   if (!state.final()) return;
-  const Target target(client, slot);
   const uint64_t ticket = flight_at(client, slot).ticket;
   flight_at(client, slot).seen[unit] = kRead;
   const uint32_t first = batch.first_item(unit);
@@ -283,14 +285,15 @@ void read_whole(Client* client, uint32_t slot, uint32_t unit) {
   if (flight_at(client, slot).ticket == ticket) flight_at(client, slot).finished += 1;
 }
 
-void read_unit(Client* client, uint32_t slot, uint32_t unit) {
-  if (client->pool->batch(slot).flags & pool::kWholeUnits) return read_whole(client, slot, unit);
+void read_unit(Client* client, uint32_t slot, uint32_t unit, const Target& target) {
+  if (client->pool->batch(slot).flags & pool::kWholeUnits) {
+    return read_whole(client, slot, unit, target);
+  }
   const Batch& batch = client->pool->batch(slot);
   const uint32_t items = batch.item_count(unit);
   // order: acquire; pairs with the release store in WorkerSeat::publish_item
   const Unit state = Unit::of(batch.unit_words()[unit].load(os::acquire));
   const uint32_t published = std::min(state.progress, items);
-  const Target target(client, slot);
   const uint64_t ticket = flight_at(client, slot).ticket;
   const auto gone = [&] { return flight_at(client, slot).ticket != ticket; };
   while (!gone() && flight_at(client, slot).seen[unit] < published) {
@@ -338,11 +341,12 @@ void read_flight(Client* client, uint32_t slot) {
   flight_at(client, slot).busy = true;
   const uint64_t ticket = flight_at(client, slot).ticket;
   const uint32_t units = client->pool->batch(slot).units;
+  const Target target(client, slot);
   do {
     flight_at(client, slot).again = false;
     bool gap = false;
     for (uint32_t unit = flight_at(client, slot).scan_from; unit < units; ++unit) {
-      if (flight_at(client, slot).seen[unit] != kRead) read_unit(client, slot, unit);
+      if (flight_at(client, slot).seen[unit] != kRead) read_unit(client, slot, unit, target);
       if (flight_at(client, slot).ticket != ticket) return;  // Python code has ended the pool
       gap = gap || flight_at(client, slot).seen[unit] != kRead;
       if (!gap) flight_at(client, slot).scan_from = unit + 1;

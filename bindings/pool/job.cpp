@@ -372,7 +372,7 @@ PyType_Spec job_spec = {"shoal._core.Job", sizeof(Job), 0, Py_TPFLAGS_DEFAULT | 
 namespace {
 
 // `items` outcomes from `index` on are in: `value`, or the one error of them all.
-void deliver(Job* job, uint64_t index, uint32_t items, Reference value, bool error, bool ends) {
+void deliver(Job* job, uint64_t index, uint32_t items, Reference&& value, bool error, bool ends) {
   job->delivered += items;
   if (job->order == JobOrder::list) {
     if (!error && job->list != nullptr &&
@@ -396,11 +396,11 @@ void deliver(Job* job, uint64_t index, uint32_t items, Reference value, bool err
 
 }  // namespace
 
-void job_deliver(Job* job, uint64_t index, Reference value, bool error) {
+void job_deliver(Job* job, uint64_t index, Reference&& value, bool error) {
   deliver(job, index, 1, std::move(value), error, error && job->ends_at_error);
 }
 
-void job_fail_chunk(Job* job, uint64_t index, uint32_t items, Reference error, bool ends) {
+void job_fail_chunk(Job* job, uint64_t index, uint32_t items, Reference&& error, bool ends) {
   deliver(job, index, items, std::move(error), true, ends && job->ends_at_error);
 }
 

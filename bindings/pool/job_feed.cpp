@@ -282,7 +282,7 @@ Reference gather_chunk(Job* job, Reference first, uint32_t size, uint32_t* items
 }
 
 // One item that travels on its own.
-bool add_single(Job* job, Gathered& batch, codec::MessageBuilder& message, Reference item) {
+bool add_single(Job* job, Gathered& batch, codec::MessageBuilder& message, Reference&& item) {
   const uint64_t index = job->pulled - 1;
   if (job->function == nullptr) {
     item = Reference::take(PyTuple_Pack(2, job->callable, item.get()));

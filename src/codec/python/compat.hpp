@@ -22,15 +22,27 @@ inline constexpr bool kFreeThreaded = true;
 inline constexpr bool kFreeThreaded = false;
 #endif
 
+// Set by a function that atexit calls, so before the interpreter begins to end. From 3.14 on nothing
+// asks for it.
+inline bool interpreter_may_end = false;
+
 // Does this thread have the GIL (without one: an attached thread state)? False in a thread that the
-// interpreter ends because it asked for the GIL too late.
+// interpreter unwinds, because the thread asked for the GIL after the interpreter had begun to end.
+// From 3.14 on such a thread sleeps for ever instead.
 inline bool is_attached() noexcept {
+#if PY_VERSION_HEX >= 0x030E0000
+  return true;
+#else
+  if (!interpreter_may_end) [[likely]] {
+    return true;
+  }
 #if PY_VERSION_HEX >= 0x030D0000
   return PyThreadState_GetUnchecked() != nullptr;
 #elif PY_VERSION_HEX >= 0x030C0000
   return _PyThreadState_UncheckedGet() != nullptr;
 #else
   return PyGILState_Check() != 0;
+#endif
 #endif
 }
 
