@@ -128,7 +128,7 @@ class Decoder {
     }
   }
 
-  // Shared values are copies here; arrays share their elements as in Python.
+  // Shared values become copies; arrays share their elements, as in Python.
   Value referred(std::size_t target) {
     const auto found = shared_.find(target);
     if (found == shared_.end()) throw Corrupt("message: reference to nothing");
@@ -138,7 +138,7 @@ class Decoder {
   std::vector<Value> items(std::uint64_t count, int depth) {
     if (depth >= codec::kMaxDepth) throw Corrupt("message: containers are nested too deeply");
     std::vector<Value> result;
-    // Room comes with the values that are there: `count` is only what the message claims.
+    // No reserve(): `count` is only what the message claims.
     // NOLINTNEXTLINE(performance-inefficient-vector-operation)
     for (std::uint64_t i = 0; i < count; ++i) result.push_back(next(depth + 1));
     return result;

@@ -110,8 +110,8 @@ void Bell::settle_locked(bool unsure) noexcept {
         return;
       }
     } else if (!hush()) {
-        if (board_->pipe.load() == 0) return;  // no process has the pipe any more
-        now = kRung;                           // the next receiver tries again
+      if (board_->pipe.load() == 0) return;  // no process has the pipe any more
+      now = kRung;                           // the next receiver tries again
     }
     // COMMIT(bell.change.end): killed before: the next holder empties the pipe; after: settled.
     board_->state.store(now);

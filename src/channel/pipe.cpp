@@ -283,8 +283,7 @@ Piped Pipe::write_frame(PipeWay& way, std::span<const std::byte> payload) {
   if (moved == os::Moved::done) way.frames.store(frames + 1);
   SHOAL_KILL_POINT("pipe.send.frame");
   if (moved == os::Moved::would_block) {
-    way.ends[frames % PipeWay::kRemembered].store(
-        before);  // not doubtful, if the next writer dies
+    way.ends[frames % PipeWay::kRemembered].store(before);  // not doubtful, if the next writer dies
     return Piped::again;
   }
   return moved == os::Moved::done ? Piped::ok : Piped::ended;
