@@ -183,7 +183,7 @@ arena::Handle Channel::make_state(arena::Member& member, const std::string& root
   const arena::LaneGuard lane(member);
   lane->intent_argument.store(state->id);
   lane->intent.store(handle | kChannelRootIntent);
-  // COMMIT(channel.create.owner): killed before: freed as the dead's; after: freed by reap_root().
+  // COMMIT(channel.create.owner): killed before: freed by the scan; after: freed by reap_root().
   arena.owner_word(handle).store(arena::owner_named(state->id));
   SHOAL_KILL_POINT("channel.create.owner");
   // COMMIT(channel.create.root): killed before: freed by reap_root(); after: it exists.

@@ -357,8 +357,8 @@ Piped Pipe::read_frame(PipeWay& way, Frame& frame) {
     if (frame.header_size == 4) {
       header = read_up_to(frame, reinterpret_cast<std::byte*>(way.header.raw()), 0, 4);
       if (header != Piped::ok) return header;
-      // COMMIT(pipe.receive.read): killed before: nothing was read, since the kernel stores the
-      // header; after: settle() knows the frame by its header.
+      // COMMIT(pipe.receive.read): killed before: nothing was read; after: settle() knows the frame
+      // by its header, which the kernel stored while reading it.
       SHOAL_KILL_POINT("pipe.receive.read");
       const uint32_t whole = way.header.load();
       std::memcpy(frame.header, &whole, sizeof whole);
@@ -394,7 +394,7 @@ void Pipe::finish_frame(arena::Member& member, PipeWay& way, Frame& frame, Namin
   const arena::LaneGuard lane(member);
   if (named.block != 0) {
     lane->intent_argument.store(handle_);
-    // COMMIT(pipe.take.intent): killed before: a slot is lost; after: reap_take() frees both.
+    // COMMIT(pipe.take.intent): killed before: the slot is lost; after: reap_take() frees both.
     lane->intent.store(named.block | kPipeTakeIntent);
     SHOAL_KILL_POINT("pipe.take.intent");
   }
@@ -462,10 +462,10 @@ int Pipe::park(arena::Member& member, arena::Handle message) noexcept {
       if (found != 0 && (round == 0 || arena_->owner_word(found & kHandleMask).load() == owner)) {
         continue;
       }
-      // COMMIT(pipe.park.slot): killed before: a block of the dead; after: that and a stale word.
+      // COMMIT(pipe.park.slot): killed before: the scan frees it; after: so, and the word is stale.
       if (!out_->parked[i].compare_exchange(found, word)) continue;
       SHOAL_KILL_POINT("pipe.park.slot");
-      // COMMIT(pipe.park.owner): killed before: a block of the dead; after: freed with the pipe.
+      // COMMIT(pipe.park.owner): killed before: the scan frees it; after: freed with the pipe.
       member.give_to_block(message, handle_);
       SHOAL_KILL_POINT("pipe.park.owner");
       return static_cast<int>(i);
@@ -475,7 +475,7 @@ int Pipe::park(arena::Member& member, arena::Handle message) noexcept {
 }
 
 bool Pipe::unpark(arena::Member& member, arena::Handle message, uint32_t slot) noexcept {
-  // COMMIT(pipe.unpark.owner): killed before: freed with the pipe; after: a block of the dead.
+  // COMMIT(pipe.unpark.owner): killed before: freed with the pipe; after: the scan frees it.
   if (!member.take_from_block(message, handle_)) return false;
   SHOAL_KILL_POINT("pipe.unpark.owner");
   uint64_t expected = parked_word(*arena_, message);
@@ -484,7 +484,7 @@ bool Pipe::unpark(arena::Member& member, arena::Handle message, uint32_t slot) n
 }
 
 bool Pipe::take(arena::Member& member, arena::Handle message, uint32_t slot) noexcept {
-  // COMMIT(pipe.take.owner): killed before: freed by reap_take(); after: a block of the dead.
+  // COMMIT(pipe.take.owner): killed before: freed by reap_take(); after: by the scan.
   if (!member.take_from_block(message, handle_)) return false;
   SHOAL_KILL_POINT("pipe.take.owner");
   uint64_t expected = parked_word(*arena_, message);

@@ -273,7 +273,7 @@ arena::Handle Ring::try_pop(arena::Member& member) {
     if (!found.full) continue;
     help_tail(segment, head, found.block);  // it may have been pushed after settled_head()
     uint64_t expected = arena::owner_channel(id_, head);
-    // COMMIT(ring.pop.owner): killed before: still in the ring; after: the dead had it in hand.
+    // COMMIT(ring.pop.owner): killed before: still in the ring; after: the scan frees it.
     if (!arena_->owner_word(found.block)
              .compare_exchange(expected, arena::owner_member(holds.incarnation()))) {
       continue;

@@ -44,12 +44,12 @@
 //             P2 owner[b] = CHANNEL(id,t)   P3 slot[t]: an earlier lap -> FULL(t,b)  [commit]
 //             P4 sum, tail -> t+1           P5 wake waiting receivers, ring the bells
 //             P6 intent = 0, wake = 0
-// Killed before P2: b is still among the dead member's blocks, which its reaper frees. Killed
-// between P2 and P3: the reaper sees intent b, owner[b] exactly as intent_argument says and slot[t]
-// not FULL(t,b); it makes b the dead member's again, and so frees it. The exact comparison matters:
-// if the push did commit, another member may have taken b and be pushing it into a ring again, and
-// then owner[b] names another position. A push whose compare-exchange P3 fails, because another
-// push was faster, sets owner[b] back to MEMBER(me) before it tries the next position.
+// Killed before P2: b is still among the dead member's blocks, which its reaper frees ("the scan").
+// Killed between P2 and P3: the reaper sees intent b, owner[b] exactly as intent_argument says and
+// slot[t] not FULL(t,b); it makes b the dead member's again, and so frees it. The exact comparison
+// matters: if the push did commit, another member may have taken b and be pushing it into a ring
+// again, and then owner[b] names another position. A push whose compare-exchange P3 fails, because
+// another push was faster, sets owner[b] back to MEMBER(me) before it tries the next position.
 //
 // pop at h:   slot[h] = FULL(h,b): help P4; owner[b]: CHANNEL(id,h) -> MEMBER(me)  [commit];
 //             slot[h] -> TAKEN(h); head -> h+1

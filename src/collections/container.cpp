@@ -40,7 +40,7 @@ void Container::create(arena::Member& member, Handle handle, ContainerKind kind)
   sync::Mutex::create(arena, handle);
   state->kind = kind;
   state->table.store(table);
-  // COMMIT(container.create.table): killed before: both are the dead's; after: one is in the other
+  // COMMIT(container.create.table): killed before: the scan frees both; after: it frees both
   member.give_to_block(table, handle);
   SHOAL_KILL_POINT("container.create.table");
   state->magic = arena::magic_at(kMagic, handle);
@@ -76,20 +76,20 @@ void Container::let_go(arena::Member& member) {
 
 void Container::prepare(arena::Member& member, Handle item) noexcept {
   set(state_->log.prepared_item, item);
-  // COMMIT(container.prepare.item): killed before: the dead's; after: the next lock() undoes it
+  // COMMIT(container.prepare.item): killed before: the scan frees it; after: a lock() undoes it
   member.give_to_block(item, handle_);
   SHOAL_KILL_POINT("container.prepare.item");
 }
 
 void Container::prepare_table(arena::Member& member, Handle table) noexcept {
   set(state_->log.prepared_table, table);
-  // COMMIT(container.prepare.table): killed before: the dead's; after: undone likewise
+  // COMMIT(container.prepare.table): killed before: the scan frees it; after: undone likewise
   member.give_to_block(table, handle_);
   SHOAL_KILL_POINT("container.prepare.table");
   Table& made = *arena_->at<Table>(table);
   for (uint64_t i = made.fresh_begin; i < made.fresh_end; ++i) {
     const Handle item = get(made.items()[i]);
-    // COMMIT(container.prepare.fresh): killed before: the dead's; after: undone likewise
+    // COMMIT(container.prepare.fresh): killed before: the scan frees it; after: undone likewise
     member.give_to_block(item, handle_);
     SHOAL_KILL_POINT("container.prepare.fresh");
   }
@@ -97,7 +97,7 @@ void Container::prepare_table(arena::Member& member, Handle table) noexcept {
 
 void Container::prepare_bag(arena::Member& member, Handle bag) noexcept {
   set(state_->log.prepared_bag, bag);
-  // COMMIT(container.prepare.bag): killed before: the dead's; after: undone likewise
+  // COMMIT(container.prepare.bag): killed before: the scan frees it; after: undone likewise
   member.give_to_block(bag, handle_);
   SHOAL_KILL_POINT("container.prepare.bag");
 }
@@ -164,7 +164,7 @@ Handle Container::carry_out_put(arena::Member& member) {
   set(state_->shape, get(log.shape));
   set(log.prepared_item, 0);
   if (const Handle old = get(log.old_item); old != 0) {
-    // COMMIT(container.put.old): killed before: the next lock() takes it; after: the dead's
+    // COMMIT(container.put.old): killed before: the next lock() takes it; after: the scan frees it
     if (member.take_from_block(old, handle_)) taken = old;
     SHOAL_KILL_POINT("container.put.old");
   }
@@ -192,13 +192,13 @@ Container::Bags Container::carry_out_swap(arena::Member& member) {
     Table& before = open_table(*arena_, old, handle_);
     set(before.begin, get(log.old_begin));
     set(before.used, get(log.old_used));
-    // COMMIT(container.swap.old): killed before: the next lock() takes it; after: the dead's bag
+    // COMMIT(container.swap.old): killed before: the next lock() takes it; after: the scan frees it
     if (member.take_from_block(old, handle_)) taken.table = old;
     SHOAL_KILL_POINT("container.swap.old");
   }
   if (bag != 0 && arena_->owner_word(bag).load() == arena::owner_block(handle_)) {
     set(open_table(*arena_, bag, handle_).used, get(log.bag_used));
-    // COMMIT(container.swap.bag): killed before: the next lock() takes it; after: the dead's bag
+    // COMMIT(container.swap.bag): killed before: the next lock() takes it; after: the scan frees it
     if (member.take_from_block(bag, handle_)) taken.bag = bag;
     SHOAL_KILL_POINT("container.swap.bag");
   }
@@ -238,14 +238,14 @@ void Container::undo(arena::Member& member) noexcept {
       Table& made = *arena_->at<Table>(table);
       set(made.begin, made.fresh_begin);
       set(made.used, made.fresh_end);
-      // COMMIT(container.undo.table): killed before: unchanged; after: the dead's bag
+      // COMMIT(container.undo.table): killed before: unchanged; after: the scan frees it
       if (member.take_from_block(table, handle_)) free_bag(member, table);
       SHOAL_KILL_POINT("container.undo.table");
     }
     set(log.prepared_table, 0);
   }
   if (const Handle bag = get(log.prepared_bag); bag != 0) {
-    // COMMIT(container.undo.bag): killed before: unchanged; after: an empty bag of the dead
+    // COMMIT(container.undo.bag): killed before: unchanged; after: the scan frees it
     if (member.take_from_block(bag, handle_)) free_bag(member, bag);
     SHOAL_KILL_POINT("container.undo.bag");
     set(log.prepared_bag, 0);
@@ -256,7 +256,7 @@ void Container::drop_growth(arena::Member& member) noexcept {
   set(state_->growth.asked, 0);
   const Handle next = get(state_->growth.table);
   if (next == 0) return;
-  // COMMIT(container.growth.drop): killed before: unchanged; after: an empty bag of the dead
+  // COMMIT(container.growth.drop): killed before: unchanged; after: the scan frees it
   if (member.take_from_block(next, handle_)) free_bag(member, next);
   SHOAL_KILL_POINT("container.growth.drop");
   set(state_->growth.table, 0);

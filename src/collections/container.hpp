@@ -8,8 +8,8 @@
 // carried out. Carrying it out again changes nothing.
 // Invariants, for a member that takes the lock from a dead owner (lock() does all this):
 // 1. op is 0: nothing of the change has happened. A block that a prepared_ word names is freed if
-//    it belongs to the container already; otherwise it is the dead member's, and its reaper frees
-//    it.
+//    it belongs to the container already; otherwise it is the dead member's, and its reaper's scan
+//    of the dead member's blocks frees it.
 // 2. op is not 0: the change has happened, and is carried out again.
 // 3. Blocks that a change removes become MEMBER(whoever carries the change out). That member frees
 //    them after it has released the lock; if it dies before, its reaper frees them.

@@ -106,7 +106,7 @@ void free_item(arena::Member& member, Handle item) noexcept {
 }
 
 void free_item_of(arena::Member& member, Handle item, Handle parent) noexcept {
-  // COMMIT(item.take): killed before: unchanged; after: this member's, freed by the reaper
+  // COMMIT(item.take): killed before: unchanged; after: this member's, the scan frees it
   const bool taken = member.take_from_block(item, parent);
   SHOAL_KILL_POINT("item.take");
   if (taken) free_item(member, item);

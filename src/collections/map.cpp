@@ -125,7 +125,7 @@ void Map::begin_growth(arena::Member& member, const Table& now, Handle next) noe
   set(growth.from, get(now.begin));
   set(growth.to, 0);
   set(growth.table, next);
-  // COMMIT(map.growth.begin): killed before: the dead's; after: the next lock() drops it
+  // COMMIT(map.growth.begin): killed before: the scan frees it; after: the next lock() drops it
   member.give_to_block(next, handle());
   SHOAL_KILL_POINT("map.growth.begin");
 }
@@ -219,7 +219,7 @@ Table& Map::with_room(arena::Member& member) {
     drop_growth(member);
     return make_whole_table(member, now);
   }
-  // COMMIT(map.growth.end): killed before: the next lock() drops it; after: the dead's
+  // COMMIT(map.growth.end): killed before: the next lock() drops it; after: the scan frees it
   const bool taken = member.take_from_block(next, handle());
   SHOAL_KILL_POINT("map.growth.end");
   set(growth.table, 0);

@@ -32,10 +32,10 @@ void empty(arena::Member& member, Table& table) noexcept {
   const uint64_t used = table.used.load() < table.capacity ? table.used.load() : table.capacity;
   for (uint64_t i = table.begin.load(); i < used; ++i) {
     const Handle item = table.items()[i].load();
-    // COMMIT(bag.take): killed before: in the bag; after: the dead's, and still in the bag
+    // COMMIT(bag.take): killed before: in the bag; after: the dead member's, still in the bag
     const bool taken = item != 0 && member.take_from_block(item, table.parent);
     SHOAL_KILL_POINT("bag.take");
-    // COMMIT(bag.begin): killed before: as above; after: the dead's, and not in the bag
+    // COMMIT(bag.begin): killed before: as above; after: the dead member's, not in the bag
     table.begin.store(i + 1);
     SHOAL_KILL_POINT("bag.begin");
     if (taken) free_item(member, item);
