@@ -146,7 +146,7 @@ void Copies::add(Handle item, int what) {
   }
   std::memcpy(&size, parts.value.data(), sizeof size);
   if (size > member_.arena().block_size(parts.references[0])) {
-    throw arena::CorruptArena("a value is said to be larger than its block");
+    throw arena::CorruptArena("a value claims to be larger than its block");
   }
   parts_.push_back({0, parts.references[0], size, first, attached.size()});
 }

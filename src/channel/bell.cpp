@@ -223,8 +223,8 @@ int Bell::descriptor(arena::Member& member) {
   bool unsure = false;
   if (!lock(member, kLongPatienceNs, &unsure)) {
     throw std::runtime_error(
-        "a process that was about to change this queue's descriptor has been stopped: let it go on"
-        " (SIGCONT) or kill it");
+        "a stopped process holds the lock of this queue's descriptor: continue it (SIGCONT) or kill"
+        " it");
   }
   try {
     uint64_t identity = board_->pipe.load();
@@ -232,9 +232,9 @@ int Bell::descriptor(arena::Member& member) {
     int fd = identity == 0 ? -1 : reach(identity, &unreachable);
     if (fd < 0 && unreachable.process != 0) {
       throw os::OsError("open", EMFILE,
-                        "the descriptor of a queue, which process " +
+                        "the descriptor of a queue, in process " +
                             std::to_string(unreachable.process) +
-                            " has: ulimit -n (RLIMIT_NOFILE)? another user's process?");
+                            ": is ulimit -n (RLIMIT_NOFILE) reached, or is it another user's?");
     }
     if (fd < 0) {
       fd = os::make_bell_pipe();

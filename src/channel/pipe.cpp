@@ -374,7 +374,7 @@ Piped Pipe::read_frame(PipeWay& way, Frame& frame) {
     }
     if (frame.header_size != 4) frame.size = big_endian(frame.header + 4, 8);
     if (frame.size > uint64_t{1} << 46 || (frame.header_size == 4 && frame.size >> 31 != 0)) {
-      throw os::OsError("read", EBADMSG, "a pipe: bytes that are no message");
+      throw os::OsError("read", EBADMSG, "a pipe: the bytes are not a message");
     }
     // COMMIT(pipe.receive.header): killed before: settle() finds the end; after: the end is noted.
     way.header_end.store(way.taken.load() + frame.header_size + frame.size);

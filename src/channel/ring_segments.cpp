@@ -140,7 +140,7 @@ void Ring::extend(arena::Member& member) {
   const uint64_t lap = lap_after(lap_in(tail_link));
   uint64_t link = last == nullptr ? 0 : last->next.load();
   RingSegment* const following = segment_in(link);
-  if (following == nullptr) throw arena::CorruptArena("ring: a segment that is none");
+  if (following == nullptr) throw arena::CorruptArena("ring: a link that names no segment");
   if (lap_in(link) == lap || state_->tail_segment.load() != tail_link) return;
   if (following != last && is_reusable(following)) {
     // COMMIT(ring.segment.reuse): killed before: still open; after: it serves the lap.

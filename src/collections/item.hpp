@@ -41,7 +41,7 @@ struct ItemHeader {
   uint32_t value_size;
   uint8_t key_kind;
   uint8_t is_far;     // the value lies in the first reference; `value` then is its size, a u64
-  uint16_t attached;  // number of references that follow and are the value's attachments
+  uint16_t attached;  // so many of the next references are the attachments
 };
 static_assert(sizeof(ItemHeader) == 32);
 

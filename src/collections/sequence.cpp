@@ -18,7 +18,7 @@ struct Range {
 Range range_of(const Table& table) {
   const Range range{get(table.begin), get(table.used)};
   if (range.begin > range.used || range.used > table.capacity) {
-    throw arena::CorruptArena("a sequence says that it has more items than its table");
+    throw arena::CorruptArena("a sequence claims more items than its table can hold");
   }
   return range;
 }

@@ -48,7 +48,7 @@ Handle make_table(arena::Member& member, Handle parent, uint64_t capacity, uint6
                   bool uncleared) {
   const arena::Arena& arena = member.arena();
   if (capacity > kMostEntries) {
-    throw arena::MemoryExhausted("a container may have up to 4,294,967,293 entries");
+    throw arena::MemoryExhausted("a container can have at most 4,294,967,293 entries");
   }
   const Handle handle = member.allocate(bytes_for(capacity, slots));
   auto* const table = new (arena.address(handle)) Table{};
@@ -65,7 +65,7 @@ Handle make_table(arena::Member& member, Handle parent, uint64_t capacity, uint6
 Table& open_table(const arena::Arena& arena, Handle handle, Handle parent) {
   Table* const table = table_at(arena, handle);
   if (table == nullptr || table->parent != parent) {
-    throw arena::CorruptArena("no table of a container at offset " + std::to_string(handle));
+    throw arena::CorruptArena("no container table at offset " + std::to_string(handle));
   }
   return *table;
 }
