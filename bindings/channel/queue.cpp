@@ -7,7 +7,7 @@
 //
 // The drop-in also needs: ends that are closed in this process only (`_closed`, one bit per end),
 // whether put() was called in this process (`_used`), and a put() that passes an object that cannot
-// be pickled to `self._put_failed(error, object)` instead of raising (`forgiving`).
+// be pickled to `self._put_failed(error, object)` instead of raising (`_forgiving`).
 // Design: docs/design/queue.md
 #include <memory>
 

@@ -48,8 +48,8 @@ PyObject* outcome(bool passed, uint32_t index) {
   return PyLong_FromLong(passed ? static_cast<long>(index) : -1);
 }
 
-// Arrives at the barrier; `*arrival` is the outcome. Time-outs and signals are returned, not in
-// `*arrival`.
+// Arrives at the barrier; `*arrival` is the outcome. Only the return value says that a time-out or
+// a signal ended the call.
 Waited arrive(PyObject* self, arena::Member& member, bool has_action, int64_t deadline_ns,
               Barrier::Arrival* arrival) {
   return wait_in_slices(
