@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// shoal._core.Channel: a plain C type over channel::Channel. send() encodes in the caller: what
-// cannot be pickled raises there. receive() decodes; what cannot be decoded raises and is gone,
-// the channel goes on.
+// shoal._core.Channel: a plain C type over channel::Channel. send() encodes in the caller, and
+// raises there if the object cannot be pickled. receive() decodes; an object that cannot be decoded
+// raises and is lost, and the channel still works.
 // Design: docs/design/channel.md
 #include "channel/channel.hpp"
 #include "bindings/channel/messages.hpp"
@@ -73,7 +73,7 @@ PyObject* channel_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
   if (reinterpret_cast<ChannelObject*>(self)->channel != nullptr) return self;
   Py_DECREF(self);
   return PyErr_Format(how == "create" ? PyExc_FileExistsError : PyExc_FileNotFoundError,
-                      how == "create" ? "there is a channel \"%s\"" : "no channel \"%s\"", name);
+                      how == "create" ? "channel \"%s\" exists" : "no channel \"%s\"", name);
 }
 
 void channel_dealloc(PyObject* self) {
@@ -126,7 +126,7 @@ PyObject* channel_receive(PyObject* self, PyObject* args, PyObject* keywords) {
   if (!block_arguments(args, keywords, "|pO:receive", &deadline_ns)) return nullptr;
   arena::Member* const member = current_member();
   if (member == nullptr) return nullptr;
-  if (PyErr_CheckSignals() < 0) return nullptr;  // before something is taken, never after
+  if (PyErr_CheckSignals() < 0) return nullptr;  // before a message is taken, never after
   arena::Handle message = 0;
   Received received = Received::empty;
   try {
@@ -217,14 +217,14 @@ PyMethodDef channel_methods[] = {
      "receive(block=True, timeout=None)\n\nRaises queue.Empty, EOFError when closed and empty."},
     {"close", channel_close, METH_NOARGS, "close()\n\nNothing more can be sent."},
     {"remove", channel_remove, METH_NOARGS,
-     "remove() -> bool\n\nCloses it, frees what is in it, and takes its name away."},
+     "remove() -> bool\n\nCloses it, frees the messages in it, and takes its name away."},
     {"fileno", channel_fileno, METH_NOARGS,
      "fileno() -> int\n\nReadable while there may be messages: for select and asyncio."},
     {"statistics", channel_statistics, METH_NOARGS, "statistics() -> dict"},
     {nullptr, nullptr, 0, nullptr}};
 PyGetSetDef channel_getset[] = {
     {"name", channel_get_name, nullptr, "Its name in the session.", nullptr},
-    {"closed", channel_get_closed, nullptr, "Was it closed?", nullptr},
+    {"closed", channel_get_closed, nullptr, "Whether it was closed.", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr}};
 PyType_Slot channel_slots[] = {{Py_tp_new, reinterpret_cast<void*>(&channel_new)},
                                {Py_tp_dealloc, reinterpret_cast<void*>(&channel_dealloc)},

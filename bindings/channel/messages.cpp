@@ -13,12 +13,12 @@ namespace shoal::bindings {
 
 namespace {
 
-// A builder for each thread, whose memory is kept from message to message, unless one was large.
+// One builder per thread. It keeps its memory from message to message, unless it has become large.
 thread_local std::unique_ptr<codec::MessageBuilder> idle_builder;
 constexpr size_t kKeepBytes = size_t{1} << 20;
 
 PyObject* raise_from_queue(const char* name) {
-  // Not "queue": the program may have a file of that name.
+  // Not "queue": the program may have a module of that name.
   PyObject* const queue = PyImport_ImportModule("shoal._shared._queues");
   PyObject* const type = queue == nullptr ? nullptr : PyObject_GetAttrString(queue, name);
   if (type != nullptr) PyErr_SetNone(type);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Python objects to and from messages of the arena, for channels and queues, and the exceptions of
-// the module `queue`. Every function needs the GIL; failures are Python errors.
+// Conversion of Python objects to and from messages of the arena, for channels and queues; and the
+// exceptions of the module `queue`. Every function needs the GIL; failures are Python errors.
 // Design: docs/design/codec.md
 #pragma once
 
@@ -17,21 +17,20 @@
 
 namespace shoal::bindings {
 
-// The ends of a queue that can be closed in one process; bits.
+// The ends of a queue that can be closed in one process, as bits.
 enum QueueEnd : int { kGetEnd = 1, kPutEnd = 2, kBothEnds = 3 };
 
-// This thread's builder. While it is in use the next one is another: encoding may run code that
-// encodes.
+// This thread's builder, or a new one while that is in use: encoding may run code that encodes.
 std::unique_ptr<codec::MessageBuilder> take_builder(arena::Member& member);
 void return_builder(std::unique_ptr<codec::MessageBuilder> builder);
 
 // The encoded object as a message of the member; 0 with an error set.
 arena::Handle encode_message(PyObject* object, arena::Member& member);
 
-// The object in the member's message, which is freed in any case. New reference.
+// Decodes the member's message, and frees it in any case. New reference.
 PyObject* decode_message(arena::Handle message, arena::Member& member);
 
-// Sets queue.Empty or queue.Full; nullptr.
+// Set queue.Empty or queue.Full and return nullptr.
 PyObject* raise_empty();
 PyObject* raise_full();
 

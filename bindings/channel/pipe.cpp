@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// shoal._core.Connection: a plain C type over one end of a channel::Pipe and its descriptor. What
-// is sent becomes one frame in the standard library's format: a pickle, or the user's bytes. What
-// is too large for a frame goes into a block, and the frame is a pickle that calls
-// shoal._shared._pipes._arrived with a *note* naming it; an end of ours knows the note by its token
-// and calls nothing.
+// shoal._core.Connection: a plain C type over one end of a channel::Pipe and its descriptor. A sent
+// object becomes one frame in the standard library's format: a pickle, or the user's bytes. An
+// object that is too large for a frame goes into a block. Its frame is a pickle that calls
+// shoal._shared._pipes._arrived with a *note*, which names the block; a Connection of shoal knows
+// the note by its token and calls nothing.
 //
-// close() while another thread waits in a method: the state is let go by the last of them.
-// Waits as bindings/interp/wait.hpp says. Design: docs/design/pipe.md
+// If close() is called while other threads are in a method, the last of them lets go of the state.
+// Waits follow bindings/interp/wait.hpp. Design: docs/design/pipe.md
 #include <chrono>
 #include <cstring>
 #include <new>
@@ -37,7 +37,7 @@ struct ConnectionObject {
   alignas(Pipe) std::byte pipe[sizeof(Pipe)];
   int fd;  // -1: closed
   uint32_t end;
-  bool made;  // there is a Pipe in `pipe`
+  bool made;  // `pipe` holds a Pipe
   bool readable;
   bool writable;
   int busy;  // calls that use the state
@@ -54,7 +54,7 @@ void let_go_if_unused(PyObject* self) {
   object.shared.handle = 0;
 }
 
-// While one lives the state stays, whoever closes the connection.
+// While a Use exists the state stays, even if another thread closes the connection.
 class Use {
  public:
   explicit Use(PyObject* self) : self_(self) { ++connection(self).busy; }
@@ -69,7 +69,7 @@ class Use {
   PyObject* self_;
 };
 
-// ---- notes: what a frame says of a block
+// ---- notes: how a frame names a block
 
 enum class Kind : uint32_t { object = 0, bytes = 1 };
 
@@ -143,7 +143,7 @@ bool may_write(PyObject* self) {
 
 // ---- sending
 
-// False. The error that is set is another one if it is that another thread has closed the
+// Returns false. Replaces the error that is set if the cause is that another thread has closed the
 // connection.
 bool failed(PyObject* self) {
   if (connection(self).fd < 0 && PyErr_ExceptionMatches(PyExc_OSError) != 0) {
@@ -152,7 +152,7 @@ bool failed(PyObject* self) {
   return false;
 }
 
-// One try with the GIL, which costs less than to give it back; then without.
+// Tries once with the GIL, which is cheaper than releasing it; then waits without.
 template <class Call>
 bool call_pipe(PyObject* self, Call&& call, int64_t deadline_ns, Piped* result) {
   try {
@@ -188,8 +188,8 @@ bool send_frame(PyObject* self, arena::Member& member, std::span<const std::byte
   return false;
 }
 
-// A slot for the message; as many as can be are on their way: waits until one is taken, or nobody
-// is there to take them. -1 with an error set.
+// Parks the message and returns its slot. While too many are parked, waits until one is taken or
+// the pipe is broken. -1 with an error set.
 int park(PyObject* self, arena::Member& member, arena::Handle message) {
   Pipe& pipe = pipe_of(self);
   int slot = pipe.park(member, message);
@@ -210,7 +210,7 @@ int park(PyObject* self, arena::Member& member, arena::Handle message) {
   return slot;
 }
 
-// Sends a message of ours, which is gone in any case.
+// Sends a message that this member owns; it is freed if it cannot be sent.
 bool send_message(PyObject* self, arena::Member& member, arena::Handle message, Kind kind) {
   Pipe& pipe = pipe_of(self);
   const int slot = park(self, member, message);
@@ -253,7 +253,7 @@ PyObject* connection_send(PyObject* self, PyObject* object) {
   Py_RETURN_NONE;
 }
 
-// What of the buffer is to be sent. False with an error set.
+// The part of the buffer to send. False with an error set.
 bool part_of(const Py_buffer& buffer, Py_ssize_t offset, PyObject* given_size,
              std::span<const std::byte>* part) {
   const char* wrong = nullptr;
@@ -317,7 +317,7 @@ PyObject* connection_send_bytes(PyObject* self, PyObject* args, PyObject* keywor
 // ---- receiving
 
 bool receive(PyObject* self, arena::Member& member, Frame& frame) {
-  if (PyErr_CheckSignals() < 0) return false;  // before something is taken, never after
+  if (PyErr_CheckSignals() < 0) return false;  // before a frame is read, never after
   Pipe& pipe = pipe_of(self);
   Piped result = Piped::again;
   const auto call = [&](int64_t deadline_ns) {
@@ -336,15 +336,15 @@ bool receive(PyObject* self, arena::Member& member, Frame& frame) {
   return false;
 }
 
-// The message that the frame names was taken with it; false with an error set.
+// Whether the message that the frame names was taken with the frame; false with an error set.
 bool has_taken(const Frame& frame) {
   if (frame.took) return true;
   raise_os_error(
-      "a message of this connection is gone: somebody else read the frame that names it");
+      "a message of this connection is gone: another process read the frame that names it");
   return false;
 }
 
-// What lies in a message as it is; the message is freed. New reference.
+// The message's payload as bytes; frees the message. New reference.
 PyObject* bytes_of_message(arena::Member& member, arena::Handle message) {
   PyObject* bytes = nullptr;
   try {
@@ -485,7 +485,7 @@ PyObject* get_descriptor(PyObject* self, void*) {
   return PyLong_FromLong(connection(self).fd);
 }
 
-// None: somebody else has taken the descriptor over.
+// Only None can be set: other code has taken over the descriptor.
 int set_descriptor(PyObject* self, PyObject* value, void*) {
   if (value != Py_None) {
     PyErr_SetString(PyExc_AttributeError, "the descriptor of a connection can only become None");
@@ -519,7 +519,7 @@ int set_writable(PyObject* self, PyObject* value, void*) {
   return flag_from(value, &connection(self).writable) ? 0 : -1;
 }
 
-// Connection(handle, end, fd, readable, writable): takes the descriptor over; -1 only holds the
+// Connection(handle, end, fd, readable, writable): takes over the descriptor; -1: only holds the
 // state.
 PyObject* connection_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
   static const char* names[] = {"handle", "end", "fd", "readable", "writable", nullptr};
@@ -564,18 +564,19 @@ void connection_dealloc(PyObject* self) {
 PyMethodDef connection_methods[] = {
     {"send", connection_send, METH_O, "send(obj)\n\nEncodes and sends an object."},
     {"recv", connection_recv, METH_NOARGS,
-     "recv()\n\nThe next object; EOFError when nobody can send any more."},
+     "recv()\n\nThe next object; EOFError when the other end is closed everywhere."},
     {"send_bytes", method(connection_send_bytes), METH_VARARGS | METH_KEYWORDS,
      "send_bytes(buf, offset=0, size=None)\n\nSends bytes, or a part of them, as one message."},
     {"recv_bytes", method(connection_recv_bytes), METH_VARARGS | METH_KEYWORDS,
-     "recv_bytes(maxlength=None) -> bytes\n\nThe next message; OSError, and the connection cannot"
-     " be read\nany more, if it is longer than maxlength."},
+     "recv_bytes(maxlength=None) -> bytes\n\nThe next message. If it is longer than maxlength:"
+     " OSError, and\nthe connection cannot be read any more."},
     {"poll", method(connection_poll), METH_FASTCALL | METH_KEYWORDS,
-     "poll(timeout=0.0) -> bool\n\nWhether there is something to receive, or nobody can send any"
-     " more.\nNone waits for ever."},
+     "poll(timeout=0.0) -> bool\n\nWhether there is a message, or the other end is closed"
+     " everywhere.\nNone waits for ever."},
     {"fileno", connection_fileno, METH_NOARGS,
-     "fileno() -> int\n\nReadable exactly while there is a message, or nobody can send any more."},
-    {"close", connection_close, METH_NOARGS, "close()\n\nClose this process's copy."},
+     "fileno() -> int\n\nReadable exactly while there is a message, or the other end is closed"
+     " everywhere."},
+    {"close", connection_close, METH_NOARGS, "close()\n\nCloses this process's copy."},
     {"_close", connection_close, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr}};
 
@@ -599,7 +600,7 @@ PyType_Slot connection_slots[] = {{Py_tp_new, reinterpret_cast<void*>(&connectio
 PyType_Spec connection_spec = {"shoal._core.Connection", sizeof(ConnectionObject), 0,
                                Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE, connection_slots};
 
-// Two ends as (state, descriptor, descriptor); the state is held, to be let go with let_go().
+// Makes a pipe: (state, descriptor, descriptor). The caller holds the state until let_go_pipe().
 PyObject* open_pipe(PyObject*, PyObject* both_ways) {
   const int both = PyObject_IsTrue(both_ways);
   arena::Member* const member = both < 0 ? nullptr : current_member();
@@ -629,11 +630,12 @@ PyObject* let_go_pipe(PyObject*, PyObject* handle) {
   Py_RETURN_NONE;
 }
 
-// What a note names, for a reader that is no Connection of ours; LookupError if it is not there.
+// The object that a note names, for readers other than Connection. LookupError if it is gone, or
+// not of this session.
 PyObject* take_noted(PyObject*, PyObject* bytes) {
   Note note;
   if (!PyBytes_Check(bytes) || PyBytes_GET_SIZE(bytes) != sizeof note) {
-    PyErr_SetString(PyExc_ValueError, "not what a pipe of shoal writes");
+    PyErr_SetString(PyExc_ValueError, "not a note written by a shoal pipe");
     return nullptr;
   }
   std::memcpy(&note, PyBytes_AS_STRING(bytes), sizeof note);

@@ -18,7 +18,7 @@ namespace shoal::bindings {
 
 namespace {
 
-// A function of pickle's C module with one argument, looked up once; new reference.
+// Calls a function of pickle's C module, looked up once, with one argument. New reference.
 PyObject* call_pickle(const char* name, PyObject** function, PyObject* argument) {
   if (*function == nullptr) {
     PyObject* const module = PyImport_ImportModule("_pickle");
@@ -52,7 +52,7 @@ bool is_small_and_plain(PyObject* object, size_t most) {
   return PyUnicode_CheckExact(object) && static_cast<size_t>(PyUnicode_GET_LENGTH(object)) < most;
 }
 
-// The pickle inside an encoding that is one without buffers: copied, if it fits.
+// If the encoding is a single pickle without buffers, and it fits: copies it.
 bool copy_pickle(const codec::MessageBuilder& builder, std::span<std::byte> room, Packed* packed) {
   constexpr std::string_view kBefore =
       "\x80\x04"
@@ -77,7 +77,7 @@ bool copy_pickle(const codec::MessageBuilder& builder, std::span<std::byte> room
     packed->size = size;
     return true;
   }
-  // Something by value: a pickle that calls what rebuilds it.
+  // Not a plain pickle, but data for shoal's loads(): writes a pickle that calls loads() with it.
   if (kBefore.size() + 4 + size + kAfter.size() > room.size()) return false;
   const auto length = static_cast<std::uint32_t>(size);
   std::memcpy(to, kBefore.data(), kBefore.size());

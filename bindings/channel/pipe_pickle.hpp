@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Objects as they go through a pipe: as a pickle that any reader understands, or as a message of
-// the arena. Every function needs the GIL; failures are Python errors.
+// How objects go through a pipe: as a pickle that any reader understands, or as a message of the
+// arena. Every function needs the GIL; failures are Python errors.
 // Design: docs/design/pipe.md
 #pragma once
 
@@ -17,8 +17,8 @@
 
 namespace shoal::bindings {
 
-// `size` bytes of a pickle in the room given, or a message of the member where that is too small or
-// large data is in it.
+// `size` bytes of a pickle in the given room; or a message of the member, if the room is too small
+// or the object contains large buffers.
 struct Packed {
   size_t size = 0;
   arena::Handle message = 0;

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// shoal._core.Queue: a plain C type over a channel without a name. put() encodes in the caller;
-// get() decodes after the message was taken, so an object that cannot be decoded is lost and the
-// queue goes on. Waits as bindings/interp/wait.hpp says; nothing here starts a thread or waits at
-// exit.
+// shoal._core.Queue: a plain C type over a channel without a name. put() encodes in the caller.
+// get() decodes after the message was taken, so an object that cannot be decoded is lost, and the
+// queue still works. Waits follow bindings/interp/wait.hpp; nothing here starts a thread or waits
+// at exit.
 //
-// What the drop-in needs beside: ends that are closed in this process only (`_closed`, one bit for
-// each end), whether put() was called here (`_used`), and a put() that hands what cannot be
-// pickled to `self._put_failed(error, object)` instead of raising (`_forgiving`).
+// The drop-in also needs: ends that are closed in this process only (`_closed`, one bit per end),
+// whether put() was called in this process (`_used`), and a put() that passes an object that cannot
+// be pickled to `self._put_failed(error, object)` instead of raising (`_forgiving`).
 // Design: docs/design/queue.md
 #include <memory>
 
@@ -33,13 +33,13 @@ struct QueueObject {
   int closed;  // ends that were closed in this process
   bool used;   // put() was called in this process
   bool forgiving;
-  bool joinable;  // what is got here will be marked as done
+  bool joinable;  // objects received here will be marked as done
 };
 
 QueueObject& queue_object(PyObject* self) { return *reinterpret_cast<QueueObject*>(self); }
 Channel& channel_of(PyObject* self) { return *queue_object(self).channel; }
 
-// The member, or nullptr with an error set: no membership, or the end is closed here.
+// The member, or nullptr with an error set: this process is no member, or the end is closed here.
 arena::Member* member_for(PyObject* self, QueueEnd end) {
   if ((queue_object(self).closed & end) == 0) [[likely]]
     return current_member();
@@ -63,9 +63,9 @@ PyObject* raise_consumer_died(PyObject* self, uint64_t lost) {
   const Reference type = error_class("ConsumerDied");
   if (type) {
     PyErr_Format(type.get(),
-                 "%llu that were got from %R will not be marked by task_done(): the processes that"
-                 " had them have ended. They count as done from now on; put them again if the work"
-                 " is to be done",
+                 "%llu objects taken from %R will not be marked by task_done(): the processes that"
+                 " took them have ended. They count as done from now on; put them again if the work"
+                 " must be done",
                  static_cast<unsigned long long>(lost), self);
   }
   return nullptr;
@@ -99,8 +99,8 @@ Sent send(PyObject* self, arena::Member& member, arena::Handle message, int64_t 
   return sent == Sent::closed ? Sent::closed : Sent::full;
 }
 
-// What could not be encoded, in a queue that forgives: the error goes to `_put_failed`. Lack of
-// memory is not the object's fault.
+// For an object that could not be encoded: a forgiving queue passes the error to `_put_failed`.
+// Not a MemoryError, for which the object is not to blame.
 bool forgive(PyObject* self, PyObject* object) {
   if (!queue_object(self).forgiving || PyErr_ExceptionMatches(PyExc_Exception) == 0 ||
       PyErr_ExceptionMatches(PyExc_MemoryError) != 0) {
@@ -112,7 +112,8 @@ bool forgive(PyObject* self, PyObject* object) {
   return static_cast<bool>(told);
 }
 
-// What became of an object. failed: an error is set; dropped: it could not be encoded, forgiven.
+// Outcome of a put. failed: an error is set; dropped: the object could not be encoded, which the
+// queue forgives.
 enum class Put { ok, dropped, full, failed };
 
 Put put_object(PyObject* self, PyObject* object, int64_t deadline_ns) {
@@ -177,7 +178,7 @@ PyObject* queue_put_many(PyObject* self, PyObject* args, PyObject* keywords) {
 
 // ---- getting
 
-// ok: `*message` is ours. closed, empty: no error is set. interrupted: an error is set.
+// ok: `*message` is this member's. closed, empty: no error is set. interrupted: an error is set.
 Received receive(PyObject* self, arena::Member& member, arena::Handle* message,
                  int64_t deadline_ns) {
   Channel& channel = channel_of(self);
@@ -205,7 +206,8 @@ PyObject* raise_for(PyObject* self, Received received) {
   return received == Received::closed ? raise_shut_down(self) : nullptr;
 }
 
-// A message that was received is in this process's hand until task_done(). False: an error is set.
+// Notes that this process has the received message in hand until task_done(). False: an error is
+// set.
 bool take_in_hand(PyObject* self, arena::Member& member) {
   if (!queue_object(self).joinable) return true;
   try {
@@ -220,7 +222,7 @@ bool take_in_hand(PyObject* self, arena::Member& member) {
 PyObject* get_until(PyObject* self, int64_t deadline_ns) {
   arena::Member* const member = member_for(self, kGetEnd);
   if (member == nullptr) return nullptr;
-  if (PyErr_CheckSignals() < 0) return nullptr;  // before something is taken, never after
+  if (PyErr_CheckSignals() < 0) return nullptr;  // before a message is taken, never after
   arena::Handle message = 0;
   const Received received = receive(self, *member, &message, deadline_ns);
   if (received != Received::ok) return raise_for(self, received);
@@ -235,7 +237,7 @@ PyObject* queue_get(PyObject* self, PyObject* const* args, Py_ssize_t count, PyO
 
 PyObject* queue_get_nowait(PyObject* self, PyObject*) { return get_until(self, 0); }
 
-// The error that is set, with what was received before it: that is not lost.
+// Adds the objects received so far to the error that is set, so that they are not lost.
 PyObject* raise_with_received(PyObject* objects) {
   Reference error = take_raised();
   if (PyObject_SetAttrString(error.get(), "received", objects) < 0) PyErr_Clear();
@@ -272,7 +274,7 @@ PyObject* queue_get_many(PyObject* self, PyObject* args, PyObject* keywords) {
   return raise_with_received(objects.get());
 }
 
-// ---- questions and the rest
+// ---- state and the rest
 
 PyObject* queue_qsize(PyObject* self, PyObject*) {
   return PyLong_FromUnsignedLongLong(channel_of(self).length());
@@ -403,7 +405,7 @@ void queue_dealloc(PyObject* self) {
   arena::Member* const member = channel == nullptr ? nullptr : member_if_any();
   if (member != nullptr) {
     channel->let_go(*member);
-    queue_object(self).shared.handle = 0;  // for sync_dealloc: nothing is held any more
+    queue_object(self).shared.handle = 0;  // sync_dealloc() must not let go once more
   }
   channel.reset();
   sync_dealloc(self);
@@ -419,31 +421,29 @@ PyMethodDef queue_methods[] = {
     {"get_nowait", queue_get_nowait, METH_NOARGS, "get_nowait()\n\n`get(block=False)`."},
     {"put_many", method(queue_put_many), METH_VARARGS | METH_KEYWORDS,
      "put_many(objects, block=True, timeout=None) -> int\n\nPuts each of the objects; stops at the"
-     " first\nfor which there is no room in time. How many went in; queue.Full if none did."},
+     " first\nfor which there is no room in time. Returns how many were put; queue.Full if none."},
     {"get_many", method(queue_get_many), METH_VARARGS | METH_KEYWORDS,
      "get_many(limit, block=True, timeout=None) -> list\n\nWaits for one object as get() does, then"
-     " takes\nwhat is there, at most `limit` in all. An object that cannot be decoded raises its"
-     " error,\nwhich has those before it in `error.received`."},
-    {"qsize", queue_qsize, METH_NOARGS, "qsize() -> int\n\nHow many objects are in it: exact."},
-    {"empty", queue_empty, METH_NOARGS, "empty() -> bool\n\nWhether nothing is in it now."},
-    {"full", queue_full, METH_NOARGS, "full() -> bool\n\nWhether put() would wait now for room."},
+     " takes\nmore without waiting, at most `limit` in all. An object that cannot be decoded raises"
+     " its error;\nits attribute `received` has the objects before it."},
+    {"qsize", queue_qsize, METH_NOARGS, "qsize() -> int\n\nThe exact number of objects in it."},
+    {"empty", queue_empty, METH_NOARGS, "empty() -> bool\n\nWhether it is empty now."},
+    {"full", queue_full, METH_NOARGS, "full() -> bool\n\nWhether put() would wait for room now."},
     {"_task_done", queue_task_done, METH_NOARGS, nullptr},
     {"_join", method(queue_join), METH_FASTCALL | METH_KEYWORDS, nullptr},
     {"fileno", queue_fileno, METH_NOARGS,
-     "fileno() -> int\n\nA descriptor that is readable while there may be objects, for select and"
-     " asyncio.\nAt each call it is made exact; later it may be readable although another process"
-     " has\ntaken the object."},
+     "fileno() -> int\n\nA descriptor that is readable while there are objects, for select and"
+     " asyncio.\nWith several readers another process may take the object first."},
     {"_space_fileno", queue_space_fileno, METH_NOARGS, nullptr},
     {"_shutdown", queue_shutdown, METH_NOARGS, nullptr},
     {"statistics", queue_statistics, METH_NOARGS,
-     "statistics() -> dict\n\nWhat is in it, what was put and got, how often somebody slept, its "
-     "limits."},
+     "statistics() -> dict\n\nNumber of objects and bytes, puts, gets, sleeps, and the limits."},
     {nullptr, nullptr, 0, nullptr}};
 
 PyGetSetDef queue_getset[] = {
     SHOAL_HANDLE_GETTERS,
-    {"maxsize", queue_get_maxsize, nullptr, "How many objects it takes; 0: no limit.", nullptr},
-    {"maxbytes", queue_get_maxbytes, nullptr, "How many bytes it takes; 0: no limit.", nullptr},
+    {"maxsize", queue_get_maxsize, nullptr, "Most objects it holds; 0: no limit.", nullptr},
+    {"maxbytes", queue_get_maxbytes, nullptr, "Most bytes it holds; 0: no limit.", nullptr},
     {"_closed", queue_get_closed, queue_set_closed, nullptr, nullptr},
     {"_used", queue_get_used, nullptr, nullptr, nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr}};

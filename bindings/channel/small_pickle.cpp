@@ -8,7 +8,7 @@ namespace shoal::bindings {
 
 namespace {
 
-// Of the pickle protocol.
+// Opcodes of the pickle protocol.
 constexpr uint8_t kProto = 0x80;
 constexpr uint8_t kFrame = 0x95;
 constexpr uint8_t kMemoize = 0x94;
@@ -26,7 +26,7 @@ constexpr uint8_t kStop = '.';
 constexpr Py_ssize_t kLongest = 255;
 constexpr size_t kMostAround = 16;
 
-// Opcode and operand; the position after it, or nullptr.
+// Writes opcode and operand. Returns the position after them; nullptr: not an int of 32 bits.
 uint8_t* write_int(PyObject* object, uint8_t* to) noexcept {
   int overflow = 0;
   const long long value = PyLong_AsLongLongAndOverflow(object, &overflow);
@@ -34,7 +34,7 @@ uint8_t* write_int(PyObject* object, uint8_t* to) noexcept {
   size_t bytes = 4;
   if (value >= 0 && value <= 0xFFFF) bytes = value <= 0xFF ? 1 : 2;
   *to++ = bytes == 1 ? kInt8 : bytes == 2 ? kInt16 : kInt32;
-  const auto bits = static_cast<uint32_t>(value);  // little endian, as the machine is
+  const auto bits = static_cast<uint32_t>(value);  // little endian, like the machine
   std::memcpy(to, &bits, bytes);
   return to + bytes;
 }
@@ -54,7 +54,7 @@ uint8_t* write_counted(uint8_t opcode, const void* data, Py_ssize_t size, uint8_
   *to++ = static_cast<uint8_t>(size);
   std::memcpy(to, data, static_cast<size_t>(size));
   to += size;
-  *to++ = kMemoize;  // picklers do, and some readers of pickles expect it
+  *to++ = kMemoize;  // as pickle does; some readers expect it
   return to;
 }
 

@@ -11,11 +11,11 @@ namespace shoal::bindings {
 
 namespace {
 
-// Values larger than this lie in a block of their own, which readers hold instead of copying it
-// under the lock.
+// A value larger than this lies in a block of its own: readers hold the block instead of copying
+// the value under the lock.
 constexpr size_t kFarFrom = size_t{32} << 10;
 
-// Blocks that an item is to refer to, held by this process until the item is made.
+// Blocks that an item will refer to, held by this process until the item is made.
 class References {
  public:
   explicit References(arena::Member& member) noexcept : member_(member) {}
@@ -51,7 +51,7 @@ class References {
   std::vector<Handle> handles_;
 };
 
-// The value's own blocks first: those in the builder become shared ones.
+// The value's own blocks come first: the builder's attachments become shared blocks.
 Handle item_of(arena::Member& member, codec::MessageBuilder& builder, HandleCollector& collector,
                collections::ItemParts& parts) {
   References references(member);
@@ -65,7 +65,7 @@ Handle item_of(arena::Member& member, codec::MessageBuilder& builder, HandleColl
   parts.attached = static_cast<uint16_t>(builder.attachments.size());
   for (Handle& attachment : builder.attachments) {
     references.add(attachment);
-    attachment = 0;  // not the builder's any more
+    attachment = 0;  // the builder must not free it
   }
   builder.forget();
   for (const Handle handle : collector.handles()) references.add_held(handle);
@@ -83,7 +83,7 @@ bool NewItem::make(const SharedKey* key, PyObject* value) {
     bool done = value == nullptr || codec::python::encode(value, *builder);
     if (done && builder->attachments.size() > kMostAttached) {
       builder->clear();
-      builder->member = nullptr;  // all in line
+      builder->member = nullptr;  // without attachments
       done = codec::python::encode(value, *builder);
     }
     if (done) {
@@ -146,14 +146,14 @@ void Copies::add(Handle item, int what) {
   }
   std::memcpy(&size, parts.value.data(), sizeof size);
   if (size > member_.arena().block_size(parts.references[0])) {
-    throw arena::CorruptArena("a value is said to be larger than its block");
+    throw arena::CorruptArena("a value claims to be larger than its block");
   }
   parts_.push_back({0, parts.references[0], size, first, attached.size()});
 }
 
 PyObject* Copies::decode(size_t i) {
   const Part& part = parts_[i];
-  if (part.size == 0) Py_RETURN_NONE;  // the value of a set's key
+  if (part.size == 0) Py_RETURN_NONE;  // a set's keys have no values
   codec::MessageView view;
   view.arena = &member_.arena();
   view.member = &member_;

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the Python classes over shared containers have in common: values to and from items, and
+// Shared by the Python classes over shared containers: conversion of values to and from items, and
 // running a step under the container's lock.
 //
-// 1. No Python runs under a container's lock, and nothing is allocated that could start the
-//    collector: values are encoded before, copied out, and decoded after.
-// 2. If the lock is busy the step runs without the GIL, so nobody who has the lock waits for a GIL.
-// 3. What a value refers to (further containers, values too large to be copied under the lock) is
-//    held by this process from before the lock is let go until it is decoded.
+// 1. No Python runs under a container's lock, and nothing is allocated that could start the garbage
+//    collector: values are encoded before the lock is taken, copied out under it, decoded after.
+// 2. If the lock is busy the step runs without the GIL, so no owner of the lock waits for a GIL.
+// 3. Blocks that a value refers to (further containers, values too large to be copied under the
+//    lock) are held by this process from before the lock is released until the value is decoded.
 // Every function needs the GIL; failures are Python errors.
 // Design: docs/design/collections.md
 #pragma once
@@ -32,7 +32,7 @@ namespace shoal::bindings {
 using collections::Bytes;
 using collections::Handle;
 
-// An item made from Python objects, MEMBER(me) until a container has it; else freed.
+// An item made from Python objects, MEMBER(me) until a container takes it; otherwise freed.
 class NewItem {
  public:
   explicit NewItem(arena::Member& member) noexcept : member_(&member) {}
@@ -54,7 +54,7 @@ class NewItem {
   Handle item_ = 0;
 };
 
-// Items and bags that were taken out of a container: freed at the end, after the lock.
+// Items and bags that were taken out of a container: freed when this ends, after the lock.
 class Removed {
  public:
   explicit Removed(arena::Member& member) noexcept : member_(member) {}
@@ -86,15 +86,15 @@ class Copies {
   [[nodiscard]] size_t count() const noexcept { return parts_.size(); }
   // The i-th part that was added (an item gives its key first). New reference or error.
   PyObject* decode(size_t i);
-  void clear() noexcept;  // drops what is held
+  void clear() noexcept;  // also lets go of the held blocks
 
  private:
   struct Part {
-    size_t offset;  // in bytes_; or
-    Handle far;     // the block of a large value
+    size_t offset;  // in bytes_, if far is 0
+    Handle far;     // the block of a large value, or 0
     size_t size;
-    size_t attachments;  // where the value's begin in attachments_
-    size_t attached;     // and how many they are
+    size_t attachments;  // the value's first attachment in attachments_
+    size_t attached;     // number of its attachments
   };
   void add_bytes(Bytes bytes);
 
@@ -105,8 +105,8 @@ class Copies {
   std::vector<Handle> held_;
 };
 
-// Runs step(container) under the lock; it must not touch Python. False with an error set: it threw,
-// or a signal handler raised while the lock was waited for.
+// Runs step(container) under the lock; `step` must not touch Python. False with an error set: the
+// step threw, or a signal handler raised while waiting for the lock.
 template <class Kind, class Step>
 bool run_locked(PyObject* self, arena::Member& member, Step&& step) {
   std::exception_ptr error;
@@ -135,7 +135,7 @@ bool run_locked(PyObject* self, arena::Member& member, Step&& step) {
   return false;
 }
 
-// tp_new: a new container that make(member, handle) fills, or the one that others hold at `handle`.
+// tp_new: makes a container that make(member, handle) fills, or attaches to the one at `handle`.
 template <class Check, class Make>
 PyObject* new_container(PyTypeObject* type, Handle handle, Check&& check, Make&& make) {
   if (handle != 0) return attach(type, handle, check);

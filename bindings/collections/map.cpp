@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// shoal._core.Map: a plain C type over a shared map, with what a dict has that is one step; what is
-// several steps is Python's (shoal/_shared/_collections.py). Sets are maps without values.
+// shoal._core.Map: a plain C type over a shared map, with those dict methods that are one change.
+// Python (shoal/_shared/_collections.py) implements methods that need several steps. Sets are maps
+// without values.
 // Design: docs/design/collections.md
 #include "bindings/collections/map_search.hpp"
 #include "os/datagram.hpp"
@@ -122,7 +123,7 @@ PyObject* map_set_default(PyObject* self, PyObject* const* args, Py_ssize_t coun
   return ran ? copies.decode(0) : nullptr;
 }
 
-// Takes the first or the last entry out; None when there is none.
+// Removes the first or the last entry and returns it; None when the map is empty.
 PyObject* map_take(PyObject* self, PyObject* last) {
   const int from_end = PyObject_IsTrue(last);
   arena::Member* const member = from_end < 0 ? nullptr : current_member();
@@ -147,7 +148,7 @@ PyObject* map_take(PyObject* self, PyObject* last) {
   return value ? PyTuple_Pack(2, key.get(), value.get()) : nullptr;
 }
 
-// (how often its keys changed, list of all keys, values or pairs)
+// (count of changes to the keys, list of all keys, values or pairs)
 PyObject* map_snapshot(PyObject* self, PyObject* wanted) {
   const long what = PyLong_AsLong(wanted);
   if (what == -1 && PyErr_Occurred() != nullptr) return nullptr;
@@ -187,7 +188,7 @@ PyObject* map_clear(PyObject* self, PyObject*) {
   Py_RETURN_NONE;
 }
 
-// For sets: adds a key without a value, if it is not there.
+// For sets: adds a key without a value. False: the key is in the set already.
 PyObject* map_add(PyObject* self, PyObject* key) {
   arena::Member* const member = current_member();
   if (member == nullptr) return nullptr;
@@ -225,11 +226,11 @@ PyMethodDef map_methods[] = {
     {"get", method(map_get_default), METH_FASTCALL,
      "get(key, default=None)\n\nThe value of the key, or the default."},
     {"pop", method(map_pop), METH_FASTCALL,
-     "pop(key[, default])\n\nTakes the key out and returns its value; KeyError when it is not there"
-     " and no\ndefault is given. One step: of several processes one gets it."},
+     "pop(key[, default])\n\nRemoves the key and returns its value; KeyError when there is no such"
+     " key and\nno default is given. One step: only one process gets the value."},
     {"setdefault", method(map_set_default), METH_FASTCALL,
-     "setdefault(key, default=None)\n\nThe value of the key, which is the default if it was not"
-     " there. One step."},
+     "setdefault(key, default=None)\n\nThe value of the key, which is set to the default if there"
+     " is none. One step."},
     SHOAL_KEY_METHODS};
 
 PyGetSetDef map_getset[] = {SHOAL_HANDLE_GETTERS,
@@ -265,7 +266,7 @@ PyType_Spec set_spec = {"shoal._core.KeySet", sizeof(SharedObject), 0,
 
 // ---- Namespace: attributes without a leading underscore are the map's keys
 
-// Of what is no key: a method or a constant of a program's subclass.
+// For a name that is not a key: a method or a constant of a program's subclass.
 PyObject* class_attribute(PyObject* self, PyObject* name) {
   if (PyObject_HasAttr(reinterpret_cast<PyObject*>(Py_TYPE(self)), name) != 0) {
     return PyObject_GenericGetAttr(self, name);

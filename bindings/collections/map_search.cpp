@@ -12,7 +12,7 @@ using collections::Map;
 
 bool KeySearch::prepare(PyObject* key) {
   const auto& user = state_of<collections::ContainerState>(self_).user;
-  // order: relaxed, both: written when the map was made
+  // order: relaxed, both: written only when the map is made
   if (!make_key(key, user[kMapSeed].load(os::relaxed), to_find_, key_)) return false;
   foreign_ = !key_.is_portable && user[kMapFingerprint].load(os::relaxed) != hash_fingerprint();
   return true;
@@ -49,7 +49,7 @@ Map::Entry KeySearch::search(Map& map, bool* asked) {
       return entry;
     }
   }
-  // Keys whose hash this process does not know, or which do not know ours: one after the other.
+  // Keys whose hash this process does not know, or that were stored without a hash: one by one.
   for (uint64_t i = map.begin(); i < map.end(); ++i) {
     const Handle item = map.at(i);
     if (item == 0 || collections::open_item(member_.arena(), item).key_kind != KeyKind::opaque) {
@@ -65,7 +65,7 @@ Map::Entry KeySearch::search(Map& map, bool* asked) {
 }
 
 void KeySearch::insert(Map& map, NewItem& fresh) {
-  // Before the key is there: who finds the mark without the key has only looked in vain.
+  // Before the key is inserted: a process that sees the mark without the key only searches in vain.
   if (foreign_) map.state().user[kMapForeign].store(1);
   map.insert(member_, foreign_ ? kForeignHash : key_.hash, fresh.get());
   fresh.release();

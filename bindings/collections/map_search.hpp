@@ -3,9 +3,10 @@
 // Finding a Python key in a shared map, for bindings/collections/map.cpp.
 //
 // Opaque keys (bindings/collections/shared_key.hpp) are compared by the program's __eq__, which
-// must not run under the lock. So a search that meets some copies them, the lock is let go, they
-// are compared, and the search begins anew with what was learned. What was learned is of a key at a
-// position, whatever its value: one that others put all the time is compared once.
+// must not run under the lock. So a search that meets such keys copies them, the lock is released,
+// the keys are compared, and the search starts again with the verdicts. A verdict belongs to a key
+// at a position, whatever its value is: a key whose value others replace all the time is compared
+// only once.
 //
 // Every function needs the GIL.
 // Design: docs/design/collections.md
@@ -36,10 +37,10 @@ class KeySearch {
   // False with an error set: unhashable, or not picklable.
   bool prepare(PyObject* key);
   [[nodiscard]] const SharedKey& key() const noexcept { return key_; }
-  // Under the lock, when it was not found: a new entry with this item, made for the prepared key.
+  // Under the lock, when the search found nothing: adds the item, made for the prepared key.
   void insert(collections::Map& map, NewItem& fresh);
 
-  // Runs step(map, entry) under the lock; entry is false if there is no such key. False: error set.
+  // Runs step(map, entry) under the lock; entry is false if no entry has the key. False: error set.
   template <class Step>
   bool run(Step&& step) {
     for (;;) {
@@ -55,9 +56,9 @@ class KeySearch {
   }
 
  private:
-  // Of opaque keys from processes whose hashes mean nothing elsewhere.
+  // The hash under which opaque keys are stored by processes with another hash seed than the map's.
   static constexpr uint64_t kForeignHash = 0xF0F0F0F0F0F0F0F0;
-  // Of keys that are compared together; the search stops where there are more.
+  // Bytes of the keys that one round compares; with more, the search stops there.
   static constexpr size_t kMostAskedBytes = size_t{64} << 10;
   struct Judged {   // a key that is to be compared, or has been
     size_t offset;  // in keys_
@@ -70,7 +71,7 @@ class KeySearch {
   };
 
   collections::Map::Entry search(collections::Map& map, bool* asked);
-  // no when it is to be asked first, or stop where enough are.
+  // `no` also for a key that must be compared first; `stop` when there are enough of these.
   collections::Map::Same judge(Handle item, uint64_t position);
   bool compare();
 
@@ -80,20 +81,20 @@ class KeySearch {
   bool foreign_ = false;
   SharedKey key_;
   std::unordered_map<uint64_t, Judged> verdicts_;  // by position
-  std::vector<Asked> asked_;                       // the keys that are to be compared
-  codec::Buffer keys_;                             // of both
-  size_t asked_from_ = 0;                          // in keys_
+  std::vector<Asked> asked_;                       // the keys to compare
+  codec::Buffer keys_;                             // bytes of the keys in both
+  size_t asked_from_ = 0;                          // where the keys of asked_ begin in keys_
 };
 
-// The entry's item with the key that it has had, should that be shown otherwise than the new one's:
-// a dict keeps the first of equal keys. Under the lock.
+// Gives `fresh` the key of the entry's item `old`, if the two are shown differently: like a dict, a
+// map keeps the first of equal keys. Under the lock.
 void keep_first_key(arena::Member& member, Handle old, NewItem& fresh);
 
 // Puts value under the prepared key.
 bool map_put(KeySearch& search, PyObject* value, arena::Member& member);
 // New reference to the value; nullptr without an error: there is no such key.
+// New reference to the value; nullptr without an error: no entry has the key.
 PyObject* map_get(KeySearch& search, arena::Member& member);
-// 1 removed, 0 was not there, -1 with an error set.
 int map_remove(KeySearch& search, arena::Member& member);
 
 }  // namespace shoal::bindings

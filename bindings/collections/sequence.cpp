@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// shoal._core.Sequence: a plain C type over a shared sequence, with what a list has that is one
-// step; what is several steps is Python's (shoal/_shared/_collections.py), which makes them one by
-// saying how often the sequence had changed when it looked (`changes`).
+// shoal._core.Sequence: a plain C type over a shared sequence, with those list methods that are one
+// change. Python (shoal/_shared/_collections.py) implements methods that need several steps; it
+// makes them atomic by passing the count of changes that it has seen (`changes`).
 // Design: docs/design/collections.md
 #include "collections/sequence.hpp"
 
@@ -30,14 +30,15 @@ PyObject* sequence_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
 }
 
 // Words of the state that belong to this layer.
-enum SequenceWord { kQuietUntil = 0 };  // on the monotonic clock; 0: nobody has asked
+enum SequenceWord { kQuietUntil = 0 };  // on the monotonic clock; 0: no process has asked
 constexpr double kPatience = 3;         // seconds
 
-// Who changes the list waits a moment if one who goes through all of it (sort(), remove()) never
-// finds it as it was. A wish only: it passes, so nobody waits for one who has died.
+// Called before a change. Waits a moment if a process that goes through the whole list (sort(),
+// remove()) has asked for quiet, because it finds the list changed each time. This is only a
+// request: it expires, so a process that has died delays nobody for long.
 bool leave_alone(PyObject* self) {
   const auto& word = state_of<collections::ContainerState>(self).user[kQuietUntil];
-  if (word.load(os::relaxed) == 0) return true;  // order: relaxed; a wish
+  if (word.load(os::relaxed) == 0) return true;  // order: relaxed; a request
   const int64_t limit = os::monotonic_ns() + static_cast<int64_t>(kPatience * 1e9);
   const auto attempt = [&](int64_t) {
     const auto until = std::min(static_cast<int64_t>(word.load(os::relaxed)), limit);
@@ -58,7 +59,7 @@ PyObject* raise_index_error(const char* what) {
   return nullptr;
 }
 
-// An index as Python counts, from the end when negative; false when it is out of range.
+// Converts a Python index, counted from the end when negative; false when it is out of range.
 bool place_of(Py_ssize_t index, const Sequence& sequence, uint64_t* place) {
   const auto size = static_cast<Py_ssize_t>(sequence.size());
   const Py_ssize_t counted = index < 0 ? index + size : index;
@@ -80,7 +81,7 @@ PyObject* list_of(Copies& copies) {
   return list;
 }
 
-// Items of all the objects of an iterable. False with an error set.
+// Items for all objects of an iterable. False with an error set.
 bool items_of(PyObject* objects, arena::Member& member, std::vector<NewItem>& items) {
   PyObject* const sequence = PySequence_Fast(objects, "can only assign an iterable");
   if (sequence == nullptr) return false;
@@ -134,7 +135,7 @@ struct Slice3 {
   Py_ssize_t step;
 };
 
-// The places of a slice, with the length that the sequence has now.
+// The places of a slice, for the sequence's present length.
 std::vector<uint64_t> places_of(Slice3 slice, const Sequence& sequence) {
   const Py_ssize_t count = PySlice_AdjustIndices(static_cast<Py_ssize_t>(sequence.size()),
                                                  &slice.start, &slice.stop, slice.step);
@@ -174,7 +175,7 @@ PyObject* sequence_subscript(PyObject* self, PyObject* index) {
   return place == -1 && PyErr_Occurred() != nullptr ? nullptr : get_at(self, place);
 }
 
-// Takes the item out and adds what it was to `copies`, which may be null. False: no such index.
+// Removes an item, and adds its value to `copies`, which may be null. False: no such index.
 bool take_at(Sequence& sequence, arena::Member& member, Py_ssize_t index, Copies* copies,
              Removed& removed) {
   uint64_t place = 0;
@@ -220,7 +221,8 @@ int set_at(PyObject* self, Py_ssize_t index, PyObject* value) {
   return ran && found ? 0 : -1;
 }
 
-// [first, last) of a slice with step 1 becomes these items, if the sequence has changed so often.
+// Replaces [first, last) of a slice with step 1 by these items. Does nothing (`*done` = false) if
+// the sequence's count of changes is not `*changes`.
 bool splice(PyObject* self, arena::Member& member, Slice3 slice, std::vector<NewItem>& items,
             const uint64_t* changes, bool* done) {
   Removed removed(member);
@@ -238,7 +240,7 @@ bool splice(PyObject* self, arena::Member& member, Slice3 slice, std::vector<New
   return ran;
 }
 
-// A slice with steps: as many items as places, one after the other.
+// A slice with a step: needs as many items as places, and replaces them one by one.
 bool assign_stepped(PyObject* self, arena::Member& member, const Slice3& slice,
                     std::vector<NewItem>& items) {
   std::vector<Handle> old;
@@ -383,7 +385,7 @@ PyObject* sequence_reverse(PyObject* self, PyObject*) {
   Py_RETURN_NONE;
 }
 
-// (how often it has changed, list of its values)
+// (count of changes, list of the values)
 PyObject* sequence_snapshot(PyObject* self, PyObject*) {
   arena::Member* const member = current_member();
   if (member == nullptr) return nullptr;
@@ -398,7 +400,7 @@ PyObject* sequence_snapshot(PyObject* self, PyObject*) {
   return list == nullptr ? nullptr : Py_BuildValue("KN", changes, list);
 }
 
-// (first, last, values, changes) -> whether it has been done
+// (first, last, values, changes) -> whether it was done
 PyObject* sequence_splice_if(PyObject* self, PyObject* args) {
   Slice3 slice{0, 0, 1};
   PyObject* values = nullptr;
@@ -415,7 +417,7 @@ PyObject* sequence_splice_if(PyObject* self, PyObject* args) {
   return PyBool_FromLong(done ? 1 : 0);
 }
 
-// (places in their new order, changes) -> whether it has been done
+// (places in their new order, changes) -> whether it was done
 PyObject* sequence_rearrange_if(PyObject* self, PyObject* args) {
   PyObject* order = nullptr;
   unsigned long long changes = 0;
@@ -437,28 +439,28 @@ PyObject* sequence_rearrange_if(PyObject* self, PyObject* args) {
   return ran ? PyBool_FromLong(done ? 1 : 0) : nullptr;
 }
 
-// Asks others to leave the list alone for so many seconds; 0: not any more.
+// Asks others not to change the list for so many seconds; 0: takes the request back.
 PyObject* sequence_ask_for_quiet(PyObject* self, PyObject* seconds) {
   const double wanted = PyFloat_AsDouble(seconds);
   if (wanted == -1.0 && PyErr_Occurred() != nullptr) return nullptr;
   const int64_t until =
       wanted > 0 ? os::monotonic_ns() + static_cast<int64_t>(std::min(wanted, kPatience) * 1e9) : 0;
   state_of<collections::ContainerState>(self).user[kQuietUntil].store(
-      static_cast<uint64_t>(until), os::relaxed);  // order: relaxed; a wish
+      static_cast<uint64_t>(until), os::relaxed);  // order: relaxed; a request
   Py_RETURN_NONE;
 }
 
 PyMethodDef sequence_methods[] = {
-    {"append", sequence_append, METH_O, "append(value)\n\nPuts the value at the end."},
+    {"append", sequence_append, METH_O, "append(value)\n\nAdds the value at the end."},
     {"extend", sequence_extend, METH_O,
-     "extend(iterable)\n\nPuts the values at the end, together, one after the other."},
+     "extend(iterable)\n\nAdds the values at the end; no other process's values come between."},
     {"insert", sequence_insert, METH_VARARGS,
-     "insert(index, value)\n\nPuts the value before the one at the index, in one step."},
+     "insert(index, value)\n\nAdds the value before the one at the index, in one step."},
     {"pop", sequence_pop, METH_VARARGS,
-     "pop(index=-1)\n\nTakes a value out and returns it; IndexError when there is none. Cheap at"
+     "pop(index=-1)\n\nRemoves a value and returns it; IndexError when there is none. Cheap at"
      " both ends."},
-    {"clear", sequence_clear, METH_NOARGS, "clear()\n\nTakes all values out, in one step."},
-    {"reverse", sequence_reverse, METH_NOARGS, "reverse()\n\nIn place, in one step."},
+    {"clear", sequence_clear, METH_NOARGS, "clear()\n\nRemoves all values, in one step."},
+    {"reverse", sequence_reverse, METH_NOARGS, "reverse()\n\nReverses in place, in one step."},
     {"_snapshot", sequence_snapshot, METH_NOARGS, nullptr},
     {"_splice_if", sequence_splice_if, METH_VARARGS, nullptr},
     {"_rearrange_if", sequence_rearrange_if, METH_VARARGS, nullptr},

@@ -38,7 +38,7 @@ uint64_t hash_bytes(const std::byte* bytes, size_t size, uint64_t seed) noexcept
   return mix(hash ^ word);
 }
 
-// Of this type, or of one derived from it that compares and hashes as it does.
+// Whether the object is of this type, or of a derived type that compares and hashes as it does.
 bool acts_as(PyObject* object, PyTypeObject& type) {
   const PyTypeObject* const own = Py_TYPE(object);
   return own == &type ||
@@ -48,12 +48,12 @@ bool acts_as(PyObject* object, PyTypeObject& type) {
 
 enum class Canonical { yes, no, failed };
 
-// Appends the canonical form; `exact` becomes false when that is another value.
+// Appends the canonical form. `exact` becomes false if the canonical form is another value.
 class Writer {
  public:
   explicit Writer(Buffer& out) noexcept : out_(out) {}
   bool exact = true;
-  bool is_number = false;  // all of it: equal numbers of any type have Python's own hash in common
+  bool is_number = false;  // the whole key is a number: equal numbers of all types hash alike
 
   Canonical write(PyObject* object, int depth) {
     if (object == Py_None) {
@@ -101,7 +101,7 @@ class Writer {
       codec::write_int(out_, value);
       return Canonical::yes;
     }
-    // A large one, as the codec writes it: a plain int, which has one form only.
+    // A large int: written by the codec as a plain int, which has only one form.
     PyObject* const plain = PyLong_CheckExact(object) ? Py_NewRef(object) : PyNumber_Index(object);
     if (plain == nullptr) return Canonical::failed;
     codec::MessageBuilder builder;
@@ -113,7 +113,7 @@ class Writer {
 
   Canonical real(PyObject* object) {
     const double value = PyFloat_AS_DOUBLE(object);
-    if (std::isnan(value)) return Canonical::no;  // equal to nothing
+    if (std::isnan(value)) return Canonical::no;  // a NaN equals nothing
     is_number = true;
     if (!PyFloat_CheckExact(object)) exact = false;
     if (std::isinf(value) || value != std::floor(value)) {
@@ -163,7 +163,7 @@ class PortableHash {
  public:
   explicit PortableHash(uint64_t seed) noexcept : seed_(seed) {}
 
-  // no: the type is none of those. failed: an error is set.
+  // no: the type is none of these. failed: an error is set.
   Canonical of(PyObject* object, int depth, uint64_t* hash) {
     if (depth > kMostNested) return Canonical::no;
     if (PyTuple_Check(object) && acts_as(object, PyTuple_Type)) return tuple(object, depth, hash);
@@ -190,7 +190,7 @@ class PortableHash {
 
  private:
   static bool is_from(PyObject* object, const char* module) {
-    const char* const name = Py_TYPE(object)->tp_name;  // with the module for types written in C
+    const char* const name = Py_TYPE(object)->tp_name;  // has the module for types written in C
     const size_t length = std::strlen(module);
     if (std::strncmp(name, module, length) == 0 && name[length] == '.') return true;
     PyObject* const own =
@@ -201,7 +201,7 @@ class PortableHash {
     PyErr_Clear();
     return same;
   }
-  // Python's hash of numbers does not depend on the seed; a UUID's is that of its number.
+  // Python's hash of numbers does not depend on the seed; a UUID's hash is that of its number.
   static bool is_number(PyObject* object) {
     if (PyComplex_CheckExact(object)) return true;
     const bool converts = PyFloat_Check(object) || PyIndex_Check(object) != 0 ||
@@ -217,8 +217,8 @@ class PortableHash {
            std::strcmp(Py_TYPE(meta)->tp_name, "EnumMeta") == 0;
   }
 
-  // Classes and functions, which are pickled by name, and are somewhere else in each process. Not
-  // by the name of their module: the main one's depends on how a process was started.
+  // Classes and functions: they are pickled by name, and lie at another address in each process.
+  // Their module is not hashed: the name of the main module depends on how a process started.
   static bool is_named(PyObject* object) {
     const bool is_plain_type = PyType_Check(object) != 0 &&
                                Py_TYPE(object)->tp_hash == PyType_Type.tp_hash &&
@@ -246,14 +246,14 @@ class PortableHash {
     for (Py_ssize_t i = 0; done == Canonical::yes && i < PyList_GET_SIZE(items); ++i) {
       uint64_t one = 0;
       done = of(PyList_GET_ITEM(items, i), depth + 1, &one);
-      all += mix(one);  // in any order
+      all += mix(one);  // independent of the order
     }
     Py_DECREF(items);
     *hash = mix(all);
     return done;
   }
 
-  // As the codec writes it, but for `fold`, which does not count for equality.
+  // Hashes what the codec writes, except for `fold`, which does not matter for equality.
   Canonical date(PyObject* object, uint64_t* hash) {
     codec::MessageBuilder builder;
     if (!codec::python::encode(object, builder)) {
@@ -310,7 +310,7 @@ bool make(PyObject* object, uint64_t seed, bool to_find, SharedKey& key) {
     key.kind = collections::KeyKind::canonical;
     if (writer.is_number) {
       if (!hash_as_python_does(key, seed)) return false;
-    } else if (PyTuple_Check(object)) {  // as one with an opaque part, which may be equal
+    } else if (PyTuple_Check(object)) {  // hashed like an opaque tuple that may equal it
       if (PortableHash(seed).of(object, 0, &key.hash) != Canonical::yes) return false;
     } else {
       key.hash = hash_bytes(key.bytes.data(), key.bytes.size(), seed);
@@ -319,7 +319,7 @@ bool make(PyObject* object, uint64_t seed, bool to_find, SharedKey& key) {
   }
   key.kind = collections::KeyKind::opaque;
   key.bytes.clear();
-  if (PyObject_Hash(object) == -1) return false;  // TypeError for what cannot be hashed
+  if (PyObject_Hash(object) == -1) return false;  // TypeError for an unhashable object
   const Canonical portable = PortableHash(seed).of(object, 0, &key.hash);
   if (portable == Canonical::failed) return false;
   key.is_portable = portable == Canonical::yes;
@@ -345,7 +345,7 @@ uint64_t hash_fingerprint() {
     const Py_hash_t hash = text == nullptr ? 0 : PyObject_Hash(text);
     Py_XDECREF(text);
     PyErr_Clear();
-    // Before CPython 3.12 that of None depends on where the interpreter was loaded.
+    // Before CPython 3.12 the hash of None depends on the address at which the interpreter lies.
     known = mix(static_cast<uint64_t>(hash) + static_cast<uint64_t>(PyObject_Hash(Py_None))) | 1;
   }
   return known;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// shoal._core.Atomic: a plain C type over sync::AtomicValue. What does not fit the kind raises
-// before anything is changed: OverflowError for a whole number, TypeError for another type.
+// shoal._core.Atomic: a plain C type over sync::AtomicValue. A value that does not fit the kind
+// raises before anything is changed: OverflowError for an int, TypeError for another type.
 // Design: docs/design/sync.md
 #include <bit>
 
@@ -127,7 +127,7 @@ PyObject* add(PyObject* self, PyObject* value, bool negate) {
   const ValueKind kind = atomic.kind();
   uint64_t bits = 1;
   if (kind == ValueKind::boolean) {
-    PyErr_SetString(PyExc_TypeError, "an Atomic of kind bool has no sum: use exchange()");
+    PyErr_SetString(PyExc_TypeError, "an Atomic of kind bool cannot be added to: use exchange()");
     return nullptr;
   }
   if (value == nullptr) {
@@ -194,7 +194,7 @@ PyObject* atomic_wait(PyObject* self, PyObject* const* args, Py_ssize_t count, P
     return nullptr;
   }
   if (given[0] == nullptr) {
-    PyErr_SetString(PyExc_TypeError, "wait() needs the value that was seen");
+    PyErr_SetString(PyExc_TypeError, "wait() needs the value that was last seen");
     return nullptr;
   }
   const AtomicValue atomic = atomic_of(self);
@@ -220,19 +220,19 @@ PyObject* atomic_get_kind(PyObject* self, void*) {
 PyMethodDef atomic_methods[] = {
     {"load", atomic_load, METH_NOARGS, "load()\n\nThe value."},
     {"store", atomic_store, METH_O,
-     "store(value)\n\nSets the value; TypeError or OverflowError for one that it cannot be."},
-    {"exchange", atomic_exchange, METH_O, "exchange(value)\n\nReturns the value before."},
-    {"add", method(atomic_add), METH_FASTCALL, "add(n=1)\n\nReturns the value before."},
-    {"sub", method(atomic_sub), METH_FASTCALL, "sub(n=1)\n\nReturns the value before."},
+     "store(value)\n\nSets the value; TypeError or OverflowError if it does not fit the kind."},
+    {"exchange", atomic_exchange, METH_O, "exchange(value)\n\nReturns the previous value."},
+    {"add", method(atomic_add), METH_FASTCALL, "add(n=1)\n\nReturns the previous value."},
+    {"sub", method(atomic_sub), METH_FASTCALL, "sub(n=1)\n\nReturns the previous value."},
     {"max", atomic_max, METH_O,
-     "max(value)\n\nThe larger one of both stays; returns the value before."},
+     "max(value)\n\nKeeps the larger of the two; returns the previous value."},
     {"min", atomic_min, METH_O,
-     "min(value)\n\nThe smaller one of both stays; returns the value before."},
+     "min(value)\n\nKeeps the smaller of the two; returns the previous value."},
     {"compare_exchange", atomic_compare_exchange, METH_VARARGS,
      "compare_exchange(expected, desired) -> bool\n\nStores `desired` if the value is `expected`."},
     {"wait", method(atomic_wait), METH_FASTCALL | METH_KEYWORDS,
-     "wait(seen, timeout=None) -> bool\n\nWaits until the value is another one than `seen`, or "
-     "notify() is called; False: timed out."},
+     "wait(seen, timeout=None) -> bool\n\nWaits until the value differs from `seen`, or notify() "
+     "is called. False: timed out."},
     {"notify", atomic_notify, METH_NOARGS, "notify()\n\nEnds all waits now."},
     {nullptr, nullptr, 0, nullptr}};
 PyGetSetDef atomic_getset[] = {

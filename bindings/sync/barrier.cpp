@@ -43,12 +43,13 @@ PyObject* barrier_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
   });
 }
 
-// -1 stands for "broken".
+// The result of _wait(): the index, or -1 for "broken".
 PyObject* outcome(bool passed, uint32_t index) {
   return PyLong_FromLong(passed ? static_cast<long>(index) : -1);
 }
 
-// Comes to the barrier; `arrival` says how. timed_out and interrupted only as results of `waited`.
+// Arrives at the barrier; `*arrival` is the outcome. Only the return value says that a time-out or
+// a signal ended the call.
 Waited arrive(PyObject* self, arena::Member& member, bool has_action, int64_t deadline_ns,
               Barrier::Arrival* arrival) {
   return wait_in_slices(
@@ -156,13 +157,13 @@ PyMethodDef barrier_methods[] = {
     {"_wait", barrier_wait, METH_VARARGS,
      "_wait(action, timeout) -> int\n\nWaits for all parties; -1 when the barrier is broken."},
     {"abort", barrier_abort, METH_NOARGS, "abort()\n\nBreaks it: all waits fail."},
-    {"reset", barrier_reset, METH_NOARGS, "reset()\n\nMakes it new; those who wait fail."},
+    {"reset", barrier_reset, METH_NOARGS, "reset()\n\nMakes it like new; present waits fail."},
     {nullptr, nullptr, 0, nullptr}};
 PyGetSetDef barrier_getset[] = {
     SHOAL_HANDLE_GETTERS,
-    {"parties", barrier_parties, nullptr, "How many must come.", nullptr},
-    {"n_waiting", barrier_n_waiting, nullptr, "How many have come.", nullptr},
-    {"broken", barrier_broken, nullptr, "Is it broken?", nullptr},
+    {"parties", barrier_parties, nullptr, "How many must arrive.", nullptr},
+    {"n_waiting", barrier_n_waiting, nullptr, "How many have arrived.", nullptr},
+    {"broken", barrier_broken, nullptr, "Whether it is broken.", nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr}};
 PyType_Slot barrier_slots[] = {{Py_tp_new, reinterpret_cast<void*>(&barrier_new)},
                                {Py_tp_dealloc, reinterpret_cast<void*>(&sync_dealloc)},

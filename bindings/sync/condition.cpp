@@ -26,7 +26,7 @@ PyObject* condition_new(PyTypeObject* type, PyObject* args, PyObject* keywords) 
     return nullptr;
   }
   if (!is_lock(lock)) {
-    PyErr_SetString(PyExc_TypeError, "a condition wants a Lock or RLock of shoal");
+    PyErr_SetString(PyExc_TypeError, "a condition needs a Lock or RLock of shoal");
     return nullptr;
   }
   PyObject* const self =
@@ -37,7 +37,8 @@ PyObject* condition_new(PyTypeObject* type, PyObject* args, PyObject* keywords) 
   return self;
 }
 
-// Was it notified? Passes a notification that is not used on to the next waiter.
+// Whether this waiter was notified. If the notification will not be used, passes it on to the next
+// waiter.
 bool end_wait(PyObject* self, arena::Member& member, const Condition::Ticket& ticket, bool use) {
   try {
     Condition condition = condition_of(self, member);
@@ -45,7 +46,7 @@ bool end_wait(PyObject* self, arena::Member& member, const Condition::Ticket& ti
     if (notified && !use) condition.notify(member);
     return notified;
   } catch (const std::exception&) {
-    return false;  // no member any more: its reaper has ended the wait
+    return false;  // no longer a member: its reaper has ended the wait
   }
 }
 
@@ -134,13 +135,13 @@ PyObject* condition_get_lock(PyObject* self, void*) { return Py_NewRef(shared_ob
 
 PyMethodDef condition_methods[] = {
     {"wait", method(condition_wait), METH_FASTCALL | METH_KEYWORDS,
-     "wait(timeout=None) -> bool\n\nUnlocks, waits to be notified, locks again; False when nobody "
-     "notifies in time. AssertionError\nwithout the lock."},
+     "wait(timeout=None) -> bool\n\nUnlocks, waits for a notification, locks again; False if none "
+     "comes in time. AssertionError\nwithout the lock."},
     {"notify", method(condition_notify), METH_VARARGS | METH_KEYWORDS,
-     "notify(n=1) -> int\n\nWakes those that wait, oldest first, at most n; how many were. "
+     "notify(n=1) -> int\n\nWakes at most n waiters, oldest first; returns how many. "
      "AssertionError\nwithout the lock."},
     {"notify_all", condition_notify_all, METH_NOARGS,
-     "notify_all() -> int\n\nWakes all that wait now; how many were."},
+     "notify_all() -> int\n\nWakes all present waiters; returns how many."},
     {"acquire", method(condition_acquire), METH_FASTCALL | METH_KEYWORDS,
      "acquire(block=True, timeout=None) -> bool\n\nThe lock's."},
     {"release", condition_release, METH_NOARGS, "release()\n\nThe lock's."},

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// shoal._core.Lock and RLock: plain C types over sync::Mutex and sync::RecursiveMutex. Beside the
-// methods that users call they have those of the standard library's `_multiprocessing.SemLock`
-// (`_semlock` is the lock itself), which its repr and its Condition look at.
+// shoal._core.Lock and RLock: plain C types over sync::Mutex and sync::RecursiveMutex. Besides the
+// methods for users they have those of the standard library's `_multiprocessing.SemLock`
+// (`_semlock` is the lock itself), which the standard library's repr and Condition use.
 //
-// Telling that an owner died (tell_death) runs Python code: after the lock was taken. If that
-// raises, acquire() lets go of the lock first, so that an exception always means "not locked".
+// tell_death() reports that an owner died. It runs Python code, after the lock was taken. If that
+// code raises, acquire() releases the lock first, so an exception always means "not locked".
 // Design: docs/design/sync.md
 #include "bindings/interp/raised.hpp"
 #include "bindings/interp/wait.hpp"
@@ -44,7 +44,7 @@ sync::Unlocked unlock(PyObject* self, arena::Member& member) {
   return Mutex(member.arena(), state(self)).unlock(member);
 }
 
-// Warns, or raises OwnerDied, as the lock was asked to. False: an error is set.
+// Warns, or raises OwnerDied, as chosen when the lock was made. False: an error is set.
 bool tell_death(PyObject* self) {
   const Reference module = Reference::take(PyImport_ImportModule("shoal._shared._owner_died"));
   if (!module) return false;
@@ -88,12 +88,12 @@ int acquire(PyObject* self, int64_t deadline_ns) {
   try {
     unlock(self, *member);
   } catch (const std::exception&) {
-    return -1;  // no member any more: its reaper unlocks
+    return -1;  // this process is no longer a member: a reaper unlocks
   }
   return -1;
 }
 
-// 1 unlocked, 0 it was not locked (by this thread), -1 error.
+// 1 unlocked, 0 it was not locked (an RLock: not by this thread), -1 error.
 int release(PyObject* self) {
   arena::Member* const member = current_member();
   if (member == nullptr) return -1;
@@ -105,7 +105,7 @@ int release(PyObject* self) {
   }
 }
 
-// Does this process have it?
+// Whether this process holds the lock.
 bool is_ours(PyObject* self) {
   arena::Member* const member = current_member();
   return member != nullptr && Mutex(member->arena(), state(self)).owner() == member->incarnation();
@@ -181,11 +181,11 @@ PyObject* lock_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
 PyMethodDef lock_methods[] = {
     {"acquire", method(lock_acquire_fast), METH_FASTCALL | METH_KEYWORDS,
      "acquire(block=True, timeout=None) -> bool\n\nLocks; False when it is not free in time. No "
-     "system call where it is\nfree. OwnerDied if the lock was made to raise it."},
+     "system call when it is free.\nRaises OwnerDied if the lock was made to do so."},
     {"release", lock_release_call, METH_NOARGS,
      "release()\n\nUnlocks. ValueError when it is not locked, AssertionError when it is an RLock "
-     "of another\nthread. A system call only where somebody waits."},
-    {"locked", lock_locked, METH_NOARGS, "locked() -> bool\n\nDoes anybody have it now?"},
+     "of another\nthread. A system call only when there are waiters."},
+    {"locked", lock_locked, METH_NOARGS, "locked() -> bool\n\nWhether it is locked now."},
     {"_is_mine", lock_is_mine_call, METH_NOARGS, nullptr},
     {"_count", lock_count, METH_NOARGS, nullptr},
     {"_is_zero", lock_locked, METH_NOARGS, nullptr},
@@ -195,8 +195,8 @@ PyMethodDef lock_methods[] = {
 PyGetSetDef lock_getset[] = {
     SHOAL_HANDLE_GETTERS,
     {"owner_died", lock_get_owner_died, nullptr,
-     "Did the last acquire() take the lock over from a process that died?", nullptr},
-    {"owner", lock_get_owner, nullptr, "The pid of the process that has it, 0 when it is free.",
+     "Whether the last acquire() took the lock over from a process that died.", nullptr},
+    {"owner", lock_get_owner, nullptr, "The pid of the process that holds it, 0 when it is free.",
      nullptr},
     {"_raises", lock_get_raises, nullptr, nullptr, nullptr},
     {"_semlock", lock_get_self, nullptr, nullptr, nullptr},
@@ -275,8 +275,8 @@ uint32_t lock_release_all(PyObject* lock) {
 bool lock_acquire_again(PyObject* lock, uint32_t depth) {
   Reference error = take_raised();
   while (acquire_untold(lock, -1) < 0) {
-    // A signal handler raised: lock all the same, then report the first error. Without a
-    // membership there is nothing to lock.
+    // A signal handler raised: lock anyway, and report the first error afterwards. A process that
+    // is no member has nothing to lock.
     if (current_member() == nullptr) return false;
     if (error) {
       PyErr_Clear();
@@ -292,7 +292,7 @@ bool lock_acquire_again(PyObject* lock, uint32_t depth) {
     put_raised(std::move(error));
     return false;
   }
-  // The caller's `with` unlocks: what is raised here is raised with the lock held.
+  // The caller's `with` unlocks, so this error is raised with the lock held.
   return !shared_object(lock).owner_died || tell_death(lock);
 }
 

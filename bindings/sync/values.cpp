@@ -2,12 +2,12 @@
 //
 // shoal._core.Block: plain shared memory, zeroed, 64-byte aligned, with the buffer protocol.
 // shoal._core.ValueCell: the standard library's Synchronized over a ctypes object: `value` is read
-// and written with a lock taken, but without a Python frame.
+// and written under its lock, but without a Python frame.
 //
-// A read takes the lock only when somebody has it: if the lock is free before and after, and has
-// not been taken between, what was read was no half-done change. (`locks` counts how often it was
-// taken. That the reader sees the count changed whenever it sees a change made under the lock needs
-// stores to be seen in order, so this is done on x86-64 only.)
+// A read takes the lock only when the lock is not free. If the lock is free before and after the
+// read, and was not taken between, the read saw no half-done change. (`locks` counts how often it
+// was taken. A reader that sees a change made under the lock must also see the changed count. That
+// needs stores to become visible in order, so this is done on x86-64 only.)
 // Design: docs/design/sync.md
 #include <cstring>
 
@@ -98,7 +98,7 @@ struct CellObject {
   PyObject* object;  // the ctypes object, whose memory is at `data`
   PyObject* lock;    // a Lock or RLock of this module
   void* data;
-  char code;  // the ctypes type code when this file knows it, else 0: ctypes converts
+  char code;  // the ctypes type code if this file converts the type, else 0: ctypes converts
 };
 
 CellObject& cell(PyObject* self) { return *reinterpret_cast<CellObject*>(self); }
@@ -142,7 +142,7 @@ PyObject* to_python(char code, const void* data) {
   }
 }
 
-// Writes what ctypes would write. False: not a value that this file converts, nothing is written.
+// Writes what ctypes would write. False: this file does not convert the value; nothing is written.
 bool from_python(char code, void* data, PyObject* value) {
   if (code == 'f' || code == 'd') {
     if (!PyFloat_CheckExact(value)) return false;
@@ -186,7 +186,7 @@ PyObject* cell_new(PyTypeObject* type, PyObject* args, PyObject*) {
   const char* code = nullptr;
   if (!PyArg_ParseTuple(args, "OOKs", &object, &lock, &address, &code)) return nullptr;
   if (!is_lock(lock)) {
-    PyErr_SetString(PyExc_TypeError, "a value's lock is a Lock or RLock of shoal");
+    PyErr_SetString(PyExc_TypeError, "a value's lock must be a Lock or RLock of shoal");
     return nullptr;
   }
   PyObject* const self = type->tp_alloc(type, 0);
@@ -233,7 +233,7 @@ PyObject* cell_get_value(PyObject* object, void*) {
   return read_locked(self);
 }
 
-// The class whose `value` nobody has overridden, so that no lookup is needed (46 -> 34 ns).
+// A class that does not override `value`: no attribute lookup is needed for it (46 -> 34 ns).
 PyTypeObject* direct_type = nullptr;
 PyObject* value_name = nullptr;
 
@@ -244,7 +244,7 @@ PyObject* cell_getattro(PyObject* self, PyObject* name) {
 
 PyObject* cell_read_directly(PyObject*, PyObject* type) {
   if (PyType_Check(type) == 0) {
-    PyErr_SetString(PyExc_TypeError, "wants a class");
+    PyErr_SetString(PyExc_TypeError, "_read_directly() needs a class");
     return nullptr;
   }
   Py_XSETREF(direct_type, reinterpret_cast<PyTypeObject*>(Py_NewRef(type)));
@@ -285,7 +285,7 @@ PyMethodDef cell_methods[] = {
     {"get_obj", cell_get_object, METH_NOARGS, "The ctypes object, to be used with the lock taken."},
     {"get_lock", cell_get_lock, METH_NOARGS, "The lock."},
     {"_read_directly", cell_read_directly, METH_O | METH_STATIC,
-     "_read_directly(cls)\n\nSays that `cls`, and no class of it, has this `value`."},
+     "_read_directly(cls)\n\nDeclares that `cls` does not override `value`."},
     {nullptr, nullptr, 0, nullptr}};
 PyGetSetDef cell_getset[] = {
     {"value", cell_get_value, cell_set_value, "The value, read or written with the lock.", nullptr},

@@ -80,7 +80,7 @@ PyObject* release_permits(PyObject* self, unsigned count) {
 }
 
 PyObject* semaphore_release(PyObject* self, PyObject* args) {
-  int count = 1;  // "i" raises OverflowError, where "I" wraps around
+  int count = 1;  // "i" raises OverflowError; "I" would wrap around
   if (!PyArg_ParseTuple(args, "|i:release", &count)) return nullptr;
   if (count < 1) {
     PyErr_Format(PyExc_ValueError, "n must be one or more permits to release, not %d", count);
@@ -112,10 +112,10 @@ PyObject* semaphore_get_limit(PyObject* self, void*) {
 
 PyMethodDef semaphore_methods[] = {
     {"acquire", method(semaphore_acquire), METH_FASTCALL | METH_KEYWORDS,
-     "acquire(block=True, timeout=None) -> bool\n\nTakes a permit; False if none comes in time."},
+     "acquire(block=True, timeout=None) -> bool\n\nTakes a permit; False if none is free in time."},
     {"release", semaphore_release, METH_VARARGS, "release(n=1)\n\nGives n permits back."},
     {"get_value", semaphore_permits, METH_NOARGS, "get_value() -> int\n\nPermits free now."},
-    {"locked", semaphore_locked, METH_NOARGS, "locked() -> bool\n\nIs no permit free now?"},
+    {"locked", semaphore_locked, METH_NOARGS, "locked() -> bool\n\nWhether no permit is free now."},
     {"_get_value", semaphore_permits, METH_NOARGS, nullptr},
     {"_is_zero", semaphore_locked, METH_NOARGS, nullptr},
     {nullptr, nullptr, 0, nullptr}};
@@ -180,8 +180,8 @@ PyObject* event_is_set(PyObject* self, PyObject*) {
 
 PyMethodDef event_methods[] = {
     {"wait", method(event_wait), METH_FASTCALL | METH_KEYWORDS,
-     "wait(timeout=None) -> bool\n\nWaits until it is set; False if it is not in time."},
-    {"set", event_set, METH_NOARGS, "set()\n\nSets it, and wakes all that wait."},
+     "wait(timeout=None) -> bool\n\nWaits until it is set; False if that does not happen in time."},
+    {"set", event_set, METH_NOARGS, "set()\n\nSets it, and wakes all waiters."},
     {"clear", event_clear, METH_NOARGS, "clear()\n\nMakes it unset."},
     {"is_set", event_is_set, METH_NOARGS,
      "is_set() -> bool\n\nWhether it is set: one read of memory."},

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Channel: a queue of values between all members of a session, C++ and Python, found by its name.
-// Any number of threads and processes send and receive; each value is received once; per sender
-// they arrive in order. Whoever is killed, the others go on, and only what the dead had in hand is
-// lost. In Python it is shoal._core.Channel.
+// Any number of threads and processes send and receive; each value is received once; values of one
+// sender arrive in order. When a process is killed, the others go on, and only the values that it
+// was sending or had received are lost. In Python it is shoal._core.Channel.
 //
 // Thread safe. Waits sleep in the kernel after a short spin; a signal (with a handler installed
 // without SA_RESTART) ends a wait with `interrupted`.
@@ -29,7 +29,7 @@ struct ChannelLimits {
 
 class Channel {
  public:
-  using Timeout = std::optional<std::chrono::nanoseconds>;  // nothing: for ever; 0: do not wait
+  using Timeout = std::optional<std::chrono::nanoseconds>;  // nullopt: for ever; 0: do not wait
   static constexpr std::nullopt_t kForever = std::nullopt;
 
   // Opens the session's channel of this name (1 to 45 bytes), or makes it with these limits.
@@ -39,14 +39,14 @@ class Channel {
   ~Channel();
 
   SendResult send(const Value& value, Timeout timeout = kForever);
-  // Throws NotPlain for values that C++ cannot hold; such a message is gone, the channel goes on.
+  // Throws NotPlain for values that C++ cannot hold: that message is lost, the channel still works.
   ReceiveResult receive(Value* value, Timeout timeout = kForever);
 
   // Nothing more can be sent; what is in the channel can still be received.
   void close();
   [[nodiscard]] bool is_closed() const noexcept;
   [[nodiscard]] std::uint64_t length() const noexcept;
-  // Readable (poll, epoll) while there may be messages: receive with timeout 0 then, until empty.
+  // Readable (poll, epoll) while there may be messages: then receive with timeout 0 until `empty`.
   [[nodiscard]] int descriptor();
 
  private:

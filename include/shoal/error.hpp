@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the functions of shoal's C++ interface throw. Everything derives from shoal::Error, which is
-// a std::runtime_error; what is expected (a full channel, a time-out) is a return value instead.
+// What the functions of shoal's C++ interface throw. All classes derive from shoal::Error, which is
+// a std::runtime_error; expected outcomes (a full channel, a time-out) are return values instead.
 #pragma once
 
 #include <stdexcept>
@@ -14,13 +14,14 @@ class Error : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// The session's memory cannot grow: the message holds what was asked, what is in use, which limit.
+// The session's memory cannot grow. The text says how much was asked for, how much is in use, and
+// which limit applies.
 class OutOfMemory : public Error {
  public:
   using Error::Error;
 };
 
-// Shared memory, or a message, holds what no correct member writes.
+// Shared memory, or a message, has contents that no correct member writes.
 class Corrupt : public Error {
  public:
   using Error::Error;

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Session: this program's membership of a shoal session: one shared memory, and everybody in it.
+// Session: this program's membership in a shoal session: one shared memory, and all its processes.
 //
-//     shoal::Session session = shoal::Session::join(pid);      // of a Python process, say
+//     shoal::Session session = shoal::Session::join(pid);      // for example of a Python process
 //     shoal::Channel numbers(session, "numbers");
 //     numbers.send(shoal::Value::list({1, 2.5, "three"}));
 //
-// Thread safe. A Session object is a reference: copies are the same membership, which ends with the
-// last of them and of what was made with it (channels, blocks, received arrays). If this process
-// dies before, other members give back what it held. In the child of a fork, a Session is of no
-// use: join anew.
+// Thread safe. A Session object is a reference: copies are the same membership. It ends with the
+// last copy and the last object made with it (channels, blocks, received arrays). If this process
+// dies before that, other members give back what it held. In the child of a fork a Session cannot
+// be used: the child must join itself.
 #pragma once
 
 #include <cstddef>
@@ -22,7 +22,7 @@
 namespace shoal {
 
 namespace detail {
-struct Membership;  // of the implementation
+struct Membership;  // internal
 }
 
 // A piece of the session's memory that belongs to this program; freed with the object. 64-byte
@@ -36,7 +36,7 @@ class Block {
 
   [[nodiscard]] std::byte* data() const noexcept { return data_; }
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
-  // Its name in the session: the same in every process, unlike the address.
+  // The block's name in the session: the same in every process, unlike the address.
   [[nodiscard]] std::uint64_t handle() const noexcept { return handle_; }
 
  private:
@@ -50,7 +50,7 @@ class Block {
 struct SessionStatistics {
   std::uint64_t committed;  // bytes of memory that the session has
   std::uint64_t in_use;     // of these, in use
-  std::uint64_t limit;      // 0: as much as the machine gives
+  std::uint64_t limit;      // 0: as much as the machine has
   std::uint64_t members;
 };
 
@@ -60,8 +60,8 @@ class Session {
   static Session create();
   // Joins the session that a process of the same user is in.
   static Session join(int process_id);
-  // Joins the session whose memory file is `descriptor`, which is duplicated: what a Python parent
-  // passes to a child it starts with subprocess and pass_fds.
+  // Joins the session whose memory file is `descriptor`, which is duplicated. A Python parent
+  // passes it to a child that it starts with subprocess and pass_fds.
   static Session join_descriptor(int descriptor);
 
   // For passing on to child processes; close-on-exec, owned by the session.

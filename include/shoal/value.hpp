@@ -5,9 +5,9 @@
 //   Python   None  bool  int (64 bits)  float   str          bytes  tuple  list  dict  ndarray
 //   C++      None  bool  int64_t        double  std::string  Bytes  Tuple  List  Dict  Array
 //
-// Value semantics throughout, but for an Array's elements: copies of an Array share them, as
-// assigning a numpy array does. An array that was received keeps the session's memory that it lies
-// in until the last copy is gone. Not thread safe, like any value.
+// Everything has value semantics, except an Array's elements: copies of an Array share them, like
+// assigned numpy arrays. A received array keeps the session's memory in which it lies until the
+// last copy of the array is gone. Like any value, not thread safe.
 #pragma once
 
 #include <algorithm>
@@ -74,16 +74,16 @@ SHOAL_ELEMENT(std::complex<double>, complex128);
 template <class T>
 inline constexpr ElementType element_type_of = detail::ElementTypeOf<T>::value;
 
-// Elements in one run of memory, the last index fastest (what numpy calls C order), or the first.
+// Elements in contiguous memory, the last index fastest (numpy's C order) or the first.
 class Array {
  public:
   Array() = default;
   // New elements, all zero. Throws std::length_error when there are too many.
   Array(ElementType type, std::vector<std::uint64_t> shape);
-  // Elements that somebody else keeps alive through `owner`.
+  // Elements that `owner` keeps alive.
   Array(ElementType type, std::vector<std::uint64_t> shape, std::shared_ptr<void> owner,
         std::byte* elements, bool first_index_fastest = false);
-  // One dimension, a copy of the elements.
+  // A one-dimensional copy of the elements.
   template <class T>
   static Array of(std::span<const T> elements) {
     Array array(element_type_of<T>, {elements.size()});
@@ -98,7 +98,7 @@ class Array {
   [[nodiscard]] std::span<std::byte> bytes() const noexcept {
     return {elements_, count_ * size_of(type_)};
   }
-  // All elements in the order of memory. Throws NotPlain when they are not of type T.
+  // All elements in memory order. Throws NotPlain when they are not of type T.
   template <class T>
   [[nodiscard]] std::span<T> as() const {
     if (type_ != element_type_of<T>) throw NotPlain("the array's elements are of another type");
@@ -129,7 +129,7 @@ struct Tuple {
 struct List {
   std::vector<Value> items;
 };
-struct Dict {  // in the order of the Python dict
+struct Dict {  // in the Python dict's order
   std::vector<std::pair<Value, Value>> items;
 };
 
@@ -139,7 +139,7 @@ class Value {
       std::variant<None, bool, std::int64_t, double, std::string, Bytes, Tuple, List, Dict, Array>;
 
   Value() = default;
-  // What it can hold is a Value: `Value::list({1, "two", 3.0})`.
+  // Implicit conversions, so that one can write `Value::list({1, "two", 3.0})`.
   // NOLINTBEGIN(google-explicit-constructor)
   Value(None) {}
   Value(bool value) : content_(value) {}
@@ -163,7 +163,7 @@ class Value {
   [[nodiscard]] bool is() const noexcept {
     return std::holds_alternative<T>(content_);
   }
-  // Throws NotPlain when it holds something else.
+  // Throws NotPlain when the content is of another type.
   template <class T>
   [[nodiscard]] const T& get() const {
     if (const T* found = std::get_if<T>(&content_)) return *found;
@@ -173,14 +173,14 @@ class Value {
   [[nodiscard]] T& get() {
     return const_cast<T&>(std::as_const(*this).get<T>());
   }
-  // An element of a tuple or list; std::out_of_range when there are fewer.
+  // An element of a tuple or list; std::out_of_range when there is none.
   [[nodiscard]] const Value& at(std::size_t index) const;
-  // What a dict holds under this text; std::out_of_range when nothing.
+  // A dict's value under this text; std::out_of_range when there is none.
   [[nodiscard]] const Value& at(std::string_view key) const;
   [[nodiscard]] std::size_t size() const;  // of a tuple, list or dict
 
   [[nodiscard]] const Content& content() const noexcept { return content_; }
-  [[nodiscard]] const char* type_name() const noexcept;  // as Python calls it
+  [[nodiscard]] const char* type_name() const noexcept;  // Python's name of the type
 
   // Arrays are equal when type, shape and all bytes are.
   friend bool operator==(const Value& a, const Value& b);

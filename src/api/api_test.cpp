@@ -110,8 +110,8 @@ TEST(Api, AccessToTheWrongTypeThrows) {
   EXPECT_THROW(Array(ElementType::int8, {1ULL << 40, 1ULL << 40}), std::length_error);
 }
 
-// Decoding trusts nothing: random bytes, and good messages with one byte changed, give an error or
-// a value, never an access out of bounds (run this under AddressSanitizer).
+// Decoding checks all bytes: random ones, and messages with one byte changed, give an error or a
+// value, never an access out of bounds (run this under AddressSanitizer).
 TEST(Api, BadBytesGiveErrors) {
   const Session session = Session::create();
   std::uint64_t state = 88172645463325252ULL;

@@ -20,7 +20,7 @@ std::int64_t deadline_from(const Channel::Timeout& timeout) noexcept {
   return timeout->count() <= 0 ? 0 : os::monotonic_ns() + timeout->count();
 }
 
-// Frees a message of ours that found no other owner.
+// Owns a message: frees it in the end, unless `handle` was set to 0.
 struct OwnMessage {
   arena::Member& member;
   arena::Handle handle;

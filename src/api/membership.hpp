@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a public Session refers to, and the one place where errors of the core become errors of
-// the public interface. Thread safe.
+// The membership that a public Session refers to, and the one place where errors of the core become
+// errors of the public interface. Thread safe.
 // Design: docs/design/channel.md
 #pragma once
 
@@ -19,7 +19,7 @@ struct Membership {
   std::unique_ptr<arena::Member> member;
 };
 
-// Runs `use`; what the core throws leaves as a public error.
+// Runs `use`; errors of the core are thrown on as public errors.
 template <class Use>
 decltype(auto) translated(Use&& use) {
   try {

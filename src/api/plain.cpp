@@ -128,17 +128,17 @@ class Decoder {
     }
   }
 
-  // Shared values are copies here; arrays share their elements as in Python.
+  // Shared values become copies; arrays share their elements, as in Python.
   Value referred(std::size_t target) {
     const auto found = shared_.find(target);
-    if (found == shared_.end()) throw Corrupt("message: reference to nothing");
+    if (found == shared_.end()) throw Corrupt("message: a reference names no earlier value");
     return found->second;
   }
 
   std::vector<Value> items(std::uint64_t count, int depth) {
     if (depth >= codec::kMaxDepth) throw Corrupt("message: containers are nested too deeply");
     std::vector<Value> result;
-    // Room comes with the values that are there: `count` is only what the message claims.
+    // No reserve(): `count` is only what the message claims.
     // NOLINTNEXTLINE(performance-inefficient-vector-operation)
     for (std::uint64_t i = 0; i < count; ++i) result.push_back(next(depth + 1));
     return result;
@@ -167,11 +167,11 @@ class Decoder {
       std::shared_ptr<void> owner(
           elements, [block, keep = membership_](void*) { keep->member->free(block); });
       Array taken(type, std::move(shape), std::move(owner), elements, item.array.first_fastest);
-      if (taken.bytes().size() != item.data.size) throw Corrupt("message: array of another size");
+      if (taken.bytes().size() != item.data.size) throw Corrupt("message: wrong array size");
       return taken;
     }
     Array copy(type, shape);
-    if (copy.bytes().size() != item.data.size) throw Corrupt("message: array of another size");
+    if (copy.bytes().size() != item.data.size) throw Corrupt("message: wrong array size");
     os::copy(copy.bytes().data(), item.data.bytes, item.data.size);
     if (!item.array.first_fastest) return copy;
     std::byte* const elements = copy.bytes().data();
@@ -185,7 +185,7 @@ class Decoder {
       throw NotPlain("the message holds a number that has no form in C++");
     }
     Array result(static_cast<ElementType>(item.array.element), {});
-    if (result.bytes().size() != item.data.size) throw Corrupt("message: number of another size");
+    if (result.bytes().size() != item.data.size) throw Corrupt("message: wrong number size");
     os::copy(result.bytes().data(), item.data.bytes, item.data.size);
     return result;
   }

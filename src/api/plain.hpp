@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Public values to and from messages, over the codec's C++ writer and reader. Any thread.
+// Converts public values to and from messages, with the codec's C++ writer and reader. Any thread.
 // Design: docs/design/channel.md
 #pragma once
 
@@ -12,12 +12,12 @@
 
 namespace shoal::detail {
 
-// Appends the value. Throws what allocating does, std::invalid_argument for text that is not UTF-8,
-// NotPlain for containers nested deeper than the format has.
+// Appends the value. Throws what allocating throws, std::invalid_argument for text that is not
+// UTF-8, NotPlain for containers nested more deeply than the format allows.
 void encode(const Value& value, codec::MessageBuilder& out);
 
-// The value of the message. Arrays of a block's size take their block over, and keep `membership`.
-// Throws NotPlain, or Corrupt for bytes that mean nothing.
+// The value of the message. An array whose elements lie in a block of their own takes the block
+// over, and keeps `membership`. Throws NotPlain, or Corrupt for malformed bytes.
 Value decode(const codec::MessageView& view, const std::shared_ptr<Membership>& membership);
 
 }  // namespace shoal::detail

@@ -59,7 +59,7 @@ Session Session::join(int process_id) {
     if (!files.empty()) arena = arena::Arena::attach(files.front());
     for (const int file : files) os::close_descriptor(file);
     if (arena == nullptr) {
-      throw Error("process " + std::to_string(process_id) + " is in no shoal session (yet)");
+      throw Error("process " + std::to_string(process_id) + " has not joined a shoal session");
     }
     return Session(join_arena(std::move(arena), arena::MemberKind::guest));
   });

@@ -24,7 +24,7 @@ os::Place place_in(uint64_t word) noexcept {
 
 }  // namespace
 
-// The board may be gone by now.
+// Does not touch the board: it may be freed by now.
 Bell::~Bell() {
   const int fd = fd_.load();
   if (fd >= 0 && os::pipe_identity(fd) == identity_.load()) os::stream_close(fd);
@@ -41,7 +41,7 @@ void Bell::leave() noexcept {
 
 // ---- the lock
 
-// `*unsure`: its last holder died inside.
+// `*unsure`: the last holder died while it held the lock.
 bool Bell::lock(arena::Member& member, int64_t patience_ns, bool* unsure) {
   sync::Mutex mutex(*arena_, board_->lock);
   const int64_t deadline_ns = os::monotonic_ns() + patience_ns;
@@ -85,34 +85,35 @@ void Bell::settle(arena::Member& member, arena::Incarnation dead) noexcept {
       unsure = board_->again.exchange(0) != 0 || unsure;
       settle_locked(unsure);
       unlock(member);
-      // Who set it since then did so after it had failed to get the lock, so it is ours to see.
+      // A thread sets `again` after it failed to get the lock. If it did so since the exchange
+      // above, this thread must settle for it.
     } while (board_->again.load() != 0);
   } catch (const std::exception&) {
-    return;  // no member any more
+    return;  // this process is no longer a member
   }
 }
 
-// `unsure`: a byte may be in the pipe whatever `state` says.
+// `unsure`: a byte may be in the pipe, whatever `state` says.
 void Bell::settle_locked(bool unsure) noexcept {
   for (;;) {
     const uint32_t state = unsure ? kChanging : board_->state.load();
     const bool ready = is_ready();
     if (state == (ready ? kRung : kSilent)) return;
-    // COMMIT(bell.change.begin): killed before: as it was; after: the next one empties the pipe.
+    // COMMIT(bell.change.begin): killed before: unchanged; after: the next holder empties the pipe.
     board_->state.store(kChanging);
     SHOAL_KILL_POINT("bell.change.begin");
     uint32_t now = kSilent;
     if (state == kSilent) {
       if (is_ready() && ring()) now = kRung;
-      if (now == kSilent && is_ready()) {  // not to be reached: the next sender tries again
+      if (now == kSilent && is_ready()) {  // no byte was written: the next sender tries again
         board_->state.store(kSilent);
         return;
       }
     } else if (!hush()) {
-      if (board_->pipe.load() == 0) return;  // nobody listens any more
-      now = kRung;                           // the next reader tries again
+      if (board_->pipe.load() == 0) return;  // no process has the pipe any more
+      now = kRung;                           // the next receiver tries again
     }
-    // COMMIT(bell.change.end): killed before: the next one empties the pipe; after: settled.
+    // COMMIT(bell.change.end): killed before: the next holder empties the pipe; after: settled.
     board_->state.store(now);
     SHOAL_KILL_POINT("bell.change.end");
     if (now == kRung) return;
@@ -120,9 +121,9 @@ void Bell::settle_locked(bool unsure) noexcept {
   }
 }
 
-// The lock's holder is stopped, or dead: then the next one finds CHANGING.
+// For when the lock's holder is stopped or dead. CHANGING makes the next holder look into the pipe.
 void Bell::settle_unlocked() noexcept {
-  // COMMIT(bell.change.alone): killed before: not told; after: the next one empties the pipe.
+  // COMMIT(bell.change.alone): killed before: not told; after: the next holder empties the pipe.
   board_->state.store(kChanging);
   SHOAL_KILL_POINT("bell.change.alone");
   if (is_ready()) {
@@ -148,14 +149,15 @@ bool Bell::act(void (*through)(int fd), bool (*at)(const os::Place&, uint64_t)) 
     return true;
   }
   if (unreachable.process != 0) return at(unreachable, identity);
-  // COMMIT(bell.end.pipe): killed before: the next one finds nobody; after: nobody listens.
+  // COMMIT(bell.end.pipe): killed before: the next bell finds the same; after: no pipe.
   uint64_t expected = identity;
   board_->pipe.compare_exchange(expected, 0);
   SHOAL_KILL_POINT("bell.end.pipe");
   return false;
 }
 
-// A descriptor of the pipe; -1: at none of the places is it, or it cannot be opened at this one.
+// This process's descriptor of the pipe, opened at a keeper if need be. -1: no keeper has the pipe,
+// or (`*unreachable` is set) it has it, but this process cannot open it there.
 int Bell::reach(uint64_t identity, os::Place* unreachable) noexcept {
   int mine = fd_.load();
   if (mine >= 0) {
@@ -164,7 +166,7 @@ int Bell::reach(uint64_t identity, os::Place* unreachable) noexcept {
       if (keeper != 0 && keeper != static_cast<uint32_t>(os::own_pid())) keep(mine);  // forked
       return mine;
     }
-    fd_.compare_exchange(mine, -1);  // the number is another file's now, or another pipe was made
+    fd_.compare_exchange(mine, -1);  // another file's number by now, or the pipe is a new one
   }
   for (int i = 0; i < BellBoard::kKeepers; ++i) {
     const uint64_t word = board_->keepers[i].load();
@@ -194,12 +196,13 @@ int Bell::reach(uint64_t identity, os::Place* unreachable) noexcept {
 }
 
 void Bell::forget_keeper(int index, uint64_t word) noexcept {
-  // COMMIT(bell.forget.keeper): killed before: forgotten by the next; after: unused.
+  // COMMIT(bell.forget.keeper): killed before: the next bell forgets it; after: unused.
   board_->keepers[index].compare_exchange(word, 0);
   SHOAL_KILL_POINT("bell.forget.keeper");
 }
 
-// Others will find the pipe here. Where there is no room it has more keepers than can die at once.
+// Enters this process as a keeper, where others can open the pipe. If all words are in use, there
+// are more keepers than are likely to die at once.
 void Bell::keep(int fd) noexcept {
   const pid_t me = os::own_pid();
   const uint64_t word = keeper_word(me, fd);
@@ -209,7 +212,7 @@ void Bell::keep(int fd) noexcept {
   }
   for (os::Atomic<uint64_t>& keeper : board_->keepers) {
     uint64_t expected = 0;
-    // COMMIT(bell.keep.word): killed before: not found here; after: so, by who sees it gone.
+    // COMMIT(bell.keep.word): killed before: no word; after: a word of a process that is gone.
     const bool kept = keeper.compare_exchange(expected, word);
     SHOAL_KILL_POINT("bell.keep.word");
     if (kept) return;
@@ -220,8 +223,8 @@ int Bell::descriptor(arena::Member& member) {
   bool unsure = false;
   if (!lock(member, kLongPatienceNs, &unsure)) {
     throw std::runtime_error(
-        "a process that was about to change this queue's descriptor has been stopped: let it go on"
-        " (SIGCONT) or kill it");
+        "a stopped process holds the lock of this queue's descriptor: continue it (SIGCONT) or kill"
+        " it");
   }
   try {
     uint64_t identity = board_->pipe.load();
@@ -229,9 +232,9 @@ int Bell::descriptor(arena::Member& member) {
     int fd = identity == 0 ? -1 : reach(identity, &unreachable);
     if (fd < 0 && unreachable.process != 0) {
       throw os::OsError("open", EMFILE,
-                        "the descriptor of a queue, which process " +
+                        "the descriptor of a queue, in process " +
                             std::to_string(unreachable.process) +
-                            " has: ulimit -n (RLIMIT_NOFILE)? another user's process?");
+                            ": is ulimit -n (RLIMIT_NOFILE) reached, or is it another user's?");
     }
     if (fd < 0) {
       fd = os::make_bell_pipe();
@@ -239,7 +242,7 @@ int Bell::descriptor(arena::Member& member) {
       fd_.store(fd);
       keep(fd);
       board_->state.store(kSilent);
-      // COMMIT(bell.make.pipe): killed before: nobody knows of it; after: found gone by the next.
+      // COMMIT(bell.make.pipe): killed before: no pipe; after: the next bell finds it gone.
       board_->pipe.store(identity_.load());
       SHOAL_KILL_POINT("bell.make.pipe");
     } else {

@@ -1,37 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Bell: a file descriptor that is readable exactly while a channel has messages (or room), for
-// select, poll, epoll and asyncio. It is a pipe, shared by all processes that have asked for the
-// descriptor or were forked by one that had: a byte in it says "readable".
+// select, poll, epoll and asyncio. It is a pipe; a byte in it says "readable". Every process that
+// asks for the descriptor, and every process forked from one that has it, shares the same pipe.
 //
 // BellBoard, in the channel's state:
-//   lock      only its holder writes into the pipe or reads from it
-//   pipe      its identity; 0: nobody has asked for a descriptor
-//   state     SILENT no byte is in it; RUNG a byte is in it; CHANGING one of the two, ask the pipe
-//   again     1: somebody gave up waiting for the lock, so its holder looks once more
-//   keepers   pid:32 | fd:32 of processes that have the pipe open, from whom others get it
-// All are written under the lock, except `again`, and a keeper's word when that keeper leaves.
+//   lock      held by the thread that writes into the pipe or reads from it (exception: giving up)
+//   pipe      the pipe's identity; 0: no process has asked for a descriptor
+//   state     SILENT the pipe is empty; RUNG it has a byte; CHANGING unknown, look into the pipe
+//   again     1: a thread gave up waiting for the lock, so the lock's holder must settle once more
+//   keepers   pid:32 | fd:32 of processes that have the pipe open; other processes open it there
+// All are written under the lock, except `again`, a keeper's word when that keeper leaves, and what
+// a thread writes that gave up waiting for the lock.
 //
 // "Ready" below is the channel's own question: is there a message (is there room)?
-// Invariants, at each moment at which nobody has the lock:
-// 1. state is RUNG if and only if a byte is in the pipe, else SILENT. (A death in between leaves
-//    CHANGING, and the next one empties the pipe and starts from there.)
-// 2. Whoever made the channel ready loads `state` after that, and takes the lock unless it is RUNG;
-//    whoever took the last message loads it after that, and takes the lock unless it is SILENT.
+// Invariants, at each moment at which no thread holds the lock:
+// 1. state is RUNG if and only if a byte is in the pipe, else SILENT. (A holder that dies in
+//    between leaves CHANGING; the next holder empties the pipe and starts from there.)
+// 2. A sender that made the channel ready loads `state` after that, and takes the lock unless it is
+//    RUNG; a receiver that took the last message loads it after that, and takes the lock unless it
+//    is SILENT.
 // 3. The holder of the lock stores CHANGING first. Then it asks "ready" before it writes a byte, or
-//    asks again after it has emptied the pipe and stored SILENT. So, all of these being seq_cst:
-//    a. No wake-up is lost. A sender that finds RUNG published before the store of CHANGING that
-//       precedes the emptying, so the one that empties sees its message and writes the byte.
-//    b. With one reader the byte is never there for nothing. If the reader, having taken the last
-//       message, finds SILENT, then a sender that has yet to write will ask after that, and find
-//       nothing. If it finds anything else, it waits for the lock and empties the pipe itself,
-//       before its receive() returns.
+//    asks again after it has emptied the pipe and stored SILENT. All of these are seq_cst, so:
+//    a. No wake-up is lost. A sender that finds RUNG published its message before the store of
+//       CHANGING that precedes the emptying, so the thread that empties the pipe sees the message
+//       and writes the byte.
+//    b. With one reader there is no spurious byte. If the reader, having taken the last message,
+//       finds SILENT, then a sender that has yet to write a byte will ask "ready" after that, and
+//       the answer is no. If the reader finds another state, it waits for the lock and empties the
+//       pipe itself, before its receive() returns.
 //    Several readers race for one message, as on any pipe.
 //
-// Whoever has waited kPatienceNs for the lock (its holder is stopped) gives up: the descriptor may
-// stay readable for too long, but is never silent for too long. The holder finds `again` when it
-// runs on, and looks once more. When a process dies between publishing and ringing, its held words
-// name the channel, and its reaper rings.
+// A thread that has waited kPatienceNs for the lock (because its holder is stopped) gives up and
+// settles without the lock: the descriptor may stay readable for too long, but is never silent for
+// too long. The holder finds `again` when it continues, and settles once more. When a process dies
+// between publishing a message and ringing, its held words name the channel, and its reaper rings.
 // Design: docs/design/channel.md
 #pragma once
 
@@ -56,10 +59,10 @@ struct BellBoard {
 };
 static_assert(sizeof(BellBoard) == 256 && offsetof(BellBoard, pipe) == 64);
 
-// This process's access to a board. Any thread. Never throws but in descriptor().
+// One process's access to a board. Any thread may call it. Only descriptor() throws.
 class Bell {
  public:
-  // For `user` of the board, to be asked whether it is ready.
+  // `ask(user)` says whether the channel is ready; `user` is the board's channel.
   using IsReady = bool (*)(const void* user) noexcept;
   Bell(arena::Arena& arena, BellBoard& board, IsReady ask, const void* user) noexcept
       : arena_(&arena), board_(&board), ask_(ask), user_(user) {}
@@ -67,23 +70,25 @@ class Bell {
   Bell(const Bell&) = delete;
   Bell& operator=(const Bell&) = delete;
 
-  // Call it after what may have made the channel ready. Costs one load when nobody listens.
+  // Call it after an operation that may have made the channel ready. Costs one load when no process
+  // has asked for the descriptor.
   void more(arena::Member& member) noexcept {
     if (board_->pipe.load() != 0 && board_->state.load() != kRung) settle(member);
   }
-  // Call it after what may have made it not ready.
+  // Call it after an operation that may have made the channel not ready.
   void less(arena::Member& member) noexcept {
     if (board_->pipe.load() != 0 && board_->state.load() != kSilent && !is_ready()) settle(member);
   }
-  // Makes the descriptor say whether the channel is ready.
+  // Makes the descriptor readable if the channel is ready, and silent if it is not.
   void settle(arena::Member& member) noexcept { settle(member, 0); }
-  // The same for a reaper, which must not wait for a lock that it has to take back itself.
+  // The same for a reaper. It must not wait for a lock that the dead member holds: taking such
+  // locks back is the reaper's own task.
   void settle_for(arena::Member& reaper, arena::Incarnation dead) noexcept { settle(reaper, dead); }
 
-  // Readable while it is ready. The bell keeps it; a fork's child has the same. Throws OsError, or
-  // runtime_error when the lock's holder is stopped.
+  // The descriptor, readable while the channel is ready. The bell owns it; a fork's child has it
+  // under the same number. Throws OsError, or runtime_error when the lock's holder is stopped.
   int descriptor(arena::Member& member);
-  // Call it before the board may be freed: others stop looking for the pipe in this process.
+  // Call it before the board may be freed: other processes stop looking for the pipe in this one.
   void leave() noexcept;
 
  private:
@@ -111,10 +116,10 @@ class Bell {
   BellBoard* board_;
   IsReady ask_;
   const void* user_;
-  // The pipe, as far as it is open here; after a fork the child has it under the same number.
+  // This process's descriptor of the pipe, -1: none. A fork's child has it under the same number.
   os::Atomic<int> fd_{-1};
-  os::Atomic<uint64_t> identity_{0};  // of the pipe that it was opened as
-  // The process that was entered as a keeper of fd_; 0: none, fd_ is only to ring.
+  os::Atomic<uint64_t> identity_{0};  // the pipe's identity when fd_ was opened
+  // The process that was entered as a keeper of fd_; 0: none, fd_ only serves to ring.
   os::Atomic<uint32_t> keeper_{0};
 };
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Descriptors of channels: readable exactly while there is something, whoever sends, takes, forks,
-// is stopped, may open nothing more, or is killed at a kill point of the bell.
+// Descriptors of channels: readable exactly while there is a message (or room), whichever process
+// sends, receives, forks, is stopped, can open no more files, or is killed at a bell's kill point.
 #include "channel/bell.hpp"
 
 #include <gtest/gtest.h>
@@ -52,7 +52,7 @@ class BellTest : public ::testing::Test {
     return true;
   }
 
-  // What a process of its own does with a channel object of its own.
+  // What a separate process does with a channel object of its own.
   template <class Work>
   Ending in_child(const Work& work) {
     ChildMember child(arena_, [&](Member& member) {
@@ -123,7 +123,7 @@ TEST_F(BellTest, SeveralProcessesSeeTheSame) {
             Ending::finished);
 }
 
-// Whoever listened first has ended; the one that was forked from it is still found.
+// The first process that asked for the descriptor has ended; its fork's child has the pipe still.
 TEST_F(BellTest, OutlivesWhoMadeIt) {
   ChildMember first(arena_, [&](Member& member) {
     static_cast<void>(channel_->descriptor(member));
@@ -197,7 +197,7 @@ TEST_F(BellTest, EdgesComeWheneverItBecomesReadable) {
   ::close(poller);
 }
 
-// One reader that trusts the descriptor: it never finds nothing, and misses nothing.
+// One reader that trusts the descriptor: it never finds the channel empty, and misses no message.
 TEST_F(BellTest, OneReaderNeverWaitsWhenItIsReadable) {
   const int fd = channel_->descriptor(*me_);
   constexpr int kEach = 4'000;
@@ -207,7 +207,7 @@ TEST_F(BellTest, OneReaderNeverWaitsWhenItIsReadable) {
       const auto member = Member::join(arena_, MemberKind::process);
       const auto channel = open(*member);
       for (int i = 0; i < kEach; ++i) {
-        // The channel may be full: on a busy machine the reader is far behind.
+        // The channel may be full: on a busy machine the reader is slow.
         const Handle made = make_message(*member, {}, {});
         EXPECT_EQ(channel->send(*member, made, in_ms(30'000)), Sent::ok);
         if (i % 3 == 0) std::this_thread::yield();
@@ -219,7 +219,7 @@ TEST_F(BellTest, OneReaderNeverWaitsWhenItIsReadable) {
     ASSERT_EQ(poll(&entry, 1, 30'000), 1) << "missed message " << got;
     ASSERT_TRUE(take(*channel_, *me_)) << "readable for nothing after " << got;
     ++got;
-    // As a loop does that takes all it can: what is rung meanwhile must not stay.
+    // Receive all there is, as an event loop may do: no byte of a later sender may stay behind.
     while (got % 2 == 0 && take(*channel_, *me_)) ++got;
   }
   EXPECT_FALSE(readable(fd));
@@ -263,10 +263,10 @@ TEST_F(BellTest, WhoeverIsKilledInItLeavesTheTruth) {
     const bool without_me = std::string(point) == "bell.make.pipe" ||
                             std::string(point) == "bell.end.pipe" ||
                             std::string(point) == "bell.forget.keeper";
-    channel_ = nullptr;  // and with it my descriptor
+    channel_ = nullptr;  // which closes this process's descriptor
     EXPECT_EQ(in_child([](Channel& channel, Member& member) {
                 static_cast<void>(channel.descriptor(member));
-                raise(SIGKILL);  // leaves a keeper behind that is gone
+                raise(SIGKILL);  // leaves the word of a keeper that is gone
               }),
               Ending::killed);
     channel_ = open(*me_);

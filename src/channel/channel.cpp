@@ -14,11 +14,11 @@ namespace shoal::channel {
 
 namespace {
 
-// Looking at every member costs about 15 us each; what the dead had is not urgent, since sleepers
-// look for messages and space at each tick.
+// Reaping looks at every member, about 15 us each. What a dead member held is not urgent, since
+// sleepers look for messages and space at each tick.
 constexpr uint64_t kSweepNs = 1'000'000'000;
 
-// The channel whose handle a dead member's lane names, or nullptr.
+// The channel at `handle`, which comes from a dead member's lane, or nullptr.
 ChannelState* state_at(arena::Arena& arena, arena::Handle handle) noexcept {
   if (handle == 0 || handle % 64 != 0 || !arena.contains(handle, sizeof(ChannelState))) {
     return nullptr;
@@ -27,14 +27,14 @@ ChannelState* state_at(arena::Arena& arena, arena::Handle handle) noexcept {
   return state->magic == arena::magic_at(Channel::kMagic, handle) ? state : nullptr;
 }
 
-// What was to be told by the dead.
+// Sets the bells in place of the dead member.
 void settle_bells(arena::Member& reaper, arena::Incarnation dead, arena::Handle handle,
                   const ChannelState& state) {
   if (state.items_board.pipe.load() == 0 && state.space_board.pipe.load() == 0) return;
   try {
     Channel::at(reaper, handle)->settle_bells(reaper, dead);
   } catch (const arena::CorruptArena&) {
-    return;  // scribbled over
+    return;  // corrupt
   }
 }
 
@@ -63,11 +63,12 @@ void reap_push(arena::Arena& arena, arena::Member&, arena::Incarnation dead, are
   try {
     Ring(arena, &state->ring, handle).reap_push(dead, block, lane.intent_argument.load());
   } catch (const arena::CorruptArena&) {
-    return;  // scribbled over: the block cannot be told from one that was pushed
+    return;  // corrupt: it is unknown whether the block was pushed
   }
 }
 
-// A channel without a name whose last holder is dead: its messages go; the reaper frees the rest.
+// Frees the messages of a channel without a name whose last holder is dead; the reaper frees the
+// rest.
 void end_channel(arena::Arena& arena, arena::Member& reaper, arena::Handle handle) {
   if (arena.block_size(handle) < Channel::state_size({})) return;
   ChannelState* const state = state_at(arena, handle);
@@ -76,19 +77,19 @@ void end_channel(arena::Arena& arena, arena::Member& reaper, arena::Handle handl
     Ring ring(arena, &state->ring, handle);
     while (const arena::Handle message = ring.try_pop(reaper)) free_message(reaper, message);
   } catch (const arena::CorruptArena&) {
-    return;  // scribbled over: its messages stay until the session ends
+    return;  // corrupt: its messages stay until the session ends
   }
 }
 
-// A member that has received messages ends: they will not be marked as done.
+// A member that received messages has ended: nobody will mark them as done.
 void end_hand(arena::Arena& arena, arena::Member&, arena::Handle block) {
   Hand* const hand = hand_at(arena, block);
   if (hand == nullptr) return;
   ChannelState* const state = state_at(arena, hand->channel);
   const uint64_t id = hand->id;
   hand->check = 0;
-  // COMMIT(channel.hand.end): killed before: done by the next; after: not counted, who waits,
-  // waits.
+  // COMMIT(channel.hand.end): killed before: the next reaper does it, unless `check` is 0 already;
+  // after: the count is lost, and wait_all_done() goes on waiting.
   const uint64_t count = hand->count.exchange(0);
   SHOAL_KILL_POINT("channel.hand.end");
   if (count == 0 || state == nullptr || state->id != id) return;
@@ -96,7 +97,7 @@ void end_hand(arena::Arena& arena, arena::Member&, arena::Handle block) {
   state->all_done.wake_all();
 }
 
-// A segment that the dead was putting into a ring's circle.
+// A segment that the dead member was inserting into a ring's circle.
 void reap_segment(arena::Arena& arena, arena::Member&, arena::Incarnation dead, arena::Lane& lane) {
   const arena::Handle handle = lane.intent_argument.load();
   ChannelState* const state = state_at(arena, handle);
@@ -105,11 +106,11 @@ void reap_segment(arena::Arena& arena, arena::Member&, arena::Incarnation dead, 
     const arena::Handle segment = lane.intent.load() & ~sync::kHeldKindMask;
     Ring(arena, &state->ring, handle).reap_segment(dead, segment);
   } catch (const arena::CorruptArena&) {
-    return;  // as above; it is freed with the ring
+    return;  // corrupt: the segment is freed with the ring
   }
 }
 
-// A channel's state that no root names, made or being removed by the dead: it goes.
+// Frees the state of a channel that the dead member was making or removing, if no root names it.
 void reap_root(arena::Arena& arena, arena::Member&, arena::Incarnation dead, arena::Lane& lane) {
   const arena::Handle handle = lane.intent.load() & ~sync::kHeldKindMask;
   const ChannelState* const state = state_at(arena, handle);
@@ -172,7 +173,7 @@ void Channel::create_state(arena::Arena& arena, arena::Handle handle, const Ring
   Ring::create(&state->ring, state->id, limits, handle + offsetof(ChannelState, ring));
 }
 
-// Makes a channel's state and sets the root; 0 with `exists` when somebody else was first.
+// Makes a channel's state and sets the root. 0 with `*exists`: another was first.
 arena::Handle Channel::make_state(arena::Member& member, const std::string& root,
                                   const Ring::Limits& limits, bool* exists) {
   arena::Arena& arena = member.arena();
@@ -182,7 +183,7 @@ arena::Handle Channel::make_state(arena::Member& member, const std::string& root
   const arena::LaneGuard lane(member);
   lane->intent_argument.store(state->id);
   lane->intent.store(handle | kChannelRootIntent);
-  // COMMIT(channel.create.owner): killed before: freed as the dead's; after: freed by reap_root().
+  // COMMIT(channel.create.owner): killed before: freed by the scan; after: freed by reap_root().
   arena.owner_word(handle).store(arena::owner_named(state->id));
   SHOAL_KILL_POINT("channel.create.owner");
   // COMMIT(channel.create.root): killed before: freed by reap_root(); after: it exists.
@@ -249,7 +250,7 @@ Sent Channel::send(arena::Member& member, arena::Handle message, int64_t deadlin
   const uint64_t weight = arena_->at<MessageHeader>(message)->weight;
   Sent sent = send_once(member, message, weight);
   if (sent != Sent::full || deadline_ns == 0) return sent;
-  // Tried before prepare(), which would make the next pop call the kernel.
+  // Spins before prepare(): after prepare() the next pop would make a system call.
   if (sync::spin_until([&] { return ring_.seems_to_fit(weight) || is_closed(); })) {
     sent = send_once(member, message, weight);
     if (sent != Sent::full) return sent;
@@ -278,7 +279,7 @@ Sent Channel::send(arena::Member& member, arena::Handle message, int64_t deadlin
 }
 
 Received Channel::receive_once(arena::Member& member, arena::Handle* message) {
-  const bool closed = is_closed();  // before the look: what was sent before close() is found
+  const bool closed = is_closed();  // loaded first: a message sent before close() is found below
   *message = ring_.try_pop(member);
   if (*message != 0) return Received::ok;
   return closed ? Received::closed : Received::empty;
@@ -318,7 +319,7 @@ Received Channel::receive(arena::Member& member, arena::Handle* message, int64_t
   return received;
 }
 
-// Reaps the dead, at most once in kSweepNs for all waiters of this channel.
+// Reaps dead members, at most once in kSweepNs for all waiters of this channel.
 void Channel::sweep(arena::Member& member) {
   const auto now = static_cast<uint64_t>(os::monotonic_ns());
   uint64_t last = state_->sweep_ns.load();
@@ -333,7 +334,7 @@ bool Channel::mark_done(arena::Member& member) noexcept {
   bool marked = false;
   do {
     if (done >= ring_.pushed()) break;
-    // COMMIT(channel.done.count): killed before: not done; after: done, a reaper wakes who waits.
+    // COMMIT(channel.done.count): killed before: not done; after: done, a reaper wakes the waiters.
     marked = state_->done.compare_exchange(done, done + 1);
     SHOAL_KILL_POINT("channel.done.count");
   } while (!marked);
@@ -356,15 +357,15 @@ void Channel::take_in_hand(arena::Member& member) {
   while (my_hand(member) == nullptr) {
     arena::Handle before = hand_.load();
     const arena::Handle made = make_hand(member, handle_, state_->id);
-    if (!hand_.compare_exchange(before, made)) member.free(made);  // another thread's is there
+    if (!hand_.compare_exchange(before, made)) member.free(made);  // another thread was faster
   }
-  // COMMIT(channel.hand.count): killed before: not counted; after: lost, who waits is told.
+  // COMMIT(channel.hand.count): killed before: not counted; after: lost, and reported as lost.
   my_hand(member)->count.fetch_add(1);
   SHOAL_KILL_POINT("channel.hand.count");
 }
 
-// A hand that is not empty stays until this member ends: its messages may still be marked by way
-// of another object.
+// A hand whose count is not 0 stays until this member ends: its messages may still be marked
+// through another Channel object.
 void Channel::drop_hand(arena::Member& member) noexcept {
   Hand* const hand = my_hand(member);
   if (hand == nullptr || hand->count.load() != 0) return;
@@ -372,8 +373,8 @@ void Channel::drop_hand(arena::Member& member) noexcept {
   member.free(hand_.exchange(0));
 }
 
-// If all that is not done is lost, it counts as done from now on: how many that is. First counted
-// as done, then not as lost: a death in between tells once more.
+// If all messages that are not done are lost, counts them as done and returns their number. `done`
+// is written before `lost`: after a death in between they are reported once more.
 uint64_t Channel::settle_lost() noexcept {
   const uint64_t lost = state_->lost.load();
   const uint64_t done = state_->done.load();
@@ -385,7 +386,7 @@ uint64_t Channel::settle_lost() noexcept {
   return lost;
 }
 
-// `done` first: it only grows, and what was pushed later need not be waited for.
+// Loads `done` first: it only grows, and messages that are pushed later need not be waited for.
 bool Channel::is_all_done() const noexcept {
   const uint64_t done = state_->done.load();
   return ring_.settled_pushed() <= done;
@@ -460,8 +461,7 @@ bool Channel::remove(arena::Member& member) {
   const bool mine = arena_->root_set(root.c_str(), 0, handle_);
   SHOAL_KILL_POINT("channel.remove.root");
   if (mine) {
-    // COMMIT(channel.remove.owner): killed before: freed by reap_root(); after: freed as the
-    // dead's.
+    // COMMIT(channel.remove.owner): killed before: freed by reap_root(); after: freed by the scan.
     arena_->owner_word(handle_).store(arena::owner_member(member.incarnation()));
     SHOAL_KILL_POINT("channel.remove.owner");
   }

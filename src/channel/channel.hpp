@@ -2,24 +2,26 @@
 //
 // Channel: a queue of messages between all members of a session, bounded by items or bytes or not
 // at all. Any thread of any member sends and receives; each message is received once. send(),
-// receive() and wait_all_done() sleep; try_send(), try_receive(), close() and the questions never
-// do. Sending may throw MemoryExhausted: nothing was sent then.
+// receive() and wait_all_done() may sleep; try_send(), try_receive(), close() and the getters never
+// do. Sending may throw MemoryExhausted; then nothing was sent.
 //
 // Promises:
-// 1. A member may be killed at any instruction: the others go on; what is lost is only the message
-//    that it was making, or had already received.
-// 2. A message whose send() returned ok stays until it is received, whoever dies.
+// 1. A member may be killed at any instruction: the others go on. The only messages lost are the
+//    one that the dead member was making and those that it had already received.
+// 2. A message whose send() returned ok stays until it is received, whichever process dies.
 // 3. Per sender, messages are received in the order in which they were sent.
-// 4. After close() nothing more can be sent, what is in the channel can still be received, and
-//    then receive() says closed. A send() that runs at the same time may be either.
+// 4. After close() nothing more can be sent. What is in the channel can still be received, and
+//    then receive() returns `closed`. A send() that runs concurrently with close() may succeed or
+//    return `closed`.
 //
-// A sleeping waiter looks again every 10 to 250 ms, since the process that was to wake it may have
-// died; and once a second one of the waiters reaps the members that are dead.
+// A sleeping waiter checks again every 10 to 250 ms, since the process that was to wake it may have
+// died; and once a second one of the waiters reaps the dead members.
 //
-// The state lies in one block. With a name its owner is NAMED(id), and the root "ch:" + name leads
-// to it; without a name it is a shared block (arena/member.hpp), found by its handle. Its fields
-// are written by: create (magic, name, ring limits), close() (closed), waiters (sweep_ns, waits),
-// mark_done() (done). Design: docs/design/channel.md
+// The state lies in one block. A channel with a name has the owner NAMED(id), and the root
+// "ch:" + name leads to it; a channel without a name is a shared block (arena/member.hpp), found by
+// its handle. Who writes its fields: create (magic, id, name, ring limits), close() (closed),
+// waiters (sweep_ns, send_sleeps, receive_sleeps), mark_done() (done, handed_over), wait_all_done()
+// (done, lost), the end hook of a hand (lost). Design: docs/design/channel.md
 #pragma once
 
 #include <memory>
@@ -41,18 +43,18 @@ struct ChannelState {
   uint32_t magic;
   uint32_t id;
   os::Atomic<uint32_t> closed;
-  sync::EventCount all_done;         // "done may be as many as were pushed"
-  char name[kNameSize];              // of the root, "ch:" included, padded with zeros; or none
-  os::Atomic<uint64_t> sweep_ns;     // when somebody last looked for the dead
+  sync::EventCount all_done;         // "all messages that were pushed may be done"
+  char name[kNameSize];              // of the root, "ch:" included, padded with zeros; empty: none
+  os::Atomic<uint64_t> sweep_ns;     // when a waiter last reaped the dead members
   os::Atomic<uint64_t> send_sleeps;  // hints for statistics
   os::Atomic<uint64_t> receive_sleeps;
-  os::Atomic<uint64_t> done;  // messages that mark_done() was called for: <= pushed
+  os::Atomic<uint64_t> done;  // messages that are marked as done: <= pushed
   os::Atomic<uint64_t> lost;  // messages in the hands of members that have ended: channel/hand.hpp
-  os::Atomic<uint64_t> handed_over;  // 1: a member has marked what another one had received
+  os::Atomic<uint64_t> handed_over;  // 1: a member marked a message that another one had received
   uint64_t spare[2];
   BellBoard items_board;
   BellBoard space_board;
-  RingState ring;  // its first segment follows
+  RingState ring;  // the ring's first segment follows
 };
 static_assert(offsetof(ChannelState, items_board) == 128 && offsetof(ChannelState, ring) == 640);
 
@@ -62,13 +64,13 @@ enum class [[nodiscard]] Received { ok, empty, closed, interrupted };
 struct ChannelStatistics {
   uint64_t length;  // messages in the channel
   uint64_t bytes;   // 0 when there is no byte limit
-  uint64_t sent;    // since it was made
+  uint64_t sent;    // since the channel was made
   uint64_t received;
-  uint64_t send_sleeps;  // how often a send, a receive had to sleep
+  uint64_t send_sleeps;  // how often a send() had to sleep
   uint64_t receive_sleeps;
   uint64_t item_limit;  // 0: none
   uint64_t byte_limit;  // 0: none
-  uint64_t unfinished;  // sent, and not marked as done
+  uint64_t unfinished;  // sent and not marked as done
   bool closed;
 };
 
@@ -80,37 +82,40 @@ class Channel {
   static constexpr uint32_t kMagic = 0x6e616863;  // "chan"
   enum class Open { create, existing, either };
 
-  // nullptr: it exists (create), or does not (existing). Names are up to 45 bytes. Throws
-  // std::invalid_argument for other names, MemoryExhausted, or runtime_error when no root is left.
+  // nullptr: the channel exists already (create), or does not exist (existing). Names are up to 45
+  // bytes. Throws std::invalid_argument for other names, MemoryExhausted, or runtime_error when all
+  // roots of the session are taken.
   static std::unique_ptr<Channel> open(arena::Member& member, const std::string& name,
                                        Open how = Open::either, const Ring::Limits& limits = {});
 
-  // A channel without a name, held by the member.
+  // Makes a channel without a name; the member holds it.
   static std::unique_ptr<Channel> make(arena::Member& member, const Ring::Limits& limits);
-  // The steps of it: a block of so many bytes, filled like this, becomes one when it is shared.
+  // The steps of make(): a block of state_size() bytes, filled by create_state(), is a channel once
+  // it is shared.
   static size_t state_size(const Ring::Limits& limits) noexcept;
   static void create_state(arena::Arena& arena, arena::Handle handle, const Ring::Limits& limits,
                            const std::string& root = {}) noexcept;
-  // One that the member holds. Throws CorruptArena when there is no channel at `handle`.
+  // A channel that the member holds. Throws CorruptArena when there is no channel at `handle`.
   static std::unique_ptr<Channel> at(arena::Member& member, arena::Handle handle);
 
-  // On ok the message belongs to the channel; else it stays the caller's. deadline_ns:
+  // On ok the message belongs to the channel; otherwise it stays the caller's. deadline_ns:
   // CLOCK_MONOTONIC, < 0 none, 0 do not wait.
   Sent send(arena::Member& member, arena::Handle message, int64_t deadline_ns = sync::kForever);
   Sent try_send(arena::Member& member, arena::Handle message);
-  // On ok `*message` is the caller's, to be freed with free_message().
+  // On ok `*message` is the caller's, who frees it with free_message().
   Received receive(arena::Member& member, arena::Handle* message,
                    int64_t deadline_ns = sync::kForever);
   Received try_receive(arena::Member& member, arena::Handle* message);
 
-  // This member will mark the message that it received last as done: if it dies before that,
-  // waiters for all to be done are told. May throw MemoryExhausted.
+  // Notes that this member will mark the message that it received last as done. If the member dies
+  // before that, wait_all_done() reports the message as lost. May throw MemoryExhausted.
   void take_in_hand(arena::Member& member);
-  // One more received message is done. False: as many are marked as were sent, and nothing changes.
+  // Marks one more received message as done. False: all messages that were sent are marked already,
+  // and nothing changes.
   [[nodiscard]] bool mark_done(arena::Member& member) noexcept;
   [[nodiscard]] bool is_all_done() const noexcept;
   // Waits until every message that was sent is marked as done, or was in the hand of a member that
-  // has ended. `*lost` says how many of the latter there are; they count as done from then on.
+  // has ended. `*lost` is the number of the latter; from then on they count as done.
   sync::WaitResult wait_all_done(arena::Member& member, uint64_t* lost,
                                  int64_t deadline_ns = sync::kForever);
 
@@ -119,20 +124,21 @@ class Channel {
   [[nodiscard]] uint64_t length() const noexcept { return ring_.length(); }
   [[nodiscard]] ChannelStatistics statistics() const noexcept;
 
-  // A descriptor that is readable while there are messages, or the channel is closed; the channel
-  // keeps it: channel/bell.hpp. A fork's child may use the same number. Throws OsError.
+  // A descriptor that is readable while there are messages, or the channel is closed. The channel
+  // owns it: channel/bell.hpp. A fork's child may use the same number. Throws OsError.
   int descriptor(arena::Member& member) { return items_bell_.descriptor(member); }
-  // The same, readable while there may be room.
+  // A descriptor that is readable while there may be room.
   int space_descriptor(arena::Member& member) { return space_bell_.descriptor(member); }
 
-  // Makes both descriptors say whether the channel is ready, in place of a member that has died.
-  // Called by reapers.
+  // For reapers: sets both descriptors to whether the channel is ready, since the dead member may
+  // have left that undone.
   void settle_bells(arena::Member& reaper, arena::Incarnation dead) noexcept;
 
-  // Closes the channel, frees what is in it, takes its name away, and frees the state: no process
-  // may use the channel after that. False: it had been removed already.
+  // Closes the channel, frees the messages in it, takes its name away, and frees the state. No
+  // process may use the channel after that. False: it had been removed already.
   bool remove(arena::Member& member);
-  // The same for one without a name, if the member was the last one to hold it (true).
+  // Lets go of a channel without a name. True: the member was the last holder, and the messages and
+  // the state are freed.
   bool let_go(arena::Member& member) noexcept;
 
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
@@ -160,7 +166,7 @@ class Channel {
   Bell space_bell_;
   Ring ring_;
   std::string name_;
-  os::Atomic<uint64_t> hand_;  // this process's, 0: none yet; after a fork still the parent's
+  os::Atomic<uint64_t> hand_;  // this process's hand, 0: none yet; in a fork's child the parent's
 };
 
 }  // namespace shoal::channel

@@ -41,7 +41,7 @@ class ChannelTest : public ::testing::Test {
   std::unique_ptr<Channel> open(const char* name = "test", const Ring::Limits& limits = {}) {
     return Channel::open(*me_, name, Channel::Open::either, limits);
   }
-  // Blocks that belong to nobody alive: after everything was received and freed there are none.
+  // Blocks that no living member owns: none after all messages were received and freed.
   uint64_t blocks_in_transit() {
     const auto s = arena_->statistics();
     return s.blocks_channel + s.blocks_block + s.blocks_dying;
@@ -164,15 +164,16 @@ TEST_F(ChannelTest, DescriptorNeverMissesAMessage) {
   sender.join();
 }
 
-// Senders number their messages, receivers write down in shared memory what they got. Members are
-// killed at random; each message is received at most once, and lost only in the hands of the dead.
+// Senders number their messages, receivers record in shared memory what they received. Members are
+// killed at random; each message is received at most once, and is lost only if a dead member had
+// received it.
 class RandomKills : public ChannelTest, public ::testing::WithParamInterface<uint64_t> {};
 INSTANTIATE_TEST_SUITE_P(ItemLimits, RandomKills, ::testing::Values(uint64_t{50}, uint64_t{0}));
 
 TEST_P(RandomKills, LoseOnlyWhatTheDeadHadInHand) {
   constexpr uint64_t kSenders = 3;
   constexpr uint64_t kReceivers = 3;
-  // Per sender's place, more than can be sent; a new sender goes on where its predecessor was.
+  // Per place of a sender, more than can be sent; a new sender continues its predecessor's numbers.
   constexpr uint64_t kNumbers = 1 << 22;
   std::random_device device;
   const auto seed = device();
@@ -225,10 +226,10 @@ TEST_P(RandomKills, LoseOnlyWhatTheDeadHadInHand) {
     ASSERT_TRUE(ending == Ending::killed || ending == Ending::finished) << static_cast<int>(ending);
     children[victim] = start(victim);
     usleep(static_cast<useconds_t>(random() % 300));
-    // Before this process needs the arena: who allocates large blocks is stopped with a lock in
-    // hand.
+    // Before this process needs the arena: a stopped process may hold the lock for allocating large
+    // blocks.
     if (frozen != victim) children[frozen]->resume();
-    if (kills % 2 == 0) arena::reap_all_dead(*arena_, *me_);  // else the waiters find it
+    if (kills % 2 == 0) arena::reap_all_dead(*arena_, *me_);  // otherwise the waiters reap
   }
   const uint64_t progress = channel->ring().popped();
   for (int i = 0; i < 10'000 && channel->ring().popped() == progress; ++i) usleep(1'000);

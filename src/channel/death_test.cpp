@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Members killed at each kill point of this layer, and after each instruction of push and pop:
-// the ring goes on, each message is received at most once, and no block is left behind.
+// the ring continues, each message is received at most once, and no block is left behind.
 #include <gtest/gtest.h>
 #include <signal.h>
 
@@ -61,7 +61,7 @@ class ChannelDeathTest : public ::testing::Test {
     EXPECT_EQ(s.blocks(), blocks_ + segments) << "leaked";
   }
 
-  // Lets messages through the empty channel until `left` more pushes fill the lap.
+  // Sends and receives messages through the empty channel until `left` more pushes fill the lap.
   void go_near_the_end_of_a_lap(Channel& channel, uint64_t left) {
     do {
       ASSERT_EQ(channel.send(*me_, message(*me_, 1)), Sent::ok);
@@ -78,8 +78,8 @@ class ChannelDeathTest : public ::testing::Test {
   uint64_t blocks_ = 0;
 };
 
-// A segment is made only where none is free, so for its points the ring first only grows: many
-// processes come to the end of a lap at once, again and again.
+// A segment is made only where none is reusable. So for the kill points of making one the ring
+// first only grows: many processes reach the end of a lap at the same time, again and again.
 void ChannelDeathTest::lose_at(const char* point) {
   const bool grows = std::string(point) == "ring.segment.back";
   const Handle counter = me_->allocate(64);
@@ -103,7 +103,7 @@ void ChannelDeathTest::lose_at(const char* point) {
     run(member);
   });
   EXPECT_EQ(victim.wait(60'000), Ending::killed) << point;
-  // Killed before it has taken its slot, a fork's child would hold the channel for 30 s more.
+  // A fork's child killed before it has taken its slot would hold the channel for 30 s more.
   while (running->load() < 3) usleep(1'000);
   a.kill();
   b.kill();
@@ -141,7 +141,7 @@ TEST_F(ChannelDeathTest, AtEachKillPointOfSendAndReceive) {
   }
 }
 
-// The first lap's end makes a segment, the later ones use one again.
+// The first lap's end makes a segment; the later ones reuse one.
 TEST_F(ChannelDeathTest, AtEachKillPointOfALapsEnd) {
   for (const uint64_t limit : {uint64_t{0}, uint64_t{100'000}}) {
     for (const char* point :
@@ -225,7 +225,8 @@ TEST_F(ChannelDeathTest, WhoWaitsForAllToBeDoneIsToldWhatTheDeadHadInHand) {
   EXPECT_EQ(arena_->statistics().blocks(), 0U);
 }
 
-// The reaper of a consumer dies as well: the number may be lost, and who waits, waits; never more.
+// The reaper of a consumer dies as well: the count may be lost (then waiters go on waiting), but is
+// never too high.
 TEST_F(ChannelDeathTest, AReaperMayDieWithTheHandOfTheDead) {
   const auto channel = Channel::make(*me_, {0, 0});
   ASSERT_EQ(channel->send(*me_, message(*me_, 1)), Sent::ok);
@@ -263,7 +264,7 @@ TEST_F(ChannelDeathTest, HandsMeanNothingWhereOthersMarkWhatTheyDidNotReceive) {
     }
   });
   EXPECT_EQ(receiver.wait(), Ending::finished);
-  EXPECT_TRUE(channel->mark_done(*me_));  // as the receiver had told us by other ways
+  EXPECT_TRUE(channel->mark_done(*me_));  // as if the receiver had told this process
   arena::reap_all_dead(*arena_, *me_);
   uint64_t lost = 0;
   EXPECT_EQ(channel->wait_all_done(*me_, &lost, in_ms(50)), sync::WaitResult::timed_out);
@@ -368,8 +369,8 @@ TEST_F(ChannelDeathTest, NoKillPointIsForgotten) {
   }
 }
 
-// These points are reached only when two members meet; here three push and pop in each other's way
-// until the victim has died there.
+// These points are reached only when two members meet; here three members push and pop until the
+// victim has died at the point.
 TEST_F(ChannelDeathTest, WhenAPushLosesToAnother) {
   for (const char* point : {"ring.push.back", "ring.segment.back"}) lose_at(point);
 }
@@ -424,7 +425,7 @@ TEST_F(ChannelDeathTest, AtEveryInstructionOfALapsEnd) {
           member = Member::join(arena_, MemberKind::process);
           sync::Holds::of(*member);
           made = message(*member, 1);
-          // The kernel's part of allocating is done before: most steps would fall into it.
+          // Allocates once before, with its system calls: most steps would fall into them.
           if (!reused) member->free(member->allocate(sizeof(RingSegment) + 2048 * 8));
         },
         [&] {

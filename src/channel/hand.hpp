@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Hand: how many messages of one channel this member has received and not marked as done. A block
-// of the member; when the member ends, the end hook adds the number to the channel's `lost`, so
-// that those who wait for all to be done are told instead of waiting for ever.
+// Hand: how many messages of one channel this member has received and not marked as done. It is a
+// block of the member. When the member ends, the end hook adds the number to the channel's `lost`,
+// so that wait_all_done() reports them instead of waiting for ever.
 //
 // 1. A message is counted after it was received and before it is marked as done. A death between
-//    receiving and counting loses one count (a waiter for all to be done goes on waiting); no death
-//    makes one count too many.
+//    receiving and counting loses one count (wait_all_done() goes on waiting); no death makes one
+//    count too many.
 // 2. A member that marks a message which another one received sets ChannelState::handed_over; from
-//    then on hands mean nothing in that channel.
+//    then on hands are ignored in that channel.
 //
 // Any thread of the member.
 // Design: docs/design/channel.md
@@ -25,16 +25,16 @@ struct Hand {
   static constexpr uint64_t kCheck = 0x646e61686c6f6873;  // "sholhand"
   uint64_t check;                                         // kCheck ^ the block's handle
   arena::Handle channel;
-  uint32_t id;  // of the channel, since another one may lie there some day
+  uint32_t id;  // of the channel: a later channel may lie at the same handle
   arena::Incarnation owner;
   os::Atomic<uint64_t> count;
 };
 
-// A new one, with none. Throws MemoryExhausted.
+// Makes a hand with count 0. Throws MemoryExhausted.
 arena::Handle make_hand(arena::Member& member, arena::Handle channel, uint32_t id);
-// False: it had none.
+// Decrements the count. False: the count was 0.
 bool take_from_hand(Hand& hand) noexcept;
-// nullptr: the block is no hand.
+// nullptr: there is no hand at `block`.
 Hand* hand_at(const arena::Arena& arena, arena::Handle block) noexcept;
 
 }  // namespace shoal::channel

@@ -21,7 +21,7 @@ arena::Handle make_message(arena::Member& member, std::span<const std::byte> pay
   if (!payload.empty()) std::memcpy(after + handles, payload.data(), payload.size());
   for (const arena::Handle attachment : attachments) {
     header->weight += arena.block_size(attachment);
-    // COMMIT(message.attach): killed before: both are the dead's; after: one is in the other.
+    // COMMIT(message.attach): killed before: the scan frees both; after: freed with the message.
     member.give_to_block(attachment, message);
     SHOAL_KILL_POINT("message.attach");
   }

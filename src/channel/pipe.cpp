@@ -24,7 +24,7 @@ uint64_t big_endian(const std::byte* bytes, int count) noexcept {
   return value;
 }
 
-// The word for a message of this process's: see PipeWay::parked.
+// The `parked` word of a message that this process owns: see PipeWay::parked.
 constexpr int kSizeShift = 48;
 constexpr int kSizeUnitShift = 16;
 constexpr uint64_t kHandleMask = (uint64_t{1} << kSizeShift) - 1;
@@ -37,7 +37,8 @@ PipeWay* way_of(PipeState* state, uint32_t index) noexcept {
   return reinterpret_cast<PipeWay*>(state + 1) + index;
 }
 
-// The dead had read the frame that names the block: nobody else will take it.
+// The dead member had read the frame that names the block, so no other member will take it: frees
+// the block and its slot.
 void reap_take(arena::Arena& arena, arena::Member&, arena::Incarnation dead, arena::Lane& lane) {
   const arena::Handle handle = lane.intent_argument.load();
   const arena::Handle block = lane.intent.load() & ~sync::kHeldKindMask;
@@ -105,7 +106,7 @@ uint64_t end_of(const PipeWay& way, uint64_t frame) noexcept {
   return way.ends[frame % PipeWay::kRemembered].load();
 }
 
-// Where the last frame ended, of `frames`.
+// Where the last of the first `frames` frames ended.
 uint64_t written_by(const PipeWay& way, uint64_t frames) noexcept {
   return frames == 0 ? 0 : end_of(way, frames - 1);
 }
@@ -130,15 +131,16 @@ Pipe::Entered Pipe::enter_writing(arena::Member& member, PipeWay& way, int64_t d
   return entered;
 }
 
-// A writer died: what it was writing is counted as written, and remembered as doubtful. Of several
-// doubtful frames each may have been written or not. The next reader tells: see count_again().
+// A writer died: the frame that it was writing is counted as written, and its size is noted as
+// doubtful. Of several doubtful frames each may have been written or not. The next reader finds out
+// which: see count_again().
 void Pipe::count_doubtful(PipeWay& way) noexcept {
   const uint64_t frames = way.frames.load();
   const uint64_t size = end_of(way, frames) - written_by(way, frames);
   if (size == 0 || size > os::kFrameBytes) return;
   const uint64_t doubts = way.doubts.load();
-  // COMMIT(pipe.doubt.size): killed before: done again; after: done again, perhaps twice in the
-  // list, which only makes one sum more to look at.
+  // COMMIT(pipe.doubt.size): killed before: done again; after: done again. Then the size may be
+  // twice in the list, which only makes settle() try one sum more.
   way.doubtful[doubts % PipeWay::kDoubts].store(size);
   way.doubts.store(std::min(doubts + 1, uint64_t{PipeWay::kDoubts}));
   SHOAL_KILL_POINT("pipe.doubt.size");
@@ -151,13 +153,13 @@ Pipe::Entered Pipe::enter_reading(arena::Member& member, PipeWay& way, int64_t d
   bool owner_died = false;
   const Entered entered = lock(member, way.reading, deadline_ns, &owner_died);
   if (entered != Entered::ok) return entered;
-  // COMMIT(pipe.enter.unsettled): killed before: the next one is told of a death; after: settled
-  // by whoever comes.
+  // COMMIT(pipe.enter.unsettled): killed before: the lock tells the next reader of a death; after:
+  // the next reader settles.
   if (owner_died) way.unsettled.store(1);
   SHOAL_KILL_POINT("pipe.enter.unsettled");
   if (way.unsettled.load() == 0 && way.doubts.load() == 0) [[likely]]
     return Entered::ok;
-  // Writers never wait with their lock, so a moment's patience is enough even for a look.
+  // Writers never wait while they hold their lock, so 1 ms is enough even when deadline_ns is 0.
   const int64_t until_ns = deadline_ns == 0 ? os::monotonic_ns() + 1'000'000 : deadline_ns;
   const Entered quiet = enter_writing(member, way, until_ns);
   if (quiet == Entered::ok) {
@@ -166,7 +168,7 @@ Pipe::Entered Pipe::enter_reading(arena::Member& member, PipeWay& way, int64_t d
     } else {
       settle(way);
     }
-    // COMMIT(pipe.settle.done): killed before: done again by the next; after: settled.
+    // COMMIT(pipe.settle.done): killed before: the next reader settles again; after: settled.
     way.unsettled.store(0);
     SHOAL_KILL_POINT("pipe.settle.done");
     leave(member, way.writing);
@@ -176,9 +178,10 @@ Pipe::Entered Pipe::enter_reading(arena::Member& member, PipeWay& way, int64_t d
   return quiet;
 }
 
-// Nobody reads or writes now, and the last reader ended at a frame's end: what has been read is
-// what was written less what is there, whichever of the doubtful frames were written. Done as soon
-// as there is a doubt, since with a reader that died in a frame it may be past telling.
+// No reader or writer is inside, and the last reader stopped at a frame's end. So the position read
+// up to is the bytes written less the bytes queued, whichever of the doubtful frames were written.
+// Done as soon as there is a doubt: once a reader has died inside a frame as well, the sums may not
+// be able to tell.
 void Pipe::count_again(PipeWay& way) const noexcept {
   // COMMIT(pipe.doubt.taken): killed before: done again; after: settled with no doubt in the sums.
   way.taken.store(written_by(way, way.frames.load()) - os::stream_queued(descriptor()));
@@ -190,13 +193,14 @@ void Pipe::leave(arena::Member& member, sync::MutexState& state) {
   sync::Mutex(*arena_, state).unlock(member);
 }
 
-// A reader died, and nobody reads or writes now. Positions count modulo 2^64.
+// A reader died, and no reader or writer is inside. Tries each combination of written and unwritten
+// doubtful frames until one explains what the kernel has queued. Positions wrap at 2^64.
 void Pipe::settle(PipeWay& way) noexcept {
   const uint64_t frames = way.frames.load();
   const uint64_t read = written_by(way, frames) - os::stream_queued(descriptor());
   const uint64_t doubts = std::min(way.doubts.load(), uint64_t{PipeWay::kDoubts});
   for (uint64_t chosen = 0; chosen < uint64_t{1} << doubts; ++chosen) {
-    // Had these of the doubtful frames not been written, the sums would be off by them since.
+    // If the chosen doubtful frames were not written, all positions since are too small by them.
     uint64_t unwritten = 0;
     for (uint64_t i = 0; i < doubts; ++i) {
       if ((chosen >> i & 1) != 0) unwritten += way.doubtful[i].load();
@@ -217,17 +221,17 @@ void Pipe::settle(PipeWay& way) noexcept {
     const bool header = end > taken && read == taken + 4 && end - read <= os::kFrameBytes;
     if (!nothing && !whole && !header) continue;
     if (header && !whole) skip(end - read);
-    // COMMIT(pipe.settle.taken): killed before: done again, with the rest gone; after: at a frame.
+    // COMMIT(pipe.settle.taken): killed before: done again, after skip(); after: at a frame.
     way.taken.store(nothing ? taken : end);
     way.doubts.store(0);
     SHOAL_KILL_POINT("pipe.settle.taken");
     return;
   }
-  way.taken.store(read);  // strangers have read or written too
+  way.taken.store(read);  // no combination fits: strangers have read or written too
   way.doubts.store(0);
 }
 
-// The rest of the frame that the dead had in hand.
+// Reads and drops the rest of the frame that the dead reader was inside of.
 void Pipe::skip(uint64_t bytes) noexcept {
   std::byte rest[os::kFrameBytes];
   try {
@@ -237,7 +241,7 @@ void Pipe::skip(uint64_t bytes) noexcept {
       bytes -= got;
     }
   } catch (const os::OsError&) {
-    return;  // the caller's own read is about to say it
+    return;  // the caller's own read will fail in the same way
   }
 }
 
@@ -279,8 +283,7 @@ Piped Pipe::write_frame(PipeWay& way, std::span<const std::byte> payload) {
   if (moved == os::Moved::done) way.frames.store(frames + 1);
   SHOAL_KILL_POINT("pipe.send.frame");
   if (moved == os::Moved::would_block) {
-    way.ends[frames % PipeWay::kRemembered].store(
-        before);  // no doubt of it, should the next one die
+    way.ends[frames % PipeWay::kRemembered].store(before);  // not doubtful, if the next writer dies
     return Piped::again;
   }
   return moved == os::Moved::done ? Piped::ok : Piped::ended;
@@ -319,11 +322,11 @@ void Pipe::abandon(arena::Member& member, Frame& frame) noexcept {
   try {
     leave(member, in_->reading);
   } catch (const std::exception&) {
-    return;  // no member any more, so the lock is not ours
+    return;  // this process is no longer a member, so it does not hold the lock
   }
 }
 
-// Reads what lies between `offset` and `end` of the frame, as far as it is there.
+// Reads the frame's bytes from `offset` to `end` into `to`, as far as the descriptor has them.
 Piped Pipe::read_up_to(Frame& frame, std::byte* to, uint64_t offset, uint64_t end) {
   while (frame.got < end) {
     size_t now = 0;
@@ -354,8 +357,8 @@ Piped Pipe::read_frame(PipeWay& way, Frame& frame) {
     if (frame.header_size == 4) {
       header = read_up_to(frame, reinterpret_cast<std::byte*>(way.header.raw()), 0, 4);
       if (header != Piped::ok) return header;
-      // COMMIT(pipe.receive.read): killed before: nothing was read (the kernel stores it); after:
-      // settle() knows the frame by its header.
+      // COMMIT(pipe.receive.read): killed before: nothing was read; after: settle() knows the frame
+      // by its header, which the kernel stored while reading it.
       SHOAL_KILL_POINT("pipe.receive.read");
       const uint32_t whole = way.header.load();
       std::memcpy(frame.header, &whole, sizeof whole);
@@ -371,9 +374,9 @@ Piped Pipe::read_frame(PipeWay& way, Frame& frame) {
     }
     if (frame.header_size != 4) frame.size = big_endian(frame.header + 4, 8);
     if (frame.size > uint64_t{1} << 46 || (frame.header_size == 4 && frame.size >> 31 != 0)) {
-      throw os::OsError("read", EBADMSG, "a pipe: bytes that are no message");
+      throw os::OsError("read", EBADMSG, "a pipe: the bytes are not a message");
     }
-    // COMMIT(pipe.receive.header): killed before: settle() finds the end; after: it is noted.
+    // COMMIT(pipe.receive.header): killed before: settle() finds the end; after: the end is noted.
     way.header_end.store(way.taken.load() + frame.header_size + frame.size);
     SHOAL_KILL_POINT("pipe.receive.header");
     if (frame.size > sizeof frame.small) {
@@ -385,26 +388,26 @@ Piped Pipe::read_frame(PipeWay& way, Frame& frame) {
   return body;
 }
 
-// All of the frame is read: it is counted, and what it names is taken.
+// The whole frame is read: counts it, and takes the block that it names.
 void Pipe::finish_frame(arena::Member& member, PipeWay& way, Frame& frame, Naming naming) {
   const Named named = naming == nullptr ? Named{} : naming(*this, frame);
   const arena::LaneGuard lane(member);
   if (named.block != 0) {
     lane->intent_argument.store(handle_);
-    // COMMIT(pipe.take.intent): killed before: a slot is lost; after: reap_take() frees both.
+    // COMMIT(pipe.take.intent): killed before: the slot is lost; after: reap_take() frees both.
     lane->intent.store(named.block | kPipeTakeIntent);
     SHOAL_KILL_POINT("pipe.take.intent");
   }
-  // COMMIT(pipe.receive.frame): killed before: read and counted by settle(); after: so.
+  // COMMIT(pipe.receive.frame): killed before: settle() counts it as read; after: counted.
   way.taken.store(way.taken.load() + frame.header_size + frame.size);
   SHOAL_KILL_POINT("pipe.receive.frame");
   frame.took = named.block != 0 && take(member, named.block, named.slot);
   lane->intent.store(0);
 }
 
-// Looks at the kernel's count, which costs less than to pass a changed word between processors
-// beside it; rarely, since a look is a system call, and the partner may be waiting for this very
-// processor. (An end is seen by who sleeps.)
+// Asks the kernel how much is queued. That costs less than passing a changed word in shared memory
+// between processors as well. Asks only at every eighth look, since it is a system call, and the
+// partner may need this processor. (spin() does not notice the pipe's end; wait() does.)
 bool Pipe::spin() noexcept {
   constexpr uint32_t kEvery = 8;
   uint32_t looks = 0;
@@ -431,7 +434,8 @@ Piped Pipe::wait(bool to_write, int64_t deadline_ns) {
 
 // ---- blocks
 
-// Not while all frames are read: what is parked then is in readers' hands, or was lost with one.
+// False while all frames are read: then the parked blocks are being taken by readers, or were lost
+// with a reader that died.
 bool Pipe::is_enough_parked() const noexcept {
   uint64_t units = 0;
   for (const os::Atomic<uint64_t>& word : out_->parked) units += word.load() >> kSizeShift;
@@ -452,15 +456,16 @@ int Pipe::park(arena::Member& member, arena::Handle message) noexcept {
   for (int round = 0; round < 2; ++round) {
     for (uint64_t i = 0; i < PipeWay::kParked; ++i) {
       uint64_t found = out_->parked[i].load();
-      // In the second round also what the dead left there. A block that is just being parked looks
-      // the same; without its word it is only freed later, by who reaps.
+      // The second round also uses words that dead senders left: their block does not have the
+      // owner BLOCK(state). A block that is just being parked looks the same; without its word the
+      // block is still freed, but later, by a reaper.
       if (found != 0 && (round == 0 || arena_->owner_word(found & kHandleMask).load() == owner)) {
         continue;
       }
-      // COMMIT(pipe.park.slot): killed before: a block of the dead; after: so, and a stale word.
+      // COMMIT(pipe.park.slot): killed before: the scan frees it; after: so, and the word is stale.
       if (!out_->parked[i].compare_exchange(found, word)) continue;
       SHOAL_KILL_POINT("pipe.park.slot");
-      // COMMIT(pipe.park.owner): killed before: a block of the dead; after: freed with the pipe.
+      // COMMIT(pipe.park.owner): killed before: the scan frees it; after: freed with the pipe.
       member.give_to_block(message, handle_);
       SHOAL_KILL_POINT("pipe.park.owner");
       return static_cast<int>(i);
@@ -470,7 +475,7 @@ int Pipe::park(arena::Member& member, arena::Handle message) noexcept {
 }
 
 bool Pipe::unpark(arena::Member& member, arena::Handle message, uint32_t slot) noexcept {
-  // COMMIT(pipe.unpark.owner): killed before: freed with the pipe; after: a block of the dead.
+  // COMMIT(pipe.unpark.owner): killed before: freed with the pipe; after: the scan frees it.
   if (!member.take_from_block(message, handle_)) return false;
   SHOAL_KILL_POINT("pipe.unpark.owner");
   uint64_t expected = parked_word(*arena_, message);
@@ -479,7 +484,7 @@ bool Pipe::unpark(arena::Member& member, arena::Handle message, uint32_t slot) n
 }
 
 bool Pipe::take(arena::Member& member, arena::Handle message, uint32_t slot) noexcept {
-  // COMMIT(pipe.take.owner): killed before: freed by reap_take(); after: a block of the dead.
+  // COMMIT(pipe.take.owner): killed before: freed by reap_take(); after: by the scan.
   if (!member.take_from_block(message, handle_)) return false;
   SHOAL_KILL_POINT("pipe.take.owner");
   uint64_t expected = parked_word(*arena_, message);

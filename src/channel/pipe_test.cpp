@@ -36,7 +36,7 @@ using testing::in_ms;
 class PipeTest : public ::testing::TestWithParam<bool> {
  protected:
   PipeTest() {
-    signal(SIGPIPE, SIG_IGN);  // as in Python: a pipe has no flag for it
+    signal(SIGPIPE, SIG_IGN);  // as in Python: a pipe has no flag against SIGPIPE
     open();
   }
   ~PipeTest() override { close(); }
@@ -82,7 +82,7 @@ class PipeTest : public ::testing::TestWithParam<bool> {
     return value;
   }
 
-  // All that is in it, in order.
+  // All frames that are in the pipe, in order.
   std::vector<uint64_t> drain() {
     std::vector<uint64_t> found;
     for (;;) {
@@ -190,7 +190,7 @@ TEST_P(PipeTest, BytesOnTheirWayAreBounded) {
     ASSERT_EQ(send(*me_, message), Piped::ok);
   }
   EXPECT_EQ(parked.size(), 4U);
-  // All frames are read: what is parked may be lost, and nobody is to wait for it.
+  // All frames are read: parked blocks may be lost with a dead reader, and must not block a sender.
   EXPECT_EQ(drain().size(), parked.size());
   const Handle next = make_message(*me_, {}, {});
   parked.emplace_back(next, writer_->park(*me_, next));
@@ -294,8 +294,8 @@ TEST_P(PipeTest, AStoppedReaderStopsNobody) {
 
 // ---- deaths
 
-// The frames 1, 2, 3 were sent; the victim receives one and sends 4 and 5. Afterwards there is a
-// sound rest: no more lost than the one in hand, none twice.
+// The frames 1, 2, 3 were sent; the victim receives one and sends 4 and 5. Afterwards at most the
+// frame that the victim was receiving or sending is lost, and none is received twice.
 void expect_sound_rest(const std::vector<uint64_t>& rest) {
   uint64_t previous = 0;
   for (const uint64_t value : rest) {
@@ -398,7 +398,7 @@ TEST_P(PipeTest, WhenSeveralWritersDieBeforeAReader) {
   }
 }
 
-// More frames are on their way than ends are remembered: the header itself is still there.
+// More frames are queued than ends are remembered: settle() knows the frame by its header.
 TEST_P(PipeTest, WhenAReaderDiesWithManyFramesOnTheirWay) {
   for (const char* point : {"pipe.receive.read", "pipe.receive.header", "pipe.receive.frame"}) {
     uint64_t sent = 0;
@@ -417,7 +417,7 @@ TEST_P(PipeTest, WhenAReaderDiesWithManyFramesOnTheirWay) {
   }
 }
 
-// The next reader counts again, and dies in it.
+// A reader dies while it counts again.
 TEST_P(PipeTest, WhileAReaderCountsAgain) {
   for (uint64_t i = 1; i <= 2; ++i) ASSERT_EQ(send(*me_, i, 400), Piped::ok);
   ChildMember writer(arena_, [&](Member& member) {
@@ -437,7 +437,7 @@ TEST_P(PipeTest, WhileAReaderCountsAgain) {
   expect_works();
 }
 
-// More writers die than are remembered, while readers live.
+// More writers die than PipeWay::doubtful has places, while no reader dies.
 TEST_P(PipeTest, WhenMoreWritersDieThanAreRemembered) {
   for (uint64_t i = 0; i < 30; ++i) {
     ChildMember writer(arena_, [&](Member& member) {
@@ -460,8 +460,8 @@ TEST_P(PipeTest, WhenMoreWritersDieThanAreRemembered) {
   expect_works();
 }
 
-// Killed inside the system call's neighbourhood, a writer leaves a frame that may be written or
-// not: here it is not, since the pipe is full.
+// A writer that is killed around its system call leaves a frame that may or may not be written.
+// Here it is not written, since the pipe is full.
 TEST_P(PipeTest, WhileADoubtfulFrameIsCounted) {
   for (const char* point : {"pipe.doubt.size", "pipe.doubt.frames"}) {
     SCOPED_TRACE(point);
@@ -516,7 +516,7 @@ TEST_P(PipeTest, WithMessagesOnTheirWay) {
     expect_works();
     close();
     arena::reap_all_dead(*arena_, *me_);
-    // (attachments of a message that nobody took are freed by the next reap)
+    // (the next reap frees the attachments of a message that was not taken)
     ChildMember nobody(arena_, [](Member&) { raise(SIGKILL); });
     EXPECT_EQ(nobody.wait(), Ending::killed);
     arena::reap_all_dead(*arena_, *me_);

@@ -11,12 +11,12 @@ namespace shoal::channel {
 
 namespace {
 
-constexpr size_t kSumOffset = 16;  // in the block: the bytes pushed up to and with it
+constexpr size_t kSumOffset = 16;  // in the block: bytes / 64 pushed up to and with this block
 
 uint64_t units_for(uint64_t bytes) noexcept { return bytes / 64 + (bytes % 64 != 0 ? 1 : 0); }
 
-// Helpers read this word of a block that may be somebody else's by now; publish_sum() says why
-// what is read then is not used. ThreadSanitizer need not look.
+// A member that helps reads this word of a block that may belong to another member by now;
+// publish_sum() says why a wrong value is not used. So ThreadSanitizer must not report it.
 __attribute__((no_sanitize("thread"))) uint64_t read_sum(const std::byte* block) noexcept {
   return *reinterpret_cast<const volatile uint64_t*>(block + kSumOffset);
 }
@@ -85,9 +85,10 @@ Ring::Sum Ring::sum_before(RingSegment* segment, uint64_t position) const noexce
   return {word & kUnitMask, is_sum_of(word, lap_of(position))};
 }
 
-// Sets sum[position] from the word in the block, which the pusher wrote before it published. Once
-// it is set nobody sets it again in this lap; and nobody takes the block before it is set. So who
-// comes late, and reads a block that is no longer in the ring, finds the word set or fails.
+// Sets sum[position] from the word in the block, which the pusher wrote before it published. The
+// sum is set once per lap, and no member takes the block before that. So a member that comes late,
+// and reads a block that is no longer in the ring, finds the sum set, or its compare-exchange
+// fails.
 void Ring::publish_sum(RingSegment* segment, uint64_t position,
                        arena::Handle block) const noexcept {
   if (unit_limit_ == 0) return;
@@ -95,7 +96,7 @@ void Ring::publish_sum(RingSegment* segment, uint64_t position,
   if (!is_earlier_sum(word, lap_of(position))) return;
   if (!arena_->contains(block, kSumOffset + sizeof(uint64_t))) return;
   const uint64_t units = read_sum(arena_->at<std::byte>(block));
-  // COMMIT(ring.push.sum): killed before: who helps the tail sets it; after: set.
+  // COMMIT(ring.push.sum): killed before: who moves the tail sets it; after: set.
   sum(segment, position).compare_exchange(word, sum_word(lap_of(position), units));
   SHOAL_KILL_POINT("ring.push.sum");
 }
@@ -104,7 +105,7 @@ void Ring::help_tail(RingSegment* segment, uint64_t position, arena::Handle bloc
   if (state_->tail.load() != position) return;
   publish_sum(segment, position, block);
   uint64_t expected = position;
-  // COMMIT(ring.push.tail): killed before: the next one moves the tail; after: moved.
+  // COMMIT(ring.push.tail): killed before: the next push or pop moves the tail; after: moved.
   state_->tail.compare_exchange(expected, position + 1);
   SHOAL_KILL_POINT("ring.push.tail");
 }
@@ -115,13 +116,13 @@ void Ring::mark_taken(RingSegment* segment, uint64_t position, uint64_t word) co
   slot(segment, position).compare_exchange(expected, taken_word(lap_of(position)));
   SHOAL_KILL_POINT("ring.pop.slot");
   expected = position;
-  // COMMIT(ring.pop.head): killed before: the next one moves the head; after: moved.
+  // COMMIT(ring.pop.head): killed before: the next push or pop moves the head; after: moved.
   state_->head.compare_exchange(expected, position + 1);
   SHOAL_KILL_POINT("ring.pop.head");
 }
 
-// The head, after moving it past everything that has been taken, and its segment; nullptr where
-// nobody has pushed in this lap yet.
+// The head, after moving it past everything that was taken. `*segment` is its segment; nullptr when
+// no push has reached this lap yet.
 uint64_t Ring::settled_head(RingSegment** segment) const noexcept {
   uint64_t head = state_->head.load();
   for (uint32_t attempts = 0; attempts < kMaxAttempts; ++attempts, head = state_->head.load()) {
@@ -138,7 +139,7 @@ uint64_t Ring::settled_head(RingSegment** segment) const noexcept {
     } else if (is_later(lap_of(head), found.lap)) {
       return head;
     } else {
-      state_->head.compare_exchange(head, head + 1);  // taken; later: old news, or scribbled over
+      state_->head.compare_exchange(head, head + 1);  // taken; a later lap: `head` is old
     }
   }
   return head;
@@ -156,15 +157,15 @@ void Ring::settle_tail() const noexcept {
   }
 }
 
-// Is there room for a block at position `tail`, which lies in `segment`? `known` false: the
-// question came too late, ask anew.
+// Is there room for a block at position `tail`, which lies in `segment`? `*known` = false: `tail`
+// is old by now, the caller must load it again.
 bool Ring::fits(RingSegment* segment, uint64_t tail, uint64_t units, bool* known) const noexcept {
   *known = true;
   if (item_limit_ == 0 && unit_limit_ == 0) return true;
   RingSegment* head_segment = nullptr;
   const uint64_t head = settled_head(&head_segment);
   if (item_limit_ != 0 && tail - head >= item_limit_) {
-    *known = tail >= head;  // else the tail read is old
+    *known = tail >= head;  // otherwise `tail` is old
     return false;
   }
   if (unit_limit_ == 0 || tail == head) return true;
@@ -193,7 +194,7 @@ Ring::Attempt Ring::push_committing(arena::Member& member, arena::Lane& lane, ar
       continue;
     }
     if (!is_later(lap_of(tail), found.lap)) {
-      state_->tail.compare_exchange(tail, tail + 1);  // old news, or scribbled over
+      state_->tail.compare_exchange(tail, tail + 1);  // `tail` is old, or the ring is corrupt
       continue;
     }
     bool known = false;
@@ -212,7 +213,8 @@ Ring::Attempt Ring::push_committing(arena::Member& member, arena::Lane& lane, ar
     lane.intent_argument.store(in_ring, os::relaxed);
     lane.intent.store(block | kRingPushIntent, os::relaxed);
     // COMMIT(ring.push.owner): killed before: the scan frees the block; after: reap_push() does.
-    // order: release; pairs with the acquire of who takes the block; publishes its contents
+    // order: release; pairs with the acquire of the member that takes the block; publishes its
+    // contents
     owner.store(in_ring, os::release);
     SHOAL_KILL_POINT("ring.push.owner");
     // COMMIT(ring.push.slot): killed before: reap_push() frees the block; after: pushed.
@@ -234,7 +236,7 @@ Ring::Push Ring::try_push(arena::Member& member, arena::Handle block, uint64_t b
   do {
     if (result == Attempt::no_segment) extend(member);
     const arena::LaneGuard lane(member);
-    // order: relaxed; as for the intent
+    // order: relaxed; for the same reason as the intent
     lane->wake.store(handle_ | static_cast<uint64_t>(sync::HeldKind::ring_items), os::relaxed);
     result = push_committing(member, *lane, block, units_for(bytes));
     if (result == Attempt::ok) {
@@ -243,7 +245,7 @@ Ring::Push Ring::try_push(arena::Member& member, arena::Handle block, uint64_t b
     }
     if (space_bell_ != nullptr) space_bell_->less(member);
     // COMMIT(ring.push.done): killed before: a reaper wakes the sleepers again; after: done.
-    // order: release, twice; keeps what came before it; read only after this process is dead
+    // order: release, twice; the stores above come first; read only after this process is dead
     lane->intent.store(0, os::release);
     lane->wake.store(0, os::release);
     SHOAL_KILL_POINT("ring.push.done");
@@ -254,7 +256,7 @@ Ring::Push Ring::try_push(arena::Member& member, arena::Handle block, uint64_t b
 arena::Handle Ring::try_pop(arena::Member& member) {
   SHOAL_KILL_POINT("ring.pop.enter");
   if (seems_empty()) {
-    if (items_bell_ != nullptr) items_bell_->less(member);  // another took it, and died
+    if (items_bell_ != nullptr) items_bell_->less(member);  // its taker may have died before this
     return 0;
   }
   sync::Holds& holds = sync::Holds::of(member);
@@ -269,9 +271,9 @@ arena::Handle Ring::try_pop(arena::Member& member) {
     if (is_later(found.lap, lap_of(head))) continue;
     if (found.lap != lap_of(head)) break;
     if (!found.full) continue;
-    help_tail(segment, head, found.block);  // it may have been pushed since the head was settled
+    help_tail(segment, head, found.block);  // it may have been pushed after settled_head()
     uint64_t expected = arena::owner_channel(id_, head);
-    // COMMIT(ring.pop.owner): killed before: still in the ring; after: the dead had it in hand.
+    // COMMIT(ring.pop.owner): killed before: still in the ring; after: the scan frees it.
     if (!arena_->owner_word(found.block)
              .compare_exchange(expected, arena::owner_member(holds.incarnation()))) {
       continue;
@@ -283,7 +285,7 @@ arena::Handle Ring::try_pop(arena::Member& member) {
   }
   if (block != 0) {
     if (unit_limit_ != 0) {
-      state_->space.notify_all();  // the one that is woken might be too large
+      state_->space.notify_all();  // not one: the woken sender's message may be too large
     } else if (item_limit_ != 0) {
       state_->space.notify_one();
     }
@@ -309,7 +311,7 @@ bool Ring::has_item() const noexcept {
   return found.lap == lap_of(head) && found.full;
 }
 
-// Not by fits(): where the next lap has no segment yet, there is no place to ask for.
+// Does not use fits(), which needs the segment of `tail`: there may be none yet.
 bool Ring::seems_to_fit(uint64_t size) const noexcept {
   if (item_limit_ == 0 && unit_limit_ == 0) return true;
   const uint64_t items = length();
@@ -337,7 +339,7 @@ uint64_t Ring::bytes() const noexcept {
     const uint64_t tail = state_->tail.load();
     if (tail == head) return 0;
     const Place place = tail_place(tail);
-    // Where the next lap has no segment yet, the sum is the last one of this.
+    // While the next lap has no segment, the wanted sum is the last one of this lap.
     RingSegment* const last =
         place.segment == nullptr ? segment_in(state_->tail_segment.load()) : place.segment;
     if (segment == nullptr || last == nullptr || place.stale) continue;
@@ -351,9 +353,9 @@ uint64_t Ring::bytes() const noexcept {
   return 0;
 }
 
-// The slot may have been marked, or its segment be in use for a later lap: then the block was
-// taken, and its owner is not what the intent says. While it is in the ring, head_segment stays at
-// its lap or before, and no segment from there on is reused.
+// The slot may be marked as taken, or its segment reused for a later lap: then the block was taken,
+// and its owner word differs from the intent's argument. While the block is in the ring,
+// head_segment stays at its lap or before, and no segment from head_segment on is reused.
 void Ring::reap_push(arena::Incarnation dead, arena::Handle block,
                      uint64_t owner_word) const noexcept {
   if (!arena::is_channel(owner_word) || arena::owner_channel_id(owner_word) != id_) return;

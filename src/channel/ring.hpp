@@ -2,62 +2,60 @@
 //
 // Ring: a queue of blocks, from many members to many members, bounded or not, that no death can
 // stop or break. Any thread of any member may push and pop. Neither sleeps; a push may allocate a
-// segment and throw MemoryExhausted. (A ring that another process has scribbled over loses blocks,
-// but is never read out of bounds.)
+// segment and throw MemoryExhausted. (A ring that another process has overwritten with wrong bytes
+// loses blocks, but is never read out of bounds.)
 //
-// A *member* is a process that has joined the session; its *lane* is a record in shared memory in
-// which a thread of it notes what it is about to do, for the reaper that cleans up if it dies.
+// A *member* is a process that has joined the session. Its *lane* is a record in shared memory in
+// which a thread notes what it is about to do, for the reaper that cleans up if the process dies.
 //
-// Positions count from 2048, so that lap 0 means "never used". Those of one lap (position / 2048)
-// share a segment, a block with 2048 slot words. Segments form a circle. It grows when all are in
-// use, and gives none back before the ring ends:
+// Positions count from 2048, so that lap 0 means "never used". The positions of one lap (position /
+// 2048) share a segment, a block with 2048 slot words. Segments form a circle. It grows when all
+// segments are in use, and gives none back as long as the ring exists:
 //   slot word   63..35 lap   34 full   33..0 block handle / 64         FULL(p,b) TAKEN(p)
 //   sum word    63..40 low bits of the lap   39..0 bytes / 64 pushed up to and with this position
 //   link word   63..35 lap   33..0 segment handle / 64
-//   next        a link word in each segment, which serves lap L, say. If it names lap L + 1, the
-//   segment
-//               in it serves that lap. If it names another lap, no segment was chosen for lap L + 1
-//               yet, and the segment in it is only this one's neighbour in the circle.
+//   next        a link word in each segment. Let the segment serve lap L. If `next` names lap
+//               L + 1, the segment in `next` serves that lap. If it names another lap, no segment
+//               is chosen for lap L + 1 yet, and the segment in `next` is only the neighbour in the
+//               circle.
 //   head_segment, tail_segment   link words: the segments of head and tail, or of one lap before
 // The lap in a slot word never goes down, and within one lap the word goes from FULL to TAKEN once.
-// So no value ever comes back, and the compare-exchange of a process that was stopped for hours
-// fails (29 bits of lap and 11 of position in it: until 2^40 operations later). A slot word whose
-// lap is earlier than its segment's lap means that the position was not used yet.
+// So no value ever returns, and the compare-exchange of a process that was stopped for hours fails
+// (29 bits of lap and 11 bits of position: a value returns only after 2^40 operations). A slot word
+// whose lap is earlier than its segment's lap means that the position is not used yet.
 //
-// What is in the ring is said by the owner word of each block and by the slot words alone. tail and
-// head are hints: each may be one behind, and any member may advance them.
+// The owner word of each block and the slot words alone say what is in the ring. tail and head are
+// hints: each may be one behind, and any member may advance them.
 // 1. Only the member that owned b stores FULL(p,b) in slot[p], after it has set owner[b] to
 //    CHANNEL(id,p).
 // 2. b at p is still in the ring if and only if slot[p] = FULL(p,b) and owner[b] = CHANNEL(id,p).
-//    Taking it is the compare-exchange of owner[b] to MEMBER(me); the slot is marked afterwards,
-//    by the taker or by anybody who finds that the owner word is not CHANNEL(id,p).
-// 3. tail is at most one past the last position published, head at most one past the last one
-// taken.
-//    Nobody takes position p before tail is beyond p and the sum word of p is set.
+//    Taking it is the compare-exchange of owner[b] to MEMBER(me). The slot is marked afterwards,
+//    by the taker or by any member that finds that the owner word is not CHANNEL(id,p).
+// 3. tail is at most one past the last position published, head at most one past the last position
+//    taken. No member takes position p before tail is beyond p and the sum word of p is set.
 // 4. The ring holds tail - head items of sum[tail-1] - sum[head-1] bytes. Both follow from words
-// that
-//    exist anyway: there is no counter that a death could leave wrong.
-// 5. lap(head_segment) <= lap(tail_segment). Nobody pushes at p before tail_segment has reached p's
-// lap,
-//    or pops at p before head_segment has. Segments of laps before head_segment's may be used
-//    again.
-// 6. Which segment serves a lap is decided by one compare-exchange, of the previous lap's `next`.
+//    that exist anyway: there is no counter that a death could leave wrong.
+// 5. lap(head_segment) <= lap(tail_segment). No member pushes at p before tail_segment has reached
+//    p's lap, or pops at p before head_segment has. Segments of laps before head_segment's may be
+//    reused.
+// 6. One compare-exchange, of the previous lap's `next`, decides which segment serves a lap.
 //
 // push of b:  P1 lane: wake = ring, intent_argument = CHANNEL(id,t), intent = b
 //             P2 owner[b] = CHANNEL(id,t)   P3 slot[t]: an earlier lap -> FULL(t,b)  [commit]
-//             P4 sum, tail -> t+1           P5 wake those who wait for items, ring the bells
+//             P4 sum, tail -> t+1           P5 wake waiting receivers, ring the bells
 //             P6 intent = 0, wake = 0
-// Killed before P2: b is still among the dead member's blocks, which its reaper frees. Killed
-// between P2 and P3: the reaper sees intent b, owner[b] exactly as intent_argument says and slot[t]
-// not FULL(t,b); it makes b the dead member's again, and so frees it. The exact comparison matters:
-// if the push did commit, b may have been taken and be on its way into a ring again, pushed by
-// another member, and then owner[b] names another position. A push whose compare-exchange P3 fails,
-// because another push was faster, sets owner[b] back to MEMBER(me) before it tries the next
-// position. pop at h:   slot[h] = FULL(h,b): help P4; owner[b]: CHANNEL(id,h) -> MEMBER(me)
-// [commit];
+// Killed before P2: b is still among the dead member's blocks, which its reaper frees ("the scan").
+// Killed between P2 and P3: the reaper sees intent b, owner[b] exactly as intent_argument says and
+// slot[t] not FULL(t,b); it makes b the dead member's again, and so frees it. The exact comparison
+// matters: if the push did commit, another member may have taken b and be pushing it into a ring
+// again, and then owner[b] names another position. A push whose compare-exchange P3 fails, because
+// another push was faster, sets owner[b] back to MEMBER(me) before it tries the next position.
+//
+// pop at h:   slot[h] = FULL(h,b): help P4; owner[b]: CHANNEL(id,h) -> MEMBER(me)  [commit];
 //             slot[h] -> TAKEN(h); head -> h+1
-// extend (ring_segments.cpp), when tail has come to a lap without a segment: chooses the next
-// segment in the circle if that is free, else a new one, which is put into the circle before it.
+//
+// extend (ring_segments.cpp), when tail has reached a lap without a segment: chooses the next
+// segment in the circle if that is free. Otherwise it inserts a new segment before that one.
 //
 // Design: docs/design/channel.md
 #pragma once
@@ -73,7 +71,7 @@
 
 namespace shoal::channel {
 
-// The values of a lane's intent kind: a push, an extension.
+// Kinds of a lane's intent: a push, an extension.
 inline constexpr uint64_t kRingPushIntent = 9;
 inline constexpr uint64_t kRingSegmentIntent = 11;
 
@@ -111,36 +109,35 @@ class Ring {
     uint64_t items = 1024;  // 0 = no limit
     uint64_t bytes = 0;     // 0 = no limit
   };
-  // What a ring with these limits occupies at first.
+  // The size of a ring with these limits and one segment.
   static size_t bytes_for(const Limits& limits) noexcept;
   static void create(void* at, uint32_t id, const Limits& limits, arena::Handle handle) noexcept;
 
-  // `handle`: the block in which `state` lies, as create() was told; other words (what a member
-  // holds, who owns a segment) name the ring by it. Throws CorruptArena when the fields of `state`
-  // contradict each other. A push rings the bell `items`, a pop the bell `space`, where there is
-  // one.
+  // `handle`: the block in which `state` lies; a member's held words and the owner words of
+  // segments name the ring by it. (create() takes the handle of the RingState itself.) Throws
+  // CorruptArena when the fields of `state` contradict each other. A push rings the bell `items`, a
+  // pop the bell `space`, if given.
   Ring(arena::Arena& arena, RingState* state, arena::Handle handle, Bell* items = nullptr,
        Bell* space = nullptr);
 
   enum class [[nodiscard]] Push { ok, full };
   // Moves the caller's block into the ring. `bytes` counts against the byte limit; a block that
-  // alone exceeds it is let in when the ring is empty. Full: the block stays the caller's, as it
-  // does when this throws MemoryExhausted. A ring that another process has scribbled over may say
-  // that it is full when it is not: see Attempt::gave_up. With a byte limit, the third 8-byte word
-  // of the block is overwritten.
+  // alone exceeds it is let in when the ring is empty. On `full`, and when this throws
+  // MemoryExhausted, the block stays the caller's. A corrupt ring may return `full` when it is not:
+  // see Attempt::gave_up. With a byte limit, the third 8-byte word of the block is overwritten.
   Push try_push(arena::Member& member, arena::Handle block, uint64_t bytes);
   // The oldest block, now the caller's; 0 when the ring is empty.
   [[nodiscard]] arena::Handle try_pop(arena::Member& member);
 
-  [[nodiscard]] uint64_t length() const noexcept;  // exact when nobody pushes or pops meanwhile
+  [[nodiscard]] uint64_t length() const noexcept;  // exact unless a push or pop runs concurrently
   [[nodiscard]] uint64_t bytes() const noexcept;   // 0 without a byte limit
   [[nodiscard]] bool seems_empty() const noexcept;
-  // As !seems_empty(), but what a dead member has taken is not there.
+  // As !seems_empty(), but a block that a dead member has taken does not count.
   [[nodiscard]] bool has_item() const noexcept;
-  // Would a block of so many bytes be let in now? Exact when nobody pushes or pops meanwhile.
+  // Would a block of `size` bytes be let in now? Exact unless a push or pop runs concurrently.
   [[nodiscard]] bool seems_to_fit(uint64_t size) const noexcept;
   [[nodiscard]] uint64_t pushed() const noexcept { return state_->tail.load() - kFirst; }
-  // As pushed(), and exact when whoever pushed last is dead.
+  // As pushed(), and exact even if the last pusher died before it moved the tail.
   [[nodiscard]] uint64_t settled_pushed() const noexcept {
     settle_tail();
     return pushed();
@@ -152,11 +149,11 @@ class Ring {
 
   // Undoes a push that a dead member had not committed: the block becomes MEMBER(dead) again.
   void reap_push(arena::Incarnation dead, arena::Handle block, uint64_t owner_word) const noexcept;
-  // The same for a segment that is not in the circle.
+  // The same for a new segment that a dead member had not put into the circle.
   void reap_segment(arena::Incarnation dead, arena::Handle segment) const noexcept;
-  // Frees all segments but the first. Nobody else may use the ring meanwhile.
+  // Frees all segments but the first. No other thread may use the ring meanwhile.
   void free_segments(arena::Member& member) noexcept;
-  // Throws CorruptArena unless all invariants hold. For tests, while nobody pushes or pops.
+  // Throws CorruptArena unless all invariants hold. For tests, while no push or pop runs.
   void check() const;
 
  private:
@@ -171,12 +168,13 @@ class Ring {
     uint64_t units;
     bool valid;
   };
-  // A position's segment. nullptr: there is none yet, or (stale) the position is a past one by now.
+  // A position's segment. nullptr: the position's lap has no segment yet, or (stale) the head or
+  // tail has passed the position's lap.
   struct Place {
     RingSegment* segment;
     bool stale;
   };
-  // gave_up: kMaxAttempts were in vain, which only happens in a ring that was scribbled over.
+  // gave_up: kMaxAttempts attempts failed, which only happens in a corrupt ring.
   enum class Attempt { ok, full, no_segment, gave_up };
 
   static uint64_t full_word(uint64_t position, arena::Handle block) noexcept;
@@ -215,7 +213,7 @@ class Ring {
   arena::Handle handle_;
   Bell* items_bell_;
   Bell* space_bell_;
-  uint32_t id_;  // fetched once and checked
+  uint32_t id_;  // this and the limits are read once, so that later writes do no harm
   uint64_t item_limit_;
   uint64_t unit_limit_;
 };

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Ring: the circle of segments. A lap is served by the segment that the previous lap's `next`
-// names with that lap; deciding it is one compare-exchange on that word, which also puts a new
-// segment into the circle. Everything else here are hints and help.
+// Ring: the circle of segments. The previous lap's `next` names the segment that serves a lap. One
+// compare-exchange on that word decides it, and also inserts a new segment into the circle. All
+// other words here are hints, which any member may correct.
 #include <new>
 
 #include "channel/ring_words.hpp"
@@ -25,25 +25,25 @@ RingSegment* Ring::segment_in(uint64_t link) const noexcept {
   return arena_->at<RingSegment>(handle);
 }
 
-// Sets the base of `segment` for `lap` from the last sum of the segment before. Whoever moves
-// tail_segment to it has set it first, so nobody who needs it comes before.
+// Sets the base of `segment` for `lap` from the last sum of the segment before. It is set before
+// tail_segment moves to `segment`, so every push and pop in the segment finds it set.
 void Ring::publish_base(RingSegment* before, RingSegment* segment, uint64_t lap) const noexcept {
   if (unit_limit_ == 0) return;
   uint64_t word = segment->base.load();
   const uint64_t last = sum(before, RingSegment::kSlots - 1).load();
   if (!is_earlier_sum(word, lap) || !is_sum_of(last, lap_before(lap))) return;
-  // COMMIT(ring.segment.base): killed before: who helps sets it; after: set.
+  // COMMIT(ring.segment.base): killed before: who moves tail_segment sets it; after: set.
   segment->base.compare_exchange(word, sum_word(lap, last));
   SHOAL_KILL_POINT("ring.segment.base");
 }
 
-// Moves tail_segment, found as `link`, one lap on. False: the next lap has no segment yet.
+// Moves tail_segment, whose value was `link`, one lap on. False: the next lap has no segment yet.
 bool Ring::advance_tail(uint64_t link) const noexcept {
   RingSegment* const segment = segment_in(link);
   if (segment == nullptr) return false;
   const uint64_t next = segment->next.load();
   const uint64_t lap = lap_after(lap_in(link));
-  if (lap_in(next) != lap) return state_->tail_segment.load() != link;  // true: it was reused
+  if (lap_in(next) != lap) return state_->tail_segment.load() != link;  // true: `link` is old
   RingSegment* const after = segment_in(next);
   if (after == nullptr) return false;
   publish_base(segment, after, lap);
@@ -53,7 +53,7 @@ bool Ring::advance_tail(uint64_t link) const noexcept {
   return true;
 }
 
-// The same for head_segment. The tail's goes first (invariant 5).
+// The same for head_segment. tail_segment moves first (invariant 5).
 bool Ring::advance_head(uint64_t link) const noexcept {
   const uint64_t tail_link = state_->tail_segment.load();
   if (lap_in(tail_link) == lap_in(link) && !advance_tail(tail_link)) return false;
@@ -87,14 +87,14 @@ Ring::Place Ring::head_place(uint64_t position) const noexcept {
   }
 }
 
-// Is the segment's lap over? Its successor was decided for the lap after it. A segment that is
-// found free stays so until somebody decides on it.
+// Is the segment's lap over? `next` carries the lap after the segment's own. Once a segment is
+// reusable it stays so until an extend() chooses it.
 bool Ring::is_reusable(RingSegment* segment) const noexcept {
   const uint64_t lap = lap_before(lap_in(segment->next.load()));
   return is_later(lap_in(state_->head_segment.load()), lap);
 }
 
-// A segment of this member for `lap`, all slots empty, before `next` in the circle.
+// Makes a segment for `lap`, owned by this member, with all slots empty; its `next` is `next`.
 arena::Handle Ring::new_segment(arena::Member& member, uint64_t lap, arena::Handle next) const {
   const arena::Handle fresh = member.allocate(segment_bytes());
   auto* const segment = new (arena_->address(fresh)) RingSegment{};
@@ -108,8 +108,8 @@ arena::Handle Ring::new_segment(arena::Member& member, uint64_t lap, arena::Hand
   return fresh;
 }
 
-// Puts this member's block `fresh` into the circle; false: another member was first, and the block
-// is this member's again.
+// Inserts this member's block `fresh` into the circle. False: another member was faster, and the
+// block is this member's again.
 bool Ring::link_segment(arena::Member& member, RingSegment* after, uint64_t link,
                         arena::Handle fresh) const noexcept {
   const arena::LaneGuard lane(member);
@@ -132,7 +132,7 @@ bool Ring::link_segment(arena::Member& member, RingSegment* after, uint64_t link
   return linked;
 }
 
-// Decides which segment serves the lap after tail_segment's, if nobody has. Throws
+// Decides which segment serves the lap after tail_segment's, if that is still open. Throws
 // MemoryExhausted.
 void Ring::extend(arena::Member& member) {
   const uint64_t tail_link = state_->tail_segment.load();
@@ -140,10 +140,10 @@ void Ring::extend(arena::Member& member) {
   const uint64_t lap = lap_after(lap_in(tail_link));
   uint64_t link = last == nullptr ? 0 : last->next.load();
   RingSegment* const following = segment_in(link);
-  if (following == nullptr) throw arena::CorruptArena("ring: a segment that is none");
+  if (following == nullptr) throw arena::CorruptArena("ring: a link that names no segment");
   if (lap_in(link) == lap || state_->tail_segment.load() != tail_link) return;
   if (following != last && is_reusable(following)) {
-    // COMMIT(ring.segment.reuse): killed before: nothing; after: it serves the lap.
+    // COMMIT(ring.segment.reuse): killed before: still open; after: it serves the lap.
     last->next.compare_exchange(link, link_word(lap, handle_in(link)));
     SHOAL_KILL_POINT("ring.segment.reuse");
     return;
@@ -152,7 +152,7 @@ void Ring::extend(arena::Member& member) {
   if (!link_segment(member, last, link, fresh)) member.free(fresh);
 }
 
-// Walks the circle, which only grows: who is in it stays.
+// Walks the circle. The circle only grows: a segment that is in it stays in it.
 bool Ring::is_in_circle(arena::Handle segment) const noexcept {
   const RingSegment* at = first_segment();
   for (uint64_t i = 0; i < kMostSegments; ++i) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Channels, locks and semaphores while each thread gives the processor away at random accesses to
+// Channels, locks and semaphores while each thread yields the processor at random accesses to
 // shared memory, from printed seeds: interleavings that a free run on few processors never has.
 #include <gtest/gtest.h>
 
@@ -25,7 +25,7 @@ using testing::in_ms;
 
 thread_local std::minstd_rand schedule;
 
-// One access in eight gives way; one in 512 for long enough that others pass by several times.
+// One access in eight yields; one in 512 yields for so long that others run by several times.
 void give_way(const void*) {
   const auto draw = schedule();
   if (draw % 512 == 0) {
@@ -61,7 +61,7 @@ class ScheduleTest : public ::testing::TestWithParam<unsigned> {
     for (auto& thread : threads) thread.join();
   }
 
-  // Where in the lap the messages begin: somewhere in their course a segment's end comes.
+  // Where in the lap the messages begin, so that each run crosses a segment's end at some point.
   static uint64_t place_in_lap(unsigned seed) { return seed * 97 % 1'200; }
 
   void go_near_the_end_of_a_lap(Channel& channel, uint64_t left) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// All words of a state and its log are changed under the lock only, which publishes them. What
-// matters beside is that a death leaves them in program order: each commit is an exchange, which
-// neither the stores before it nor those after it may pass.
+// All words of a state and its log change under the lock only, which publishes them. In addition a
+// death must leave them in program order: each commit is an exchange, which neither the stores
+// before it nor those after it may pass.
 #include "collections/container.hpp"
 
 #include <new>
@@ -40,7 +40,7 @@ void Container::create(arena::Member& member, Handle handle, ContainerKind kind)
   sync::Mutex::create(arena, handle);
   state->kind = kind;
   state->table.store(table);
-  // COMMIT(container.create.table): killed before: both are the dead's; after: one is in the other
+  // COMMIT(container.create.table): killed before: the scan frees both; after: it frees both
   member.give_to_block(table, handle);
   SHOAL_KILL_POINT("container.create.table");
   state->magic = arena::magic_at(kMagic, handle);
@@ -76,20 +76,20 @@ void Container::let_go(arena::Member& member) {
 
 void Container::prepare(arena::Member& member, Handle item) noexcept {
   set(state_->log.prepared_item, item);
-  // COMMIT(container.prepare.item): killed before: the dead's; after: undone by who takes the lock
+  // COMMIT(container.prepare.item): killed before: the scan frees it; after: a lock() undoes it
   member.give_to_block(item, handle_);
   SHOAL_KILL_POINT("container.prepare.item");
 }
 
 void Container::prepare_table(arena::Member& member, Handle table) noexcept {
   set(state_->log.prepared_table, table);
-  // COMMIT(container.prepare.table): killed before: the dead's; after: undone, as above
+  // COMMIT(container.prepare.table): killed before: the scan frees it; after: undone likewise
   member.give_to_block(table, handle_);
   SHOAL_KILL_POINT("container.prepare.table");
   Table& made = *arena_->at<Table>(table);
   for (uint64_t i = made.fresh_begin; i < made.fresh_end; ++i) {
     const Handle item = get(made.items()[i]);
-    // COMMIT(container.prepare.fresh): killed before: the dead's; after: undone, as above
+    // COMMIT(container.prepare.fresh): killed before: the scan frees it; after: undone likewise
     member.give_to_block(item, handle_);
     SHOAL_KILL_POINT("container.prepare.fresh");
   }
@@ -97,7 +97,7 @@ void Container::prepare_table(arena::Member& member, Handle table) noexcept {
 
 void Container::prepare_bag(arena::Member& member, Handle bag) noexcept {
   set(state_->log.prepared_bag, bag);
-  // COMMIT(container.prepare.bag): killed before: the dead's; after: undone, as above
+  // COMMIT(container.prepare.bag): killed before: the scan frees it; after: undone likewise
   member.give_to_block(bag, handle_);
   SHOAL_KILL_POINT("container.prepare.bag");
 }
@@ -117,7 +117,7 @@ void Container::commit(arena::Member& member, const Put& put) {
   set(log.hash, put.hash);
   set(log.slot, put.slot);
   set(log.slot_value, put.slot_value);
-  // COMMIT(container.put): killed before: nothing has happened; after: who takes the lock does it
+  // COMMIT(container.put): killed before: nothing has happened; after: the next lock() does it
   log.op.exchange(static_cast<uint64_t>(Change::put));
   SHOAL_KILL_POINT("container.put");
   static_cast<void>(carry_out_put(member));
@@ -136,7 +136,7 @@ void Container::commit(arena::Member& member, const Swap& swap) {
   set(log.old_used, swap.old_used);
   set(log.bag, swap.bag);
   set(log.bag_used, swap.bag_used);
-  // COMMIT(container.swap): killed before: nothing has happened; after: who takes the lock does it
+  // COMMIT(container.swap): killed before: nothing has happened; after: the next lock() does it
   log.op.exchange(static_cast<uint64_t>(Change::swap));
   SHOAL_KILL_POINT("container.swap");
   static_cast<void>(carry_out_swap(member));
@@ -164,7 +164,7 @@ Handle Container::carry_out_put(arena::Member& member) {
   set(state_->shape, get(log.shape));
   set(log.prepared_item, 0);
   if (const Handle old = get(log.old_item); old != 0) {
-    // COMMIT(container.put.old): killed before: taken by who takes the lock; after: the dead's
+    // COMMIT(container.put.old): killed before: the next lock() takes it; after: the scan frees it
     if (member.take_from_block(old, handle_)) taken = old;
     SHOAL_KILL_POINT("container.put.old");
   }
@@ -192,13 +192,13 @@ Container::Bags Container::carry_out_swap(arena::Member& member) {
     Table& before = open_table(*arena_, old, handle_);
     set(before.begin, get(log.old_begin));
     set(before.used, get(log.old_used));
-    // COMMIT(container.swap.old): killed before: taken by who takes the lock; after: the dead's bag
+    // COMMIT(container.swap.old): killed before: the next lock() takes it; after: the scan frees it
     if (member.take_from_block(old, handle_)) taken.table = old;
     SHOAL_KILL_POINT("container.swap.old");
   }
   if (bag != 0 && arena_->owner_word(bag).load() == arena::owner_block(handle_)) {
     set(open_table(*arena_, bag, handle_).used, get(log.bag_used));
-    // COMMIT(container.swap.bag): killed before: taken by who takes the lock; after: the dead's bag
+    // COMMIT(container.swap.bag): killed before: the next lock() takes it; after: the scan frees it
     if (member.take_from_block(bag, handle_)) taken.bag = bag;
     SHOAL_KILL_POINT("container.swap.bag");
   }
@@ -210,8 +210,8 @@ Container::Bags Container::carry_out_swap(arena::Member& member) {
 
 // ---- after a death
 
-// Only what was taken here is freed here: a block that the dead had taken out may have been freed
-// by its reaper and allocated again, by this very member.
+// Frees only blocks that this call took out of the container. A block that the dead member had
+// taken out may have been freed by its reaper and allocated again, by this very member.
 void Container::repair(arena::Member& member) {
   drop_growth(member);
   const auto op = static_cast<Change>(get(state_->log.op));
@@ -225,8 +225,8 @@ void Container::repair(arena::Member& member) {
   if (bags.bag != 0) free_bag(member, bags.bag);
 }
 
-// Frees what was prepared for a change that has not happened. It may be done again: what is not the
-// container's is left alone.
+// Frees what was prepared for a change that has not happened. Safe to repeat: it skips blocks that
+// are not the container's.
 void Container::undo(arena::Member& member) noexcept {
   ChangeLog& log = state_->log;
   if (const Handle item = get(log.prepared_item); item != 0) {
@@ -238,14 +238,14 @@ void Container::undo(arena::Member& member) noexcept {
       Table& made = *arena_->at<Table>(table);
       set(made.begin, made.fresh_begin);
       set(made.used, made.fresh_end);
-      // COMMIT(container.undo.table): killed before: as it was; after: the dead's bag
+      // COMMIT(container.undo.table): killed before: unchanged; after: the scan frees it
       if (member.take_from_block(table, handle_)) free_bag(member, table);
       SHOAL_KILL_POINT("container.undo.table");
     }
     set(log.prepared_table, 0);
   }
   if (const Handle bag = get(log.prepared_bag); bag != 0) {
-    // COMMIT(container.undo.bag): killed before: as it was; after: an empty bag of the dead
+    // COMMIT(container.undo.bag): killed before: unchanged; after: the scan frees it
     if (member.take_from_block(bag, handle_)) free_bag(member, bag);
     SHOAL_KILL_POINT("container.undo.bag");
     set(log.prepared_bag, 0);
@@ -256,7 +256,7 @@ void Container::drop_growth(arena::Member& member) noexcept {
   set(state_->growth.asked, 0);
   const Handle next = get(state_->growth.table);
   if (next == 0) return;
-  // COMMIT(container.growth.drop): killed before: as it was; after: an empty bag of the dead
+  // COMMIT(container.growth.drop): killed before: unchanged; after: the scan frees it
   if (member.take_from_block(next, handle_)) free_bag(member, next);
   SHOAL_KILL_POINT("container.growth.drop");
   set(state_->growth.table, 0);
@@ -285,7 +285,7 @@ void Container::end(arena::Arena& arena, arena::Member& member, Handle block) {
     state->magic = 0;
     if (member.take_from_block(table, block)) free_bag(member, table);
   } catch (const arena::CorruptArena&) {
-    return;  // scribbled over: its items stay until the session ends
+    return;  // corrupt: its items stay until the session ends
   }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Members killed at each kill point of this layer, and after each instruction of each operation:
-// a container has what it had before or what it has after, goes on, and no block is left behind.
+// a container has its content from before or after, keeps working, and no block is left behind.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -27,7 +27,7 @@ using Values = std::vector<uint64_t>;
 
 Bytes bytes_of(const uint64_t& key) { return std::as_bytes(std::span(&key, 1)); }
 
-// One change of a container that has the numbers 0 to 9 (as keys and values), and what it has then.
+// A change of a container that holds the numbers 0 to 9 (as keys and values), and the result.
 template <class Kind>
 struct Operation {
   const char* name;
@@ -42,7 +42,7 @@ Handle numbered(Member& member, uint64_t value) {
 const std::vector<Operation<Sequence>> kSequenceOperations = {
     {"append",
      [](Member& m, Sequence& x) {
-       // Twice, since the second one needs a larger table.
+       // Twice, because the second needs a larger table.
        for (uint64_t value = 10; value < 16; ++value) x.append(m, numbered(m, value));
      },
      {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}},
@@ -137,7 +137,8 @@ class CollectionDeathTest : public ContainerTest {
   Sequence ten(const Operation<Sequence>&) { return ten_in_a_sequence(); }
   Map ten(const Operation<Map>&) { return ten_in_a_map(); }
 
-  // Before or after, or for operations of several changes a prefix; then it ends without a rest.
+  // Checks that the content is that from before or after the operation, or, for operations of
+  // several changes, after some of them; then that the container ends with no block left.
   template <class Kind>
   void expect_sound(Kind& x, const Operation<Kind>& operation) {
     arena::reap_all_dead(*s.arena, *s.me);
@@ -281,8 +282,8 @@ TEST_F(CollectionDeathTest, AtEachKillPointOfReferences) {
   }
 }
 
-// The reaper has freed what the dead had taken out, and who takes the lock has got that very block
-// anew: it is his now, and not what is left of the change.
+// The reaper has freed the block that the dead member had taken out, and the member that takes the
+// lock next has allocated that very block again: it must not be freed as part of the change.
 TEST_F(CollectionDeathTest, WhatTheDeadTookOutMayBeABlockOfTheNextOneByNow) {
   Sequence x = ten_in_a_sequence();
   ASSERT_TRUE(sync::is_locked(x.lock(*s.me)));
@@ -312,7 +313,7 @@ TEST_F(CollectionDeathTest, WhatTheDeadTookOutMayBeABlockOfTheNextOneByNow) {
   EXPECT_EQ(s.blocks(), 0U);
 }
 
-// Who undoes or repairs a dead one's change is killed as well.
+// A member that undoes or repairs a dead member's change is killed as well.
 TEST_F(CollectionDeathTest, AtEachKillPointOfARepair) {
   for (const char* first : {"container.prepare.item", "container.prepare.fresh",
                             "container.prepare.bag", "container.put", "container.swap"}) {
@@ -341,7 +342,7 @@ TEST_F(CollectionDeathTest, AtEachKillPointOfARepair) {
   EXPECT_GT(died_at_.size(), 20U);
 }
 
-// Several processes change one map while some of them are killed: what a survivor has put is there.
+// Several processes change one map while some of them are killed: what a survivor put is there.
 TEST_F(CollectionDeathTest, SurvivorsLoseNothing) {
   Map map = ten_in_a_map();
   constexpr uint64_t kEach = 20'000;
@@ -359,7 +360,7 @@ TEST_F(CollectionDeathTest, SurvivorsLoseNothing) {
   ChildMember survivor(s.arena, [&](Member& member) { work(member, 1'000'000); });
   for (uint64_t round = 0; round < 8; ++round) {
     ChildMember victim(s.arena, [&](Member& member) { work(member, 10'000'000 * (round + 1)); });
-    // Killed before it has taken its slot, a fork's child would hold the map for 30 s more.
+    // A fork's child killed before it has taken its slot would hold the map for 30 s more.
     while (running->load() < round + 2) usleep(100);
     usleep(3'000);
     victim.kill();
@@ -376,7 +377,7 @@ TEST_F(CollectionDeathTest, SurvivorsLoseNothing) {
   }
   EXPECT_EQ(values(map).size(), map.size());
   s.me->free(counter);
-  // The map and its table; and the next one, where the last entries have begun to fill it.
+  // The map and its table; and the next table, if the last entries have begun to fill it.
   const bool grows = map.state().growth.table.load() != 0;
   EXPECT_EQ(s.blocks(), map.size() + 2 + (grows ? 1 : 0));
   map.unlock(*s.me);

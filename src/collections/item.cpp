@@ -42,7 +42,7 @@ void take_references_back(arena::Member& member, ItemHeader& header) noexcept {
 Handle make_item(arena::Member& member, const ItemParts& parts) {
   constexpr size_t kMost = std::numeric_limits<uint32_t>::max();
   if (parts.key.size() > kMost || parts.shown_key.size() > kMost || parts.value.size() > kMost) {
-    throw arena::MemoryExhausted("a key or value in line may have up to 4 GiB");
+    throw arena::MemoryExhausted("a key or inline value can have at most 4 GiB");
   }
   const arena::Arena& arena = member.arena();
   const size_t handles = parts.references.size() * sizeof(Handle);
@@ -81,7 +81,7 @@ ItemParts open_item(const arena::Arena& arena, Handle item) {
   const size_t apart = header == nullptr ? 0 : size_t{header->is_far} + header->attached;
   if (header == nullptr || apart > header->references || handles > room || key > room - handles ||
       shown > room - handles - key || value > room - handles - key - shown) {
-    throw arena::CorruptArena("no item of a container at offset " + std::to_string(item));
+    throw arena::CorruptArena("no container item at offset " + std::to_string(item));
   }
   const auto* const at = reinterpret_cast<const std::byte*>(references_of(header)) + handles;
   return {{at, key},
@@ -106,7 +106,7 @@ void free_item(arena::Member& member, Handle item) noexcept {
 }
 
 void free_item_of(arena::Member& member, Handle item, Handle parent) noexcept {
-  // COMMIT(item.take): killed before: as it was; after: this member's, freed by the reaper
+  // COMMIT(item.take): killed before: unchanged; after: this member's, the scan frees it
   const bool taken = member.take_from_block(item, parent);
   SHOAL_KILL_POINT("item.take");
   if (taken) free_item(member, item);

@@ -2,16 +2,15 @@
 //
 // Item: one block that holds an encoded value, and in a map its key as well. It never changes once
 // it is in a container. It may refer to shared blocks (further containers, locks, queues, values
-// too large to be copied under a lock): each of those counts it (Member::store_shared).
+// too large to be copied under a lock): each of these counts the reference (Member::store_shared).
 //
 // The block:  ItemHeader | references x u64 handle | key | shown key | value
 // Invariants:
-// 1. Of the references, the first `counted` are counted. A reference is counted before `counted`
-//    says so, and taken back after `counted` has stopped saying so: a death in between leaves one
-//    count too many (a block that stays until the session ends), never one too few.
+// 1. The first `counted` references are counted in the blocks. A reference is counted in its block
+//    before `counted` includes it, and uncounted after `counted` excludes it. A death in between
+//    leaves one count too many (the block stays until the session ends), never one too few.
 // 2. While an item is made or freed it is MEMBER(me); in a container it is BLOCK(container). The
-//    member that frees it takes its references back; if it dies first, the end hook does so for its
-//    reaper.
+//    member that frees it takes back its references; if it dies first, its reaper's end hook does.
 //
 // Any thread of any member; making one may throw MemoryExhausted; nothing blocks.
 // Design: docs/design/collections.md
@@ -29,8 +28,8 @@ namespace shoal::collections {
 using arena::Handle;
 using Bytes = std::span<const std::byte>;
 
-// How a key is compared. canonical: equal keys have equal bytes. opaque: only the program's own
-// equality decides, among those of the same hash.
+// How a key is compared. canonical: equal keys have equal bytes. opaque: the program's own equality
+// decides, asked for keys of the same hash.
 enum class KeyKind : uint32_t { none = 0, canonical = 1, opaque = 2 };
 
 struct ItemHeader {
@@ -38,11 +37,11 @@ struct ItemHeader {
   os::Atomic<uint32_t> counted;
   uint32_t references;
   uint32_t key_size;
-  uint32_t shown_size;  // the key as it was given, where the canonical form is another value
+  uint32_t shown_size;  // the key as the program gave it, if the canonical form is another value
   uint32_t value_size;
   uint8_t key_kind;
-  uint8_t is_far;     // the value lies in the first reference; `value` is its size, a u64
-  uint16_t attached;  // so many of the next references are the value's attachments
+  uint8_t is_far;     // the value lies in the first reference; `value` then is its size, a u64
+  uint16_t attached;  // so many of the next references are the attachments
 };
 static_assert(sizeof(ItemHeader) == 32);
 
@@ -56,21 +55,21 @@ struct ItemParts {
   uint16_t attached = 0;
 };
 
-// A new item, MEMBER(me). The caller holds all references. Throws MemoryExhausted; nothing is
-// counted then.
+// A new item, MEMBER(me). The caller holds all referenced blocks. Throws MemoryExhausted; then
+// nothing is counted.
 Handle make_item(arena::Member& member, const ItemParts& parts);
 
-// What an item holds, checked against its block; the pointers go into the arena. Throws
-// CorruptArena.
+// An item's parts, checked against its block; the pointers go into the arena. Throws CorruptArena.
 ItemParts open_item(const arena::Arena& arena, Handle item);
 
-// Takes the references of an item that is MEMBER(me) back and frees it; one that is not is left
-// alone: the child of a fork has what its parent was about to put in.
+// Takes back the references of an item that is MEMBER(me), and frees it. Does nothing if the item
+// has another owner: the child of a fork also has the handles of items that its parent was about to
+// insert.
 void free_item(arena::Member& member, Handle item) noexcept;
-// The same for one that is BLOCK(parent).
+// The same for an item that is BLOCK(parent).
 void free_item_of(arena::Member& member, Handle item, Handle parent) noexcept;
 
-// The end hook: if the block is an item, takes its references back.
+// The end hook: if the block is an item, takes back its references.
 void end_item(arena::Arena& arena, arena::Member& member, Handle block);
 
 }  // namespace shoal::collections

@@ -14,7 +14,7 @@ namespace shoal::collections {
 namespace {
 
 constexpr uint64_t kLeastSlots = 8;
-// Entries for so many slots: two thirds, so that probes stay short.
+// A table with `slots` slots has two thirds as many entries, so that probe sequences stay short.
 constexpr uint64_t entries_for(uint64_t slots) noexcept { return slots * 2 / 3; }
 
 }  // namespace
@@ -40,8 +40,9 @@ uint64_t Map::free_slot(Table& table, uint64_t hash) {
 
 // ---- Growth in steps ----------------------------------------------------------------------------
 
-// What a change does for the next table. A quarter of the present table's entries are still to come
-// when it begins: enough changes to clear six slots for each entry that there is, and to copy it.
+// The work that each change does for the next table. When it begins, a quarter of the present
+// table's entries are still free: enough changes to clear six slots for each entry, and to copy
+// all entries.
 constexpr uint64_t kSlotsAStep = 64;
 constexpr uint64_t kEntriesAStep = 16;
 
@@ -54,14 +55,15 @@ void Map::copy_entry(Table& from, uint64_t i, Table& made, uint64_t to) {
                                                  os::relaxed);
 }
 
-// A larger one is made without the lock: memory that nobody had before costs 0.25 ms for each MB.
+// A larger table is made without the lock: memory used for the first time costs 0.25 ms per MB.
 constexpr uint64_t kMostSlotsUnderLock = 4096;
-// He who goes to make one may die or be stopped: after so many changes, a share of the entries that
-// there are, the next one goes. Half of those still to come are left to fill it then.
+// A thread that went to make a table may die or be stopped. After capacity / kAskAgainAfter more
+// changes another thread makes one. At least three quarters of the entries that were free are free
+// then.
 constexpr uint64_t kAskAgainAfter = 16;
 constexpr int64_t kWaitToBringNs = 10'000'000;
 
-// Three quarters of the entries are used, or many of the slots erased.
+// Three quarters of the entries are used, or more than a sixth of the slots are erased.
 bool Map::needs_next(const Table& now) {
   return get(now.used) * 4 >= now.capacity * 3 || get(now.erased) * 6 > now.slots;
 }
@@ -84,7 +86,7 @@ void Map::ask_for_next(arena::Member& member, const Table& now) {
   try {
     begin_growth(member, now, make_table(member, handle(), entries_for(slots), slots, true));
   } catch (const arena::MemoryExhausted&) {
-    return;  // said when there is no other way
+    return;  // thrown by make_whole_table(), if it comes to that
   }
 }
 
@@ -94,7 +96,8 @@ void Map::unlock(arena::Member& member) {
   if (slots != 0) make_next(member, slots);
 }
 
-// Without the lock. Nothing is lost if it fails, or if the map needs another one by then.
+// Called without the lock. If it fails, or the map needs a table of another size by then, nothing
+// is lost.
 void Map::make_next(arena::Member& member, uint64_t slots) noexcept {
   Handle next = 0;
   try {
@@ -109,9 +112,9 @@ void Map::make_next(arena::Member& member, uint64_t slots) noexcept {
       let_go(member);
     }
   } catch (const arena::MemoryExhausted&) {
-    return;  // said when there is no other way
+    return;  // thrown by make_whole_table(), if it comes to that
   } catch (const arena::CorruptArena&) {
-    return free_bag(member, next);  // said by the next change
+    return free_bag(member, next);  // thrown by the next change
   }
   if (next != 0) free_bag(member, next);
 }
@@ -122,7 +125,7 @@ void Map::begin_growth(arena::Member& member, const Table& now, Handle next) noe
   set(growth.from, get(now.begin));
   set(growth.to, 0);
   set(growth.table, next);
-  // COMMIT(map.growth.begin): killed before: the dead's; after: dropped by who takes the lock
+  // COMMIT(map.growth.begin): killed before: the scan frees it; after: the next lock() drops it
   member.give_to_block(next, handle());
   SHOAL_KILL_POINT("map.growth.begin");
 }
@@ -153,7 +156,7 @@ void Map::grow_on(arena::Member& member, Table& now) {
   if (get(state().growth.table) != 0) fill_next(now, kSlotsAStep, kEntriesAStep);
 }
 
-// The entry's item has become this one (0: erased), in the next table as well.
+// Repeats in the next table that the entry's item was replaced by `item` (0: erased).
 void Map::follow(const Entry& entry, uint64_t hash, Handle item) {
   Growth& growth = state().growth;
   const Handle handle_of_next = get(growth.table);
@@ -169,12 +172,12 @@ void Map::follow(const Entry& entry, uint64_t hash, Handle item) {
       return true;
     });
   }
-  // Erasing at the end gives positions back: what comes there is not yet in the next table.
+  // Erasing at the end frees positions: an entry that is put there later is not copied yet.
   set(growth.from, std::min(get(growth.from), get(table().used)));
 }
 
-// The table `larger`, MEMBER(me), with `used` entries, becomes the map's. There is an entry at each
-// of its ends: some may have been erased since they were copied.
+// The table `larger`, MEMBER(me), with `used` entries, becomes the map's. Leaves out erased entries
+// at both ends: some may have been erased since they were copied.
 Table& Map::adopt(arena::Member& member, Handle larger, uint64_t used) {
   Table& made = *arena_->at<Table>(larger);
   uint64_t begin = 0;
@@ -201,8 +204,8 @@ Table& Map::make_whole_table(arena::Member& member, Table& now) {
   return adopt(member, larger, to);
 }
 
-// The table, after another one took its place if its entries are used up, or if so many slots are
-// erased that a search for what is not there would be long.
+// The table with room for one more entry. Replaces the present one if its entries are used up, or
+// if so many slots are erased that an unsuccessful search would be long.
 Table& Map::with_room(arena::Member& member) {
   Table& now = table();
   grow_on(member, now);
@@ -210,13 +213,13 @@ Table& Map::with_room(arena::Member& member) {
   if (used < now.capacity && get(now.erased) * 4 <= now.slots) return now;
   Growth& growth = state().growth;
   const Handle next = get(growth.table);
-  if (next != 0) fill_next(now, UINT64_MAX, UINT64_MAX);  // mostly there is nothing left to do
+  if (next != 0) fill_next(now, UINT64_MAX, UINT64_MAX);  // usually nothing is left to do
   const uint64_t to = get(growth.to);
   if (next == 0 || get(growth.from) != used || to >= arena_->at<Table>(next)->capacity) {
     drop_growth(member);
     return make_whole_table(member, now);
   }
-  // COMMIT(map.growth.end): killed before: dropped by who takes the lock; after: the dead's
+  // COMMIT(map.growth.end): killed before: the next lock() drops it; after: the scan frees it
   const bool taken = member.take_from_block(next, handle());
   SHOAL_KILL_POINT("map.growth.end");
   set(growth.table, 0);
@@ -245,8 +248,8 @@ Handle Map::replace(arena::Member& member, const Entry& entry, Handle item) {
   return entry.item;
 }
 
-// Erasing at either end moves that end past all erased entries, so that taking entries off there
-// one after the other stays cheap.
+// Erasing at either end moves that end past all erased entries, so that removing entries there one
+// after the other stays cheap.
 Handle Map::erase(arena::Member& member, const Entry& entry) {
   Table& now = table();
   uint64_t begin = get(now.begin);

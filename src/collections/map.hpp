@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Map: items by key, in the order in which the keys came, as a dict has them. Open addressing over
-// an array of entries; finding, putting and erasing are constant time: a larger table is filled in
-// steps, some entries with each change, before the present one is used up. Hashes and keys come
-// from the caller; whether two keys of the same hash are equal is asked of him. Every function but
-// size() needs the lock; see collections/container.hpp for what a death leaves. What throws
+// Map: items by key, in the order in which keys were inserted, like a dict. Open addressing over
+// an array of entries. Finding, putting and erasing are constant time: a larger table is filled in
+// steps, some entries with each change, before the present one is full. The caller computes hashes
+// and keys, and says whether two keys of the same hash are equal. Every function but size() needs
+// the lock; see collections/container.hpp for what a death leaves. A function that throws
 // (MemoryExhausted, CorruptArena) has changed nothing. Design: docs/design/collections.md
 #pragma once
 
@@ -18,34 +18,34 @@ class Map : public Container {
   struct Entry {
     uint64_t position = 0;
     uint64_t slot = 0;
-    Handle item = 0;  // 0: there is none
+    Handle item = 0;  // 0: no entry
     explicit operator bool() const noexcept { return item != 0; }
   };
-  enum class Same { yes, no, stop };  // stop: the search ends and finds this one
+  enum class Same { yes, no, stop };  // stop: ends the search; this entry is the result
 
   static void create(arena::Member& member, Handle handle) {
     Container::create(member, handle, ContainerKind::map);
   }
   Map(arena::Arena& arena, Handle handle) : Container(arena, handle, ContainerKind::map) {}
 
-  // The entry with this hash for which same(item, position) says yes or stop.
+  // The entry with this hash for which same(item, position) returns yes or stop.
   template <class IsSame>
   [[nodiscard]] Entry find(uint64_t hash, IsSame&& same) const;
   // The entry whose key is canonical and has these bytes.
   [[nodiscard]] Entry find(uint64_t hash, Bytes key) const;
 
-  // And then makes the next table, if that will be needed soon and is a large one, without the
-  // lock: getting so much memory takes milliseconds.
+  // Releases the lock. Then, without the lock, makes the next table, if the map will need a large
+  // one soon: allocating that much memory takes milliseconds.
   void unlock(arena::Member& member);
 
-  // A new entry at the end; the caller knows that no other has its key.
+  // Adds an entry at the end. The caller has checked that no other entry has its key.
   void insert(arena::Member& member, uint64_t hash, Handle item);
-  // The entry's item becomes this one; returns the one before, MEMBER(me).
+  // Replaces the entry's item; returns the old one, MEMBER(me).
   [[nodiscard]] Handle replace(arena::Member& member, const Entry& entry, Handle item);
   // Returns the item, MEMBER(me).
   [[nodiscard]] Handle erase(arena::Member& member, const Entry& entry);
 
-  // Positions of entries: [begin(), end()), those with item 0 left out.
+  // Positions of entries: [begin(), end()). Positions whose item is 0 are erased entries.
   [[nodiscard]] uint64_t begin() const { return table().begin.load(); }
   [[nodiscard]] uint64_t end() const { return table().used.load(); }
   [[nodiscard]] Handle at(uint64_t position) const;
@@ -54,7 +54,7 @@ class Map : public Container {
   [[nodiscard]] uint64_t hash_at(uint64_t position) const;
 
  private:
-  // A search's way through the slots of a table: use(slot, position) until it says true.
+  // Visits the slots of a hash in a table: calls use(slot, position) until it returns true.
   template <class Use>
   static void each_of(Table& table, uint64_t hash, Use&& use);
   Table& with_room(arena::Member& member);

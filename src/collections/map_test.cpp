@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Map against a model with the order of a dict.
+// Map against a model that keeps the order of a dict.
 #include "collections/map.hpp"
 
 #include <gtest/gtest.h>
@@ -25,7 +25,7 @@ struct MapTest : ContainerTest {
     s.me->share(block);
     return {*s.arena, block};
   }
-  static uint64_t hash_of(uint64_t key) { return key % 64 * 0x9E3779B97F4A7C15; }  // collisions too
+  static uint64_t hash_of(uint64_t key) { return key % 64 * 0x9E3779B97F4A7C15; }  // collisions
   static uint64_t mixed(uint64_t key) { return key * 0x9E3779B97F4A7C15 >> 7; }    // few
   static Bytes bytes(const uint64_t& key) { return std::as_bytes(std::span(&key, 1)); }
   Handle pair(const uint64_t& key, uint64_t value) {
@@ -110,7 +110,7 @@ TEST_F(MapTest, DoesWhatADictDoes) {
   EXPECT_EQ(s.blocks(), 0U);
 }
 
-// Putting and taking away again and again uses neither memory nor time up.
+// Inserting and erasing over and over uses up neither memory nor time.
 TEST_F(MapTest, ComingAndGoingCostsNothingThatStays) {
   Map map = make();
   ASSERT_TRUE(sync::is_locked(map.lock(*s.me)));
@@ -164,7 +164,7 @@ TEST_F(MapTest, GrowsInStepsThatAreSmallHoweverLargeItIs) {
   ASSERT_TRUE(sync::is_locked(map.lock(*s.me)));
   uint64_t count = 0;
   for (uint64_t key = 0; key < kKeys; ++key) {
-    // What the last turn that met this key has done.
+    // What the last round did with this key.
     const bool erased = key < kKeys / 2 && (2 * key % 3 == 0 || (2 * key + 1) % 3 == 0);
     const Map::Entry found = map.find(mixed(key), bytes(key));
     ASSERT_EQ(static_cast<bool>(found), !erased) << key;
@@ -180,7 +180,7 @@ TEST_F(MapTest, GrowsInStepsThatAreSmallHoweverLargeItIs) {
   EXPECT_EQ(s.blocks(), 0U);
 }
 
-// Getting the memory of a large table takes milliseconds: nobody is to wait for the lock meanwhile.
+// Allocating a large table takes milliseconds: no other thread may wait for the lock for so long.
 TEST_F(MapTest, MakesNoLargeTableUnderTheLock) {
   constexpr uint64_t kKeys = 300'000;
   Map map = make();
@@ -205,7 +205,7 @@ TEST_F(MapTest, MakesNoLargeTableUnderTheLock) {
   EXPECT_EQ(s.blocks(), 0U);
 }
 
-// Who goes to make the next table may be stopped or killed on his way: somebody else goes then.
+// The thread that makes the next table may be stopped or killed meanwhile: then another makes one.
 TEST_F(MapTest, AsksAgainForATableThatDoesNotCome) {
   constexpr uint64_t kKeys = 20'000;
   Map map = make();
@@ -226,7 +226,7 @@ TEST_F(MapTest, AsksAgainForATableThatDoesNotCome) {
     const bool asks = growth.asked.load() == map.changes() && growth.table.load() == 0;
     if (key > 4096 && asks && !lost) {
       Map same(*s.arena, map.handle());
-      same.unlock(*s.me);  // as if killed before it has made one
+      same.unlock(*s.me);  // as if killed before making one
       map = same;
       lost = true;
     } else {

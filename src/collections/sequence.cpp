@@ -18,7 +18,7 @@ struct Range {
 Range range_of(const Table& table) {
   const Range range{get(table.begin), get(table.used)};
   if (range.begin > range.used || range.used > table.capacity) {
-    throw arena::CorruptArena("a sequence says that it has more items than its table");
+    throw arena::CorruptArena("a sequence claims more items than its table can hold");
   }
   return range;
 }
@@ -29,7 +29,7 @@ void check_place(uint64_t i, uint64_t size) {
                           std::to_string(size));
 }
 
-// Room for as many again: appending n items one by one moves each about once.
+// Room for half as many again: appending n items one by one moves each about twice.
 uint64_t capacity_for(uint64_t items) noexcept { return items + items / 2 + 8; }
 
 }  // namespace
@@ -47,7 +47,7 @@ std::span<Table::Item> Sequence::items() const {
   return {now.items() + range.begin, range.size()};
 }
 
-// The table, after making a larger one (or one with the room at its end) if it is full.
+// The table with room for one more item at its end; a new table if the present one has none.
 Table& Sequence::with_room(arena::Member& member) {
   Table& now = table();
   const Range range = range_of(now);

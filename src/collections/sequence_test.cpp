@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Sequence against std::vector, and what becomes of blocks.
+// Sequence against std::vector, and that all blocks are freed.
 #include "collections/sequence.hpp"
 
 #include <gtest/gtest.h>
@@ -129,7 +129,7 @@ TEST_F(SequenceTest, HoldsWhatItsItemsReferTo) {
   inner.append(*s.me, item(7));
   inner.unlock(*s.me);
   Handle last = inner.handle();
-  for (int depth = 0; depth < 50'000; ++depth) {  // no recursion in the end
+  for (int depth = 0; depth < 50'000; ++depth) {  // ending them must not recurse
     Sequence outer = make();
     ASSERT_TRUE(sync::is_locked(outer.lock(*s.me)));
     outer.append(*s.me, referring(last));

@@ -18,7 +18,7 @@ uint64_t bytes_for(uint64_t capacity, uint64_t slots) noexcept {
   return sizeof(Table) + capacity * per_entry + slots * sizeof(uint32_t);
 }
 
-// nullptr: no table, or one that says it is larger than its block.
+// nullptr: no table, or its sizes exceed its block.
 Table* table_at(const arena::Arena& arena, Handle handle) noexcept {
   const size_t room = arena.block_size(handle);
   if (room < sizeof(Table)) return nullptr;
@@ -32,10 +32,10 @@ void empty(arena::Member& member, Table& table) noexcept {
   const uint64_t used = table.used.load() < table.capacity ? table.used.load() : table.capacity;
   for (uint64_t i = table.begin.load(); i < used; ++i) {
     const Handle item = table.items()[i].load();
-    // COMMIT(bag.take): killed before: in the bag; after: the dead's, and its reaper finds both
+    // COMMIT(bag.take): killed before: in the bag; after: the dead member's, still in the bag
     const bool taken = item != 0 && member.take_from_block(item, table.parent);
     SHOAL_KILL_POINT("bag.take");
-    // COMMIT(bag.begin): killed before: as above; after: the dead's, and not in the bag
+    // COMMIT(bag.begin): killed before: as above; after: the dead member's, not in the bag
     table.begin.store(i + 1);
     SHOAL_KILL_POINT("bag.begin");
     if (taken) free_item(member, item);
@@ -48,14 +48,14 @@ Handle make_table(arena::Member& member, Handle parent, uint64_t capacity, uint6
                   bool uncleared) {
   const arena::Arena& arena = member.arena();
   if (capacity > kMostEntries) {
-    throw arena::MemoryExhausted("a container may have up to 4,294,967,293 entries");
+    throw arena::MemoryExhausted("a container can have at most 4,294,967,293 entries");
   }
   const Handle handle = member.allocate(bytes_for(capacity, slots));
   auto* const table = new (arena.address(handle)) Table{};
   table->parent = parent;
   table->capacity = capacity;
   table->slots = slots;
-  // order: relaxed, here and in who fills a table: nobody else sees it before it is in use
+  // order: relaxed, here and where a table is filled: no other thread sees it before it is in use
   for (uint64_t i = 0; i < slots && !uncleared; ++i)
     table->slot_array()[i].store(kSlotEmpty, os::relaxed);
   table->check = kTableCheck ^ handle;
@@ -65,7 +65,7 @@ Handle make_table(arena::Member& member, Handle parent, uint64_t capacity, uint6
 Table& open_table(const arena::Arena& arena, Handle handle, Handle parent) {
   Table* const table = table_at(arena, handle);
   if (table == nullptr || table->parent != parent) {
-    throw arena::CorruptArena("no table of a container at offset " + std::to_string(handle));
+    throw arena::CorruptArena("no container table at offset " + std::to_string(handle));
   }
   return *table;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the tests of containers share: items that are a number. Tests only.
+// Shared by the tests of containers: items whose value is a number. Tests only.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -41,7 +41,7 @@ struct ContainerTest : ::testing::Test {
     parts.references = std::span(&to, 1);
     return make_item(*s.me, parts);
   }
-  // Lets go of a container that is expected to end with it if nothing refers to it.
+  // Lets go of a container; it ends here if nothing refers to it.
   void drop(Container& container) {
     if (s.me->drop_shared(container.handle())) arena::end_block(*s.me, container.handle());
   }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Child processes for tests: run a function in a forked child, and learn how it ended. Tests only;
+// Child processes for tests: run a function in a forked child, and report how it ended. Tests only;
 // the parent should have one thread when it forks.
 //
 // 1. The child never returns into the test: it leaves by _exit(0), or 1 after an exception.

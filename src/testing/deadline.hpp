@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// in_ms(): a deadline counted from now. Tests only.
+// in_ms(n): the deadline n milliseconds from now. Tests only.
 #pragma once
 
 #include <cstdint>

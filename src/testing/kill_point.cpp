@@ -12,8 +12,8 @@
 #include <set>
 
 extern "C" {
-// Bounds of the section that SHOAL_KILL_POINT fills; absent when no kill point is linked. Their
-// names are the linker's. NOLINTBEGIN(bugprone-reserved-identifier)
+// Bounds of the section that SHOAL_KILL_POINT fills; absent when no kill point is linked. The
+// linker prescribes their names. NOLINTBEGIN(bugprone-reserved-identifier)
 extern const char __start_shoal_kill_points[] __attribute__((weak, visibility("hidden")));
 extern const char __stop_shoal_kill_points[] __attribute__((weak, visibility("hidden")));
 // NOLINTEND(bugprone-reserved-identifier)

@@ -3,10 +3,10 @@
 // Kill points: named places, right after each publishing store, where a test build can be made to
 // die by SIGKILL. SHOAL_KILL_POINT("ring.push.slot") stands after the store whose comment is
 // `// COMMIT(ring.push.slot): killed before: ...; after: ...`. A no-op unless SHOAL_TESTING is set;
-// there it is one relaxed load while nothing is armed. Safe in any function, inline and template
-// ones too, any thread. Armed by arm_kill_point() or by the environment: SHOAL_KILL="name:nth" (nth
-// hit kills, counted from 1; read when the program or module is loaded; a forked child inherits
-// what is armed and the count so far).
+// with SHOAL_TESTING it costs one relaxed load while no kill point is armed. Safe in any function,
+// inline and template ones too, any thread. A kill point is armed by arm_kill_point() or by the
+// environment: SHOAL_KILL="name:nth" (the nth hit kills, counted from 1; read when the program or
+// module is loaded; a forked child inherits the armed kill point and the count so far).
 #pragma once
 
 #if defined(SHOAL_TESTING) && SHOAL_TESTING
@@ -25,7 +25,7 @@ void disarm_kill_points() noexcept;
 void hit_kill_point(const char* name) noexcept;
 
 // The names of all kill points that are linked into this program or module, sorted, without
-// doubles.
+// duplicates.
 std::vector<std::string> kill_point_names();
 
 }  // namespace shoal::testing

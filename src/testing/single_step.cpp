@@ -15,7 +15,7 @@ namespace shoal::testing {
 
 namespace {
 
-constexpr uint64_t kFew = 200;  // instructions
+constexpr uint64_t kFew = 200;  // instructions: at up to so many, every one is tried
 constexpr int kNoTrace = 97;    // exit code of a child that may not be traced
 
 [[noreturn]] void be_child(const std::function<void()>& setup,
@@ -34,7 +34,7 @@ bool wait_for_stop(pid_t child, int* status) {
   return WIFSTOPPED(*status);
 }
 
-// Lets other signals than our stops through, so that setup may use them.
+// Passes signals other than be_child()'s stops on to the child, so that `setup` may use them.
 bool run_to_stop(pid_t child, int* status) {
   while (wait_for_stop(child, status)) {
     if (WSTOPSIG(*status) == SIGSTOP) return true;

@@ -594,7 +594,7 @@ def test_join_does_not_wait_for_what_the_dead_had_in_hand(make: Any, method: str
     queue.task_done()
     waiter.join(60)
     assert [type(error) for error in failed] == [shoal.ConsumerDied]
-    assert str(failed[0]).startswith("2 that were got")
+    assert str(failed[0]).startswith("2 objects taken")
     queue.join()  # they count as done from now on
     with pytest.raises(ValueError, match="called too many times"):
         queue.task_done()
