@@ -176,7 +176,7 @@ bool find_record(Client* client, uint64_t word, Found* found) {
     found->record = *found->place;
     if (room >= sizeof(pool::ResultRecord) && found->record.fits(room)) return true;
   }
-  PyErr_Format(PyExc_SystemError, "a worker left a result at %llu, where none can be",
+  PyErr_Format(PyExc_SystemError, "a result word names offset %llu, where no record can be",
                static_cast<unsigned long long>(offset));
   return false;
 }
@@ -251,7 +251,7 @@ void deliver_all(const Target& target, const Batch& batch, uint32_t unit, PyObje
   const uint32_t first = batch.first_item(unit);
   const uint32_t items = batch.item_count(unit);
   if (!PyList_CheckExact(values) || PyList_GET_SIZE(values) != static_cast<Py_ssize_t>(items)) {
-    PyErr_SetString(PyExc_SystemError, "a worker left something else than a chunk's results");
+    PyErr_SetString(PyExc_SystemError, "a chunk's result is not a list of its items' results");
     return target.deliver(first, take_raised(), true);
   }
   for (uint32_t item = 0; item < items; ++item) {

@@ -183,7 +183,7 @@ PyObject* stored_bytes(Worker* self, arena::Handle handle) {
                                        static_cast<Py_ssize_t>(size));
     }
   }
-  PyErr_Format(PyExc_SystemError, "the pool names a block at %llu, where none can be",
+  PyErr_Format(PyExc_SystemError, "the pool names a block at offset %llu, where none can be",
                static_cast<unsigned long long>(handle));
   return nullptr;
 }
@@ -203,7 +203,7 @@ bool apply_definitions(Worker* self, uint32_t wanted) {
             ? self->seat->pool().definitions.load()
             : arena.at<pool::DefinitionBlock>(self->last_definition)->next.load();
     if (next == 0) {
-      PyErr_SetString(PyExc_SystemError, "the log of definitions is shorter than it should be");
+      PyErr_SetString(PyExc_SystemError, "the log of definitions is too short for a batch");
       return false;
     }
     const Reference done =

@@ -92,7 +92,7 @@ void write_bytes(MessageBuilder& out, const void* bytes, std::size_t size) {
 void write_array(MessageBuilder& out, Element element, std::span<const std::uint64_t> shape,
                  const void* elements) {
   if (element_size(element) == 0 || shape.size() > kMaxDimensions) {
-    throw std::invalid_argument("shoal: no such array");
+    throw std::invalid_argument("shoal: array with an unknown element type or too many dimensions");
   }
   std::size_t size = element_size(element);
   for (const std::uint64_t extent : shape) size *= extent;

@@ -48,7 +48,7 @@ PyObject* Decoder::reference(std::size_t tag_offset) {
       shared_.begin(), shared_.end(), target,
       [](const Shared& shared, std::size_t offset) { return shared.offset < offset; });
   if (found == shared_.end() || found->offset != target || found->object == nullptr) {
-    return fail("reference to no value");
+    return fail("reference to a missing value");
   }
   Py_INCREF(found->object);
   return found->object;
