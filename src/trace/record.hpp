@@ -3,9 +3,9 @@
 // The writing side of tracing: a small ring of spans per member, in the member's slot of shared
 // memory, always on.
 //
-// Who may call it: any layer, for its own member; one thread at a time per member (the worker's
-// loop; the client's collecting thread, which holds the GIL). It never allocates, blocks or throws,
-// and makes no system calls. Any process may read at any time, also after the writer's death.
+// Who may call it: any layer, for its own member; one thread at a time per member (today the
+// worker's loop). It never allocates, blocks or throws, and makes no system calls. Any process may
+// read at any time, also after the writer's death.
 //
 // A span is begin (ticks, os/clock.hpp) and kind:8 | duration in ticks:56. Spans shorter than
 // kShortest are not recorded, since the ring would hold nothing else; the layer that measured them
