@@ -139,7 +139,7 @@ bool sees_start_up_file(const Path& python) {
           is_start_up_file_below(join(home, "/.local").text, kPackages));
 }
 
-// ---- What was asked for -------------------------------------------------------------------------
+// ---- Command line -------------------------------------------------------------------------------
 
 struct Run {
   bool explain = false;

@@ -32,7 +32,7 @@ struct PoolOptions {
   uint32_t spinners = 0;          // number of workers that may spin for work at the same time
 };
 
-// What a batch is made of. Words are inline codec words or offset_word(offset into payload).
+// The contents of a batch. Words are inline codec words or offset_word(offset into payload).
 struct BatchParts {
   const uint64_t* argument_words = nullptr;
   uint32_t units = 0;
@@ -102,7 +102,7 @@ class ClientPool {
   bool request_stop(uint32_t slot, uint32_t unit, StopReason reason) noexcept;
 
   // ---- Deaths
-  struct Death {  // what is known of a dead worker
+  struct Death {  // the known facts about a dead worker
     uint32_t pid = 0;
     uint32_t status = 0;
     ExitKind kind = ExitKind::unknown;

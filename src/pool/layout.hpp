@@ -159,7 +159,7 @@ struct BatchShape {
     const uint32_t first = first_item(unit);
     return items - first < items_per_unit ? items - first : items_per_unit;
   }
-  // Offsets from the header: what lies behind it follows from the counts.
+  // Offsets from the header. The counts determine the parts behind it.
   [[nodiscard]] uint64_t attachments_offset() const noexcept;
   [[nodiscard]] uint64_t payload_offset() const noexcept {
     return attachments_offset() + 8ull * attachments;
@@ -356,11 +356,11 @@ struct PoolState {
 
   alignas(128) os::Atomic<uint64_t> ring_tail;  // client
   alignas(128) os::Atomic<uint64_t> ring_head;  // workers
-  alignas(128) os::Atomic<uint32_t> work_bell;  // sequence << 1 | somebody sleeps
+  alignas(128) os::Atomic<uint32_t> work_bell;  // sequence << 1 | a process may sleep
   // incarnation of a worker that spins for work, 0 = free
   os::Atomic<uint32_t> spinners[kSpinners];
   uint32_t spinner_limit;
-  alignas(128) os::Atomic<uint32_t> done_bell;           // sequence << 1 | somebody sleeps
+  alignas(128) os::Atomic<uint32_t> done_bell;           // sequence << 1 | a process may sleep
   os::Atomic<uint64_t> dirty_summary;                    // bit i: dirty[i] may be non-zero
   alignas(128) os::Atomic<uint64_t> dirty[kDirtyWords];  // bit = slot with news for the client
   os::Atomic<uint64_t> table[kBatchSlots];

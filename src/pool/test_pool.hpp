@@ -149,7 +149,7 @@ class TestPool {
   void expect_everything_done() {
     EXPECT_TRUE(collect());
     EXPECT_EQ(results + lost + cancelled, submitted);
-    for (const auto& [word, times] : losses) EXPECT_EQ(times, 1) << "told twice of " << word;
+    for (const auto& [word, times] : losses) EXPECT_EQ(times, 1) << "loss reported twice: " << word;
   }
 
   // Checks that no block is left after the pool has been destroyed.
