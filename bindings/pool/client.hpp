@@ -265,7 +265,7 @@ Reference make_error(Client* client, const char* name);
 bool may_pull(const Job* job);
 bool workers_fed(const Job* job);
 int fill(Job* job, bool once);
-inline constexpr double kSlowPullNs = 200'000;  // per item: next() reads slower inputs only to wait
+inline constexpr double kSlowPullNs = 200'000;  // per item: slower inputs are not read ahead
 // Marks the job's input as exhausted.
 void end_items(Job* job);
 // The iterator failed: its error becomes the outcome of the next item, and the input is exhausted.

@@ -79,7 +79,7 @@ bool parse_block(const char* function, PyObject* const* args, Py_ssize_t count, 
                  int64_t* deadline_ns);
 
 void sync_dealloc(PyObject* self);
-// Drops a shared block; ends its state and frees it if no other process holds it.
+// Drops a hold of a shared block; if it was the last hold, ends the state and frees the block.
 void let_go(arena::Member& member, arena::Handle handle) noexcept;
 
 // Reserves room for `more` handles, so that adding them does not allocate; at least doubles the

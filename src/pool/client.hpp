@@ -111,10 +111,10 @@ class ClientPool {
     bool memory_limit = false;
   };
   // For each unit that a dead worker had claimed: the item that it ran is queued again if it has
-  // retries left; else it gets a special result word, and `lost` is called for it. The items after
-  // it are queued again. A unit that was to be cancelled becomes CANCELLED. The slots are marked
-  // dirty, and batches with queued units are pushed once more. True when there was a death to
-  // resolve.
+  // retries left; else it gets the result word kLostItem and `lost` is called for it, or it gets
+  // kTimedOutItem if its worker was killed for its time limit. The items after it are queued again.
+  // A unit that was to be cancelled becomes CANCELLED. The slots are marked dirty, and batches with
+  // queued units are pushed once more. True when there was a death to resolve.
   using LostItem = std::function<void(uint32_t slot, uint32_t unit, uint32_t item, const Death&)>;
   bool resolve_deaths(const LostItem& lost);
   // The workers found dead since the last call, except those that left by plan, those that were

@@ -235,7 +235,7 @@ struct ResultRecord {
 };
 static_assert(sizeof(ResultRecord) == 16);
 
-// An encoded function, or a log of them: [size][bytes]
+// An encoded value: a function, the start-up data of workers, or the error of a failed start.
 struct FunctionBlock {
   uint64_t size;
   uint32_t attachments;
@@ -243,7 +243,7 @@ struct FunctionBlock {
   std::byte* bytes() noexcept { return reinterpret_cast<std::byte*>(this + 1); }
 };
 
-// One entry of the definitions log: FunctionBlocks chained oldest first.
+// One entry of the definitions log. The entries are chained, oldest first.
 struct DefinitionBlock {
   os::Atomic<uint64_t> next;
   uint64_t size;
@@ -286,8 +286,7 @@ struct alignas(128) Seat {
   // worker's death. A hint.
   os::Atomic<uint64_t> offers;
 
-  // Counters, written by this worker alone with plain loads and stores (trace/record.hpp says what
-  // each means).
+  // Counters, which only this worker writes, with relaxed loads and stores (docs/design/trace.md).
   alignas(128) os::Atomic<uint64_t> units_done;
   os::Atomic<uint64_t> items_done;
   os::Atomic<uint64_t> busy_ticks;  // running user code

@@ -16,8 +16,8 @@
 // Units that the dead worker had not claimed are open to all workers (open_batches.hpp) as soon as
 // the agent has recorded the death.
 //
-// While a worker is idle, no unit waits for longer than a wake-up takes (kLookNs): see
-// look_after_rest().
+// While a worker is idle, no unit waits for longer than a wake-up takes, or than kLookNs if the
+// lookout has to find it: see look_after_rest().
 // Design: docs/design/pool.md
 #pragma once
 
