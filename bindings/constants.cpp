@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The numbers of enumerations that Python code gives to the core or gets from it, by name: here
-// alone, so that no Python file writes them down again.
+// Named constants for the enumerations that Python code passes to the core or gets from it, so that
+// no Python file repeats the numbers.
 #include "bindings/channel/messages.hpp"
 #include "bindings/collections/container.hpp"
 #include "bindings/interp/bind.hpp"

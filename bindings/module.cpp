@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// shoal._core: the binding module. It only gathers what the other files offer.
+// shoal._core: the binding module. Only registers the types and functions of the other files.
 #include "bindings/interp/bind.hpp"
 #include "codec/python/codec.hpp"
 #include "codec/python/compat.hpp"
@@ -47,8 +47,8 @@ bool bind_all(PyObject* module) {
          bind_codec_for_test(module) && bind_constants(module) && bind_testing(module);
 }
 
-// Initialized in one phase: one process has one member and one session, whatever interpreters it
-// has, and so subinterpreters are refused (from 3.12 on, by the interpreter).
+// Single-phase initialization: a process has one member and one session, however many interpreters
+// it has. So subinterpreters cannot import the module (from 3.12 on the interpreter refuses it).
 PyModuleDef definition = {
     PyModuleDef_HEAD_INIT,
     SHOAL_TEXT(SHOAL_MODULE_NAME),

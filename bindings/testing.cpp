@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What tests of the Python package need to kill and to look: kill points and the arena's own check.
-// Empty outside shoal._core_testing.
+// For tests of the Python package: kill points and the arena's consistency check. Empty outside
+// shoal._core_testing.
 #ifndef PY_SSIZE_T_CLEAN
 #define PY_SSIZE_T_CLEAN
 #endif
@@ -44,8 +44,8 @@ PyObject* kill_point_names(PyObject*, PyObject*) {
   return list;
 }
 
-// check_arena() -> number of blocks in use; raises CorruptArena. Nobody else may use the arena
-// meanwhile.
+// check_arena() -> number of blocks in use; raises CorruptArena. No other process or thread may use
+// the arena meanwhile.
 PyObject* check_arena(PyObject*, PyObject*) {
   if (current_member() == nullptr) return nullptr;
   try {
@@ -59,7 +59,7 @@ PyObject* check_arena(PyObject*, PyObject*) {
 
 PyMethodDef functions[] = {
     {"arm_kill_point", arm_kill_point, METH_VARARGS, "arm_kill_point(name, nth=1): die there."},
-    {"disarm_kill_points", disarm_kill_points, METH_NOARGS, "Live on."},
+    {"disarm_kill_points", disarm_kill_points, METH_NOARGS, "Disarm all kill points."},
     {"kill_point_names", kill_point_names, METH_NOARGS, "The names of all kill points."},
     {"check_arena", check_arena, METH_NOARGS, "Walk the arena; the number of blocks in use."},
     {nullptr, nullptr, 0, nullptr}};

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The numbers of the instructions by which code reads global names, of the interpreter that this
-// module is built for. Python's own module `opcode` has them too, but takes longer to import than
-// this whole module.
+// The numbers of the instructions that read global names, for the interpreter that this module is
+// built for. Python's module `opcode` has them too, but takes longer to import than this whole
+// module.
 #include "bindings/interp/bind.hpp"
-// After Python.h, which comes by the above.
+// After Python.h, which the header above includes.
 #include <opcode.h>
 
 namespace shoal::bindings {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The codec as tests and benchmarks see it: messages that never leave the process. Not for users;
-// the names begin with `codec_`.
+// The codec for tests and benchmarks: messages that never leave the process. Not for users; the
+// names begin with `codec_`.
 // Design: docs/design/codec.md
 #define PY_SSIZE_T_CLEAN
 #include <cstring>
@@ -21,7 +21,8 @@ using codec::MessageBuilder;
 using codec::MessageView;
 namespace py = codec::python;
 
-// A message as it lies in the arena, but for its bytes: attachments owned BLOCK(parent).
+// A message whose attachments are in the arena, with the owner BLOCK(parent); its bytes are in
+// private memory.
 struct Contents {
   arena::Member* member = nullptr;
   arena::Handle parent = 0;
@@ -76,13 +77,13 @@ PyObject* message_decode(PyObject* self, PyObject* args) {
   return decode_view(contents_of(self).view(), copy);
 }
 
-// Other bytes in the place of this message's, with its attachments.
+// Decodes other bytes with this message's attachments.
 PyObject* message_decode_bytes(PyObject* self, PyObject* args) {
   const char* bytes;
   Py_ssize_t size;
   if (PyArg_ParseTuple(args, "y#", &bytes, &size) == 0) return nullptr;
   MessageView view = contents_of(self).view();
-  // Exactly so long, so that a sanitizer sees an access behind it.
+  // A buffer of exactly this size, so that a sanitizer notices an access behind it.
   const auto exact = std::make_unique<std::byte[]>(static_cast<std::size_t>(size));
   std::memcpy(exact.get(), bytes, static_cast<std::size_t>(size));
   view.bytes = exact.get();
@@ -156,7 +157,8 @@ PyObject* encoded(PyObject* object, bool move) {
 
 PyObject* encode_message(PyObject*, PyObject* object) { return encoded(object, false); }
 
-// The object as a function has just returned it: the list's reference becomes the only one.
+// Encodes an object like a function's result: takes it out of the list, so that the only reference
+// is the caller's.
 PyObject* encode_result(PyObject*, PyObject* list) {
   if (!PyList_Check(list) || PyList_GET_SIZE(list) == 0) {
     PyErr_SetString(PyExc_TypeError, "a list with one object");
@@ -188,7 +190,7 @@ PyObject* set_pickler(PyObject*, PyObject* args) {
   Py_RETURN_NONE;
 }
 
-// Nanoseconds of one encode, decode (copying), and of both directions as an inline word.
+// Nanoseconds of one encode, of one decode (copying), and of each direction as an inline word.
 PyObject* benchmark(PyObject*, PyObject* args) {
   PyObject* object;
   Py_ssize_t rounds;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the files of the binding module `shoal._core` share: the process's own session and member,
-// the one table from C++ errors to Python exceptions, and one registration function per file.
+// Shared by the files of the binding module `shoal._core`: the process's session and member, the
+// table from C++ errors to Python exceptions, and one registration function per file.
 //
 // Rules: every function here needs an attached thread state (the GIL). Functions that can wait are
 // plain C methods, release the GIL, and leave no `noexcept` frame or `catch (...)` under a Python
@@ -10,7 +10,7 @@
 #pragma once
 
 #ifndef PY_SSIZE_T_CLEAN
-#define PY_SSIZE_T_CLEAN  // CPython 3.10 to 3.12 want it for "y#"
+#define PY_SSIZE_T_CLEAN  // CPython 3.10 to 3.12 need it for "y#"
 #endif
 #include <Python.h>
 
@@ -23,14 +23,15 @@ struct MessageBuilder;
 
 namespace shoal::bindings {
 
-// The member that this process is. Creates the session, or joins it, at the first call (never at
-// import), and joins anew in the child of a fork. nullptr with a Python error set when that fails.
+// This process's member. Creates or joins the session at the first call (never at import), and
+// joins again in the child of a fork. nullptr with a Python error set when that fails.
 arena::Member* current_member();
 
-// As current_member(), but never joins: nullptr, without an error, when this process is none.
+// As current_member(), but never joins: nullptr, without an error, if this process is not a member.
 arena::Member* member_if_any() noexcept;
 
-// The arena of this process's session, or nullptr (no error set) when none has been created yet.
+// The arena of this process's session, or nullptr (no error set) if this process has no session
+// yet.
 arena::Arena* current_arena() noexcept;
 
 // Joins the session whose memory file is `fd` (an exec'd child). False with a Python error set on
@@ -40,18 +41,18 @@ bool join_session(int fd, arena::Incarnation bond);
 // Turns the C++ exception being handled into a Python exception. Call it inside `catch (...)` only.
 void set_python_error() noexcept;
 
-// A function of any of the C API's signatures as a method table stores it.
+// Converts a function with any signature of the C API to the type that method tables store.
 template <class F>
 PyCFunction method(F* function) noexcept {
   return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
 }
 
-// True when this thread is Python's main thread: it alone runs signal handlers, so it alone waits
-// in slices.
+// True if this thread is Python's main thread. Only the main thread runs signal handlers, so only
+// it waits in slices.
 bool is_main_thread();
 
-// Encodes a result or an argument. `hooks` are the encoding hooks of this thread meanwhile, which
-// the pickler asks (shoal._pickling._codec).
+// Encodes a result or an argument. Meanwhile `hooks` are this thread's encoding hooks, which the
+// pickler uses (shoal._pickling._codec).
 bool encode_with(PyObject* hooks, PyObject* value, codec::MessageBuilder& out);
 
 // One per file; each adds its types and functions to the module, or returns false with an error

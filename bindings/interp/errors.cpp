@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The one table from C++ errors to Python exceptions. The Python classes live in shoal.errors and
-// are looked up when an error happens, never before.
+// The table from C++ errors to Python exceptions. The Python classes are in shoal.errors, which is
+// imported only when an error occurs.
 #include <new>
 #include <stdexcept>
 

@@ -20,7 +20,7 @@ struct FastMethod {
 struct Bound {
   PyObject_HEAD
   vectorcallfunc vectorcall;
-  PyObject* self;  // on the free list: the next one
+  PyObject* self;  // on the free list: the next free object
   FastMethod* method;
 };
 
@@ -79,7 +79,7 @@ void bound_dealloc(PyObject* object) {
   }
   Py_DECREF(bound_type);
   Py_DECREF(method);
-  Py_DECREF(self);  // last: runs anything
+  Py_DECREF(self);  // last, since this may run any code
 }
 
 void method_dealloc(PyObject* method) {

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Functions for os.register_at_fork() that lose no exception of a signal handler.
+// Wraps functions for os.register_at_fork() so that no exception of a signal handler is lost.
 //
-// CPython prints and drops what a fork hook raises. Signals that came while fork() copied the page
-// tables, milliseconds for a large program, are looked for at the first instruction of the next
-// Python function, and that is a hook: a Ctrl-C, or a time limit by SIGALRM, was gone. Here a
-// handler's exception is put aside and raised by the main thread when the hooks are over.
+// CPython prints and drops an exception that a fork hook raises. Signals that arrive while fork()
+// copies the page tables (milliseconds for a large program) are handled at the first instruction of
+// the next Python function, which is a fork hook: the exception of a Ctrl-C, or of a time limit by
+// SIGALRM, would be dropped. The wrapper stores a handler's exception, and the main thread raises
+// it after the hooks.
 #include <unistd.h>
 
 #include <memory>
@@ -19,25 +20,25 @@ namespace {
 
 struct Late {
   Reference exception;
-  pid_t pid;  // the signal was this process's: a child has a copy of what is pending
+  pid_t pid;  // the process that got the signal: a forked child inherits the pending call
 };
 
 int raise_now(void* pending) {
   const std::unique_ptr<Late> late(static_cast<Late*>(pending));
   if (late->pid != getpid()) {
-    (void)late->exception.release();  // its frames are the parent's to end
+    (void)late->exception.release();  // leaked: its frames belong to the parent
     return 0;
   }
   put_raised(std::move(late->exception));
   return -1;
 }
 
-// Takes the exception that is set.
+// Takes the current exception, to be raised after the hooks.
 void raise_after_the_hooks(PyObject* hook) {
   auto late = std::make_unique<Late>(Late{take_raised(), getpid()});
   if (is_main_thread()) {
     if (Py_AddPendingCall(raise_now, late.get()) == 0) {
-      (void)late.release();  // raise_now has it
+      (void)late.release();  // raise_now owns it
       return;
     }
   }
@@ -46,7 +47,7 @@ void raise_after_the_hooks(PyObject* hook) {
 }
 
 PyObject* run(PyObject* hook, PyObject*) {
-  // Twice: a signal may come inside the hook as well, and what a hook does must be done.
+  // Two attempts: a signal may also arrive inside the hook, and the hook's work must be done.
   for (int tries = 0; tries < 2; ++tries) {
     if (PyErr_CheckSignals() < 0) raise_after_the_hooks(hook);
     PyObject* const result = PyObject_CallNoArgs(hook);
@@ -64,7 +65,7 @@ PyObject* fork_hook(PyObject*, PyObject* function) {
 
 PyMethodDef methods[] = {
     {"fork_hook", fork_hook, METH_O,
-     "fork_hook(function): the same for os.register_at_fork(), where no Ctrl-C is lost. It may be\n"
+     "fork_hook(function): wraps it for os.register_at_fork(); no Ctrl-C is lost. It may be\n"
      "called twice."},
     {nullptr, nullptr, 0, nullptr}};
 

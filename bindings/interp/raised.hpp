@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Taking and putting back the exception that is set, over the C API's change in CPython 3.12.
+// Takes and restores the current exception, for both C APIs (before and since CPython 3.12).
 #pragma once
 
 #include <utility>
@@ -9,7 +9,7 @@
 
 namespace shoal::bindings {
 
-// The exception that is set, with its traceback; none is set afterwards. Null when none was.
+// Takes the current exception, with its traceback, and clears it. Null if there is none.
 inline Reference take_raised() noexcept {
 #if PY_VERSION_HEX >= 0x030C0000
   return Reference::take(PyErr_GetRaisedException());
@@ -24,7 +24,7 @@ inline Reference take_raised() noexcept {
 #endif
 }
 
-// Sets an exception that was taken, or another one. It is not null.
+// Sets the current exception. `exception` must not be null.
 inline void put_raised(Reference exception) noexcept {
   PyObject* const value = exception.release();
 #if PY_VERSION_HEX >= 0x030C0000

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The type that owns a reference to a Python object, under the name that the bindings use: it is
-// the codec's, which is below them.
+// The type that owns a reference to a Python object. It is defined in the codec, a lower layer;
+// this header gives it a name in the bindings.
 #pragma once
 
 #include "codec/python/reference.hpp"

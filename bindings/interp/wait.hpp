@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // How blocking calls of the core are made from Python: with the GIL released, interruptible by
-// signals, and without a frame under Python that could not be unwound (a daemon thread that asks
-// for the GIL at interpreter exit is ended there and then).
+// signals, and without C++ frames that cannot be unwound (a daemon thread that asks for the GIL at
+// interpreter exit is ended inside that call).
 //
-// 1. Signal handlers run before something is acquired, never after: an exception from a handler
-//    leaves nothing held.
-// 2. The main thread waits in slices of at most 100 ms: a signal that comes between the check and
-//    the system call is seen in the next one. Other threads need no slices.
+// 1. Signal handlers run before a call acquires something, never after: when a handler raises,
+//    nothing is held.
+// 2. The main thread waits in slices of at most 100 ms: a signal that arrives between the check for
+//    signals and the system call is handled before the next slice. Other threads need no slices.
 // Design: docs/design/sync.md
 #pragma once
 
@@ -28,12 +28,13 @@ inline constexpr int64_t kSliceNs = 100'000'000;
 // How one slice of a wait ended. again: it timed out or was interrupted, and nothing was acquired.
 enum class Slice { done, again };
 
-// Has the deadline (CLOCK_MONOTONIC; < 0 none, 0 do not wait) passed?
+// True if the deadline (CLOCK_MONOTONIC; < 0 none, 0 do not wait) has passed.
 inline bool passed(int64_t deadline_ns) {
   return deadline_ns == 0 || (deadline_ns > 0 && os::monotonic_ns() >= deadline_ns);
 }
 
-// Makes the call, without the GIL. The only place that catches exceptions; it runs no Python code.
+// Makes the call, without the GIL. The only function here that catches the call's exceptions; it
+// runs no Python code.
 template <class Call>
 Slice run_slice(Call& call, int64_t deadline_ns, std::exception_ptr* error) {
   try {
@@ -54,7 +55,7 @@ inline void set_python_error_from(const std::exception_ptr& error) {
 
 enum class Waited { done, timed_out, failed };  // failed: a Python error is set
 
-// `call(deadline_ns)` waits at most until then. It is repeated until it is done or `deadline_ns`
+// `call(slice_ns)` waits until slice_ns at most. It is repeated until it is done or `deadline_ns`
 // (CLOCK_MONOTONIC; < 0 none, 0 do not wait) has passed.
 template <class Call>
 Waited wait_in_slices(Call&& call, int64_t deadline_ns) {
@@ -79,7 +80,8 @@ Waited wait_in_slices(Call&& call, int64_t deadline_ns) {
   }
 }
 
-// A timeout in seconds as a deadline: None waits for ever, <= 0 not at all. False: error set.
+// Converts a timeout in seconds to a deadline: None waits forever, <= 0 does not wait. False with
+// an error set.
 inline bool deadline_from(PyObject* timeout, int64_t* deadline_ns) {
   *deadline_ns = -1;
   if (timeout == nullptr || timeout == Py_None) return true;
@@ -93,7 +95,7 @@ inline bool deadline_from(PyObject* timeout, int64_t* deadline_ns) {
   return true;
 }
 
-// The same for the arguments `block` and `timeout`: without `block` nothing is waited for.
+// The same for the arguments `block` and `timeout`: if `block` is false, the call does not wait.
 inline bool deadline_from(PyObject* block, PyObject* timeout, int64_t* deadline_ns) {
   *deadline_ns = 0;
   const int blocks = block == Py_True ? 1 : PyObject_IsTrue(block);
@@ -102,7 +104,8 @@ inline bool deadline_from(PyObject* block, PyObject* timeout, int64_t* deadline_
   return true;
 }
 
-// The arguments (timeout=None) of a waiting method; `format` ends in its name. False: error set.
+// Parses the arguments (timeout=None) of a waiting method; `format` ends in the method's name.
+// False with an error set.
 inline bool timeout_argument(PyObject* args, PyObject* keywords, const char* format,
                              int64_t* deadline_ns) {
   static const char* names[] = {"timeout", nullptr};
@@ -111,7 +114,8 @@ inline bool timeout_argument(PyObject* args, PyObject* keywords, const char* for
          deadline_from(timeout, deadline_ns);
 }
 
-// The arguments (block=True, timeout=None), likewise; without `block` nothing is waited for.
+// Likewise for the arguments (block=True, timeout=None); if `block` is false, the call does not
+// wait.
 inline bool block_arguments(PyObject* args, PyObject* keywords, const char* format,
                             int64_t* deadline_ns) {
   static const char* names[] = {"block", "timeout", nullptr};

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The command `shoal`. `shoal run prog.py` becomes `python prog.py` without starting an interpreter
-// first: it sets SHOAL_RUN in the environment and replaces itself. Whatever is not a plain run
-// (other sub-commands, --help, wrong usage, a start-up file that it does not see) it hands to the
-// command written in Python, `shoal-python` beside it, which does the same and more, only slower.
+// first: the launcher sets SHOAL_RUN in the environment and replaces itself. In all other cases
+// (other sub-commands, --help, wrong usage, no start-up file found) it executes the command written
+// in Python, `shoal-python` in the same folder, which does the same and more, but slower.
 //
-// 1. Links the C library alone: it costs well under a millisecond.
-// 2. The environment reaches the program byte by byte (a shell would drop variables whose names are
-//    no identifiers), and so do arguments, descriptors, signal settings and the process id.
+// 1. Links only the C library, so it costs well under a millisecond.
+// 2. The environment reaches the program unchanged (a shell would drop variables whose names are
+//    not identifiers), and so do arguments, descriptors, signal settings and the process id.
 //
 // Design: docs/design/drop_in.md, "The launcher"
 #include <fcntl.h>
@@ -26,7 +26,7 @@ namespace {
 constexpr int kCannotStart = 1;
 constexpr const char* kStartUpFile = "shoal_boot.pth";
 
-// A path of bounded length; empty: there is none, or it does not fit.
+// A path of bounded length. Empty if there is no such path, or if it does not fit.
 struct Path {
   char text[PATH_MAX] = {};
 
@@ -68,7 +68,7 @@ struct Installation {
   Path script;  // the command in Python: `shoal-python`
 };
 
-// What stands for the interpreter in a script's first lines, as installers write them:
+// The interpreter named in a script's first lines, as installers write them:
 //   #!/usr/bin/python3
 //   #!/bin/sh
 //   '''exec' "/a path/with blanks or too long for the kernel/python3" "$0" "$@"
@@ -98,8 +98,8 @@ Path recorded_interpreter(const Path& script) {
   return length > 2 ? interpreter_in(text) : Path{};
 }
 
-// Of the environment in whose folder for commands we are. A virtual environment's own interpreter
-// comes first: the environment may have been moved since it was recorded.
+// The installation whose folder for commands is `bin`. A virtual environment's own interpreter
+// comes first: the environment may have been moved since the installer recorded the path.
 Installation find_installation(const Path& bin) {
   Installation found;
   found.script = join(bin.text, "/shoal-python");
@@ -113,7 +113,7 @@ Installation find_installation(const Path& bin) {
 
 Installation find_installation() {
   const char* self = reinterpret_cast<const char*>(getauxval(AT_EXECFN));
-  // Installers of applications put links to our command elsewhere.
+  // Installers of applications put links to this command in other folders.
   Installation found = find_installation(folder_of(resolved(self)));
   return found.python.empty() ? find_installation(folder_of(join(self))) : found;
 }
@@ -122,7 +122,8 @@ bool is_start_up_file_below(const char* prefix, const char* packages) {
   return join(prefix, "/lib/" SHOAL_PYTHON_NAME, packages, kStartUpFile).can(R_OK);
 }
 
-// In one of the usual folders for packages. False says nothing: an interpreter knows them all.
+// True if the start-up file is in one of the usual package folders. False does not prove that it is
+// missing: only the interpreter knows all folders.
 bool sees_start_up_file(const Path& python) {
   constexpr const char* kPackages = "/site-packages/";
   const Path prefix = join(folder_of(python).text, "/..");
@@ -138,7 +139,7 @@ bool sees_start_up_file(const Path& python) {
           is_start_up_file_below(join(home, "/.local").text, kPackages));
 }
 
-// ---- What was asked for -------------------------------------------------------------------------
+// ---- Command line -------------------------------------------------------------------------------
 
 struct Run {
   bool explain = false;
@@ -177,15 +178,15 @@ void set_environment(const Run& run) {
   unsetenv("SHOAL_HEAL");
   if (run.heal) setenv("SHOAL_HEAL", "1", 1);
   if (run.explain) {
-    char pid[24];  // the program's as well: it comes in our place
+    char pid[24];  // also the program's pid: it replaces this process
     std::snprintf(pid, sizeof pid, "%ld", static_cast<long>(getpid()));
     setenv("SHOAL_EXPLAIN", pid, 1);
   }
 }
 
-// ---- Becoming it --------------------------------------------------------------------------------
+// ---- Replacing this process ---------------------------------------------------------------------
 
-// Returns only when the interpreter cannot be started.
+// Returns only if the interpreter cannot be started.
 int become(Path& python, char** command) {
   command[0] = python.text;
   execv(python.text, command);

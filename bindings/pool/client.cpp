@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// shoal._core.Client: the client side of one pool. Python's Pool and Executor are thin over it.
+// shoal._core.Client: the client side of one pool. The Python classes Pool and Executor are thin
+// layers over it.
 //
-// A call is told to its `sink`: sink._deliver(ok, value_or_exception), once, or again when a signal
-// handler raised in it; sink._launched(ticket) when it had to wait for a free slot. submit() writes
-// its ticket to sink._ticket. Methods that wait release the GIL, run signal handlers, and see the
-// agent's death.
+// The outcome of a call is delivered to its `sink`: sink._deliver(ok, value_or_exception), once, or
+// again if a signal handler raised in it. A call that had to wait in the client gets its new ticket
+// by sink._launched(ticket) when it is submitted. submit() writes the first ticket to sink._ticket.
+// Methods that wait release the GIL, run signal handlers, and notice the agent's death.
 #include <algorithm>
 #include <string>
 #include <utility>
@@ -50,7 +51,7 @@ int function_traverse(Function* self, visitproc visit, void* arg) {
 void function_dealloc(Function* self) {
   PyTypeObject* type = Py_TYPE(self);
   PyObject_GC_UnTrack(self);
-  // Every batch that names this function keeps it alive, so no worker reads the block any more.
+  // Every batch that refers to this function keeps it alive, so no worker reads the block any more.
   if (self->client != nullptr && self->client->pool != nullptr)
     self->client->pool->free_block(self->block);
   Py_XDECREF(reinterpret_cast<PyObject*>(self->client));
@@ -117,7 +118,7 @@ bool parse_call(PyObject* const* arguments, Py_ssize_t count, CallOptions* call)
   return !PyErr_Occurred();
 }
 
-// ([callable,] args[, kwargs]) appended to the message.
+// Appends ([callable,] args[, kwargs]) to the message.
 bool encode_call(Client* client, const CallOptions& call, codec::MessageBuilder& out) {
   PyObject* parts[3];
   Py_ssize_t size = 0;
@@ -165,12 +166,13 @@ uint64_t send_call(Client* client, const CallOptions& call, codec::MessageBuilde
   return launch(client, parts, message, std::move(flight));
 }
 
-// May a call that comes now be sent at once?
+// True if a new call can be submitted now, without waiting in `pending`.
 bool may_send(const Client* client) {
   return client->pool->has_room() && client->pending->empty() && !must_wait(client, UINT64_MAX);
 }
 
-// 0 with an error set, or the call's ticket. What cannot be encoded or stored raises here and now.
+// Returns the call's ticket, or 0 with an error set: a call that cannot be encoded or stored raises
+// here.
 uint64_t submit_call(Client* client, const CallOptions& call) {
   const bool own_builder = client->builder_busy || !may_send(client);
   std::unique_ptr<codec::MessageBuilder> fresh;
@@ -185,7 +187,7 @@ uint64_t submit_call(Client* client, const CallOptions& call) {
   if (may_send(client)) {
     return send_call(client, call, message, definitions);
   }
-  if (!own_builder) {  // the last slot went while Python code ran
+  if (!own_builder) {  // the last slot was taken while Python code ran
     fresh = std::exchange(client->builder,
                           std::make_unique<codec::MessageBuilder>(&client->pool->member()));
   }
@@ -198,7 +200,7 @@ PyObject* client_submit(Client* self, PyObject* const* arguments, Py_ssize_t cou
   if (!running_or_raise(self) || !parse_call(arguments, count, &call)) return nullptr;
   const uint64_t number = submit_call(self, call);
   Reference ticket = Reference::take(number == 0 ? nullptr : PyLong_FromUnsignedLongLong(number));
-  // Here, before another thread can give a pending call its next ticket.
+  // Set here, before another thread can give a pending call its next ticket.
   if (!ticket || PyObject_SetAttr(call.sink, ticket_name, ticket.get()) < 0) return nullptr;
   return ticket.release();
 }
@@ -211,7 +213,7 @@ bool is_open(Client* self, uint64_t ticket) {
   return (*self->flights)[pool::Entry{ticket}.slot()].ticket == ticket;
 }
 
-// wait(ticket, timeout): until that ticket is closed. False on timeout.
+// wait(ticket, timeout): waits until the outcome of that call has been delivered. False on timeout.
 PyObject* client_wait(Client* self, PyObject* const* arguments, Py_ssize_t count) {
   if (count != 2) {
     PyErr_SetString(PyExc_TypeError, "wait(ticket, timeout)");
@@ -232,7 +234,8 @@ PyObject* client_wait(Client* self, PyObject* const* arguments, Py_ssize_t count
   }
 }
 
-// collect(timeout): reads news; waits for some, at most that long (0: does not wait).
+// collect(timeout): reads news; if there is none, waits for news up to the timeout (0: does not
+// wait).
 PyObject* client_collect(Client* self, PyObject* timeout) {
   if (self->ended || self->pool == nullptr) Py_RETURN_NONE;
   const Inside inside(self);
@@ -245,7 +248,7 @@ PyObject* client_collect(Client* self, PyObject* timeout) {
   Py_RETURN_NONE;
 }
 
-// wake(): makes the threads that wait look around.
+// wake(): makes the waiting threads check their conditions.
 PyObject* client_wake(Client* self, PyObject*) {
   if (self->pool != nullptr) {
     self->pool->ring_clients();
@@ -254,7 +257,8 @@ PyObject* client_wake(Client* self, PyObject*) {
   Py_RETURN_NONE;
 }
 
-// wait_for_hunger(at_once): until the workers are about to run out of batches, or for a second.
+// wait_for_hunger(at_once): waits until the workers are about to run out of batches, at most a
+// second.
 PyObject* client_wait_for_hunger(Client* self, PyObject* at_once) {
   if (self->ended || self->pool == nullptr) Py_RETURN_NONE;
   const Inside inside(self);
@@ -268,7 +272,8 @@ PyObject* client_wait_for_hunger(Client* self, PyObject* at_once) {
 
 PyObject* answer_of(CancelAnswer answer) { return PyLong_FromLong(static_cast<long>(answer)); }
 
-// A CancelAnswer; a task that runs is asked to stop if `stops`. nullptr: an error is set.
+// Cancels a call. With `stops`, a running task is asked to stop. Returns a CancelAnswer, or nullptr
+// with an error set.
 PyObject* cancel_call(Client* self, PyObject* argument, bool stops) {
   const uint64_t ticket = PyLong_AsUnsignedLongLong(argument);
   const Inside inside(self);
@@ -302,9 +307,9 @@ PyObject* client_withdraw(Client* self, PyObject* ticket) {
   return cancel_call(self, ticket, false);
 }
 
-// ---- Calls that are waited for ------------------------------------------------------------------
+// ---- Client.call --------------------------------------------------------------------------------
 
-// Waits until the outcome is known. False with an error set: Ctrl-C, most likely.
+// Waits until the outcome has been delivered. False with an error set (usually Ctrl-C).
 bool await_outcome(Client* self, const Outcome* outcome) {
   while (outcome->value == nullptr) {
     if (!open_or_raise(self)) return false;
@@ -315,7 +320,8 @@ bool await_outcome(Client* self, const Outcome* outcome) {
   return true;
 }
 
-// Nobody waits any more: withdraws the call or has it stopped. Keeps the error that is set.
+// The caller no longer waits: withdraws the call or asks for it to be stopped. Keeps the error that
+// is set.
 void give_up(Client* self, uint64_t open_ticket) {
   Reference reason = take_raised();
   const Reference ticket = Reference::take(PyLong_FromUnsignedLongLong(open_ticket));
@@ -346,7 +352,7 @@ PyObject* client_call(Client* self, PyObject* const* arguments, Py_ssize_t count
   return nullptr;
 }
 
-// cancel_all(running): withdraws everything that has not begun; if `running`, the rest is stopped.
+// cancel_all(running): withdraws every unit that has not begun; if `running`, stops the others.
 PyObject* client_cancel_all(Client* self, PyObject* running) {
   const Inside inside(self);
   if (!open_or_raise(self)) return nullptr;
@@ -415,7 +421,7 @@ PyObject* client_set_agent(Client* self, PyObject* pidfd) {
   Py_RETURN_NONE;
 }
 
-// Outcomes are still to come.
+// True if outcomes are outstanding.
 bool is_busy(const Client* self) {
   return !self->ended && self->pool != nullptr &&
          (self->pool->anything_in_flight() || !self->pending->empty());
@@ -433,7 +439,8 @@ PyObject* client_wanted(Client* self, void*) {
   return PyLong_FromUnsignedLong(self->pool->state().target.load());
 }
 
-// want(workers): how many the agent is to keep; it looks when it is rung.
+// want(workers): sets how many workers the agent keeps. The agent reads it the next time it is
+// rung.
 PyObject* client_want(Client* self, PyObject* argument) {
   const unsigned long wanted = PyLong_AsUnsignedLong(argument);
   if (PyErr_Occurred() || !open_or_raise(self)) return nullptr;
@@ -508,14 +515,14 @@ void drop_flights(Client* self) {
   }
 }
 
-// What make() returns, or what it raises.
+// The object that make() returns, or the exception that it raises.
 Reference result_or_error(PyObject* make) {
   Reference made = Reference::take(PyObject_CallNoArgs(make));
   return made ? std::move(made) : take_raised();
 }
 
-// abandon(make_error): every open outcome becomes make_error()'s exception: the pool was
-// terminated.
+// abandon(make_error): the pool was terminated: every open outcome becomes the exception that
+// make_error() returns.
 PyObject* client_abandon(Client* self, PyObject* make) {
   const Inside inside(self);
   if (!open_or_raise(self)) return nullptr;
@@ -535,7 +542,7 @@ PyObject* client_abandon(Client* self, PyObject* make) {
         missing.push_back(batch.first_item(unit) + item);
       }
     }
-    // else another thread decodes from it; it goes with the pool
+    // if busy, another thread decodes from the batch: it is freed with the pool
     if (!flight.busy) self->pool->retire(slot);
     for (const uint32_t index : missing) {
       Reference error = result_or_error(make);
@@ -548,7 +555,7 @@ PyObject* client_abandon(Client* self, PyObject* make) {
   }
   self->pool->ring_clients();
   self->pool->ring_feeders();
-  if (collect(self) < 0) return nullptr;  // Ctrl-C meanwhile
+  if (collect(self) < 0) return nullptr;  // a signal handler raised during delivery
   Py_RETURN_NONE;
 }
 
@@ -558,14 +565,15 @@ PyObject* client_end(Client* self, PyObject*) {
   Py_RETURN_NONE;
 }
 
-// end_when_idle(): end() if no outcome is to come; whether it did. Nothing gets in between.
+// end_when_idle(): calls end() if no outcome is outstanding; returns whether it did. Atomic under
+// the GIL.
 PyObject* client_end_when_idle(Client* self, PyObject*) {
   if (is_busy(self)) Py_RETURN_FALSE;
   self->ended = true;
   Py_RETURN_TRUE;
 }
 
-// release(): frees the pool's memory; all its processes are gone.
+// release(): frees the pool's memory. All processes of the pool must be gone.
 PyObject* client_release(Client* self, PyObject*) {
   if (self->pool == nullptr || self->released) Py_RETURN_NONE;
   const Inside inside(self);
@@ -576,9 +584,10 @@ PyObject* client_release(Client* self, PyObject*) {
   Py_RETURN_NONE;
 }
 
-// forget(): in the child of a fork: the pool is the parent's; nothing of it is touched.
+// forget(): called in the child of a fork. The pool belongs to the parent, so none of its memory is
+// touched.
 PyObject* client_forget(Client* self, PyObject*) {
-  static_cast<void>(self->pool.release());  // left to the parent
+  static_cast<void>(self->pool.release());  // the parent frees it
   self->ended = true;
   Py_RETURN_NONE;
 }
@@ -602,7 +611,7 @@ PyObject* client_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
   self->feeding = new std::vector<Job*>;
   self->agent_pidfd = -1;
   self->cpus = static_cast<unsigned>(os::usable_cpus());
-  (void)os::ns_per_tick();  // measured before the fork, it need not be in every worker
+  (void)os::ns_per_tick();  // measured before the fork, so that no worker has to measure it
   self->workers = workers;
   new (&self->pool) std::unique_ptr<pool::ClientPool>;
   new (&self->builder) std::unique_ptr<codec::MessageBuilder>(new codec::MessageBuilder(member));
@@ -620,10 +629,10 @@ PyObject* client_new(PyTypeObject* type, PyObject* arguments, PyObject*) {
   return reinterpret_cast<PyObject*>(self);
 }
 
-// The definitions lead to the program's globals, and one of those is the pool. Without this the
-// garbage collector could not free any of them when the interpreter ends: files among them would
-// not be flushed. It visits only members that never change: a Flight may be half moved just now. No
-// tp_clear is needed: each of these three has one.
+// The definitions refer to the program's globals, and one of those refers to the pool. Without
+// tp_traverse the garbage collector could not free any of them when the interpreter ends, and open
+// files among them would not be flushed. It visits only members that never change, since a Flight
+// may be half moved at this moment. No tp_clear is needed: each of the three objects has one.
 int client_traverse(Client* self, visitproc visit, void* arg) {
   Py_VISIT(Py_TYPE(self));
   Py_VISIT(self->hooks);
@@ -660,22 +669,23 @@ PyMethodDef client_methods[] = {
      "call(function, callable, name, args, kwargs, timeout_ns, retries) -> result"},
     {"wait", method(client_wait), METH_FASTCALL, "wait(ticket, timeout) -> bool"},
     {"collect", method(client_collect), METH_O, "collect(timeout): read news, wait for some."},
-    {"wake", method(client_wake), METH_NOARGS, "Make waiting threads look around."},
+    {"wake", method(client_wake), METH_NOARGS, "Make waiting threads check their conditions."},
     {"wait_for_hunger", method(client_wait_for_hunger), METH_O,
-     "wait_for_hunger(at_once): until workers may run out of batches, or for a second."},
+     "wait_for_hunger(at_once): waits until workers may run out of batches, at most a second."},
     {"cancel", method(client_cancel), METH_O,
-     "cancel(ticket): CANCEL_TOO_LATE, CANCEL_WITHDRAWN, or CANCEL_RUNNING: it is asked to stop."},
+     "cancel(ticket): CANCEL_TOO_LATE, CANCEL_WITHDRAWN, or CANCEL_RUNNING: asked to stop."},
     {"withdraw", method(client_withdraw), METH_O,
      "withdraw(ticket): as cancel, but a task that a worker runs is left alone."},
     {"cancel_all", method(client_cancel_all), METH_O,
      "cancel_all(running): withdraw what has not begun, and stop the rest too if running."},
     {"state", method(client_state), METH_O, "state(ticket): pending, running or finished."},
     {"want", method(client_want), METH_O,
-     "want(workers): how many are to be there; the agent looks when it is rung."},
+     "want(workers): how many workers the agent keeps; it reads this when it is rung."},
     {"set_phase", method(client_set_phase), METH_O, "0 running, 1 draining, 2 stopping"},
     {"set_startup", method(client_set_startup), METH_O,
      "set_startup(bytes): what workers need to start."},
-    {"set_agent", method(client_set_agent), METH_O, "set_agent(pidfd) whose death to watch."},
+    {"set_agent", method(client_set_agent), METH_O,
+     "set_agent(pidfd): the agent whose death to watch."},
     {"take_failure", method(client_take_failure), METH_NOARGS,
      "The encoded error of a failed start, or None."},
     {"seats", method(client_seats), METH_NOARGS, "Counters of every worker."},
@@ -687,14 +697,14 @@ PyMethodDef client_methods[] = {
      "abandon(make_error): every open outcome becomes an error."},
     {"end", method(client_end), METH_NOARGS, "Let nothing more be submitted."},
     {"end_when_idle", method(client_end_when_idle), METH_NOARGS,
-     "end() if no outcome is to come; whether it did."},
+     "Calls end() if no outcome is outstanding; returns whether it did."},
     {"release", method(client_release), METH_NOARGS, "Free the pool's memory."},
     {"forget", method(client_forget), METH_NOARGS, "In the child of a fork: leave the pool alone."},
     {nullptr, nullptr, 0, nullptr}};
 
 PyGetSetDef client_getset[] = {
     {"handle", reinterpret_cast<getter>(client_handle), nullptr, "The pool's state.", nullptr},
-    {"busy", reinterpret_cast<getter>(client_busy), nullptr, "Outcomes are to come.", nullptr},
+    {"busy", reinterpret_cast<getter>(client_busy), nullptr, "Outcomes are outstanding.", nullptr},
     {"open_calls", reinterpret_cast<getter>(client_open_calls), nullptr,
      "Calls and batches of maps whose outcomes are not all read.", nullptr},
     {"wanted", reinterpret_cast<getter>(client_wanted), nullptr, "Workers wanted now.", nullptr},

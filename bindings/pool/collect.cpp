@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Outcomes on their way back: news from the workers, read and told to sinks and jobs; deaths;
-// waiting.
+// Collecting outcomes: reads news from the workers and delivers it to sinks and jobs; resolves
+// deaths; waits.
 #include <algorithm>
 #include <utility>
 
@@ -21,18 +21,18 @@ using pool::ClientPool;
 using pool::Unit;
 using pool::UnitState;
 
-constexpr size_t kSummaryChars = 4000;  // ClientHooks shortens it to what is worth reading
-constexpr int kTellAttempts = 100;      // each is one more signal that came just then
+constexpr size_t kSummaryChars = 4000;  // ClientHooks shortens the text further
+constexpr int kTellAttempts = 100;      // each retry means that one more signal arrived in the call
 
-// For whom this thread encodes: the hooks of a client or a worker, or nullptr. encode_with() alone
-// sets it. It is no argument of encode(), whose every step would have to hand it on: only values
-// that are pickled ask for it (shoal._pickling._codec), and there it becomes an argument.
+// The hooks of the client or worker for which this thread encodes, or nullptr. Only encode_with()
+// sets it. It is not an argument of encode(), because every step of encode() would have to pass it
+// on, and only values that are pickled need it (shoal._pickling._codec turns it into an argument).
 thread_local PyObject* encoding_hooks = nullptr;
 
 Flight& flight_at(Client* client, uint32_t slot) { return (*client->flights)[slot]; }
 
-// Takes the error that is set for collect() to raise. False in threads where no signal handler
-// runs.
+// Stores the current error, so that collect() raises it later. False in threads where no signal
+// handler runs.
 bool keep_interrupt(Client* client) {
   if (!is_main_thread()) return false;
   Reference error = take_raised();
@@ -48,7 +48,7 @@ int raise_interrupt(Client* client) {
   return -1;
 }
 
-// Calls until it is not interrupted.
+// Repeats the call until no signal handler interrupts it.
 template <class Call>
 void tell_with(Client* client, PyObject* whom, Call&& call) {
   for (int attempt = 0; attempt < kTellAttempts; ++attempt) {
@@ -58,7 +58,7 @@ void tell_with(Client* client, PyObject* whom, Call&& call) {
   if (PyErr_Occurred() != nullptr) PyErr_WriteUnraisable(whom);
 }
 
-// The sink or job that is told of a batch's outcomes. Outlives the flight, which may be abandoned
+// The sink or job that receives a batch's outcomes. Outlives the flight, which may be abandoned
 // while a result is decoded.
 class Target {
  public:
@@ -69,8 +69,8 @@ class Target {
         first_index_(flight_at(client, slot).first_index),
         batch_(client->pool->batch(slot)) {}
 
-  // Tells of the batch's item `index`. The error of an item of a whole unit stands for the whole
-  // unit.
+  // Delivers the outcome of the batch's item `index`. In a whole unit an error is the outcome of
+  // all items.
   void deliver(uint32_t index, Reference&& value, bool error) const {
     if (job_ && error && (batch_.flags & pool::kWholeUnits) != 0) {
       return fail_chunk(index, std::move(value), true);
@@ -85,7 +85,8 @@ class Target {
     tell(client_, sink_.get(), value.get(), error);
   }
 
-  // Tells that the item, or its whole unit, has no result: its worker died, or its time was up.
+  // Delivers the error of an item, or of its whole unit, whose worker died or whose time limit ran
+  // out.
   void deliver_loss(uint32_t index, Reference&& error) const {
     if (!job_ || (batch_.flags & pool::kWholeUnits) == 0) {
       return deliver(index, std::move(error), true);
@@ -155,14 +156,14 @@ void deliver_timed_out(Client* client, uint32_t slot, uint32_t unit, uint32_t it
   target.deliver_loss(index, make_error(client, "timed_out", std::move(arguments)));
 }
 
-// Where a result lies: the record as it was when it was looked at, within its block.
+// Where a result is: its block, its place in the block, and a copy of the record's header.
 struct Found {
   pool::ResultRecord record;
   pool::ResultRecord* place = nullptr;
   arena::Handle block = 0;
 };
 
-// The record behind a result word. False with an error set when none can be there.
+// Finds the record that a result word names. False with an error set if no record can be there.
 bool find_record(Client* client, uint64_t word, Found* found) {
   arena::Arena& arena = client->pool->member().arena();
   const uint64_t offset = pool::word_offset(word);
@@ -175,13 +176,14 @@ bool find_record(Client* client, uint64_t word, Found* found) {
     found->record = *found->place;
     if (room >= sizeof(pool::ResultRecord) && found->record.fits(room)) return true;
   }
-  PyErr_Format(PyExc_SystemError, "a worker left a result at %llu, where none can be",
+  PyErr_Format(PyExc_SystemError, "a result word names offset %llu, where no record can be",
                static_cast<unsigned long long>(offset));
   return false;
 }
 
-// A result that a signal handler's exception met while it was unpickled is unpickled once more, and
-// collect() raises the exception. One that raises such a thing itself does so again.
+// Decodes a result. If a signal handler raises during the unpickling, the result is unpickled once
+// more and collect() raises the exception. If the result itself raised it, the second attempt
+// raises again.
 Reference decode_undisturbed(Client* client, const codec::MessageView& view) {
   Reference value =
       Reference::take(codec::python::decode(view, 0, nullptr, codec::python::move_out));
@@ -199,7 +201,7 @@ Reference tuple_of(Reference value) {
   return Reference::take(Py_BuildValue("(N)", value.release()));
 }
 
-// Decodes a result; `*error` when it is the task's exception. Never null.
+// Decodes a result. Sets `*error` if the returned value is an exception. Never null.
 Reference read_result(Client* client, uint64_t word, bool* error) {
   *error = false;
   if (!pool::word_is_offset(word)) return Reference::take(codec::python::from_word(word));
@@ -224,7 +226,8 @@ Reference read_result(Client* client, uint64_t word, bool* error) {
   *error = true;
   if (value) return make_error(client, "decode_error", tuple_of(std::move(value)));
   Reference why = take_raised();
-  // Ctrl-C in the midst of unpickling: this result is lost, and the caller hears of it at once.
+  // Ctrl-C during the unpickling: this result is lost, and collect() raises the exception at its
+  // end.
   if (PyErr_GivenExceptionMatches(why.get(), PyExc_KeyboardInterrupt) && is_main_thread() &&
       client->interrupt == nullptr) {
     client->interrupt = Py_NewRef(why.get());
@@ -236,22 +239,22 @@ void read_item(Client* client, uint32_t slot, uint32_t unit, uint32_t item, cons
   const Batch& batch = client->pool->batch(slot);
   const uint32_t index = batch.first_item(unit) + item;
   const uint64_t word = batch.result_words()[index].load();
-  if (!pool::word_is_offset(word)) {  // most small values; what follows is only quicker so
+  if (!pool::word_is_offset(word)) {  // a small value: the common case, and the quickest
     return target.deliver(index, Reference::take(codec::python::from_word(word)), false);
   }
-  if (word == pool::kLostItem) return;  // told when the death was resolved
+  if (word == pool::kLostItem) return;  // delivered when the death was resolved
   if (word == pool::kTimedOutItem) return deliver_timed_out(client, slot, unit, item, target);
   bool error = false;
   Reference value = read_result(client, word, &error);
   target.deliver(index, std::move(value), error);
 }
 
-// The values of a whole unit's items, which were encoded as one list.
+// Delivers the values of a whole unit's items, which were encoded as one list.
 void deliver_all(const Target& target, const Batch& batch, uint32_t unit, PyObject* values) {
   const uint32_t first = batch.first_item(unit);
   const uint32_t items = batch.item_count(unit);
   if (!PyList_CheckExact(values) || PyList_GET_SIZE(values) != static_cast<Py_ssize_t>(items)) {
-    PyErr_SetString(PyExc_SystemError, "a worker left something else than a chunk's results");
+    PyErr_SetString(PyExc_SystemError, "a chunk's result is not a list of its items' results");
     return target.deliver(first, take_raised(), true);
   }
   for (uint32_t item = 0; item < items; ++item) {
@@ -259,7 +262,7 @@ void deliver_all(const Target& target, const Batch& batch, uint32_t unit, PyObje
   }
 }
 
-// A unit that is one task: nothing of it is read before all is there.
+// Reads a unit that is one task: nothing is read before the unit has ended.
 void read_whole(Client* client, uint32_t slot, uint32_t unit, const Target& target) {
   const Batch batch = client->pool->batch(slot);
   // order: acquire; pairs with the release store in WorkerSeat::publish_whole
@@ -273,7 +276,7 @@ void read_whole(Client* client, uint32_t slot, uint32_t unit, const Target& targ
     target.deliver(first, make_error(client, "cancelled"), true);
   } else if (word == pool::kTimedOutItem) {
     deliver_timed_out(client, slot, unit, 0, target);
-  } else if (word != pool::kLostItem) {  // which was told when the death was resolved
+  } else if (word != pool::kLostItem) {  // a loss was delivered when the death was resolved
     bool error = false;
     Reference value = read_result(client, word, &error);
     if (error) {
@@ -303,7 +306,8 @@ void read_unit(Client* client, uint32_t slot, uint32_t unit, const Target& targe
   const uint32_t first = batch.first_item(unit);
   flight_at(client, slot).seen[unit] = kRead;
   for (uint32_t item = published; item < items; ++item) {
-    // DONE before its last item is what no worker writes: scribbled over, and still no hang.
+    // No worker writes DONE before the last item: the word is corrupt. The items get an error, so
+    // that no caller waits forever.
     const char* why = state.state == UnitState::cancelled ? "cancelled" : "corrupt";
     Reference error = make_error(client, why);
     if (gone()) return;
@@ -314,7 +318,7 @@ void read_unit(Client* client, uint32_t slot, uint32_t unit, const Target& targe
   flight.finished += 1;
 }
 
-// What the function's calls take, by what this batch took. The more items it had the more it tells.
+// Updates the measured cost of a call with this batch's time. A batch with more items weighs more.
 void sample_cost(const Flight& flight, const Batch& batch) {
   if (!flight.function && !flight.job) return;
   double& cost_ns = flight.function ? flight.function->cost_ns : flight.job->cost_ns;
@@ -358,8 +362,8 @@ void read_flight(Client* client, uint32_t slot) {
   }
 }
 
-// Resolves deaths first, without any Python code, and tells of the lost items afterwards: their
-// batches are kept for it.
+// First resolves deaths without running Python code, then delivers the lost items. `owed` keeps
+// their batches until then.
 void read_deaths(Client* client) {
   struct Lost {
     uint32_t slot, unit, item;
@@ -394,11 +398,11 @@ int call_trouble(Client* client, const char* kind) {
 
 int check_agent(Client* client) {
   if (client->agent_pidfd < 0 || !os::pidfd_dead(client->agent_pidfd)) return 0;
-  if (!client->pool->bury_workers_of_dead_agent()) return 0;  // they are dying; next time
+  if (!client->pool->bury_workers_of_dead_agent()) return 0;  // some are still dying
   return call_trouble(client, "agent");
 }
 
-// The agent has given up starting workers: nothing submitted will ever run.
+// Checks whether the agent has stopped starting workers, so that no submitted task will ever run.
 int check_starts(Client* client) {
   if (client->pool->state().failed_starts.load() < pool::kStartPatience) return 0;
   return client->pool->live_workers() > 0 ? 0 : call_trouble(client, "starts");
@@ -525,7 +529,7 @@ void flush_pending(Client* client) {
 }
 
 int collect(Client* client) {
-  if (client->ended) return raise_interrupt(client);  // abandoned, or about to be
+  if (client->ended) return raise_interrupt(client);  // all outcomes are abandoned, or about to be
   std::vector<uint32_t> slots;
   if (client->pool->has_deaths()) {
     read_deaths(client);
@@ -547,7 +551,7 @@ int collect(Client* client) {
   }
   if (client->ended) return raise_interrupt(client);
   flush_pending(client);
-  // Other threads may wait for what this one has just delivered.
+  // Other threads may wait for an outcome that this thread has just delivered.
   if (any && client->waiters > 0) client->pool->ring_clients();
   return raise_interrupt(client);
 }

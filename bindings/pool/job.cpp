@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// shoal._core.Job: one map over an iterable. It has its input sent as workers need it
-// (bindings/pool/job_feed.cpp), and keeps the outcomes until they are asked for.
+// shoal._core.Job: one map over an iterable. bindings/pool/job_feed.cpp sends the job's input as
+// workers need it; the job keeps the outcomes until the caller fetches them.
 #include <algorithm>
 #include <utility>
 
@@ -16,7 +16,8 @@ PyTypeObject* job_type = nullptr;
 
 namespace {
 
-// Has the pool ended? Then input that was not sent has an outcome too: the error that says so.
+// True if the pool has ended. Then the input that was not sent gets an outcome too: the error that
+// the pool is closed.
 bool pool_has_ended(Job* job) {
   Client* client = job->client;
   if (!client->ended && client->pool != nullptr) return false;
@@ -51,8 +52,9 @@ PyObject* job_wait(Job* job, PyObject* timeout) {
   }
 }
 
-// JobOrder::list, after wait() was true: the results, or raises the error of the lowest index. The
-// same list each time: a caller may be interrupted before it has kept the list, and ask again.
+// JobOrder::list, after wait() has returned True: returns the results, or raises the error with the
+// lowest index. Returns the same list each time: a caller that is interrupted before it has stored
+// the list may call again.
 PyObject* job_results(Job* job, PyObject*) {
   if (job->first_error != nullptr) {
     put_raised(Reference::borrow(job->first_error));
@@ -67,7 +69,7 @@ PyObject* job_results(Job* job, PyObject*) {
     return nullptr;
   }
   if (!PyObject_GC_IsTracked(job->list)) PyObject_GC_Track(job->list);
-  // An input that gave less than its len() said leaves places empty.
+  // If the input gave fewer items than its len(), the list's last places are empty.
   const auto filled = static_cast<Py_ssize_t>(job->pulled);
   if (filled < PyList_GET_SIZE(job->list) &&
       PyList_SetSlice(job->list, filled, PyList_GET_SIZE(job->list), nullptr) < 0) {
@@ -78,13 +80,13 @@ PyObject* job_results(Job* job, PyObject*) {
 
 bool next_is_ready(Job* job) { return !job->items->empty() && job->items->front().ready; }
 
-// Takes the item in front: its value, or raises its error.
+// Removes the first item: returns its value, or raises its error.
 PyObject* take_front(Job* job) {
   Item item = std::move(job->items->front());
   const bool in_places = job->order == JobOrder::ordered;
   for (uint32_t i = in_places ? item.stands_for : 1; i > 0; --i) job->items->pop_front();
   job->taken += item.stands_for;
-  // The feeder may sleep until there is room in the window.
+  // The feeder may be asleep until the window has room.
   if (job->fed && ((job->taken & 31) == 0 || job->window < 64) && job->client->waiters > 0 &&
       job->client->pool != nullptr) {
     job->client->pool->ring_clients();
@@ -95,8 +97,8 @@ PyObject* take_front(Job* job) {
   return nullptr;
 }
 
-// The next outcome, in order or as they come. Raises StopIteration at the end, and the class given
-// as `timeout_class` when the timeout (seconds or None) passes.
+// Returns the next outcome, in input order or in order of arrival. Raises StopIteration at the end,
+// and `timeout_class` when the timeout (seconds or None) passes.
 PyObject* job_next(Job* job, PyObject* const* arguments, Py_ssize_t count) {
   if (count != 2) {
     PyErr_SetString(PyExc_TypeError, "next(timeout, timeout_class)");
@@ -121,7 +123,7 @@ PyObject* job_next(Job* job, PyObject* const* arguments, Py_ssize_t count) {
       if (next_is_ready(job)) continue;
       if (job->taken == job->pulled && job->iterator == nullptr) {
         PyErr_SetNone(PyExc_StopIteration);
-      } else {  // being read or pickled in another thread
+      } else {  // another thread reads or pickles the input
         job->is_over = true;
         put_raised(make_error(client, "closed"));
       }
@@ -151,9 +153,10 @@ PyObject* job_next(Job* job, PyObject* const* arguments, Py_ssize_t count) {
   }
 }
 
-// The body of a feeder: the thread that reads an input which may wait, so that what is there
-// already can be fetched meanwhile. Returns when the input is used up, has failed or is not wanted
-// any more. It collects nothing: threads that fetch outcomes do, and ring when there is room again.
+// The body of a feeder: the thread that reads an input which may block, so that other threads can
+// fetch outcomes meanwhile. Returns when the input is exhausted, has failed, or the job or pool has
+// ended. The feeder collects no outcomes: the threads that fetch outcomes do, and ring when there
+// is room again.
 PyObject* job_feed(Job* job, PyObject*) {
   const Inside inside(job->client);
   int filled = 1;
@@ -163,7 +166,7 @@ PyObject* job_feed(Job* job, PyObject*) {
     if (filled == 0) filled = wait_for_news(job->client, seen, -1);
   }
   if (filled >= 0) Py_RETURN_NONE;
-  Reference error = take_raised();  // a BaseException of the input: its outcome, as of any other
+  Reference error = take_raised();  // a BaseException of the input: an outcome too
   if (!job->cancelled) end_with(job, std::move(error));
   if (!job->client->ended) job->client->pool->ring_clients();
   Py_RETURN_NONE;
@@ -183,9 +186,9 @@ PyObject* job_fill(Job* job, PyObject*) {
   return filled < 0 ? nullptr : PyBool_FromLong(filled);
 }
 
-// The pool is to end when all tasks are done, and perhaps no outcome is fetched any more. An input
-// whose window the caller bounded is not read further (fetching beyond it raises an error); any
-// other is read to its end.
+// The pool will end when all tasks are done, and the caller may fetch no further outcomes. An input
+// whose window the caller bounded is not read beyond that window (fetching beyond it raises an
+// error); any other input is read to its end.
 PyObject* job_drain(Job* job, PyObject*) {
   if (job->iterator == nullptr || job->window == 0) Py_RETURN_NONE;
   if (!job->bounded) {
@@ -199,7 +202,7 @@ PyObject* job_drain(Job* job, PyObject*) {
   Py_RETURN_NONE;
 }
 
-// No more items; queued ones are withdrawn, running ones stopped.
+// Sends no more items, withdraws queued ones and stops running ones.
 PyObject* job_cancel(Job* job, PyObject*) {
   job->cancelled = true;
   if (job->iterator != nullptr) end_items(job);
@@ -229,13 +232,13 @@ PyObject* job_error(Job* job, void*) {
   return Py_NewRef(job->first_error != nullptr ? job->first_error : Py_None);
 }
 
-// Any iterator may fail, but for those of plain sequences.
+// True unless the iterator is one over a list, tuple or range, which cannot fail.
 bool may_fail(PyObject* iterator) {
   PyTypeObject* type = Py_TYPE(iterator);
   return type != &PyListIter_Type && type != &PyTupleIter_Type && type != &PyRangeIter_Type;
 }
 
-// Job(client, iterator, *, ...): each further argument by its name, and none has a default.
+// Job(client, iterator, *, ...): all other arguments are keyword arguments without defaults.
 PyObject* job_new(PyTypeObject* type, PyObject* arguments, PyObject* keywords) {
   static const char* const kNames[] = {"",        "",           "function",   "callable", "name",
                                        "order",   "flags",      "chunk",      "total",    "window",
@@ -266,7 +269,7 @@ PyObject* job_new(PyTypeObject* type, PyObject* arguments, PyObject* keywords) {
   job->chunk = chunk == 0 ? 1 : chunk;
   job->holds_chunks = job->chunk > 1 && job->order != JobOrder::list && may_fail(iterator);
   job->chunk_is = job->chunk == 1 ? ChunkIs::packing : static_cast<ChunkIs>(chunk_is);
-  const bool limited = job->client->pool != nullptr &&  // tasks of a worker, which counts chunks
+  const bool limited = job->client->pool != nullptr &&  // maxtasksperchild counts chunks
                        job->client->pool->state().units_per_worker.load() != 0;
   job->whole_chunks =
       job->chunk > 1 && (job->chunk_is == ChunkIs::tasks || limited || job->function == nullptr);
@@ -292,8 +295,9 @@ PyObject* job_new(PyTypeObject* type, PyObject* arguments, PyObject* keywords) {
   return reinterpret_cast<PyObject*>(job);
 }
 
-// An error's traceback leads to the frames that know the job: see client_traverse. Each of these
-// owns what it names at every moment; `items` change hands while Python code runs.
+// An error's traceback refers to frames that refer to the job: see client_traverse. The members
+// visited here own their objects at every moment. `items` is not visited, since its objects change
+// hands while Python code runs.
 int job_traverse(Job* job, visitproc visit, void* arg) {
   Py_VISIT(Py_TYPE(job));
   Py_VISIT(job->client);
@@ -371,7 +375,8 @@ PyType_Spec job_spec = {"shoal._core.Job", sizeof(Job), 0, Py_TPFLAGS_DEFAULT | 
 
 namespace {
 
-// `items` outcomes from `index` on are in: `value`, or the one error of them all.
+// Stores the outcome of `items` items from `index` on: the value of one item, or one error for all
+// of them.
 void deliver(Job* job, uint64_t index, uint32_t items, Reference&& value, bool error, bool ends) {
   job->delivered += items;
   if (job->order == JobOrder::list) {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How a map's input becomes batches: items are taken from it as workers need them, and packed into
-// batches whose size follows from how long calls of the function took so far.
+// Turns a map's input into batches: takes items as workers need them, and packs them into batches
+// whose size depends on how long calls of the function took so far.
 //
 // The pickling unit is the caller's chunk, as in the standard library: its items are encoded by one
-// pickle, and decoded by one worker. Items that are immutable plain values travel on their own,
-// wherever the chunks begin: no program can see the difference. Where a chunk is to be one task
-// (ChunkIs), it is never taken apart.
+// pickle, and decoded by one worker. Items that are immutable plain values are units of their own,
+// whatever the chunk boundaries: no program can see the difference. A chunk that is one task
+// (ChunkIs) is never taken apart.
 #include <algorithm>
 #include <utility>
 
@@ -19,20 +19,20 @@ namespace shoal::bindings {
 
 namespace {
 
-// aim: a batch is this much work, so that 1 to 2 us around it do not count
+// intended work in a batch, large enough that 1 to 2 us of overhead do not matter
 constexpr double kBatchNs = 500'000;
-constexpr double kTailNs = 40'000;  // least work in a batch while there is that much
+constexpr double kTailNs = 40'000;  // minimum work in a batch at the end of the input
 constexpr uint32_t kMaxUnits = 1024;
 constexpr uint32_t kMaxUnknownUnits = 64;  // while no item has been measured
 constexpr uint64_t kBatchBytes = uint64_t{256} * 1024;
-constexpr uint64_t kQueuedAhead = 12;    // batches of 0.5 ms, for all workers together
-constexpr int64_t kGatherNs = 200'000;   // items of a slow iterator are sent after so long
-constexpr double kQuickPullNs = 20'000;  // items that come this fast are gathered from the start
-// Units that take longer are taken one by one by any free worker; a batch of quicker ones is taken
-// by one worker.
+constexpr uint64_t kQueuedAhead = 12;    // batches of 0.5 ms each, for all workers together
+constexpr int64_t kGatherNs = 200'000;   // items of a slow iterator are sent after this time
+constexpr double kQuickPullNs = 20'000;  // a feeder gathers items that arrive faster than this
+// Units that take longer than this are taken one by one by any free worker; one worker takes a
+// whole batch of quicker ones.
 constexpr double kSharedNs = 50'000;
-// An input that makes its reader wait for longer does not hold back later jobs and calls: it may be
-// waiting for one of those.
+// An input that blocks its reader for longer than this does not hold back later jobs and calls,
+// since it may be waiting for one of them.
 constexpr int64_t kPullPatienceNs = 20'000'000;
 
 struct Gathered {  // a batch being gathered
@@ -59,7 +59,7 @@ uint64_t left(const Job* job) {
   return job->total < 0 ? UINT64_MAX : static_cast<uint64_t>(job->total) - job->pulled;
 }
 
-// What a unit takes, 0 while that is unknown.
+// Expected time of one unit; 0 = unknown.
 double unit_cost_ns(const Job* job) {
   const double item = job->function != nullptr ? job->function->cost_ns : job->cost_ns;
   return job->whole_chunks ? item * job->chunk : item;
@@ -71,15 +71,15 @@ uint32_t units_wanted(Job* job) {
   const double cost_ns = unit_cost_ns(job);
   uint32_t units = job->next_units;
   if (job->fed && job->pull_ns > kQuickPullNs) {
-    units = job->next_units = 1;  // what is gathered would wait with an input that waits
+    units = job->next_units = 1;  // gathered items would wait while the input blocks
   } else if (cost_ns > 0 && (!job->fed || units >= kMaxUnknownUnits)) {
     const double fit = kBatchNs / std::max(cost_ns, 1.0);
     units = static_cast<uint32_t>(std::clamp(fit, 1.0, static_cast<double>(kMaxUnits)));
   } else {
     job->next_units = std::min(job->next_units * 2, kMaxUnknownUnits);
   }
-  // The tail is cut fine, so that all workers end together; but not so fine that handing out a
-  // batch costs more than they would wait for one another.
+  // Batches get smaller near the end, so that all workers finish at about the same time; but not so
+  // small that handing out a batch costs more than the workers would wait for one another.
   if (job->total >= 0) {
     const uint64_t rest = left(job) / (job->whole_chunks ? job->chunk : 1);
     const uint64_t share = rest / (2ull * client->workers);
@@ -98,8 +98,8 @@ bool may_pull(const Job* job) {
   return job->window == 0 || job->pulled - job->taken < job->window;
 }
 
-// Enough is queued to keep the workers busy while this thread waits for a processor: a thread that
-// is woken on a busy machine gets one after some milliseconds only.
+// True if enough is queued to keep the workers busy while this thread waits for a processor: on a
+// busy machine a woken thread may wait some milliseconds for one.
 bool workers_fed(const Job* job) {
   return !job->eager && job->client->pool->queued() >= 2ull * job->client->workers + kQueuedAhead;
 }
@@ -118,17 +118,18 @@ void end_with(Job* job, Reference error) {
 
 namespace {
 
-// The results of a map are as many as its input's len() said, as in the standard library: an input
-// that then gives more is cut off.
+// A map has as many results as its input's len() said, as in the standard library: further items of
+// the input are ignored.
 bool is_beyond_list(const Job* job) {
   return job->order == JobOrder::list && job->pulled >= job->list_size;
 }
 
-// May a batch end here? Not in the midst of a chunk of an input that may fail: then the error
-// stands at the chunk's begin, and none of its items run, as in the standard library.
+// True if a batch may end here: not inside a chunk if the input may fail. If the input fails inside
+// a chunk, the error is the outcome of the chunk's first item, and no item of the chunk runs, as in
+// the standard library.
 bool at_boundary(const Job* job) { return !job->holds_chunks || job->pulled % job->chunk == 0; }
 
-// The input has failed within a chunk: those of its items that are still here are not sent.
+// The input has failed inside a chunk: removes the chunk's items that were gathered but not sent.
 void drop_begun_chunk(Job* job, Gathered& batch) {
   const auto dropped = std::min<uint64_t>(job->pulled % job->chunk, batch.words.size());
   batch.words.resize(batch.words.size() - dropped);
@@ -136,7 +137,8 @@ void drop_begun_chunk(Job* job, Gathered& batch) {
   job->pulled -= dropped;
 }
 
-// The input's next item: its code runs. Noted where others wait for this job's items.
+// The input's next item. Runs the input's code; with one worker, notes that it does, since later
+// jobs and calls may wait for this job.
 Reference next_of(Job* job) {
   const Reference iterator = Reference::borrow(job->iterator);
   const bool noted = job->client->workers == 1;
@@ -149,8 +151,9 @@ Reference next_of(Job* job) {
   return item;
 }
 
-// The next item. Null: the input is exhausted; or it has failed, which is then the outcome of the
-// item's place; or, with an error set, it was interrupted: that goes to the caller at once.
+// The next item. Null if the input is exhausted; or if it has failed, in which case the error has
+// become the next item's outcome; or, with an error set, if it was interrupted: the caller must
+// raise that error.
 Reference pull(Job* job, Gathered& batch) {
   Reference item = next_of(job);
   if (job->iterator == nullptr) return Reference();  // cancelled meanwhile
@@ -168,11 +171,11 @@ Reference pull(Job* job, Gathered& batch) {
   return Reference();
 }
 
-// Items that are pickled together: is that one task?
+// True if items that are pickled together are one task.
 bool is_task(const Job* job) { return job->chunk_is != ChunkIs::packing; }
 
-// The error that is set becomes the outcome of `items` items, `per_task` of which are one task.
-// False when it is none that a task may have (Ctrl-C): it is set again, for the caller.
+// The current error becomes the outcome of `items` items, where `per_task` items are one task.
+// False if it is not an Exception (Ctrl-C): then it is also set again, for the caller.
 bool fail_items(Job* job, uint64_t first, uint32_t items, uint32_t per_task = 1) {
   const bool ordinary = PyErr_ExceptionMatches(PyExc_Exception) != 0;
   Reference error = take_raised();
@@ -184,7 +187,7 @@ bool fail_items(Job* job, uint64_t first, uint32_t items, uint32_t per_task = 1)
   return ordinary;
 }
 
-// The same for a batch that cannot be sent.
+// As fail_items(), for all items of a batch that cannot be sent.
 bool fail_batch(Job* job, Gathered& batch, codec::MessageBuilder& message) {
   const Gathered failed = std::exchange(batch, Gathered{});
   message.clear();
@@ -192,14 +195,14 @@ bool fail_batch(Job* job, Gathered& batch, codec::MessageBuilder& message) {
   return fail_items(job, failed.first_index, failed.items, tasks ? failed.items_per_unit : 1);
 }
 
-// A worker that dies in the midst of a chunk leaves the items after the lost one to the next, which
-// decodes the chunk again: what the first had taken out of the message would be missing.
+// If a worker dies inside a chunk, another worker decodes the chunk again and runs the items after
+// the lost one. The attachments must then still be in the message.
 bool may_be_decoded_again(const Job* job, const Gathered& batch,
                           const codec::MessageBuilder& message) {
   return batch.chunks && !is_task(job) && batch.items_per_unit > 1 && !message.attachments.empty();
 }
 
-// Submits what was gathered; an error becomes its items' outcome. False with an error set: see
+// Submits the gathered items; an error becomes their outcome. False with an error set: see
 // fail_items.
 bool send(Job* job, Gathered& batch, codec::MessageBuilder& message) {
   if (batch.words.empty()) return true;
@@ -242,8 +245,8 @@ bool send(Job* job, Gathered& batch, codec::MessageBuilder& message) {
   return true;
 }
 
-// Appends the value of a unit whose first item is `index`. False with an error set when it cannot
-// be encoded.
+// Appends the value of a unit whose first item is `index`. False with an error set if it cannot be
+// encoded.
 bool add_unit(Job* job, Gathered& batch, codec::MessageBuilder& message, PyObject* value,
               uint64_t index, uint32_t items) {
   uint64_t word = 0;
@@ -257,8 +260,8 @@ bool add_unit(Job* job, Gathered& batch, codec::MessageBuilder& message, PyObjec
   return true;
 }
 
-// The rest of a chunk, `first` in front, as one tuple; led by the function when that travels along.
-// `*broken` is the error with which the iterator ended, if it did.
+// Returns a tuple of `first` and the rest of its chunk, preceded by the function if the function
+// travels with each unit. Sets `*broken` to the iterator's error if it raised one.
 Reference gather_chunk(Job* job, Reference first, uint32_t size, uint32_t* items,
                        Reference* broken) {
   const Reference gathered = Reference::take(PyList_New(0));
@@ -271,7 +274,7 @@ Reference gather_chunk(Job* job, Reference first, uint32_t size, uint32_t* items
     const Reference item = next_of(job);
     if (!item) {
       *broken = take_raised();
-      break;  // pull() meets the end again
+      break;  // if it is exhausted, the next pull() notices that again
     }
     if (job->iterator == nullptr) break;  // cancelled meanwhile
     job->pulled += 1;
@@ -281,7 +284,7 @@ Reference gather_chunk(Job* job, Reference first, uint32_t size, uint32_t* items
   return Reference::take(ok ? PyList_AsTuple(gathered.get()) : nullptr);
 }
 
-// One item that travels on its own.
+// Adds a unit of one item.
 bool add_single(Job* job, Gathered& batch, codec::MessageBuilder& message, Reference&& item) {
   const uint64_t index = job->pulled - 1;
   if (job->function == nullptr) {
@@ -298,8 +301,8 @@ bool add_single(Job* job, Gathered& batch, codec::MessageBuilder& message, Refer
   return ordinary && sent;
 }
 
-// The input has failed within a chunk, with `broken`. True when the chunk is given up for it: then
-// the error stands at the chunk's begin, and `broken` is null.
+// The input has failed inside a chunk, with `broken`. True if the whole chunk is dropped: then the
+// error has become the outcome of the chunk's first item, and `broken` is null.
 bool give_up_chunk(Job* job, uint32_t items, Reference& broken) {
   const bool gives_up = job->holds_chunks && job->iterator != nullptr &&
                         PyErr_GivenExceptionMatches(broken.get(), PyExc_Exception);
@@ -310,18 +313,18 @@ bool give_up_chunk(Job* job, uint32_t items, Reference& broken) {
   return gives_up;
 }
 
-// Deals with the input's failure, `broken`, after the items before it were sent.
+// Handles the input's failure, `broken`, after the items before it were added.
 bool end_broken(Job* job, bool fine, Reference broken) {
   if (fine && !PyErr_GivenExceptionMatches(broken.get(), PyExc_Exception)) {
-    put_raised(std::move(broken));  // Ctrl-C: for the caller, at once, as pull() has it
+    put_raised(std::move(broken));  // Ctrl-C: raised to the caller, as in pull()
     return false;
   }
   if (fine && job->iterator != nullptr) end_with(job, std::move(broken));
   return fine;
 }
 
-// The rest of a chunk of items that must be pickled together, `first` in front. It is a batch of
-// its own; but where all chunks are pickled, those of full size share one.
+// Adds `first` and the rest of its chunk, which must be pickled together. The chunk is a batch of
+// its own, except that chunks of full size share a batch if all chunks of the job are pickled.
 bool add_chunk(Job* job, Gathered& batch, codec::MessageBuilder& message, Reference first,
                uint32_t size) {
   const uint64_t index = job->pulled - 1;
@@ -352,8 +355,8 @@ bool add_chunk(Job* job, Gathered& batch, codec::MessageBuilder& message, Refere
 
 }  // namespace
 
-// What a feeder has gathered so far. While it waits for its input, threads that fetch outcomes may
-// send this.
+// The items that a feeder has gathered so far. While the feeder waits for its input, threads that
+// fetch outcomes may send them.
 struct Sendable {
   Gathered* batch;
   codec::MessageBuilder* message;
@@ -361,7 +364,7 @@ struct Sendable {
 
 namespace {
 
-// As pull(); meanwhile other threads may send what is gathered so far.
+// As pull(). While it waits, other threads may send the items gathered so far.
 Reference pull_while_sendable(Job* job, Gathered& batch, codec::MessageBuilder& message) {
   Sendable sendable{&batch, &message};
   if (job->fed && at_boundary(job)) job->sendable = &sendable;
@@ -372,7 +375,7 @@ Reference pull_while_sendable(Job* job, Gathered& batch, codec::MessageBuilder& 
 
 }  // namespace
 
-// Sends what the feeder has gathered before its input made it wait. False with an error set.
+// False with an error set.
 bool send_gathered(Job* job) {
   if (job->sendable == nullptr) return true;
   return send(job, *job->sendable->batch, *job->sendable->message);
@@ -380,7 +383,7 @@ bool send_gathered(Job* job) {
 
 namespace {
 
-// Gathers and submits one batch. False with an error set when it cannot be submitted.
+// Gathers and submits one batch. False with an error set if that fails.
 bool fill_one(Job* job, codec::MessageBuilder& message) {
   Gathered batch;
   const uint32_t wanted = units_wanted(job);
@@ -403,7 +406,7 @@ bool fill_one(Job* job, codec::MessageBuilder& message) {
   }
   const double taken = os::ns_per_tick() * static_cast<double>(os::ticks() - begin);
   job->pull_ns = 0.5 * (job->pull_ns + taken / std::max<double>(1.0, batch.items));
-  Reference interrupt = take_raised();  // not null: pull() met Ctrl-C
+  Reference interrupt = take_raised();  // not null: Ctrl-C interrupted pull()
   const bool sent = send(job, batch, message);
   if (!interrupt) return sent;
   put_raised(std::move(interrupt));
@@ -435,9 +438,9 @@ int fill(Job* job, bool once) {
 
 namespace {
 
-// Must jobs and calls that were made after this job wait for it? Not when its window is full, so
-// that its caller has to fetch first, nor when its input has been running for long or runs in this
-// thread: it may be waiting for one of those later ones.
+// True if jobs and calls that were made after this job must wait for it. They need not wait if its
+// window is full, since its caller has to fetch first; nor if its input has been running for long
+// or runs in this thread, since the input may be waiting for one of those later ones.
 bool holds_back(const Job* job) {
   if (job->iterator == nullptr || job->cancelled) return false;
   if (job->window != 0 && job->pulled - job->taken >= job->window) return false;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// shoal._core.Supervisor: what the watch over workers (shoal/_workers/_watch.py) asks. Thin: the
-// rules are in pool/supervisor.hpp. Used by one thread at a time; nothing here waits.
+// shoal._core.Supervisor: the pool's state for the code that watches workers
+// (shoal/_workers/_watch.py). A thin layer over pool/supervisor.hpp. Used by one thread at a time;
+// no method waits.
 #ifndef PY_SSIZE_T_CLEAN
 #define PY_SSIZE_T_CLEAN
 #endif
@@ -140,7 +141,7 @@ PyMethodDef supervisor_methods[] = {
     {"take_seat", method(take_seat), METH_NOARGS,
      "An empty seat for a worker about to be forked, or -1."},
     {"rank", method(rank), METH_O,
-     "rank(seat): its worker's number, 0 to the number of workers; given again when it has left."},
+     "rank(seat): the number of the seat's worker, from 0; reused after the worker has left."},
     {"set_pid", method(set_pid), METH_VARARGS, "set_pid(seat, pid)"},
     {"free_seat", method(free_seat), METH_VARARGS, "free_seat(seat): its fork failed."},
     {"record_exit", method(record_exit), METH_VARARGS,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The outcomes that a pool's client still waits for, for the standard library's private counters,
-// which programs read (python/shoal/_dropin/_stock_view.py). Only reads, under the GIL. It collects
-// nothing, so it shows the state at the last collect().
+// Counts of outstanding outcomes. They serve the standard library's private counters, which
+// programs read (python/shoal/_dropin/_stock_view.py). Only reads, under the GIL. Does not collect,
+// so it shows the state at the last collect().
 #include "bindings/pool/client.hpp"
 #include "codec/python/codec.hpp"
 
@@ -19,7 +19,7 @@ uint32_t queued_units(const pool::Batch& batch) {
   return queued;
 }
 
-// (whose, units without an outcome, units that have not begun) at the list's end.
+// Appends (whose, units without an outcome, units that have not begun) to the list.
 bool append_open(PyObject* list, PyObject* whose, uint32_t open, uint32_t queued) {
   const Reference entry = Reference::take(Py_BuildValue("(NII)", Py_NewRef(whose), open, queued));
   return entry && PyList_Append(list, entry.get()) == 0;
@@ -40,7 +40,8 @@ PyObject* client_open_outcomes(Client* self, PyObject*) {
         flight.job ? reinterpret_cast<PyObject*>(flight.job.get()) : flight.sink.get();
     ok = append_open(list.get(), whose, batch.units - flight.finished, queued_units(batch));
   }
-  // By index: making an entry may run the collector, and with it code that sends or withdraws.
+  // By index: making an entry may run the garbage collector, and with it Python code that submits
+  // or withdraws calls.
   for (size_t i = 0; ok && i < self->pending->size(); ++i) {
     ok = append_open(list.get(), (*self->pending)[i].sink.get(), 1, 1);
   }

@@ -43,7 +43,7 @@ using codec::MessageView;
 using pool::Batch;
 using pool::WorkerSeat;
 
-// functions kept decoded; all go when there are so many
+// decoded functions to keep; the cache is emptied when it has this many
 constexpr size_t kFunctionCache = 512;
 constexpr int64_t kYieldNs = 5'000'000;  // as sys.getswitchinterval()
 
@@ -66,14 +66,14 @@ struct Worker {
   uint64_t units;
   uint64_t yield_ticks;
   uint64_t yielded_at;
-  // ticks when the last thing ended: the next one begins then, and one reading serves both
+  // ticks at the end of the last measured step, which is also the beginning of the next one
   uint64_t now;
-  int agent_bell;   // write end of the agent's bell: a time limit nearer than its next look
-  int bell_number;  // its descriptor in the agent, and here until the task closes it
+  int agent_bell;   // write end of the agent's bell, rung for a deadline before its next look
+  int bell_number;  // descriptor number in the agent, and here until a task closes it
   uint64_t bell_inode;
 };
 
-// Time spent on something: into its counter, and into the trace when it is long enough to see.
+// Adds the time of a step to its counter, and to the trace if it is long enough.
 void note(Worker* self, trace::Kind kind, os::Atomic<uint64_t>& counter, uint64_t begin,
           uint64_t end) {
   count(counter, end - begin);
@@ -93,8 +93,8 @@ MessageView view_of_batch(Worker* self) {
 
 // ---- Forks in tasks -----------------------------------------------------------------------------
 
-// A task's os.fork() gives a child in which the task goes on. When the task returns there, the
-// child must not answer for the worker: it leaves, as a script that comes to its end.
+// If a task calls os.fork(), the task goes on in the child as well. When the task returns there,
+// the child must not publish results for the worker: it exits, like a script that ends.
 bool in_fork_of_worker = false;
 
 void watch_forks() {
@@ -103,7 +103,7 @@ void watch_forks() {
   in_fork_of_worker = false;
 }
 
-// True in such a child, with what ends it set: the task's own exception, or SystemExit.
+// True in such a child, with the exception set that ends it: the task's own, or SystemExit.
 bool must_leave(PyObject* result) {
   if (!in_fork_of_worker) return false;
   if (result != nullptr) {
@@ -115,8 +115,8 @@ bool must_leave(PyObject* result) {
 
 // ---- Errors -------------------------------------------------------------------------------------
 
-// Takes the exception that is set and turns it into a result word that names an error record. 0:
-// not even that worked. `result` is what could not be encoded.
+// Turns the current exception into an error record and returns its result word, or 0 if that fails
+// as well. `result` is the result that could not be encoded.
 uint64_t write_error(Worker* self, const char* during, PyObject* result = Py_None) {
   const Reference value = take_raised();
   const Reference encoded = Reference::take(
@@ -142,7 +142,7 @@ uint64_t write_error(Worker* self, const char* during, PyObject* result = Py_Non
   }
 }
 
-// The word for a result; an error record when it cannot be encoded. Steals nothing.
+// The result word of `result` (borrowed), or of an error record if it cannot be encoded.
 uint64_t result_word(Worker* self, PyObject* result) {
   uint64_t word = 0;
   if (codec::python::to_word(result, &word)) return word;
@@ -169,8 +169,8 @@ uint64_t result_word(Worker* self, PyObject* result) {
 
 // ---- Functions and definitions ------------------------------------------------------------------
 
-// The bytes of a text that the client has stored. `Block` is the header in front of them, with
-// their number. Null with an error set when no such text lies there.
+// A copy of bytes that the client has stored, behind a header of type `Block` that holds their
+// number. Null with an error set if no such block is at `handle`.
 template <class Block>
 PyObject* stored_bytes(Worker* self, arena::Handle handle) {
   const arena::Arena& arena = self->seat->member().arena();
@@ -183,12 +183,12 @@ PyObject* stored_bytes(Worker* self, arena::Handle handle) {
                                        static_cast<Py_ssize_t>(size));
     }
   }
-  PyErr_Format(PyExc_SystemError, "the pool names a block at %llu, where none can be",
+  PyErr_Format(PyExc_SystemError, "the pool names a block at offset %llu, where none can be",
                static_cast<unsigned long long>(handle));
   return nullptr;
 }
 
-// hooks.<method>(the stored text)
+// hooks.<method>(the stored bytes)
 template <class Block>
 PyObject* call_with_stored(Worker* self, const char* method, arena::Handle handle) {
   const Reference text = Reference::take(stored_bytes<Block>(self, handle));
@@ -203,7 +203,7 @@ bool apply_definitions(Worker* self, uint32_t wanted) {
             ? self->seat->pool().definitions.load()
             : arena.at<pool::DefinitionBlock>(self->last_definition)->next.load();
     if (next == 0) {
-      PyErr_SetString(PyExc_SystemError, "the log of definitions is shorter than it should be");
+      PyErr_SetString(PyExc_SystemError, "the log of definitions is too short for a batch");
       return false;
     }
     const Reference done =
@@ -225,7 +225,7 @@ PyObject* function_of(Worker* self, const Batch& batch) {
       call_with_stored<pool::FunctionBlock>(self, "decode_function", batch.function_block));
   if (!function) return nullptr;
   if (cache.size() >= kFunctionCache) {
-    const auto dropped = std::exchange(cache, {});  // emptied first: finalizers run here
+    const auto dropped = std::exchange(cache, {});  // the cache is empty before the finalizers run
   }
   return cache.emplace(batch.function, std::move(function)).first->second.get();
 }
@@ -248,8 +248,8 @@ PyObject* unit_value(Worker* self, uint32_t unit) {
   return value;
 }
 
-// A new dict of a mapping's items, as `function(**mapping)` takes it. PyObject_Call reads what it
-// is given as a dict without a look at its type.
+// The keywords of `function(**mapping)`, as a dict. PyObject_Call uses its keywords argument as a
+// dict without a type check.
 PyObject* keywords_of(PyObject* function, PyObject* mapping) {
   if (PyDict_Check(mapping)) return Py_NewRef(mapping);
   Reference made = Reference::take(PyDict_New());
@@ -261,7 +261,7 @@ PyObject* keywords_of(PyObject* function, PyObject* mapping) {
   return nullptr;
 }
 
-// `value` of a call unit: ([function,] args[, kwargs]).
+// Runs a call unit. `value`: ([function,] args[, kwargs]).
 PyObject* call_unit(PyObject* function, PyObject* value) {
   Py_ssize_t at = 0;
   if (!PyTuple_CheckExact(value)) {
@@ -289,8 +289,8 @@ PyObject* call_item(PyObject* function, PyObject* item, uint32_t flags) {
   return PyObject_CallOneArg(function, item);
 }
 
-// The result word of a call that has ended (`result`, stolen; null: it raised). `*cancelled`: it
-// was stopped by a cancel.
+// The result word of a call that has ended (`result` is stolen; null: the call raised). Sets
+// `*cancelled` if a cancel has stopped it.
 uint64_t outcome(Worker* self, PyObject* result, pool::StopReason stop, bool* cancelled) {
   if (result != nullptr) {
     const uint64_t word = result_word(self, result);
@@ -305,8 +305,9 @@ uint64_t outcome(Worker* self, PyObject* result, pool::StopReason stop, bool* ca
   return write_error(self, "run");
 }
 
-// The task may have closed any descriptor and opened a file of its own under the number: a byte
-// must not end up there. The agent's bell is then opened anew through the agent's own descriptor.
+// A task may have closed the bell's descriptor and opened a file with the same number, to which no
+// byte may be written. In that case opens the agent's bell again, through the agent's own
+// descriptor.
 bool bell_is_ours(Worker* self) {
   struct stat now;
   if (self->agent_bell >= 0 && fstat(self->agent_bell, &now) == 0 &&
@@ -321,13 +322,13 @@ bool bell_is_ours(Worker* self) {
          now.st_ino == self->bell_inode;
 }
 
-// The agent sleeps until the nearest limit it knows of.
+// Rings the agent if it would otherwise sleep beyond this unit's deadline.
 void ring_agent(Worker* self) {
   pool::PoolState& state = self->seat->pool();
   if (self->seat->seat().deadline_ns.load() >= state.agent_wakes_ns.load() || !bell_is_ours(self))
     return;
   const char byte = 1;
-  (void)!write(self->agent_bell, &byte, 1);  // full: it has been rung
+  (void)!write(self->agent_bell, &byte, 1);  // a full pipe: it has been rung
 }
 
 // Runs one item between begin_unit and end_unit and publishes it. False: the unit was cancelled.
@@ -368,8 +369,8 @@ void publish_error_for_rest(Worker* self, const WorkerSeat::Claim& claim, uint32
   }
 }
 
-// Appends the result of one item of a whole unit (a reference of the caller's; null: it failed) to
-// `results`. False: the unit has ended with this item, and its outcome is published.
+// Appends the result of one item of a whole unit to `results` (`result` is stolen; null: the item
+// failed). False if the unit ends with this item; its outcome is then published.
 bool take_item(Worker* self, const WorkerSeat::Claim& claim, uint32_t item, PyObject* result,
                PyObject* results) {
   WorkerSeat& seat = *self->seat;
@@ -389,8 +390,8 @@ bool take_item(Worker* self, const WorkerSeat::Claim& claim, uint32_t item, PyOb
   return fine;
 }
 
-// A chunk that is one task: its items run one after the other until one fails, and their results
-// are pickled together at the end.
+// Runs a chunk that is one task: its items run one after the other until one fails, and their
+// results are encoded together at the end.
 void run_whole(Worker* self, const WorkerSeat::Claim& claim, PyObject* function, PyObject* chunk,
                Py_ssize_t at) {
   WorkerSeat& seat = *self->seat;
@@ -433,8 +434,8 @@ void run_chunk(Worker* self, const WorkerSeat::Claim& claim, PyObject* function,
   }
 }
 
-// Counts the bytes of a batch's attachments, once, at its last unit: the client ends a batch with
-// the first unit that has some.
+// Counts the bytes of a batch's attachments once, at its last unit: the client ends a batch with
+// the first unit that has attachments.
 void count_attachments(Worker* self, const Batch& batch) {
   arena::Arena& arena = self->seat->member().arena();
   for (uint32_t i = 0; i < batch.attachments; ++i) {
@@ -465,7 +466,7 @@ void run_unit(Worker* self, const WorkerSeat::Claim& claim, PyObject* function) 
   Py_XDECREF(value);
 }
 
-// Signals between units, and a turn for other threads of the task's making.
+// Between units: runs signal handlers, and gives threads that tasks have started a turn.
 bool breathe(Worker* self) {
   if (PyErr_CheckSignals() < 0) {
     if (!PyErr_ExceptionMatches(self->stop_class)) return false;
@@ -483,8 +484,8 @@ bool breathe(Worker* self) {
 bool run_batch(Worker* self) {
   WorkerSeat& seat = *self->seat;
   const Batch& batch = seat.batch();
-  Reference function;  // null: it travels with each unit
-  Reference failure;   // why the function cannot be had: the outcome of each unit
+  Reference function;  // null: the function travels with each unit
+  Reference failure;   // why the function cannot be decoded: the outcome of each unit
   const bool own = (batch.flags & pool::kOwnFunction) != 0;
   if (apply_definitions(self, batch.definitions) && !own) {
     function = Reference::borrow(function_of(self, batch));
@@ -535,8 +536,7 @@ PyObject* worker_run(Worker* self, PyObject*) {
   }
 }
 
-// True when the unit that runs now is to be stopped: the stop signal's handler asks before it
-// raises.
+// True if the running unit must stop. The stop signal's handler asks before it raises.
 PyObject* worker_stopping(Worker* self, PyObject*) {
   return PyBool_FromLong(self->seat->stop_reason() != pool::StopReason::none);
 }
@@ -549,7 +549,7 @@ PyObject* worker_leaving(Worker* self, PyObject* kind) {
   Py_RETURN_NONE;
 }
 
-// The encoded error of a failed initializer, for the client to show.
+// Leaves the encoded error of a failed initializer for the client.
 PyObject* worker_fail_start(Worker* self, PyObject* encoded) {
   MessageBuilder& out = *self->builder;
   out.clear();
@@ -662,7 +662,7 @@ PyObject* set_pickler(PyObject*, PyObject* arguments) {
 
 PyMethodDef functions[] = {
     {"set_pickler", set_pickler, METH_VARARGS,
-     "set_pickler(dumps, loads): the way of values that the fast path does not take."},
+     "set_pickler(dumps, loads): encodes and decodes values that the fast path does not take."},
     {nullptr, nullptr, 0, nullptr}};
 
 }  // namespace

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The session and the membership of this process. Both are made at first use, not at import:
-// mapping the reserve has side effects (RLIMIT_AS, mlockall) that a mere import must not have.
+// The session and the membership of this process. Both are created at first use, not at import:
+// mapping the reserve has side effects (RLIMIT_AS, mlockall) that an import must not have.
 //
-// After a fork the Member object is the child's: it is a member already if the parent held counted
-// blocks, else it joins when it is first needed (arena/member.hpp, 3).
+// After a fork the child uses the inherited Member object: the child is a member already if the
+// parent held counted blocks, otherwise it joins when current_member() is first called
+// (arena/member.hpp, 3).
 #include <pthread.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -41,7 +42,7 @@ Process& process() {
   return *instance;
 }
 
-// One line for standard error, put together without allocating: for a fork's child.
+// One line for standard error, composed without allocation, for the child of a fork.
 class Line {
  public:
   Line& operator<<(std::string_view text) noexcept {
@@ -61,8 +62,9 @@ class Line {
   size_t used_ = 0;
 };
 
-// In a fork's child, after the arena's own handler: says what the child cannot see, and ends it
-// when it would see what others write to its arrays. Numbers that are wrong in silence are worse.
+// Runs in a fork's child after the arena's own handler. Reports the arrays that the child cannot
+// access, and ends the child if it would see writes of other processes to its arrays: silently
+// wrong numbers would be worse.
 void tell_what_is_unseen() {
   if (!process().member) return;
   const arena::Member::Unseen& unseen = process().member->unseen();
@@ -94,15 +96,15 @@ PyObject* session_fd(PyObject*, PyObject*) {
   return arena == nullptr ? nullptr : PyLong_FromLong(arena->fd());
 }
 
-// Device and inode of the memory file: the session's identity; None while there is no session.
+// Device and inode of the memory file, which identify the session; None while there is no session.
 PyObject* session_identity(PyObject*, PyObject*) {
   if (current_arena() == nullptr) Py_RETURN_NONE;
   return Py_BuildValue("KK", static_cast<unsigned long long>(current_arena()->fd_device()),
                        static_cast<unsigned long long>(current_arena()->fd_inode()));
 }
 
-// os.wait4 imports `resource` by name for its result, at each call: the program may have a file of
-// that name, and a module that is imported late may be gone by then.
+// Used instead of os.wait4, which imports `resource` by name at each call: the program may have a
+// file of that name, and a module that is imported late may no longer be importable.
 PyObject* wait4_with_peak(PyObject*, PyObject* arguments) {
   int pid = 0;
   int options = 0;
@@ -159,7 +161,7 @@ PyObject* arena_statistics(PyObject*, PyObject*) {
                        "blocks_shared", now.blocks_shared);
 }
 
-// Gives back what dead members held; how many there were.
+// Frees what dead members held; returns the number of dead members.
 PyObject* reap(PyObject*, PyObject*) {
   arena::Member* const member = current_member();
   if (member == nullptr) return nullptr;
@@ -182,7 +184,7 @@ PyObject* purge(PyObject*, PyObject*) {
   Py_RETURN_NONE;
 }
 
-// How often the out-of-memory killer has struck in this process's cgroup; 0 when nobody counts.
+// Number of out-of-memory kills in this process's cgroup; 0 if there is no such count.
 PyObject* oom_kills(PyObject*, PyObject*) {
   try {
     return PyLong_FromUnsignedLongLong(os::oom_kills(os::find_cgroup("memory")));
@@ -198,8 +200,8 @@ PyObject* limit_behind(PyObject*, PyObject* number) {
   return PyUnicode_FromString(os::limit_behind(static_cast<int>(error)).c_str());
 }
 
-// This process is killed when its parent's thread that forked it ends; if that has ended already,
-// now.
+// Arranges that this process is killed when the parent's thread that forked it ends; kills it
+// immediately if the parent has ended already.
 PyObject* die_with_parent(PyObject*, PyObject* parent) {
   const long pid = PyLong_AsLong(parent);
   if (pid == -1 && PyErr_Occurred()) return nullptr;
@@ -228,11 +230,11 @@ PyObject* signal_process(PyObject*, PyObject* arguments) {
 PyMethodDef methods[] = {
     {"session_fd", session_fd, METH_NOARGS, "File descriptor of the session's memory."},
     {"session_identity", session_identity, METH_NOARGS,
-     "What is the same in all processes of the session; None before it is made."},
+     "An identity, the same in all processes of the session; None before it exists."},
     {"incarnation", incarnation, METH_NOARGS, "This process's member number; joins if needed."},
     {"join_session", join, METH_VARARGS, "join_session(fd, bond=0): join an existing session."},
     {"set_bond", set_bond, METH_O,
-     "set_bond(incarnation): the member whose death entails this one's."},
+     "set_bond(incarnation): the member after whose death this one dies."},
     {"leave_session", leave_session, METH_NOARGS, "Give back all that this process holds."},
     {"usable_cpus", usable_cpus, METH_NOARGS, "CPUs by affinity and cgroup quota, at least 1."},
     {"arena_statistics", arena_statistics, METH_NOARGS, "Bytes of the session's memory by use."},
@@ -244,7 +246,7 @@ PyMethodDef methods[] = {
     {"watch_process", watch_process, METH_O,
      "watch_process(pid): a descriptor that is readable once the process has ended."},
     {"signal_process", signal_process, METH_VARARGS,
-     "signal_process(watched, pid, signal): to the process that the descriptor watches."},
+     "signal_process(watched, pid, signal): signal the process that the descriptor watches."},
     {"wait4", wait4_with_peak, METH_VARARGS,
      "wait4(pid, options): (pid, wait status, peak memory in bytes)."},
     {"reap", reap, METH_NOARGS, "Give back what dead processes held; returns their number."},
@@ -294,8 +296,8 @@ bool join_session(int fd, arena::Incarnation bond) {
   }
 }
 
-// The thread with the process's id; after a fork the forking thread is that one, for Python as for
-// the kernel.
+// The thread whose id is the process id; in a fork's child that is the thread that forked, for
+// Python as well as for the kernel.
 bool is_main_thread() { return ::syscall(SYS_gettid) == getpid(); }
 
 bool bind_process(PyObject* module) { return PyModule_AddFunctions(module, methods) == 0; }

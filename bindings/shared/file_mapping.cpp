@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// shoal._core.FileMapping: a file's contents as a writable buffer, shared by all who map it. It
-// keeps no descriptor, and is unmapped when the last memoryview or array over it is gone: there is
-// no close().
-// reserve_file, memory_headroom: what its file needs before it is written through a mapping.
+// shoal._core.FileMapping: a file's contents as a writable buffer, shared by all processes that map
+// the file. It keeps no descriptor, and is unmapped when the last memoryview or array over it is
+// gone: there is no close().
+// reserve_file() and memory_headroom() make sure that a file has memory before it is written
+// through a mapping.
 // Design: docs/design/shared_memory.md
 #include <cerrno>
 
@@ -69,7 +70,8 @@ PyType_Slot mapping_slots[] = {{Py_tp_new, reinterpret_cast<void*>(&mapping_new)
 PyType_Spec mapping_spec = {"shoal._core.FileMapping", sizeof(MappingObject), 0, Py_TPFLAGS_DEFAULT,
                             mapping_slots};
 
-// In steps, so that a Ctrl-C is noticed between them. What was reserved by then stays the file's.
+// Reserves in steps, so that a Ctrl-C is noticed between them. After an error the file keeps what
+// was reserved so far.
 PyObject* reserve_file(PyObject*, PyObject* arguments) {
   int fd = -1;
   unsigned long long size = 0;
@@ -103,9 +105,9 @@ PyObject* memory_headroom(PyObject*, PyObject*) {
 
 PyMethodDef functions[] = {
     {"reserve_file", reserve_file, METH_VARARGS,
-     "reserve_file(fd, size): have memory behind the file; OSError when there is not enough."},
+     "reserve_file(fd, size): allocate the file's memory; OSError when there is not enough."},
     {"memory_headroom", memory_headroom, METH_NOARGS,
-     "(bytes that can still be taken, who sets that limit)."},
+     "(bytes that can still be allocated, name of the limit)."},
     {nullptr, nullptr, 0, nullptr}};
 
 }  // namespace

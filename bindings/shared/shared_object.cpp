@@ -10,8 +10,8 @@ namespace shoal::bindings {
 
 namespace {
 
-// Every so many new objects the dead are looked for: what they held must not pile up in a program
-// that nobody else reaps.
+// Dead members are reaped once for this many new objects: their blocks must not pile up in a
+// program in which nothing else reaps.
 constexpr uint32_t kReapEvery = 4096;
 
 thread_local HandleCollector* collecting = nullptr;
@@ -54,7 +54,7 @@ bool share_state(PyObject* self, arena::Member& member, arena::Handle handle) {
   try {
     member.share(handle);
   } catch (const std::exception&) {
-    arena::end_block(member, handle);  // with what it holds: a container has a table
+    arena::end_block(member, handle);  // ends the state as well: a container owns a table
     set_python_error();
     return false;
   }
@@ -66,8 +66,8 @@ bool share_state(PyObject* self, arena::Member& member, arena::Handle handle) {
 bool hold_state(PyObject* self, arena::Member& member, arena::Handle handle) {
   if (!member.hold_shared(handle)) {
     PyErr_Format(PyExc_RuntimeError,
-                 "no process holds this %s any more: the one that passed it on must keep it until "
-                 "it has arrived",
+                 "no process holds this %s any more: the sender must keep it until it has "
+                 "arrived",
                  Py_TYPE(self)->tp_name);
     return false;
   }

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the Python classes over shared states have in common: an object that holds a shared block
-// of the arena (arena/member.hpp) and uses the state in it. The block lives while any process holds
-// it: this object, the same objects of other processes, the child of a fork with all it inherited.
-// It is freed by the last one; a death lets go of what the dead process held.
-// Every function needs the GIL.
+// The common base of the Python classes over shared states: an object that holds a shared block of
+// the arena (arena/member.hpp) and uses the state in it. The block exists while any process holds
+// it: through this object, through objects of other processes, or through objects that a fork's
+// child inherited. The last holder frees it; the death of a process drops its holds. Every function
+// needs the GIL.
 //
-// A class is made by a PyType_Spec whose tp_new calls new_shared() or attach(), whose dealloc is
-// sync_dealloc, and whose getset has kSyncGetset's entries.
+// A class has a PyType_Spec whose tp_new calls new_shared() or attach(), whose dealloc is
+// sync_dealloc, and whose getset has the entries of SHOAL_HANDLE_GETTERS.
 // Design: docs/design/sync.md
 #pragma once
 
@@ -25,17 +25,17 @@
 
 namespace shoal::bindings {
 
-// What Lock does when it was taken from a dead owner.
+// What Lock does when the previous owner has died.
 enum class OnDeath : uint8_t { warn, raise };
 
 struct SharedObject {
   PyObject_HEAD
   arena::Handle handle;  // 0: holds nothing (its constructor failed)
-  void* state;           // the block here; stays mapped while it is held
+  void* state;           // address of the state here; stays mapped while the block is held
   unsigned long thread;  // Lock: the thread of this process that took it, 0: none
   OnDeath on_death;      // Lock, RLock
-  bool owner_died;       // the last acquire took the lock from the dead
-  bool sent;             // its handle was given away: see sync_get_handle
+  bool owner_died;       // the last acquire took the lock from a dead owner
+  bool sent;             // the handle was passed on: see sync_get_handle
   PyObject* lock;        // Condition only
 };
 
@@ -48,15 +48,16 @@ State& state_of(PyObject* self) {
   return *static_cast<State*>(shared_object(self).state);
 }
 
-// An object with a new state of `size` bytes that make(arena, handle) fills; nullptr: error set.
+// An object with a new state of `size` bytes that make(arena, handle) initializes; nullptr with an
+// error set.
 template <class Make>
 PyObject* new_shared(PyTypeObject* type, size_t size, Make&& make);
-// An object for the state that others hold at `handle`. check(arena, handle) throws CorruptArena
-// when no such state is there.
+// An object for the state at `handle`, which another object holds. check(arena, handle) throws
+// CorruptArena if there is no such state.
 template <class Check>
 PyObject* attach(PyTypeObject* type, arena::Handle handle, Check&& check);
 
-// Runs `use(member)`, which may throw, and turns what it throws into a Python error.
+// Runs `use(member)`, and turns a C++ exception that it throws into a Python error.
 template <class Use>
 PyObject* with_member(Use&& use) {
   arena::Member* const member = current_member();
@@ -69,26 +70,28 @@ PyObject* with_member(Use&& use) {
   }
 }
 
-// Takes the arguments of acquire(block=True, timeout=None) and wait(timeout=None) apart by hand:
-// the parser would cost more than the lock. False with an error set. Borrowed references.
+// Parses the arguments of acquire(block=True, timeout=None) and wait(timeout=None) by hand:
+// CPython's parser would cost more than the lock. False with an error set. Borrowed references.
 bool parse_fast(const char* function, const char* const* names, int most, PyObject* const* args,
                 Py_ssize_t count, PyObject* keywords, PyObject** given);
-// (block=True, timeout=None), as a deadline.
+// Parses (block=True, timeout=None) to a deadline.
 bool parse_block(const char* function, PyObject* const* args, Py_ssize_t count, PyObject* keywords,
                  int64_t* deadline_ns);
 
 void sync_dealloc(PyObject* self);
-// Drops a shared block; ends and frees it if nobody else has it.
+// Drops a hold of a shared block; if it was the last hold, ends the state and frees the block.
 void let_go(arena::Member& member, arena::Handle handle) noexcept;
 
-// Room for so many more, which what follows does not have to allocate; twice as much each time.
+// Reserves room for `more` handles, so that adding them does not allocate; at least doubles the
+// capacity.
 inline void make_room(std::vector<arena::Handle>& handles, size_t more) {
   if (handles.capacity() - handles.size() >= more) return;
   handles.reserve(std::max(handles.size() + more, 2 * handles.capacity()));
 }
 
-// While one exists, the handles that objects give away in this thread are collected by it, and held
-// by this process as long: a value that is being put into a container says so what it refers to.
+// While a HandleCollector exists, it collects the handles that objects of this thread pass on, and
+// holds them for this process. That shows which shared objects a value refers to while it is being
+// put into a container.
 class HandleCollector {
  public:
   explicit HandleCollector(arena::Member& member) noexcept;
@@ -104,14 +107,14 @@ class HandleCollector {
   std::vector<arena::Handle> handles_;
 };
 
-// The handle that names the state in other processes of the session. From now on this process holds
-// it until it ends, since a handle may be anywhere; unless a HandleCollector sees to it.
+// The handle that names the state in other processes of the session. Since the handle may then be
+// anywhere, this process holds the block until it ends, unless a HandleCollector holds it.
 PyObject* sync_get_handle(PyObject* self, void*);
-PyObject* sync_peek_handle(PyObject* self, void*);  // the same, for who keeps the object meanwhile
+PyObject* sync_peek_handle(PyObject* self, void*);  // the same, for callers that keep the object
 #define SHOAL_HANDLE_GETTERS                                                                    \
   {"handle", sync_get_handle, nullptr, "Names it in other processes of the session.", nullptr}, \
       SHOAL_PRIVATE_HANDLE_GETTERS
-// For classes whose public names are all the program's.
+// For classes whose public attribute names all belong to the program.
 #define SHOAL_PRIVATE_HANDLE_GETTERS                               \
   {"_given_handle", sync_get_handle, nullptr, nullptr, nullptr}, { \
     "_handle", sync_peek_handle, nullptr, nullptr, nullptr         \
@@ -120,18 +123,20 @@ PyObject* sync_peek_handle(PyObject* self, void*);  // the same, for who keeps t
 // Adds the class; false with an error set.
 bool add_type(PyObject* module, PyType_Spec& spec, PyTypeObject** type = nullptr);
 
-// Lock and RLock, for conditions.
+// Functions of Lock and RLock, for conditions.
 bool is_lock(PyObject* object);
 bool lock_is_mine(PyObject* lock);  // false with or without an error set
 PyObject* lock_acquire_fast(PyObject* self, PyObject* const* args, Py_ssize_t count,
                             PyObject* keywords);
 PyObject* lock_release_call(PyObject* self, PyObject*);
 PyObject* lock_enter_call(PyObject* self, PyObject*);
-// Unlocks it however often it is locked; 0 with an error set when it is not locked by this thread.
+// Unlocks the lock completely and returns how often it was locked; 0 with an error set if this
+// thread does not hold it.
 uint32_t lock_release_all(PyObject* lock);
-// Waits until it is locked again, signals or not; false with the first signal handler's error set.
+// Locks the lock again, however long that takes and whatever signals arrive; false with the error
+// of the first signal handler that raised.
 bool lock_acquire_again(PyObject* lock, uint32_t depth);
-// Waits for it as acquire() does; false with an error set, and not locked.
+// Locks the lock as acquire() does; false with an error set, and not locked.
 bool lock_take(PyObject* lock);
 
 bool bind_waits(PyObject* module);

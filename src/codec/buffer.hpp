@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A growable array of bytes that is not cleared when it grows: what encoders write into. One
-// thread at a time. Growing throws std::bad_alloc.
+// A growable array of bytes for encoders, without initialization of new bytes. One thread at a
+// time. Growing throws std::bad_alloc.
 //
 // Design: docs/design/codec.md
 #pragma once
@@ -29,14 +29,14 @@ class Buffer {
   std::size_t capacity() const noexcept { return capacity_; }
   bool empty() const noexcept { return size_ == 0; }
 
-  // New bytes have no defined content.
+  // The content of new bytes is undefined.
   void resize(std::size_t size) {
     if (size > capacity_) grow(size - size_);
     size_ = size;
   }
   void clear() noexcept { size_ = 0; }
 
-  // Room for `count` bytes at the end; they become part of the buffer.
+  // Adds `count` bytes at the end and returns their address.
   std::byte* extend(std::size_t count) {
     if (capacity_ - size_ < count) [[unlikely]]
       grow(count);

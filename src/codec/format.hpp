@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The wire format of values: the one description that the C++ reader and writer and the Python
-// encoder and decoder all follow. Any thread of any member may use it; nothing here allocates,
-// blocks or throws.
+// The wire format of values, shared by the C++ reader and writer and the Python encoder and
+// decoder. Any thread of any member may use it; nothing here allocates, blocks or throws.
 //
 // Invariants:
-// 1. A value is a tag byte, then what the tag's line in the table below says. Values are position
-//    independent: a value may be copied to another offset, and to another machine of the same
-//    byte order (little endian) with its attachments.
-// 2. No field is aligned. Large data lies in attachments, which are blocks and 64-byte aligned.
-// 3. Whoever reads never trusts what he reads: other members can write to these bytes at any time.
-//    Each field is fetched once, checked, and then used (Cursor does the first two).
+// 1. A value is a tag byte, followed by the fields in the tag's line of the table below. Values are
+//    position independent: a value may be copied to another offset, and to another machine of the
+//    same byte order (little endian) with its attachments.
+// 2. No field is aligned. Large data is in attachments, which are blocks and 64-byte aligned.
+// 3. Readers never trust the bytes: other members can write to them at any time. A reader fetches
+//    each field once, checks it, and then uses it (Cursor fetches, and checks that a field fits).
 // 4. A reference points backwards, to a value that is complete and whose tag has kSharedBit.
 //
 // Design: docs/design/codec.md
@@ -23,7 +22,8 @@
 namespace shoal::codec {
 
 // Notation: u8 u16 u32 u64 i8.. f64 little endian; size = u8 below 254, or 254 u32, or 255 u64;
-// raw = size, then so many bytes; attached = size (index of the attachment), u64 (bytes used).
+// raw = size, then that number of bytes; attached = size (index of the attachment), u64 (bytes
+// used).
 enum class Tag : std::uint8_t {
   kInvalid = 0,
   kNone = 1,
@@ -50,27 +50,27 @@ enum class Tag : std::uint8_t {
   kDict = 22,               // size, so many pairs of values: key, value
   kSet = 23,                // size, so many values
   kFrozenSet = 24,          // size, so many values
-  kReference = 25,  // size: distance back from this tag to that of the value meant (invariant 4)
-  kRange = 26,      // three values, integers: start, stop, step
-  kDate = 27,       // u16 year, u8 month, u8 day
-  kTime = 28,       // u8 hour, u8 minute, u8 second, u32 microsecond, u8 fold, u8 zone (Zone)
-  kDateTime = 29,   // as kDate, then as kTime
-  kTimeDelta = 30,  // i32 days, i32 seconds, i32 microseconds
-  kArray = 31,      // array header, raw (the elements)
+  kReference = 25,      // size: distance back from this tag to the tag of the target (invariant 4)
+  kRange = 26,          // three values, integers: start, stop, step
+  kDate = 27,           // u16 year, u8 month, u8 day
+  kTime = 28,           // u8 hour, u8 minute, u8 second, u32 microsecond, u8 fold, u8 zone (Zone)
+  kDateTime = 29,       // as kDate, then as kTime
+  kTimeDelta = 30,      // i32 days, i32 seconds, i32 microseconds
+  kArray = 31,          // array header, raw (the elements)
   kArrayAttached = 32,  // array header, attached
   kScalar = 33,         // u8 (Element), the element (a numpy scalar)
-  kPickle = 34,         // raw (what it is, in words), chunk (the pickle), size, so many chunks
+  kPickle = 34,         // raw (description), chunk (the pickle), size, so many chunks
 };
 inline constexpr std::uint8_t kTagCount = 35;
 
 // Array header: u8 Element, u8 order (0: last index fastest, 1: first index fastest), u8 number of
-// dimensions, u64 for each dimension; where the Element is kNamed, raw (dtype text) follows.
+// dimensions, u64 for each dimension; if the Element is kNamed, raw (dtype text) follows.
 // Chunk: u8 0 and raw, or u8 1 and attached.
 
-// Set in a tag byte when a kReference further on means this value.
+// Set in a tag byte when a later kReference refers to this value.
 inline constexpr std::uint8_t kSharedBit = 0x80;
 
-// Raw data of at least so many bytes goes into an attachment.
+// Raw data of at least this many bytes goes into an attachment.
 inline constexpr std::size_t kAttachFrom = std::size_t{64} * 1024;
 // Containers nested deeper than this are left to pickle by encoders and refused by decoders.
 inline constexpr int kMaxDepth = 100;
@@ -95,11 +95,11 @@ enum class Element : std::uint8_t {
   kComplex64,
   kComplex128,
   kLongComplex,
-  kNamed,  // a dtype by its text (dates, fixed-width text, swapped byte order)
+  kNamed,  // a dtype given by its text (dates, fixed-width text, swapped byte order)
 };
 inline constexpr std::uint8_t kElementCount = 18;
 
-// Bytes of one element; 0 for kNamed and for what is no Element.
+// Bytes of one element; 0 for kNamed and for invalid values.
 constexpr std::size_t element_size(Element element) noexcept {
   switch (element) {
     case Element::kBool:
@@ -131,8 +131,8 @@ constexpr std::size_t element_size(Element element) noexcept {
   return 0;
 }
 
-// Reads fields in order and never past the end. Every take_x fetches its bytes once; false means
-// that they do not fit, and the cursor stays before them.
+// Reads fields in order and never past the end. Every take function fetches its bytes once; false
+// means that the field does not fit, and the cursor does not move.
 class Cursor {
  public:
   Cursor(const std::byte* bytes, std::size_t size, std::size_t offset = 0) noexcept

@@ -4,8 +4,9 @@
 // of the objects it has met. One thread at a time. Growing throws std::bad_alloc.
 //
 // Invariants:
-// 1. A slot is in use exactly if its epoch is the map's. clear() takes the next epoch.
-// 2. At most half of the slots are in use, so a search ends.
+// 1. A slot is in use if and only if its epoch equals the map's. clear() increments the map's
+//    epoch.
+// 2. At most half of the slots are in use, so a search terminates.
 //
 // Design: docs/design/codec.md
 #pragma once
@@ -26,8 +27,8 @@ class PointerMap {
     }
   }
 
-  // The number kept for `key`, which is `fresh` when the key is new (`inserted` tells). The
-  // pointer is valid until the next call.
+  // The number stored for `key`. A new key is inserted with the number `fresh`, and `inserted` is
+  // set. The pointer is valid until the next call.
   std::uint64_t* find_or_insert(const void* key, std::uint64_t fresh, bool& inserted) {
     if ((count_ + 1) * 2 > slots_.size()) [[unlikely]]
       grow();
@@ -39,7 +40,7 @@ class PointerMap {
     }
     return &slot.number;
   }
-  // Null when the key is not there.
+  // Null when the map does not contain the key.
   std::uint64_t* find(const void* key) noexcept {
     if (count_ == 0) return nullptr;
     Slot& slot = probe(key);

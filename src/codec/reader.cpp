@@ -38,7 +38,8 @@ bool DataPart::take_raw(Cursor& in) noexcept {
   return true;
 }
 
-// The handle lies in memory that others can write: fetched once, and it has to be a block.
+// Other members can write the memory that holds the handle: fetch it once, and check that it names
+// a block.
 bool DataPart::take_attached(Cursor& in, const MessageView& view) noexcept {
   std::uint64_t index, count;
   if (!in.take_size(index) || !in.take(count) || index >= view.n_attachments) return false;
@@ -69,7 +70,8 @@ bool Reader::next(Item& out) noexcept {
 }
 
 bool Reader::skip() noexcept {
-  // Each count is at most the bytes left, and each value takes a byte: this cannot overflow.
+  // Each count is at most the number of bytes left, and each value takes a byte, so `values` cannot
+  // overflow.
   std::uint64_t values = 1;
   Item item;
   while (values > 0) {
@@ -265,7 +267,7 @@ bool Reader::read_array(Tag tag, Item& out) noexcept {
   } else {
     good = out.data.take_raw(in_);
   }
-  // Of a named dtype only Python knows the element's size.
+  // Only Python knows the element size of a named dtype.
   if (good && (item_size == 0 || out.data.size == total)) return true;
   return fail("bad array data");
 }

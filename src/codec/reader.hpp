@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Reads values without Python: one item after the other, containers before their contents. Any
-// thread; allocates nothing, never throws, and never trusts the bytes (format.hpp, invariant 3).
-// What only pickle can express is seen as an item that says what it is.
+// thread; allocates nothing, never throws, and never trusts the bytes (format.hpp, invariant 3). A
+// pickled value is one item with its description.
 //
 //   Reader reader(view);
 //   Item item;
@@ -35,7 +35,7 @@ enum class Kind : std::uint8_t {
   kDict,       // count pairs of values follow
   kSet,        // count values follow
   kFrozenSet,  // count values follow
-  kReference,  // target: offset of the value meant, which came before
+  kReference,  // target: offset of an earlier value
   kRange,      // three values follow: start, stop, step
   kDate,       // date
   kTime,       // time
@@ -43,7 +43,7 @@ enum class Kind : std::uint8_t {
   kTimeDelta,  // delta
   kArray,      // element, shape, first_fastest, bytes
   kScalar,     // element, bytes
-  kPickle,     // bytes: what it is, in words
+  kPickle,     // bytes: a description of the value
 };
 
 struct DateParts {
@@ -78,11 +78,11 @@ struct ArrayParts {
   bool first_fastest;
   std::uint8_t dimensions;
   std::array<std::uint64_t, kMaxDimensions> shape;
-  const std::byte* dtype_text;  // where element is kNamed
+  const std::byte* dtype_text;  // if element is kNamed
   std::size_t dtype_size;
 
   bool take(Cursor& in) noexcept;
-  // Elements of `item_size` bytes take so many; false when that is not a size of memory.
+  // Computes the bytes of all elements, of `item_size` bytes each; false if that overflows.
   bool total(std::size_t item_size, std::size_t* out) const noexcept;
 };
 
@@ -98,8 +98,8 @@ struct DataPart {
   bool take_chunk(Cursor& in, const MessageView& view) noexcept;
 };
 
-// Which fields mean something: see Kind. Bytes stay where they are: in the message or its
-// attachments; they are not aligned unless they are attached.
+// Which fields are valid depends on `kind`: see Kind. Bytes are not copied: they point into the
+// message (unaligned) or an attachment (64-byte aligned).
 struct Item {
   Kind kind = Kind::kNone;
   Tag text_tag = Tag::kInvalid;
@@ -125,9 +125,9 @@ class Reader {
   explicit Reader(const MessageView& view, std::size_t offset = 0) noexcept
       : view_(view), in_(view.bytes, view.size, offset) {}
 
-  // The next item. False: the end, or bytes that mean nothing; error() tells.
+  // Reads the next item. False, with error() set, at the end or for invalid bytes.
   [[nodiscard]] bool next(Item& out) noexcept;
-  // Passes over one whole value, contents included.
+  // Skips one whole value, including its contents.
   [[nodiscard]] bool skip() noexcept;
 
   std::size_t offset() const noexcept { return in_.offset(); }
@@ -149,8 +149,8 @@ class Reader {
   const char* error_ = nullptr;
 };
 
-// Contents of a kText item as UTF-8; lone surrogates become three bytes each, as if they were
-// characters.
+// Contents of a kText item as UTF-8. Lone surrogates are encoded like characters, in three bytes
+// each.
 std::string text_utf8(const Item& item);
 
 }  // namespace shoal::codec

@@ -129,7 +129,7 @@ class Summary {
     return shown.find_first_not_of("-0123456789") == std::string_view::npos ? add(".0") : true;
   }
 
-  // Printable ASCII as it is, the rest as \xNN; `quote` is escaped.
+  // Copies printable ASCII and writes other bytes as \xNN; escapes `quote` and backslashes.
   bool escaped(std::span<const std::byte> bytes, char quote) {
     for (const std::byte byte : bytes.first(std::min(bytes.size(), kLongestText))) {
       const auto c = static_cast<char>(byte);
@@ -265,7 +265,7 @@ class Summary {
     return true;
   }
 
-  // The encoder's description of a pickle, which is an expression already.
+  // The encoder's description of a pickled value is already an expression.
   bool printable(std::span<const std::byte> bytes) {
     for (const std::byte byte : bytes) {
       const auto c = static_cast<unsigned char>(byte);

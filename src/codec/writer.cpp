@@ -26,7 +26,7 @@ bool is_large(const MessageBuilder& out, std::size_t size) noexcept {
 
 [[noreturn]] void refuse_text() { throw std::invalid_argument("shoal: text is not valid UTF-8"); }
 
-// The character that begins at `*at`, which moves behind it.
+// Decodes the character at `*at` and moves `*at` behind it.
 std::uint32_t take_character(std::string_view utf8, std::size_t* at) {
   const auto byte = [&](std::size_t i) -> std::uint32_t {
     return i < utf8.size() ? static_cast<unsigned char>(utf8[i]) : 0;
@@ -92,7 +92,7 @@ void write_bytes(MessageBuilder& out, const void* bytes, std::size_t size) {
 void write_array(MessageBuilder& out, Element element, std::span<const std::uint64_t> shape,
                  const void* elements) {
   if (element_size(element) == 0 || shape.size() > kMaxDimensions) {
-    throw std::invalid_argument("shoal: no such array");
+    throw std::invalid_argument("shoal: array with an unknown element type or too many dimensions");
   }
   std::size_t size = element_size(element);
   for (const std::uint64_t extent : shape) size *= extent;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Writes plain values in the wire format, without Python: what a C++ member sends, and the leaves
-// that the Python encoder writes. Containers are written as their header (write_tuple(n), ...) and
-// then so many values. One thread at a time; growing throws std::bad_alloc, attaching whatever
+// Writes plain values in the wire format, without Python: for C++ members, and for the leaves of
+// the Python encoder's values. A container is written as its header (write_tuple(n), ...), followed
+// by its values. One thread at a time; growing throws std::bad_alloc, attaching throws what
 // Member::allocate throws.
 //
 // Design: docs/design/codec.md
@@ -47,7 +47,7 @@ inline void write_complex(Buffer& out, double real, double imaginary) {
   out.put(imaginary);
 }
 
-// Raw data in line. For what is large, attach first and write the attached form.
+// Raw data in line. For large data, call attach() first and write the attached form.
 inline void write_raw(Buffer& out, Tag tag, const void* bytes, std::size_t size) {
   if (size < Cursor::kSize32) [[likely]] {
     std::byte* const at = out.extend(2 + size);
@@ -85,7 +85,7 @@ inline void write_attached(Buffer& out, std::size_t attachment, std::uint64_t si
   out.put(size);
 }
 
-// The part before the elements. `tag` is kArray or kArrayAttached.
+// The header of an array, without its elements. `tag` is kArray or kArrayAttached.
 template <class Size>
 void write_array_header(Buffer& out, Tag tag, Element element, bool first_fastest,
                         std::span<const Size> shape) {
@@ -96,14 +96,14 @@ void write_array_header(Buffer& out, Tag tag, Element element, bool first_fastes
   for (const Size extent : shape) out.put(static_cast<std::uint64_t>(extent));
 }
 
-// A block of the builder's member with a copy of `size` bytes, added to the builder's attachments;
-// returns its index there.
+// Copies `size` bytes to a new block of the builder's member and adds it to the builder's
+// attachments; returns its index there.
 std::size_t attach(MessageBuilder& out, const void* bytes, std::size_t size);
 
-// Text is UTF-8; what is not valid UTF-8 throws std::invalid_argument. Large values are attached.
+// Invalid UTF-8 throws std::invalid_argument. Large values are attached.
 void write_text(MessageBuilder& out, std::string_view utf8);
 void write_bytes(MessageBuilder& out, const void* bytes, std::size_t size);
-// An array of at most kMaxDimensions, last index fastest.
+// An array of at most kMaxDimensions dimensions, last index fastest.
 void write_array(MessageBuilder& out, Element element, std::span<const std::uint64_t> shape,
                  const void* elements);
 

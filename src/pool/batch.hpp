@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // One side's view of a batch: the block in shared memory, and this process's own copy of its shape.
-// The client keeps the shape that it wrote; a worker fetches one and checks it against the block's
-// size. So no count that another process may change meanwhile is ever used to find an address.
+// The client keeps the shape that it wrote; a worker copies the shape from the block and checks it
+// against the block's size. So no address is ever computed from a count that another process may
+// change.
 //
 // Used by the process that made it, in any thread. Never allocates, blocks or throws.
-// Invariant: extent() lies within the block for as long as the block is the batch's.
+// Invariant: extent() lies within the block while the block holds the batch.
 // Design: docs/design/pool.md
 #pragma once
 
@@ -18,11 +19,11 @@ namespace shoal::pool {
 class Batch : public BatchShape {
  public:
   Batch() = default;
-  // The client's, of the shape it has just written.
+  // For the client, with the shape that it has just written.
   Batch(BatchHeader* header, const BatchShape& shape) noexcept
       : BatchShape(shape), header_(header) {}
 
-  // The worker's: nothing, unless the block is a batch that was submitted as `entry` and is as
+  // For a worker: empty unless the block holds the batch that was submitted as `entry`, and is as
   // large as its shape says.
   static std::optional<Batch> fetch(const arena::Arena& arena, Handle handle,
                                     Entry entry) noexcept {

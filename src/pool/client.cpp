@@ -21,8 +21,8 @@ constexpr int64_t kSpinNs = 40'000;  // docs/design/sync.md, Waiting
 // dead workers' seats stay taken until their claims are resolved
 constexpr uint32_t kSpareSeats = 8;
 
-// Batches come in all sizes, and each of the arena's size classes that is used at all keeps spans
-// of its own: from few sizes, what one batch frees serves the next.
+// Rounds small batches up to powers of two. Each size class of the arena that is used keeps spans
+// of its own; with few sizes, the next batch reuses the memory that the last one freed.
 uint64_t roomy(uint64_t extent) noexcept {
   return extent <= arena::kMaxSmall ? std::bit_ceil(extent) : extent;
 }
@@ -62,7 +62,7 @@ ClientPool::ClientPool(arena::Member& member, const PoolOptions& options)
 }
 
 ClientPool::~ClientPool() {
-  // The caller has seen all workers gone: nobody else touches the pool's memory.
+  // The caller has made sure that all workers are gone: no other process touches the pool's memory.
   for (const InFlight& flight : in_flight_) {
     if (flight.batch) free_batch(flight);
   }
@@ -113,8 +113,8 @@ Entry ClientPool::submit(const BatchParts& parts) {
   }
   std::memcpy(static_cast<void*>(batch.argument_words()), parts.argument_words, 8ull * parts.units);
   if (parts.payload_size > 0) std::memcpy(batch.payload(), parts.payload, parts.payload_size);
-  // COMMIT(pool.submit.written): killed before: the attachments are the client's and reaped; after:
-  // the batch's, and freed with it.
+  // COMMIT(pool.submit.written): killed before: the client owns the attachments, which are reaped;
+  // after: the batch owns them, and they are freed with it.
   for (uint32_t i = 0; i < parts.attachment_count; ++i) {
     batch.attachment_handles()[i] = parts.attachments[i];
     member_.give_to_block(parts.attachments[i], handle);
@@ -143,17 +143,17 @@ uint32_t ClientPool::take_slot() {
 void ClientPool::push(const InFlight& flight) noexcept {
   const uint64_t tail = state_->ring_tail.load();
   if (tail - state_->ring_head.load() >= kRingSlots) {
-    // only duplicates after a death can fill the ring; tried again with the next news
+    // only duplicates after a death can fill the ring; take_dirty() tries again
     push_again_ = true;
     return;
   }
   state_->ring[tail % kRingSlots].store(ring_word(flight.entry, !flight.shared));
-  // COMMIT(pool.ring.push): killed before: nobody sees the batch; after: it runs, or dies with the
-  // client's workers.
+  // COMMIT(pool.ring.push): killed before: no worker sees the batch; after: it runs, or dies with
+  // the client's workers.
   state_->ring_tail.store(tail + 1);
   SHOAL_KILL_POINT("pool.ring.push");
-  // A spinner takes it, and wakes others if there is more. It gives up its place before its last
-  // look at the ring.
+  // A spinner takes the batch, and wakes others if there is more. A spinner clears its place before
+  // its last look at the ring, so the batch is not missed.
   for (uint32_t i = 0; i < spinner_limit_; ++i) {
     if (state_->spinners[i].load() != 0) return;
   }
@@ -243,8 +243,8 @@ void ClientPool::sweep_retired() {
   });
 }
 
-// The block of results under that handle, or nullptr where shared memory was scribbled over: what
-// such a chain hides stays allocated until the session ends.
+// The result block with that handle, or nullptr when shared memory is corrupt: the blocks behind it
+// in the chain stay allocated until the session ends.
 ResultBlock* ClientPool::result_block(Handle block, Handle batch) const noexcept {
   const arena::Arena& arena = member_.arena();
   if (!arena.contains(block, sizeof(ResultBlock)) ||
@@ -277,7 +277,7 @@ void ClientPool::free_attachments(ResultBlock& block, Handle handle) noexcept {
   for (uint64_t at = 0; at + sizeof(ResultRecord) <= used;) {
     auto* place = reinterpret_cast<ResultRecord*>(block.records() + at);
     const ResultRecord record = *place;
-    if (!record.fits(used - at)) return;  // scribbled over
+    if (!record.fits(used - at)) return;  // corrupt
     for (uint32_t i = 0; i < record.attachments; ++i) {
       member_.free_child(place->attachment_handles()[i], handle);
     }
@@ -307,7 +307,7 @@ bool ClientPool::request_stop(uint32_t slot, uint32_t unit, StopReason reason) n
   for (uint32_t i = 0; i < seats_; ++i) {
     Seat& seat = *state_->seat(i);
     if (life_worker(seat.life.load()) != seen.worker) continue;
-    seat.stop_entry.store(0);  // an earlier wish is of a unit that this worker has left behind
+    seat.stop_entry.store(0);  // an earlier request was for a unit that has ended
     seat.stop_unit.store(uint64_t{static_cast<uint32_t>(reason)} << 32 | unit);
     seat.stop_entry.store(in_flight_[slot].entry.value);
     return true;
@@ -351,20 +351,20 @@ void ClientPool::resolve_seat(Seat& seat, const LostItem& lost) {
         if (seen.state == UnitState::claimed && seen.worker == worker) {
           Death of_unit = death;
           if (in_flight_[slot].entry.value == seat.stop_entry.load() &&
-              (seat.stop_unit.load() & UINT32_MAX) == unit) {  // the agent had not seen the wish
+              (seat.stop_unit.load() & UINT32_MAX) == unit) {  // the agent had not seen the request
             of_unit.stopped = static_cast<StopReason>(seat.stop_unit.load() >> 32);
           }
           is_unforeseen &= resolve_unit(slot, unit, of_unit, lost);
         }
       }
-      // The worker may have died between a DONE and its dirty bit.
+      // The worker may have died after it stored DONE and before it set the dirty bit.
       mark_dirty(slot);
     }
   }
   if (is_unforeseen) unforeseen_.push_back(death);
   seat.forget_worker();
-  // COMMIT(pool.resolve.seat): killed before or after: the pool dies with its client. After it the
-  // agent may seat the next worker here.
+  // COMMIT(pool.resolve.seat): killed before or after: the pool dies with its client. After the
+  // store the agent may give the seat to the next worker.
   seat.life.store(life_word(Life::empty, 0));
   SHOAL_KILL_POINT("pool.resolve.seat");
 }
@@ -388,8 +388,9 @@ void ClientPool::resolve_pending(Seat& seat) {
     chained = block == nullptr ? 0 : block->next;
   }
   if (chained == pending) return;
-  // If it never became the batch's, its memory was reaped and may by now be another worker's block,
-  // on its way to the very same batch: the maker tells, since it is written before the owner word.
+  // If the batch never owned the pending block, the block was reaped, and its memory may already be
+  // a block that another worker is chaining to the same batch. `maker` tells the two apart, since
+  // it is written before the owner word.
   const ResultBlock* block = result_block(pending, flight->handle);
   if (block == nullptr || block->maker != life_worker(seat.life.load())) return;
   member_.free_child(pending, flight->handle);
@@ -402,7 +403,8 @@ bool ClientPool::resolve_unit(uint32_t slot, uint32_t index, const Death& death,
   const uint32_t items = batch.item_count(index);
   const bool whole = (batch.flags & kWholeUnits) != 0;
   const uint32_t item = unit.progress;
-  // In a whole unit the last item may have ended; else scribbled over: its publication is DONE.
+  // In a whole unit all items may have ended while the unit is still CLAIMED. In other units the
+  // last item is published with DONE, so this value is corrupt.
   if (item >= items && (!whole || item != items)) return true;
   unit.worker = 0;
   unit.state = UnitState::queued;
@@ -412,7 +414,7 @@ bool ClientPool::resolve_unit(uint32_t slot, uint32_t index, const Death& death,
   if (death.stopped == StopReason::cancel) {
     unit.state = UnitState::cancelled;
   } else if (death.kind == ExitKind::planned) {
-    // It left between claim and run: as if it had not claimed.
+    // The worker left between claiming and running the unit: the claim is undone.
     if (whole) unit.progress = 0;
   } else if (may_retry) {
     unit.attempt += 1;
@@ -440,7 +442,7 @@ bool ClientPool::bury_workers_of_dead_agent() {
     Seat& seat = *state_->seat(i);
     const uint64_t life = seat.life.load();
     if (life_of(life) == Life::empty) continue;
-    if (life_of(life) == Life::dead) {  // the agent may have died before it could say so
+    if (life_of(life) == Life::dead) {  // the agent may have died before it raised death_epoch
       state_->death_epoch.fetch_add(1);
       continue;
     }
@@ -450,7 +452,7 @@ bool ClientPool::bury_workers_of_dead_agent() {
       continue;
     }
     if (worker != 0) arena::reap(member_.arena(), member_, worker);
-    seat.exit_status.store(SIGKILL);  // what the agent's end sends them; nobody saw more
+    seat.exit_status.store(SIGKILL);  // what the agent's death sends; the true status is unknown
     seat.life.store(life_word(Life::dead, worker));
     for (os::Atomic<uint32_t>& place : state_->spinners) {
       uint32_t holder = worker;

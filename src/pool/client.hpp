@@ -10,9 +10,9 @@
 //
 // One ClientPool per pool, in the client. Not thread safe: the caller holds one process-local lock
 // around every call, except wait() and wait_for_hunger(): these two block, and many threads may be
-// in them at once. Nothing here knows Python. If the client is killed, the kernel kills its
-// workers, and the reaper of the client frees all blocks that this class has allocated. Design:
-// docs/design/pool.md
+// in them at once. Does not use Python. If the client is killed, the kernel kills its workers, and
+// the process that reaps the client frees all blocks that this class has allocated.
+// Design: docs/design/pool.md
 #pragma once
 
 #include <functional>
@@ -29,10 +29,10 @@ struct PoolOptions {
   uint32_t workers = 1;
   uint32_t units_per_worker = 0;  // a worker leaves after this many units; 0 = never
   int64_t grace_ns = 0;           // between interrupting a unit and killing its worker
-  uint32_t spinners = 0;          // so many workers at a time may spin for work
+  uint32_t spinners = 0;          // number of workers that may spin for work at the same time
 };
 
-// What a batch is made of. Words are inline codec words or offset_word(offset into payload).
+// The contents of a batch. Words are inline codec words or offset_word(offset into payload).
 struct BatchParts {
   const uint64_t* argument_words = nullptr;
   uint32_t units = 0;
@@ -46,7 +46,7 @@ struct BatchParts {
   int64_t timeout_ns = 0;
   const std::byte* payload = nullptr;
   uint64_t payload_size = 0;
-  const Handle* attachments = nullptr;  // the caller's blocks; the batch's after submit()
+  const Handle* attachments = nullptr;  // blocks of the caller; submit() gives them to the batch
   uint32_t attachment_count = 0;
   // true: the units may take long, so each free worker takes the next one. false: one worker takes
   // them all, and others help only when it is slow.
@@ -76,8 +76,8 @@ class ClientPool {
   [[nodiscard]] uint64_t queued() const noexcept;
 
   // ---- Outcomes
-  // Appends the slots whose outcomes have changed since somebody took them. A slot is handed out
-  // once for each change, whoever asks.
+  // Appends the slots whose outcomes have changed since the last call. Each change is reported to
+  // one caller only.
   void take_dirty(std::vector<uint32_t>& slots);
   // The batch in flight in the slot; an empty Batch, which converts to false, if there is none.
   [[nodiscard]] const Batch& batch(uint32_t slot) const noexcept { return in_flight_[slot].batch; }
@@ -86,21 +86,23 @@ class ClientPool {
   }
   [[nodiscard]] bool anything_in_flight() const noexcept { return in_flight_count_ != 0; }
   [[nodiscard]] uint32_t in_flight() const noexcept { return in_flight_count_; }
-  // For a caller that has itself changed an outcome in the slot: take_dirty() hands it out.
+  // For a caller that has itself changed an outcome in the slot: the next take_dirty() returns the
+  // slot.
   void mark_dirty(uint32_t slot) noexcept;
-  // To be called when all outcomes of the batch were read: frees it once no worker can access it.
+  // To be called when all outcomes of the batch have been read: frees it once no worker can access
+  // it.
   void retire(uint32_t slot);
 
-  // Makes a queued unit a cancelled one. False when the unit is not queued, or no longer.
+  // Cancels a queued unit. False when the unit is not queued (any more).
   bool cancel_queued(uint32_t slot, uint32_t unit) noexcept;
   // Whether a worker has taken the unit and not finished it.
   [[nodiscard]] bool is_claimed(uint32_t slot, uint32_t unit) const noexcept;
-  // Asks the agent to stop the worker's task if a worker runs the unit now. True when one had
-  // claimed it: whether it still runs is for the agent to see.
+  // Asks the agent to stop the task if a worker runs the unit now. True when a worker had claimed
+  // the unit; the agent finds out whether it still runs.
   bool request_stop(uint32_t slot, uint32_t unit, StopReason reason) noexcept;
 
   // ---- Deaths
-  struct Death {  // what is known of a dead worker
+  struct Death {  // the known facts about a dead worker
     uint32_t pid = 0;
     uint32_t status = 0;
     ExitKind kind = ExitKind::unknown;
@@ -109,30 +111,29 @@ class ClientPool {
     bool memory_limit = false;
   };
   // For each unit that a dead worker had claimed: the item that it ran is queued again if it has
-  // retries left; else it gets a special result word, and `lost` is called for it. The items after
-  // it are queued again. A unit that was to be cancelled becomes CANCELLED. The slots are marked
-  // dirty, and batches with queued units are pushed once more. True when there was a death to
-  // resolve.
+  // retries left; else it gets the result word kLostItem and `lost` is called for it, or it gets
+  // kTimedOutItem if its worker was killed for its time limit. The items after it are queued again.
+  // A unit that was to be cancelled becomes CANCELLED. The slots are marked dirty, and batches with
+  // queued units are pushed once more. True when there was a death to resolve.
   using LostItem = std::function<void(uint32_t slot, uint32_t unit, uint32_t item, const Death&)>;
   bool resolve_deaths(const LostItem& lost);
-  // The workers found dead since the last call whose death nobody was told of otherwise. Not among
-  // them are those that left by plan, those whose initializer failed, those that were killed to
-  // stop their unit, and those whose unit is run again.
+  // The workers found dead since the last call, except those that left by plan, those that were
+  // killed to stop their unit, and those whose unit is run again.
   std::vector<Death> take_unforeseen() noexcept { return std::exchange(unforeseen_, {}); }
   [[nodiscard]] bool has_deaths() const noexcept;
-  // To be called until it is true, after the agent has died; the kernel then kills its workers.
-  // Marks as DEAD each seat whose process has ended; true when no worker lives any more.
+  // After the agent has died (the kernel then kills its workers), call this until it returns true.
+  // Marks as DEAD each seat whose process has ended; true when no worker is alive.
   bool bury_workers_of_dead_agent();
 
   // ---- Waiting for news. A caller that wants to sleep until an outcome changes calls listen(),
-  // then take_dirty(), and if that gave nothing wait() with what listen() returned: no change is
+  // then take_dirty(), and if that gave nothing, wait() with what listen() returned: no change is
   // missed.
   [[nodiscard]] uint32_t listen() const noexcept { return done_bell_.listen(); }
   os::Wake wait(uint32_t seen, int64_t deadline_ns, bool may_spin) noexcept;
   void ring_clients() noexcept { done_bell_.ring_all(); }
-  // Waits until so few batches are queued that workers may run out of them. Like wait(), it may be
-  // called by many threads. `at_once`: returns at once if so few are queued already; else only when
-  // their number falls below the limit.
+  // Waits until so few batches are queued that workers may run out of them. Like wait(), many
+  // threads may call it. `at_once`: returns immediately if so few are queued already; otherwise it
+  // returns only when the number falls below the limit.
   void wait_for_hunger(bool at_once, int64_t deadline_ns) noexcept;
   void ring_feeders() noexcept { Doorbell(state_->hunger_bell).ring_all(); }
 
@@ -157,7 +158,7 @@ class ClientPool {
   void push(const InFlight& flight) noexcept;
   // Wakes one more sleeping worker because no news came for a while: the worker that was to take a
   // batch may be stopped (SIGSTOP), or runs a long unit and could not ask for help yet. A spinner
-  // that loses its registration by this costs one superfluous wake-up, no more.
+  // may lose its place by this, which costs one superfluous wake-up.
   void nudge() noexcept;
   // Pushes all batches that have queued units once more, in the order in which they were submitted.
   void push_again() noexcept;
@@ -174,19 +175,19 @@ class ClientPool {
 
   arena::Member& member_;
   Handle handle_ = 0;
-  uint32_t seats_;  // of the constructor; PoolState has a copy for other processes
+  uint32_t seats_;  // from the constructor; PoolState has a copy for other processes
   PoolState* state_ = nullptr;
   Doorbell work_bell_;
   Doorbell done_bell_;
   uint32_t spinner_limit_;
-  // in_flight_ is indexed by slot and grows when a slot is used for the first time. To make all
-  // entries at once would touch 200 KB in each pool, which each fork of the process would copy. The
-  // constructor reserves room for all, so that in_flight_ and free_slots_ never move or allocate
-  // later.
+  // in_flight_ is indexed by slot and grows when a slot is used for the first time. Creating all
+  // entries in the constructor would touch 200 KB in each pool, which each fork of the process
+  // would copy. The constructor only reserves room for all, so in_flight_ and free_slots_ never
+  // move or allocate later.
   std::vector<InFlight> in_flight_;
   std::vector<uint32_t> free_slots_;
-  std::vector<InFlight> retired_;  // outcomes are read, but some worker may still touch the batch
-  std::vector<uint32_t> again_;    // push_again's, so that it need not allocate
+  std::vector<InFlight> retired_;  // outcomes are read, but a worker may still touch the batch
+  std::vector<uint32_t> again_;    // buffer of push_again(), which must not allocate
   uint32_t in_flight_count_ = 0;
   uint64_t generation_ = 1;
   uint32_t seen_deaths_ = 0;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Workers, agents and clients that die: only what ran is lost, all else is done once, nothing
-// leaks. Workers are objects that are abandoned, or forked children that are killed at each kill
-// point of the pool.
+// Deaths of workers, agents and clients: only the running item is lost, every other item is done
+// once, nothing leaks. Workers are objects that are abandoned, or forked children that are killed
+// at each kill point of the pool.
 #include "pool/test_pool.hpp"
 
 #include <csignal>
@@ -98,9 +98,9 @@ TEST(Death, AUnitQueuedAgainIsFoundThoughAHintSaysOtherwise) {
   auto victim = pool.hire();
   ASSERT_TRUE(victim->seat.enter_next());
   for (int i = 0; i < 3; ++i) run_claim(victim->seat, *victim->seat.claim());
-  victim->seat.leave_batch();  // as one that has run its share
+  victim->seat.leave_batch();  // like a worker that has run its share of units
   pool.die(*victim, 0);
-  pool.client->batch(entry.slot()).front().store(8);  // another worker, late
+  pool.client->batch(entry.slot()).front().store(8);  // a late store of another worker
   finish(pool);
   EXPECT_EQ(pool.results, 10U);
   pool.expect_clean_end();
@@ -116,7 +116,7 @@ TEST(Death, AThiefFindsUnitsInTheMiddle) {
   ASSERT_TRUE(victim->seat.enter_next());
   run_claim(victim->seat, *victim->seat.claim());
   pool.die(*victim);
-  owner->seat.begin_unit(*mine, 0);  // runs for long
+  owner->seat.begin_unit(*mine, 0);  // a long unit
   const auto thief = pool.hire();
   EXPECT_EQ(run_all(thief->seat), 6);
   owner->seat.end_unit();
@@ -135,7 +135,7 @@ TEST(Death, APendingBlockOfAnotherIsLeftAlone) {
   ASSERT_TRUE(other->seat.enter_next());
   ASSERT_TRUE(victim->seat.enter_next());
   const Handle batch = pool.client->batch_handle(entry.slot());
-  // The victim's block was reaped, and allocated again by `other`, which has just given it to the
+  // The victim's block was reaped, and `other` has allocated it again and just given it to the
   // batch.
   const Handle block = other->member->allocate(1000);
   auto* result = new (pool.session.arena->address(block)) ResultBlock{};
@@ -175,7 +175,8 @@ TEST(Death, CrashingStartsEndAPoolSoonerThanKilledOnes) {
 
 // ---- Kill points --------------------------------------------------------------------------------
 
-// Runs `life` in a child that dies at the nth pass of the point. True: it was killed there.
+// Runs `life` in a child that dies when it passes the point for the nth time. True if the child was
+// killed there.
 bool dies_at(const std::string& name, unsigned nth, const std::function<void()>& life) {
   const int status = arena::in_child([&] {
     testing::arm_kill_point(name.c_str(), nth);
@@ -199,12 +200,12 @@ void worker_life(TestPool& pool, uint32_t index) {
   ASSERT_TRUE(seat.hand_over());
   seat.leave_batch();
   run_all(seat);
-  seat.wait();  // the pool drains: it does not sleep
+  seat.wait();  // returns without sleeping, since the pool drains
   member->leave();
 }
 
 bool kill_worker(const std::string& name, unsigned nth) {
-  const uint32_t spinners = name == "pool.lookout.begin" ? 0 : 1;  // who spins needs no lookout
+  const uint32_t spinners = name == "pool.lookout.begin" ? 0 : 1;  // else it spins
   TestPool pool({4, 0, 1'000'000, spinners});
   pool.submit(5);
   pool.submit(3, 4);
@@ -224,7 +225,7 @@ bool kill_worker(const std::string& name, unsigned nth) {
   return killed;
 }
 
-// The agent's life, with workers that die of their own.
+// The agent's life, with workers that die by themselves.
 void agent_life(TestPool& pool) {
   const auto member = pool.session.join();
   Supervisor agent(*member, pool.client->handle());
@@ -321,7 +322,7 @@ TEST_P(PoolKillPoint, EveryUnitHasOneOutcomeAndNothingLeaks) {
       passed = true;
     }
   }
-  EXPECT_TRUE(passed) << "nobody passes this point";
+  EXPECT_TRUE(passed) << "no process passes this point";
 }
 
 std::string test_name(const ::testing::TestParamInfo<std::string>& info) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A doorbell: one futex word on which processes sleep until somebody rings.
+// A doorbell: one futex word on which processes sleep until another process rings.
 //
-// Word: sequence << 1 | somebody may sleep. Any member, any thread. Never allocates, never throws.
+// Word: sequence << 1 | a process may sleep. Any member, any thread. Never allocates, never throws.
 //
 // No wake-up is lost. A sleeper reads the word, *then* looks for what it waits for, then sleeps on
 // the value it read (with the bit set). A ringer publishes, *then* changes the word. If the
@@ -10,9 +10,9 @@
 // futex call sees another value and returns; if the futex call came first, the bit was set and the
 // ringer calls the kernel. All accesses are seq_cst: publish-then-read against set-then-look is
 // Dekker's pattern. The bit is cleared only together with a new sequence number and a wake of all,
-// so a sleeper that the clearing overtakes is woken. A ringer killed between clearing the bit and
-// the kernel call leaves sleepers asleep that nobody sees: whoever records a death sounds the alarm
-// on all doorbells of the dead process's pool.
+// so a sleeper that the clearing overtakes is woken. A ringer that is killed between clearing the
+// bit and the kernel call leaves processes asleep although the bit is clear: recording a death
+// therefore calls alarm() on the doorbells of the dead process's pool.
 // Design: docs/design/pool.md
 #pragma once
 
@@ -46,8 +46,8 @@ class Doorbell {
     if (old & 1) os::futex_wake(&word_, INT_MAX);
   }
 
-  // As ring_all(), but calls the kernel even when nobody seems to sleep: the dead may have cleared
-  // the bit and not called.
+  // As ring_all(), but calls the kernel even when the bit is clear: a dead ringer may have cleared
+  // it before its own kernel call.
   void alarm() noexcept {
     uint32_t old = word_.load();
     while (!word_.compare_exchange(old, (old + 2) & ~1u)) {
@@ -55,7 +55,7 @@ class Doorbell {
     os::futex_wake(&word_, INT_MAX);
   }
 
-  // Wakes one sleeper. When there was none, clears the bit, so that the next ring costs no system
+  // Wakes one sleeper. If there is none, clears the bit, so that the next ring needs no system
   // call.
   void ring_one() noexcept {
     const uint32_t old = word_.fetch_add(2);

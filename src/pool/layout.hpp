@@ -1,26 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a pool looks like in shared memory: its state, its workers' seats, its batches and its
+// The layout of a pool in shared memory: its state, its workers' seats, its batches and its
 // results.
 //
 // One *client* (the process that made the pool) submits batches and collects outcomes. *Workers*
-// claim units and publish results. One *agent* starts workers, and records how they died. Nobody
-// else touches these structures.
+// claim units and publish results. One *agent* starts workers, and records how they died. No other
+// process touches these structures.
 //
-// Words that carry the truth, and who writes them:
+// Authoritative words, and who writes them:
 //   1. Unit word (one per unit of a batch): QUEUED -> CLAIMED(worker) -> DONE or CANCELLED. The
-//      client writes the first QUEUED before the batch is reachable; QUEUED is left by
-//      compare-exchange only. CLAIMED(w) is left by w, or by the client once w is dead: one writer
-//      at a time. `progress` counts the items whose result words hold.
-//   2. Seat.life: which worker has the seat. EMPTY -> STARTING -> READY (worker) -> DEAD (agent,
-//      after wait4) -> EMPTY (client, after it has resolved what the dead worker had claimed).
+//      client writes the first QUEUED before the batch is reachable. A unit leaves QUEUED by
+//      compare-exchange only. A unit leaves CLAIMED(w) by a store of w, or by a store of the client
+//      once w is dead (which may queue the unit again): one writer at a time. `progress` counts the
+//      items whose result words are valid.
+//   2. Seat.life: which worker has the seat. EMPTY -> STARTING (agent) -> READY (worker) -> DEAD
+//      (agent, after wait4; or client, if the agent is dead) -> EMPTY (client, after it has
+//      resolved what the dead worker had claimed). The agent goes straight to EMPTY when the fork
+//      failed or when the worker left nothing to resolve.
 //   3. table[slot]: {generation, block} of the batch that the slot names. A worker may touch a
-//      batch only while its Seat.entered names the entry *and* it has seen the table agree after
-//      writing it; the client frees a batch only after it has emptied the table word and then seen
-//      no seat that names the entry (both sides seq_cst).
+//      batch only while its Seat.entered names the entry *and* it has read a matching table word
+//      after it wrote Seat.entered. The client frees a batch only after it has cleared the table
+//      word and then seen no seat that names the entry (both sides seq_cst).
 //
-// Ring, list of open batches, dirty bits, hints and bells only say where to look: after a death the
-// client rebuilds them from the words above.
+// The ring, the list of open batches, the dirty bits, hints and bells only say where to look: after
+// a death the client rebuilds them from the words above.
 // Design: docs/design/pool.md
 #pragma once
 
@@ -44,16 +47,17 @@ inline constexpr uint32_t kBatchSlots = 4096;
 inline constexpr uint32_t kRingSlots = 2 * kBatchSlots;
 inline constexpr uint32_t kDirtyWords = kBatchSlots / 64;
 inline constexpr uint32_t kSpinners = 8;
-// places for batches that left the ring with units still to run, and belong to no worker alone
+// places for batches that left the ring with units still to run, and are open to every worker
 inline constexpr uint32_t kOpenBatches = 64;
 inline constexpr uint32_t kMaxSeats = 1024;
-// Failed starts in a row, weighted, before a pool gives up: three that failed on their own (an
-// initializer that raises, exits or crashes), or some hundreds that were killed from outside, fewer
-// the longer they lasted (three of 10 seconds).
+// A pool stops starting workers when the weights of consecutive failed starts reach this sum: three
+// starts that failed on their own (an initializer that raises, exits or crashes), or up to 300
+// starts that were killed from outside. A killed start weighs more the longer it lasted (three of
+// 10 seconds are enough).
 inline constexpr uint32_t kStartPatience = 300;
 inline constexpr uint32_t kFailedStart = 100;
 inline constexpr uint32_t kKilledStart = 1;
-inline constexpr int64_t kKilledStartNs = 100'000'000;  // +1 for each
+inline constexpr int64_t kKilledStartNs = 100'000'000;  // adds 1 to the weight for each
 
 // ---- Unit word ----------------------------------------------------------------------------------
 //   63..38 progress: items of the unit whose results are published
@@ -65,7 +69,7 @@ enum class UnitState : uint64_t {
   queued = 1,   // anyone may claim it
   claimed = 2,  // a worker runs it
   done = 3,     // all results published
-  // withdrawn before it ran, or stopped by a cancel; items from `progress` on have no result
+  // cancelled before it ran or while it ran; items from `progress` on have no result
   cancelled = 4,
 };
 inline constexpr uint32_t kMaxAttempts = 31;
@@ -101,9 +105,8 @@ struct Entry {
   friend constexpr bool operator==(Entry, Entry) noexcept = default;
 };
 
-// Ring word: an entry, and in bit 63 whether the worker that takes it has the whole batch for
-// itself. Otherwise the batch stays at the ring's head until all its units are claimed, by any
-// workers.
+// Ring word: an entry, and in bit 63 whether one worker takes the whole batch. If the bit is not
+// set, the batch stays at the ring's head until workers have claimed all its units.
 inline constexpr uint64_t kForOneWorker = 1ull << 63;
 inline constexpr uint64_t ring_word(Entry entry, bool for_one) noexcept {
   return entry.value | (for_one ? kForOneWorker : 0);
@@ -121,7 +124,7 @@ inline constexpr bool table_matches(uint64_t word, Entry entry) noexcept {
   return word != 0 && word >> 34 == (entry.generation() & 0x3fffffff);
 }
 
-// ---- Batch: one block, written whole by the client before it is reachable -----------------------
+// ---- Batch: one block, which the client writes completely before it is reachable ---------------
 // [BatchHeader][unit words][argument words][result words][attachment handles][payload]
 enum BatchFlags : uint32_t {
   kCallUnits = 1,     // each unit's value is (args, kwargs) or (function, args, kwargs)
@@ -129,20 +132,20 @@ enum BatchFlags : uint32_t {
   kOwnFunction = 4,   // units carry their function; else BatchHeader.function names it
   kChunkUnits = 8,    // a unit's value is a tuple of its items; else an item is its unit's value
   kKeepMessage = 16,  // retries: workers decode copies, the message stays whole
-  // A unit is one task: an error ends it, one result record has the values of all its items, and
-  // a death loses all of them. Its `progress` says how many have ended.
+  // A unit is one task: an error ends it, one result record holds the values of all its items, and
+  // a death loses all of them. Its `progress` says how many items have ended.
   kWholeUnits = 32
 };
 
-// The counts and flags of a batch, fixed when it is made. Plain values, so that each side can work
-// with its own copy (class Batch), whatever another process writes over the block later.
+// The counts and flags of a batch, fixed when it is made. Plain values: each side works with its
+// own copy (class Batch), so another process that overwrites the block later does no harm.
 struct BatchShape {
   uint32_t units;
   uint32_t items;           // over all units
   uint32_t items_per_unit;  // the last unit may have fewer
   uint32_t flags;           // BatchFlags
   uint64_t function;        // the pool's number for the function; 0 with kOwnFunction
-  // its encoding, a FunctionBlock; the client keeps it while the batch lives
+  // FunctionBlock with the encoded function; the client keeps it while the batch lives
   Handle function_block;
   uint32_t definitions;  // a worker must have applied this many entries of the definitions log
   uint32_t retries;      // how often a unit lost to a death is queued again
@@ -156,7 +159,7 @@ struct BatchShape {
     const uint32_t first = first_item(unit);
     return items - first < items_per_unit ? items - first : items_per_unit;
   }
-  // Offsets from the header: what lies behind it follows from the counts.
+  // Offsets from the header. The counts determine the parts behind it.
   [[nodiscard]] uint64_t attachments_offset() const noexcept;
   [[nodiscard]] uint64_t payload_offset() const noexcept {
     return attachments_offset() + 8ull * attachments;
@@ -174,8 +177,7 @@ struct BatchHeader {
   os::Atomic<uint64_t> results;  // Handle of the newest ResultBlock, chained by ResultBlock.next
   os::Atomic<uint32_t> front;    // hint: units before it are claimed
   os::Atomic<uint32_t> back;     // hint: units from it on are claimed (thieves come from the end)
-  // Time that the items run so far took together: each worker adds its part when it leaves the
-  // batch.
+  // Total time of the items run so far: each worker adds its share when it leaves the batch.
   os::Atomic<uint64_t> spent_ticks;
   os::Atomic<uint64_t> spent_items;
   uint64_t spare[2];
@@ -188,25 +190,25 @@ inline uint64_t BatchShape::attachments_offset() const noexcept {
 
 // Argument and result words: the codec's inline words (low three bits not 0), or
 //   argument: payload offset << 3;  result: arena offset of a ResultRecord << 3.
-// Result words that stand for an item without a result. kLostItem: its worker died, and the client
-// has told of the loss already, when it resolved the death.
+// Result words of items without a result. kLostItem: the worker died; the client reported the loss
+// when it resolved the death.
 inline constexpr uint64_t kLostItem = 0;
-inline constexpr uint64_t kTimedOutItem = 1 << 3;  // its time limit ran out
+inline constexpr uint64_t kTimedOutItem = 1 << 3;  // the time limit ran out
 inline constexpr uint64_t kLastSpecialItem = kTimedOutItem;
 inline constexpr bool word_is_offset(uint64_t word) noexcept { return (word & 7) == 0; }
 inline constexpr uint64_t offset_word(uint64_t offset) noexcept { return offset << 3; }
 inline constexpr uint64_t word_offset(uint64_t word) noexcept { return word >> 3; }
 
 // ---- Results: blocks that a worker chains to the batch; records in them -------------------------
-// Invariant: records[0, used) are whole. A record's attachments are owned BLOCK(this block) or have
-// been taken.
+// Invariant: records[0, used) are complete. A record's attachments have the owner BLOCK(this
+// block), or the client has taken them.
 struct ResultBlock {
   uint64_t magic;
   Handle next;                // older block of the same batch, 0 = last
   os::Atomic<uint64_t> used;  // bytes of records
   uint64_t capacity;          // bytes after this header
-  uint64_t has_attachments;   // some record has; else freeing need not walk the records
-  // incarnation of the worker that chains it; written before the block is the batch's
+  uint64_t has_attachments;   // a record has some; if 0, freeing need not walk the records
+  // incarnation of the worker that chains it; written before the batch owns the block
   uint64_t maker;
   uint64_t padding[2];
   std::byte* records() noexcept { return reinterpret_cast<std::byte*>(this + 1); }
@@ -233,7 +235,7 @@ struct ResultRecord {
 };
 static_assert(sizeof(ResultRecord) == 16);
 
-// An encoded function, or a log of them: [size][bytes]
+// An encoded value: a function, the start-up data of workers, or the error of a failed start.
 struct FunctionBlock {
   uint64_t size;
   uint32_t attachments;
@@ -241,7 +243,7 @@ struct FunctionBlock {
   std::byte* bytes() noexcept { return reinterpret_cast<std::byte*>(this + 1); }
 };
 
-// One entry of the definitions log: FunctionBlocks chained oldest first.
+// One entry of the definitions log. The entries are chained, oldest first.
 struct DefinitionBlock {
   os::Atomic<uint64_t> next;
   uint64_t size;
@@ -275,16 +277,16 @@ struct alignas(128) Seat {
   os::Atomic<uint32_t> exit_status;  // as wait4 gives it; valid when DEAD
   os::Atomic<uint32_t> exit_kind;    // ExitKind, written by the worker before it leaves on its own
   os::Atomic<uint64_t> peak_memory;  // bytes, ru_maxrss; valid when DEAD
-  // 1: a memory limit killed a process of this cgroup at that time
+  // 1: a memory limit killed a process of this cgroup when the worker died
   os::Atomic<uint32_t> memory_limit;
   os::Atomic<uint32_t> rank;          // 0, 1, ...: stable while the pool lives
-  os::Atomic<int64_t> stop_since_ns;  // the agent's: when it first interrupted stop_serial
-  // Entry of the batch that this worker took for itself, while other workers may find units in it.
-  // Set by the worker, cleared by whoever finds no unit left. A hint.
+  os::Atomic<int64_t> stop_since_ns;  // when the agent first interrupted stop_serial
+  // Entry of the batch that this worker took alone, while other workers may find units in it. The
+  // worker sets it; the worker or thief that finds no unit left clears it, or the agent after the
+  // worker's death. A hint.
   os::Atomic<uint64_t> offers;
 
-  // Counters, written by this worker alone with plain loads and stores (trace/record.hpp says what
-  // each means).
+  // Counters, which only this worker writes, with relaxed loads and stores (docs/design/trace.md).
   alignas(128) os::Atomic<uint64_t> units_done;
   os::Atomic<uint64_t> items_done;
   os::Atomic<uint64_t> busy_ticks;  // running user code
@@ -298,14 +300,15 @@ struct alignas(128) Seat {
   os::Atomic<uint64_t> sleeps;  // waits that went to the kernel
   os::Atomic<uint64_t> errors;
   os::Atomic<uint64_t> begun_ticks;  // when the unit that runs began
-  // The client wants the unit that this worker has claimed to be stopped. It cannot know whether
-  // the unit has begun, so the agent looks until the unit runs or the worker has left the batch.
-  os::Atomic<uint64_t> stop_entry;  // the batch, written last; 0: no wish
+  // The client's request to stop the unit that this worker has claimed. The client cannot know
+  // whether the unit has begun, so the agent polls until the unit runs or the worker has left the
+  // batch.
+  os::Atomic<uint64_t> stop_entry;  // the batch, written last; 0: no request
   os::Atomic<uint64_t> stop_unit;   // StopReason << 32 | unit index
   uint64_t reserved[1];
 
-  // Called before the seat becomes EMPTY: clears what the next worker must not find.
-  // The counters go on counting.
+  // Called before the seat becomes EMPTY: clears what the next worker must not see. The counters
+  // keep their values.
   void forget_worker() noexcept {
     entered.store(0);
     offers.store(0);
@@ -332,7 +335,7 @@ struct PoolState {
   os::Atomic<uint32_t> phase;
   os::Atomic<uint32_t> death_epoch;    // +1 per recorded death
   os::Atomic<uint32_t> failed_starts;  // weight of failed starts in a row
-  os::Atomic<uint64_t> failure;        // FunctionBlock with the encoded error of the last one
+  os::Atomic<uint64_t> failure;        // FunctionBlock with the encoded error of a failed start
   // FunctionBlock: what a worker needs to start (initializer ...)
   os::Atomic<uint64_t> startup;
   os::Atomic<uint64_t> definitions;  // first DefinitionBlock
@@ -340,29 +343,30 @@ struct PoolState {
   os::Atomic<uint32_t> units_per_worker;  // maxtasksperchild; 0 = no limit
   os::Atomic<int64_t> agent_wakes_ns;     // when the agent will look at deadlines next
   os::Atomic<int64_t> grace_ns;           // between interrupting a unit and killing its worker
-  // Until this time (in ticks) one idle worker, the lookout, looks every now and then for units
-  // that a busy worker offers. 0, or a time that has passed: there is no lookout.
+  // Until this time (in ticks) one idle worker, the lookout, polls for units that a busy worker
+  // offers. 0, or a time that has passed: there is no lookout.
   os::Atomic<uint64_t> lookout;
   os::Atomic<uint64_t> any_open;  // not 0: look through `open`
-  // A client with more input to send is rung, on hunger_bell, when fewer batches than low_water are
-  // queued. 0: it has nothing more to send. The bell's word is like that of the bells below.
+  // Workers ring hunger_bell when fewer batches than low_water are queued: the client then sends
+  // more input. 0: the client has nothing more to send. The bell's word is like that of the bells
+  // below.
   os::Atomic<uint32_t> low_water;
   os::Atomic<uint32_t> hunger_bell;
 
   alignas(128) os::Atomic<uint64_t> ring_tail;  // client
   alignas(128) os::Atomic<uint64_t> ring_head;  // workers
-  alignas(128) os::Atomic<uint32_t> work_bell;  // sequence << 1 | somebody sleeps
+  alignas(128) os::Atomic<uint32_t> work_bell;  // sequence << 1 | a process may sleep
   // incarnation of a worker that spins for work, 0 = free
   os::Atomic<uint32_t> spinners[kSpinners];
   uint32_t spinner_limit;
-  alignas(128) os::Atomic<uint32_t> done_bell;           // sequence << 1 | somebody sleeps
+  alignas(128) os::Atomic<uint32_t> done_bell;           // sequence << 1 | a process may sleep
   os::Atomic<uint64_t> dirty_summary;                    // bit i: dirty[i] may be non-zero
   alignas(128) os::Atomic<uint64_t> dirty[kDirtyWords];  // bit = slot with news for the client
   os::Atomic<uint64_t> table[kBatchSlots];
   os::Atomic<uint64_t> ring[kRingSlots];
-  // Entries that left the ring and are open to any worker: the worker that took them is gone, or
-  // its work takes longer than expected. 0 = free place. Cleared by whoever finds no unit left in
-  // one.
+  // Entries that left the ring and are open to any worker: the worker that took the batch is gone,
+  // or the batch takes longer than expected. 0 = free place. A worker that finds no unit left in an
+  // open batch clears its place.
   os::Atomic<uint64_t> open[kOpenBatches];
 
   Seat* seat(uint32_t index) noexcept { return reinterpret_cast<Seat*>(this + 1) + index; }

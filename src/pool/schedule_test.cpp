@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Batches, claims and stealing without any death: every unit is run once, and its memory lives as
-// long as somebody may touch it.
+// Batches, claims and stealing without deaths: every unit runs once, and its memory is kept as long
+// as a worker may touch it.
 #include "pool/test_pool.hpp"
 
 #include <thread>
@@ -44,7 +44,7 @@ TEST(Schedule, AThiefTakesFromTheEnd) {
   ASSERT_TRUE(owner->seat.enter_next());
   const auto first = owner->seat.claim();
   ASSERT_EQ(first->unit, 0U);
-  owner->seat.begin_unit(*first, 0, os::ticks() + kLong);  // as if just now, however slow this is
+  owner->seat.begin_unit(*first, 0, os::ticks() + kLong);  // not stuck, however slow the test is
   ASSERT_TRUE(thief->seat.enter_next());
   EXPECT_TRUE(thief->seat.is_thief());
   thief->seat.seat().begun_ticks.store(os::ticks() + kLong);
@@ -71,7 +71,7 @@ TEST(Schedule, AThiefTakesFromTheEnd) {
   pool.expect_clean_end();
 }
 
-// A worker that is in the midst of a long unit.
+// Makes the worker look as if it has been in a long unit for a long time.
 void be_stuck(TestWorker& worker, const WorkerSeat::Claim& claim) {
   worker.seat.begin_unit(claim, 0, os::ticks() - kLong);
 }
@@ -202,18 +202,18 @@ TEST(Schedule, BatchesThatArePushedAgainKeepTheirOrder) {
   const auto old = pool.hire();
   pool.submit(1);
   pool.submit(1);
-  run_all(old->seat);  // slots are given again, the last one first
+  run_all(old->seat);  // frees slots, which are reused in the opposite order
   EXPECT_TRUE(pool.collect());
   for (int i = 0; i < 5; ++i) pool.submit(2);  // 102 to 111
   const auto victim = pool.hire();
   ASSERT_TRUE(victim->seat.enter_next());
-  pool.die(*victim);  // before it had begun any
+  pool.die(*victim);  // before it has begun a unit
   EXPECT_EQ(all_values(*old), range(102, 112));
   pool.expect_everything_done();
   pool.expect_clean_end();
 }
 
-// A sleeper learns of units behind a long one without a ring from anybody but the lookout's clock.
+// A sleeping lookout finds the units behind a long one by its timer: no process rings the bell.
 TEST(Schedule, ALookoutFindsUnitsBehindALongOne) {
   TestPool pool({4, 0, 1'000'000, 0});
   const auto owner = pool.hire();
@@ -226,7 +226,7 @@ TEST(Schedule, ALookoutFindsUnitsBehindALongOne) {
     idle->seat.leave_batch();
   });
   while (pool.client->state().lookout.load() == 0) std::this_thread::yield();
-  pool.client->state().work_bell.store(0);  // who wakes one of the sleepers wakes nobody
+  pool.client->state().work_bell.store(0);  // the bell has no sleeper bit: ring_one() wakes nobody
   pool.submit(3);
   bool mine = owner->seat.enter_next();
   const auto claim = mine ? owner->seat.claim() : std::nullopt;
@@ -286,7 +286,7 @@ TEST(Schedule, CancelledUnitsDoNotRun) {
   pool.expect_clean_end();
 }
 
-// The worker is stopped between claiming a unit and saying that it runs it.
+// The stop is requested after the worker has claimed the unit and before it has begun it.
 TEST(Schedule, AUnitThatIsClaimedAndNotBegunIsStoppedWhenItBegins) {
   TestPool pool;
   const Entry entry = pool.submit(2);
@@ -296,7 +296,7 @@ TEST(Schedule, AUnitThatIsClaimedAndNotBegunIsStoppedWhenItBegins) {
   EXPECT_TRUE(pool.client->request_stop(entry.slot(), claim->unit, StopReason::cancel));
   const int64_t now = os::monotonic_ns();
   EXPECT_TRUE(pool.agent.orders(now).empty());
-  EXPECT_GE(pool.agent.next_wake_ns(now), now);  // it will look again
+  EXPECT_GE(pool.agent.next_wake_ns(now), now);  // the agent will look again
   worker->seat.begin_unit(*claim, 0);
   EXPECT_EQ(pool.agent.orders(now).size(), 1U);
   EXPECT_EQ(worker->seat.stop_reason(), StopReason::cancel);
@@ -326,8 +326,8 @@ TEST(Schedule, AStopRequestHitsItsUnitOnly) {
   EXPECT_EQ(worker->seat.stop_reason(), StopReason::cancel);
   ASSERT_EQ(orders.size(), 1U);
   EXPECT_FALSE(orders[0].kill);
-  EXPECT_TRUE(pool.agent.orders(now + 100).empty());  // not again at once
-  orders = pool.agent.orders(now + 2'000'000);        // grace is over
+  EXPECT_TRUE(pool.agent.orders(now + 100).empty());  // not repeated yet
+  orders = pool.agent.orders(now + 2'000'000);        // after the grace period
   ASSERT_EQ(orders.size(), 1U);
   EXPECT_TRUE(orders[0].kill);
   worker->seat.end_unit();
@@ -402,7 +402,7 @@ TEST(Doorbell, AnAlarmWakesThoseWhomADeadRingerForgot) {
   });
   while (!bell.has_sleepers()) std::this_thread::yield();
   std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  word.store((word.load() + 2) & ~1U);  // what ring_all() does before it calls the kernel
+  word.store((word.load() + 2) & ~1U);  // as ring_all() does before its kernel call
   bell.ring_all();
   bell.alarm();
   sleeper.join();

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The whole conversation between threads of one process: a client, workers with members of their
-// own, and the agent's part. Workers die at random at random places: their thread just ends, as a
-// killed process would. Fit for ThreadSanitizer.
+// The complete protocol between threads of one process: a client, an agent, and workers with
+// members of their own. Workers die at random times and places: their thread simply ends, like a
+// killed process. Suitable for ThreadSanitizer.
 #include "pool/test_pool.hpp"
 
 #include <cstdlib>
@@ -20,7 +20,7 @@ uint64_t seed() {
   return value;
 }
 
-// A worker in a thread. `deadly`: it dies about every that many steps; 0 never.
+// A worker in a thread. It dies with probability 1 / `deadly` at each step; 0: never.
 class Thread {
  public:
   Thread(TestPool& pool, uint64_t random_seed, uint32_t deadly)
@@ -50,7 +50,7 @@ class Thread {
     if (dies()) return false;
     while (const auto claim = seat.claim()) {
       if (random_() % 50 == 0 && seat.hand_over()) {
-        // as one that has run its share, but for the unit in hand
+        // like a worker that has run its share of units, except that it still runs this one
       }
       const uint32_t items = seat.batch().item_count(claim->unit);
       for (uint32_t item = claim->progress; item < items; ++item) {

@@ -13,11 +13,11 @@ namespace shoal::pool {
 namespace {
 
 constexpr int64_t kRepeatNs = 100'000'000;  // a swallowed interrupt is sent again
-// how often a stop request of the client is looked for while one is open
+// how often a stop request of the client is checked while it is open
 constexpr int64_t kLookNs = 20'000'000;
 
 // A start that was killed from outside says little about the next one, unless it had run for long:
-// the memory that an initializer asks for may be what kills it.
+// then the cause may be the memory that its initializer allocates.
 uint32_t weight_of_failed_start(uint32_t status, int64_t lasted_ns) noexcept {
   const uint32_t number = status & 0x7f;  // WTERMSIG
   if (number != SIGKILL && number != SIGTERM) return kFailedStart;
@@ -57,8 +57,8 @@ int Supervisor::take_seat() noexcept {
     if (rank != ranks_.end()) *rank = 1;
     ladders_[i] = {};
     seated_ns_[i] = os::monotonic_ns();
-    // COMMIT(pool.seat.taken): killed before: empty; after: the client finds no process for it and
-    // buries it.
+    // COMMIT(pool.seat.taken): killed before: the seat is empty; after: the client finds no process
+    // for the seat and marks it DEAD.
     seat->life.store(life_word(Life::starting, 0));
     SHOAL_KILL_POINT("pool.seat.taken");
     return static_cast<int>(i);
@@ -93,7 +93,7 @@ void Supervisor::record_exit(uint32_t index, const Exit& exit) {
   if (worker != 0) {
     arena::reap(member_.arena(), member_, worker);
   } else {
-    arena::reap_all_dead(member_.arena(), member_);  // it died before it sat down
+    arena::reap_all_dead(member_.arena(), member_);  // it died before it took its seat
   }
   leave_rank(index);
   seat.exit_status.store(exit.status);
@@ -110,25 +110,25 @@ void Supervisor::record_exit(uint32_t index, const Exit& exit) {
   seat.offers.store(0);
   if (left_nothing(index, exit)) {
     seat.forget_worker();
-    // COMMIT(pool.seat.left): killed before: the client buries the worker with its agent; after:
-    // the seat is free.
+    // COMMIT(pool.seat.left): killed before: the client marks the worker dead, with the agent's
+    // other workers; after: the seat is free.
     seat.life.store(life_word(Life::empty, 0));
     SHOAL_KILL_POINT("pool.seat.left");
     Doorbell(state_->work_bell).alarm();
     Doorbell(state_->done_bell).alarm();
     return;
   }
-  // Full: the client submits it again.
+  // If the list is full, the client pushes the batch again.
   if (const Entry entry{seat.entered.load()}) (void)OpenBatches(state_).add(entry);
-  // COMMIT(pool.seat.dead): killed before: the client buries the worker with its agent; after: it
-  // resolves the claims.
+  // COMMIT(pool.seat.dead): killed before: the client marks the worker dead, with the agent's other
+  // workers; after: the client resolves the claims.
   seat.life.store(life_word(Life::dead, worker));
   SHOAL_KILL_POINT("pool.seat.dead");
-  // COMMIT(pool.death.epoch): killed before or after: the client hears of the agent's death and
-  // looks at every seat.
+  // COMMIT(pool.death.epoch): killed before or after: the client notices the agent's death and
+  // checks every seat.
   state_->death_epoch.fetch_add(1);
   SHOAL_KILL_POINT("pool.death.epoch");
-  // The dead may have been woken for work, or have owed a wake-up: wake everybody.
+  // The dead worker may have consumed a wake-up, or died before it sent one: wake everybody.
   Doorbell(state_->work_bell).alarm();
   Doorbell(state_->done_bell).alarm();
 }
@@ -139,15 +139,15 @@ void Supervisor::take_wish(Seat& seat) noexcept {
   if (seat.entered.load() == wish) {
     const uint64_t unit = seat.stop_unit.load();
     const uint64_t serial = seat.serial.load();
-    // The worker stores `running` before an odd serial, and `entered` before both: what is read
-    // between two equal odd serials is of one unit.
+    // The worker stores `running` before an odd serial, and `entered` before both: values read
+    // between two equal odd serials belong to one unit.
     const bool runs = (serial & 1) != 0 && seat.running.load() == (unit & UINT32_MAX) &&
                       seat.entered.load() == wish && seat.serial.load() == serial;
-    if (!runs) return;  // it is about to begin, or has just ended: look again
+    if (!runs) return;  // the unit is about to begin, or has just ended: check again later
     seat.stop_reason.store(static_cast<uint32_t>(unit >> 32));
     seat.stop_serial.store(serial);
   }
-  seat.stop_entry.compare_exchange(wish, 0);  // unless there is another one by now
+  seat.stop_entry.compare_exchange(wish, 0);  // unless a newer request has replaced it
 }
 
 std::vector<Supervisor::Order> Supervisor::orders(int64_t now_ns) {
@@ -156,8 +156,8 @@ std::vector<Supervisor::Order> Supervisor::orders(int64_t now_ns) {
     Seat& seat = *state_->seat(i);
     if (life_of(seat.life.load()) != Life::ready) continue;
     take_wish(seat);
-    // order: acquire; pairs with the release in WorkerSeat::begin_unit; the deadline belongs to
-    // this serial or a later one
+    // order: acquire; pairs with the release in WorkerSeat::begin_unit; the deadline read below
+    // belongs to this serial or a later one
     const uint64_t serial = seat.serial.load(os::acquire);
     if ((serial & 1) == 0) continue;
     const int64_t deadline = seat.deadline_ns.load();

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The agent's side of a pool: seating workers, recording their deaths, stopping units that must
+// The agent's side of a pool: giving seats to workers, recording deaths, stopping units that must
 // stop.
 //
 // One Supervisor per pool, in the agent process, used by its only thread. Never blocks. It starts
-// no process itself: the agent forks, and tells the Supervisor whether that worked.
+// no process: the agent forks, and tells the Supervisor whether the fork succeeded.
 //
-// If the agent is killed its workers die with it (PDEATHSIG); the client buries them and starts
-// another agent. A death that the agent has reaped but not recorded is found by the client in the
-// same way.
+// If the agent is killed, its workers die with it (PDEATHSIG); the client marks them dead and
+// starts another agent. In the same way the client finds a worker that the agent has waited for but
+// not recorded.
 // Design: docs/design/pool.md
 #pragma once
 
@@ -24,7 +24,7 @@ class Supervisor {
   Supervisor(arena::Member& member, Handle pool);
 
   [[nodiscard]] PoolState& state() const noexcept { return *state_; }
-  // The pool is still there and has not been told to stop.
+  // The pool exists and has not been told to stop.
   [[nodiscard]] bool wants_workers() const noexcept;
   // Workers that are starting or at work.
   [[nodiscard]] uint32_t seated() const noexcept;
@@ -41,9 +41,10 @@ class Supervisor {
     uint64_t peak_memory = 0;
     bool memory_limit = false;
   };
-  // The worker's process is gone: reaps its memory, marks the seat DEAD, tells the client. Units
-  // that it had not begun are open to other workers at once. A worker that left by plan, between
-  // two units, leaves nothing to resolve: its seat becomes free without waiting for the client.
+  // Called when the worker's process has ended: reaps its memory, marks the seat DEAD, tells the
+  // client. Other workers can take the units that the dead worker had not claimed without waiting
+  // for the client. A worker that left by plan, between two units, leaves nothing to resolve: its
+  // seat becomes EMPTY immediately.
   void record_exit(uint32_t index, const Exit& exit);
 
   struct Order {
@@ -51,22 +52,22 @@ class Supervisor {
     uint32_t pid;
     bool kill;  // else interrupt
   };
-  // What has to be done now to units that are over their limit or cancelled. Interrupts first,
-  // again every 100 ms, then kills after the grace period.
+  // What to do now about units that are over their time limit or cancelled: interrupt the worker,
+  // again every 100 ms, and kill it after the grace period.
   std::vector<Order> orders(int64_t now_ns);
-  // When orders() will have something to say next; < 0 never. Workers that set an earlier limit
-  // ring the agent.
+  // When to call orders() next; < 0: never. A worker that sets an earlier deadline rings the agent.
   [[nodiscard]] int64_t next_wake_ns(int64_t now_ns) noexcept;
 
  private:
-  struct Ladder {  // what was done so far to the unit with this serial
+  struct Ladder {  // what has been done so far about the unit with this serial
     uint64_t serial = 0;
     int64_t since_ns = 0;
     int64_t sent_ns = 0;
     bool killed = false;
   };
 
-  // Passes a stop that the client wants (Seat.stop_entry) on to the unit, once that runs.
+  // Turns a stop request of the client (Seat.stop_entry) into a stop of the running unit, once the
+  // unit runs.
   void take_wish(Seat& seat) noexcept;
   void leave_rank(uint32_t seat) noexcept;
   [[nodiscard]] bool left_nothing(uint32_t index, const Exit& exit) const noexcept;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // TestPool: a pool whose client, agent and workers are objects of one process (or of forked
-// children), for tests. A test's arguments and results are inline words: word_of(value); the result
-// of `value` is word_of(2 * value), or a record of that number for every third value, with an
-// attachment for every sixth.
+// children), for tests. A test's arguments are inline words: word_of(value). The result for `value`
+// is word_of(2 * value), or for every third value a record with that number, for every sixth with
+// an attachment.
 #pragma once
 
 #include <cstring>
@@ -21,7 +21,7 @@ namespace shoal::pool {
 inline uint64_t word_of(uint64_t value) { return value << 3 | 1; }
 inline uint64_t value_of(uint64_t word) { return word >> 3; }
 
-// A worker in this process: member and seat. Dies by abandon().
+// A worker in this process: member and seat. abandon() lets it die.
 struct TestWorker {
   TestWorker(arena::TestSession& session, Handle pool, int seat_index)
       : index(static_cast<uint32_t>(seat_index)),
@@ -36,7 +36,7 @@ struct TestWorker {
   WorkerSeat seat;
 };
 
-// Publishes what a test's task gives for one item.
+// Publishes the result of one item.
 inline void publish(WorkerSeat& seat, const WorkerSeat::Claim& claim, uint32_t item, bool last) {
   const uint64_t value = value_of(seat.batch().argument_words()[claim.unit].load()) +
                          (seat.batch().items_per_unit > 1 ? item : 0);
@@ -50,7 +50,7 @@ inline void publish(WorkerSeat& seat, const WorkerSeat::Claim& claim, uint32_t i
   seat.publish_item(claim, item, word, last);
 }
 
-// A whole unit's one result stands for its first item's.
+// Runs a whole unit. Its one result is that of its first item.
 inline void run_whole(WorkerSeat& seat, const WorkerSeat::Claim& claim) {
   seat.begin_unit(claim, 0);
   for (uint32_t item = 1; item <= seat.batch().item_count(claim.unit); ++item) {
@@ -71,7 +71,7 @@ inline void run_claim(WorkerSeat& seat, const WorkerSeat::Claim& claim) {
   }
 }
 
-// Runs all that there is; returns how many units.
+// Runs all queued units; returns how many there were.
 inline int run_all(WorkerSeat& seat) {
   int count = 0;
   while (seat.enter_next()) {
@@ -94,7 +94,7 @@ class TestPool {
   std::unique_ptr<TestWorker> hire() {
     return std::make_unique<TestWorker>(session, client->handle(), agent.take_seat());
   }
-  // The worker is dead; the agent sees it, then the client.
+  // Kills the worker; the agent records the death, then the client resolves it.
   void die(TestWorker& worker, uint32_t status = SIGKILL) {
     worker.abandon();
     agent.record_exit(worker.index, {status, 0, false});
@@ -149,10 +149,10 @@ class TestPool {
   void expect_everything_done() {
     EXPECT_TRUE(collect());
     EXPECT_EQ(results + lost + cancelled, submitted);
-    for (const auto& [word, times] : losses) EXPECT_EQ(times, 1) << "told twice of " << word;
+    for (const auto& [word, times] : losses) EXPECT_EQ(times, 1) << "loss reported twice: " << word;
   }
 
-  // Nothing is left when the pool is gone.
+  // Checks that no block is left after the pool has been destroyed.
   void expect_clean_end() {
     client.reset();
     arena::reap_all_dead(*session.arena, *session.me);

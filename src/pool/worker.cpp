@@ -15,14 +15,14 @@ namespace shoal::pool {
 namespace {
 
 constexpr int64_t kSpinNs = 30'000;  // docs/design/sync.md, Waiting
-// results are made known at least this often while a batch runs
+// while a batch runs, the client is told of results at least this often
 constexpr int64_t kTellNs = 500'000;
-// a batch that runs longer than this may be shared with sleepers
+// a worker in a batch asks sleepers for help this often; a unit that runs longer makes it "stuck"
 constexpr int64_t kHelpNs = 50'000;
-// a worker that has a batch for itself for longer than this opens it to all: it is not what the
-// client took it for
+// a worker that is alone in a batch for longer than this opens it to all: the batch takes longer
+// than the client expected
 constexpr int64_t kAloneNs = 2'000'000;
-// a lookout looks this often, and so many times in a row before it sleeps like the others
+// a lookout polls this often, and kLooks times in a row before it sleeps like the others
 constexpr int64_t kLookNs = 250'000;
 constexpr int kLooks = 8;
 constexpr uint64_t kSmallBlock = uint64_t{8} * 1024;  // result blocks of small records
@@ -32,7 +32,7 @@ uint64_t to_ticks(int64_t ns) noexcept {
 }
 
 void add(os::Atomic<uint64_t>& counter, uint64_t amount) noexcept {
-  // order: relaxed; only this worker writes its counters, readers want any recent value
+  // order: relaxed; only this worker writes its counters; readers accept any recent value
   counter.store(counter.load(os::relaxed) + amount, os::relaxed);
 }
 
@@ -92,8 +92,7 @@ bool WorkerSeat::anyone_offers() const noexcept {
 int WorkerSeat::take_spinner_place() noexcept {
   for (uint32_t i = 0; i < spinner_limit_; ++i) {
     uint32_t holder = pool_->spinners[i].load();
-    // A place whose holder died is free: incarnations are never used again, and the agent clears
-    // the dead one's.
+    // The agent clears the place of a spinner that died. Incarnations are never reused.
     // COMMIT(pool.spin.place): killed before: nothing; after: the agent gives the place back.
     if (holder == 0 && pool_->spinners[i].compare_exchange(holder, member_.incarnation())) {
       SHOAL_KILL_POINT("pool.spin.place");
@@ -109,24 +108,26 @@ bool WorkerSeat::spin(uint32_t place) noexcept {
   for (uint32_t i = 1; !(found = may_have_work()) && os::ticks() < end; ++i) {
     i % 16 == 0 ? sync::yield_processor() : os::cpu_relax();
   }
-  // before the last look: a client that saw the spinner rang nobody
+  // before the last look: a client that saw this spinner rang no bell
   pool_->spinners[place].store(0);
   return found || may_have_work();
 }
 
-// One idle worker at a time is the lookout: it wakes by itself to look for units that others offer.
-// The word says until when, so one that is stopped or killed is soon nobody's excuse.
+// One idle worker at a time is the lookout: it wakes by a timer to look for units that other
+// workers offer. The word holds the time until which other workers rely on the lookout, so they
+// soon stop relying on one that is stopped or killed.
 bool WorkerSeat::become_lookout() noexcept {
   const uint64_t now = os::ticks();
   uint64_t until = pool_->lookout.load();
   if (until > now) return false;
-  // COMMIT(pool.lookout.begin): killed before: nothing; after: the time passes.
+  // COMMIT(pool.lookout.begin): killed before: nothing; after: there is no lookout until the time
+  // in the word has passed.
   const bool mine = pool_->lookout.compare_exchange(until, now + 2 * look_ticks_);
   SHOAL_KILL_POINT("pool.lookout.begin");
   return mine;
 }
 
-// Sleeps, but looks around every kLookNs. What it returns other than timed_out ends the sleep.
+// Sleeps, but looks for work every kLookNs. A result other than timed_out ends the worker's sleep.
 os::Wake WorkerSeat::look_out() noexcept {
   os::Wake wake = os::Wake::timed_out;
   for (int looks = 0; looks < kLooks && wake == os::Wake::timed_out; ++looks) {
@@ -136,7 +137,7 @@ os::Wake WorkerSeat::look_out() noexcept {
                ? os::Wake::changed
                : work_bell_.sleep(seen, os::monotonic_ns() + kLookNs);
   }
-  // before the last look: whoever saw a lookout rang nobody
+  // before the caller's last look: a worker that saw a lookout rang no bell
   pool_->lookout.store(0);
   return wake;
 }
@@ -159,7 +160,7 @@ WorkerSeat::Wait WorkerSeat::wait() noexcept {
     if (sleep_until_work() == os::Wake::interrupted) result = Wait::interrupted;
   }
   add(seat_->wait_ticks, os::ticks() - begin);
-  // spurious; the caller looks again
+  // a spurious wake-up, or work in another worker's batch: the caller looks again
   if (result == Wait::work && !may_have_work()) return Wait::work;
   if (static_cast<Phase>(pool_->phase.load()) != Phase::running &&
       (should_leave() ||
@@ -176,10 +177,11 @@ bool WorkerSeat::somebody_looks() const noexcept {
   return pool_->lookout.load() > os::ticks();
 }
 
-// Called with the first unit in hand. That unit may take an hour: who sleeps must by then know of
-// all others. Units that may be long are worth a wake-up at once, and whoever is woken wakes the
-// next. Quick ones would cost more than they are, and if one of them is long after all, a spinner's
-// last look or the lookout finds it.
+// Called when this worker has claimed its first unit of the batch. That unit may run for an hour,
+// so sleeping workers must learn of the remaining units before it begins. If those may be long,
+// this worker wakes one sleeper now, and each woken worker wakes the next. For quick units a
+// wake-up costs more than the units; if one of them is long after all, a spinner's last look or the
+// lookout finds the rest.
 void WorkerSeat::look_after_rest() noexcept {
   looked_after_ = true;
   running_since_ = os::ticks();
@@ -191,8 +193,7 @@ void WorkerSeat::look_after_rest() noexcept {
   if (long_ones || (quick_ones && !somebody_looks())) work_bell_.ring_one();
 }
 
-// The ring's head has become `head`: the client may have more to send, and be busy with something
-// else.
+// The ring's head is now `head`: the client may have more to send, but be busy with something else.
 void WorkerSeat::ask_for_more(uint64_t head) noexcept {
   const uint32_t low = pool_->low_water.load();
   if (low != 0 && pool_->ring_tail.load() < head + low && hunger_bell_.has_sleepers()) {
@@ -224,7 +225,8 @@ bool WorkerSeat::enter(Entry entry) noexcept {
   ring_at_ = kNotInRing;
   items_run_ = 0;
   entered_ticks_ = told_ticks_ = asked_ticks_ = os::ticks();
-  // order: relaxed; who finds this worker stuck too early or too late comes to its help, no more
+  // order: relaxed; a stale value makes a thief help this worker too early or too late, nothing
+  // worse
   seat_->begun_ticks.store(entered_ticks_, os::relaxed);
   return true;
 }
@@ -257,8 +259,8 @@ bool WorkerSeat::enter_from_ring() noexcept {
     uint64_t head = pool_->ring_head.load();
     const uint64_t tail = pool_->ring_tail.load();
     if (head == tail) return false;
-    // The client overwrites this place only after head has passed it, and then the exchanges of
-    // head below and in leave_batch() fail.
+    // The client overwrites this place only after head has passed it; then the compare-exchange of
+    // head below, and the one in leave_batch(), fail.
     const uint64_t word = pool_->ring[head % kRingSlots].load();
     const Entry entry = ring_entry(word);
     const bool alone = (word & kForOneWorker) != 0;
@@ -272,12 +274,13 @@ bool WorkerSeat::enter_from_ring() noexcept {
     if (!pool_->ring_head.compare_exchange(head, head + 1)) continue;
     SHOAL_KILL_POINT("pool.ring.pop");
     ask_for_more(head + 1);
-    // Not one that is gone: pushed twice after a death, finished meanwhile.
+    // enter() fails for a batch that has ended: after a death it may be in the ring twice.
     if (!alone || !enter(entry)) continue;
     start_at_front(Way::alone);
     add(seat_->batches, 1);
     if (batch_.units > 1) {
-      // COMMIT(pool.offers): killed before or after: who records the death opens the batch.
+      // COMMIT(pool.offers): killed before or after: the agent opens the batch when it records the
+      // death.
       seat_->offers.store(entry.value);
       SHOAL_KILL_POINT("pool.offers");
     }
@@ -304,8 +307,8 @@ bool WorkerSeat::steal_from(Seat& victim, Entry entry, bool stuck) noexcept {
   return false;
 }
 
-// only_stuck: from workers that are in the midst of a long unit, and have what was sent before the
-// ring's first.
+// only_stuck: steals only from workers that are in a long unit, and only from batches that were
+// submitted before the ring's first batch.
 bool WorkerSeat::enter_as_thief(bool only_stuck) noexcept {
   const uint64_t now = looked_ticks_ = os::ticks();
   const uint64_t head = pool_->ring_head.load();
@@ -345,8 +348,8 @@ void WorkerSeat::leave_batch() noexcept {
   }
   if (exhausted_ && ring_at_ != kNotInRing) {
     uint64_t head = ring_at_;
-    // COMMIT(pool.ring.pass): killed before: the next one to come finds no unit left, and passes
-    // it; after: the ring's next batch is the first.
+    // COMMIT(pool.ring.pass): killed before: the next worker that enters the batch finds no unit
+    // left, and passes it; after: the ring's next batch is the first.
     pool_->ring_head.compare_exchange(head, head + 1);
     SHOAL_KILL_POINT("pool.ring.pass");
     ask_for_more(ring_at_ + 1);
@@ -365,7 +368,7 @@ void WorkerSeat::leave_batch() noexcept {
   SHOAL_KILL_POINT("pool.leave.entered");
 }
 
-// The batch becomes anybody's: this worker is one of many at it from now on.
+// Opens the batch to every worker; this worker goes on as one of them.
 void WorkerSeat::open_batch() noexcept {
   if (!open_.add(entry_)) return;
   way_ = Way::shared;
@@ -380,8 +383,8 @@ bool WorkerSeat::hand_over() noexcept {
   return way_ == Way::shared;
 }
 
-// Units run in the order in which they were sent, as far as can be: who is at a batch that others
-// can come to, too, leaves it for an older one.
+// Units run in the order in which they were submitted, as far as possible: a worker leaves a batch
+// that other workers can enter as well when an older batch is open.
 bool WorkerSeat::older_is_open() noexcept {
   if (way_ != Way::shared || !open_.maybe_any()) return false;
   const Entry oldest = open_.oldest();
@@ -399,7 +402,7 @@ std::optional<WorkerSeat::Claim> WorkerSeat::try_claim(uint32_t unit) noexcept {
     const Claim claim{unit, claimed.attempt, claimed.progress};
     claimed.state = UnitState::claimed;
     claimed.worker = member_.incarnation();
-    // COMMIT(pool.unit.claim): killed before: queued, somebody else claims it; after: lost, or
+    // COMMIT(pool.unit.claim): killed before: queued, another worker claims it; after: lost, or
     // queued again by retries.
     if (!word.compare_exchange(seen, claimed.word())) continue;
     SHOAL_KILL_POINT("pool.unit.claim");
@@ -408,7 +411,7 @@ std::optional<WorkerSeat::Claim> WorkerSeat::try_claim(uint32_t unit) noexcept {
 }
 
 std::optional<WorkerSeat::Claim> WorkerSeat::claim_from_back() noexcept {
-  // Past units that are not queued: some before them may be queued again, after a death.
+  // Skips units that are not queued: units before them may have been queued again, after a death.
   while (next_unit_ > batch_.front().load() && next_unit_ <= batch_.units) {
     const uint32_t unit = --next_unit_;
     if (auto claim = try_claim(unit)) {
@@ -421,8 +424,8 @@ std::optional<WorkerSeat::Claim> WorkerSeat::claim_from_back() noexcept {
 }
 
 std::optional<WorkerSeat::Claim> WorkerSeat::claim_from_front() noexcept {
-  // Who comes to a batch tries all its units, also those before `front`: another worker, late, may
-  // have moved that hint past a unit that was queued again.
+  // A worker that enters a batch tries all its units, also those before `front`: a late store of
+  // another worker may have moved that hint past a unit that was queued again.
   while (next_unit_ < last_unit_ || begun_at_ != 0) {
     if (next_unit_ == last_unit_) {
       next_unit_ = 0;
@@ -445,7 +448,7 @@ std::optional<WorkerSeat::Claim> WorkerSeat::claim() noexcept {
   if (older_is_open()) return std::nullopt;
   // order: relaxed; only this worker writes it
   if (from_back_ && os::ticks() > seat_->begun_ticks.load(os::relaxed) + help_ticks_) {
-    start_at_front(Way::thief);  // that was no quick unit
+    start_at_front(Way::thief);  // the last unit was not a quick one
   }
   const auto claim = from_back_ ? claim_from_back() : claim_from_front();
   if (!claim) {
@@ -477,7 +480,8 @@ void WorkerSeat::begin_unit(const Claim& claim, int64_t timeout_ns, uint64_t tic
 void WorkerSeat::end_unit() noexcept {
   // order: relaxed load, release store; as in begin_unit
   seat_->serial.store(seat_->serial.load(os::relaxed) + 1, os::release);
-  // order: relaxed; a limit that outlives its unit is ignored, since its serial has passed
+  // order: relaxed; a deadline that is still set after its unit is ignored, since its serial has
+  // passed
   if (seat_->deadline_ns.load(os::relaxed) != 0) seat_->deadline_ns.store(0);
 }
 
@@ -498,8 +502,8 @@ void WorkerSeat::publish_item(const Claim& claim, uint32_t item, uint64_t result
   const Unit unit{last ? UnitState::done : UnitState::claimed, claim.attempt,
                   last ? 0 : member_.incarnation(), item + 1};
   // COMMIT(pool.unit.publish): killed before: this item is lost; after: its result counts.
-  // order: release; pairs with the client's acquire load in ClientPool::news; publishes the result
-  // word and record
+  // order: release; pairs with the client's acquire load in read_unit (bindings/pool/collect.cpp);
+  // publishes the result word and record
   batch_.unit_words()[claim.unit].store(unit.word(), os::release);
   SHOAL_KILL_POINT("pool.unit.publish");
   unsent_ = true;
@@ -520,8 +524,8 @@ void WorkerSeat::publish_whole(const Claim& claim, uint64_t result_word) noexcep
   batch_.result_words()[batch_.first_item(claim.unit)].store(result_word, os::relaxed);
   const Unit unit{UnitState::done, claim.attempt, 0, items};
   // COMMIT(pool.unit.whole): killed before: all its items are lost; after: their results count.
-  // order: release; pairs with the client's acquire load of unit words; publishes the result word
-  // and record
+  // order: release; pairs with the client's acquire load in read_whole (bindings/pool/collect.cpp);
+  // publishes the result word and record
   batch_.unit_words()[claim.unit].store(unit.word(), os::release);
   SHOAL_KILL_POINT("pool.unit.whole");
   unsent_ = true;
@@ -542,8 +546,8 @@ void WorkerSeat::publish_cancelled(const Claim& claim, uint32_t progress) noexce
 
 void WorkerSeat::chain(Handle handle) noexcept {
   auto* block = member_.arena().at<ResultBlock>(handle);
-  // COMMIT(pool.result.pending): killed before: the block is this worker's and reaped; after: too,
-  // and the client sees that the batch does not own what the word names.
+  // COMMIT(pool.result.pending): killed before: this worker owns the block, which is reaped; after:
+  // the same, and the client sees that the batch does not own the block that Seat.pending names.
   seat_->pending.store(handle);
   SHOAL_KILL_POINT("pool.result.pending");
   // COMMIT(pool.result.given): killed before: as above; after: the batch owns the block, and the
@@ -554,7 +558,7 @@ void WorkerSeat::chain(Handle handle) noexcept {
   do {
     block->next = head;
     // COMMIT(pool.result.chain): killed before: the client frees the block that Seat.pending names;
-    // after: the batch's.
+    // after: the block is freed with the batch.
   } while (!batch_.results().compare_exchange(head, handle));
   SHOAL_KILL_POINT("pool.result.chain");
   seat_->pending.store(0);
@@ -574,7 +578,7 @@ ResultBlock* WorkerSeat::block_for(uint64_t extent) {
   block->maker = member_.incarnation();
   block->capacity = member_.arena().block_size(handle) - sizeof(ResultBlock);
   chain(handle);
-  if (small) result_block_ = handle;  // a large record's block has no room worth keeping
+  if (small) result_block_ = handle;  // the block of a large record has no room left for others
   return block;
 }
 
@@ -590,14 +594,14 @@ uint64_t WorkerSeat::write_record(const std::byte* value, uint64_t size, const H
     std::memcpy(target->attachment_handles(), attachments, 8ull * attachment_count);
   }
   std::memcpy(target->value(), value, size);
-  // COMMIT(pool.result.record): killed before: the record does not exist, its attachments are this
-  // worker's
-  // and reaped; after: whoever frees the block frees those attachments that it owns.
+  // COMMIT(pool.result.record): killed before: the record does not exist, and this worker owns its
+  // attachments, which are reaped; after: freeing the block also frees those attachments that the
+  // block owns.
   block->used.store(used + record.extent());
   SHOAL_KILL_POINT("pool.result.record");
   const Handle block_handle = member_.arena().handle_of(block);
-  // COMMIT(pool.result.attachments): killed before: those that are still this worker's are reaped;
-  // after: the block owns them.
+  // COMMIT(pool.result.attachments): killed before: attachments that this worker still owns are
+  // reaped; after: the block owns them.
   for (uint32_t i = 0; i < attachment_count; ++i) {
     add(seat_->bytes_out, member_.arena().block_size(attachments[i]));
     member_.give_to_block(attachments[i], block_handle);

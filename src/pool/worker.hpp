@@ -2,23 +2,22 @@
 //
 // A worker's side of a pool: finding units, claiming them, publishing their results.
 //
-// One WorkerSeat per worker process, used by one thread. Only wait() blocks. Nothing here knows
-// Python.
+// One WorkerSeat per worker process, used by one thread. Only wait() blocks. Does not use Python.
 //
-// What others see if this worker is killed:
+// What other processes see if this worker is killed:
 //   1. before a claim's compare-exchange: the unit is QUEUED; the client pushes its batch again;
 //   2. while the unit word is CLAIMED(me): items below `progress` have results; item `progress` is
-//      the one that is lost, those after it run again (they never began);
+//      lost; the items after it never began, and are queued again;
 //   3. after the DONE store but before the dirty bit: the client scans all batches in flight after
 //      a death;
 //   4. while chaining a result block: Seat.pending names it, and the client frees it if it is not
 //      in the chain.
 //
-// Units that the dead worker had not begun are open to all workers (open_batches.hpp) as soon as
+// Units that the dead worker had not claimed are open to all workers (open_batches.hpp) as soon as
 // the agent has recorded the death.
 //
-// While a worker is idle, no unit waits for longer than a wake-up takes (kLookNs): see
-// look_after_rest().
+// While a worker is idle, no unit waits for longer than a wake-up takes, or than kLookNs if the
+// lookout has to find it: see look_after_rest().
 // Design: docs/design/pool.md
 #pragma once
 
@@ -36,12 +35,13 @@ class WorkerSeat {
  public:
   enum class Wait { work, leave, interrupted };
 
-  // Sits down: EMPTY/STARTING -> READY. The seat must have been given to this process by the agent.
+  // Takes the seat, which stays STARTING: writes this process's pid and incarnation. The agent
+  // must have given the seat to this process.
   WorkerSeat(arena::Member& member, Handle pool, uint32_t seat);
   WorkerSeat(const WorkerSeat&) = delete;
   WorkerSeat& operator=(const WorkerSeat&) = delete;
 
-  // Begins to take work (STARTING -> READY). The worker has run its initializer before.
+  // Begins to take work (STARTING -> READY). To be called after the worker's initializer has run.
   void ready() noexcept;
 
   // Waits until there may be work: spins if a spinner's place is free, then sleeps.
@@ -50,10 +50,10 @@ class WorkerSeat {
   // Enters the oldest batch with something to do: an open one, the ring's first, or one that
   // another worker is busy with (`thief`). False: nothing to do.
   bool enter_next() noexcept;
-  // Leaves the entered batch, and tells the client what became of it.
+  // Leaves the entered batch, and tells the client about its outcomes.
   void leave_batch() noexcept;
-  // Called by a worker that will take no more units. True when others can take what is left of the
-  // batch: the worker may go.
+  // Called by a worker that will claim no more units. True when other workers can take the rest of
+  // the batch, so this worker may leave.
   bool hand_over() noexcept;
   [[nodiscard]] bool is_thief() const noexcept { return way_ == Way::thief; }
   [[nodiscard]] const Batch& batch() const noexcept { return batch_; }
@@ -65,35 +65,36 @@ class WorkerSeat {
     uint32_t progress;  // items that an earlier attempt has published
   };
   // Claims the next unit of the entered batch: from the front, or, as a thief in a batch of quick
-  // units, from the back, so that the two workers do not compete for each unit. Nothing: leave the
-  // batch.
+  // units, from the back, so that the two workers do not compete for each unit. Empty: the caller
+  // must leave the batch.
   std::optional<Claim> claim() noexcept;
 
-  // Brackets user code: sets what the agent needs to enforce the time limit and cancels. `ticks` is
-  // the present time.
+  // Brackets user code: sets what the agent needs to enforce time limits and cancellation. `ticks`
+  // is the current time.
   void begin_unit(const Claim& claim, int64_t timeout_ns, uint64_t ticks = os::ticks()) noexcept;
   void end_unit() noexcept;
-  // The reason for which the running unit is to be stopped, or none.
+  // The reason why the running unit must stop, or none.
   [[nodiscard]] StopReason stop_reason() const noexcept;
 
   // Publishes item `item` of the claimed unit: an inline word, or a record made by write_record.
   void publish_item(const Claim& claim, uint32_t item, uint64_t result_word, bool last) noexcept;
-  // Publishes a whole unit (kWholeUnits): all its items have ended, one word stands for them.
+  // Publishes a whole unit (kWholeUnits): it has ended, and has one result word for all its items.
   void publish_whole(const Claim& claim, uint64_t result_word) noexcept;
-  // So many items of the claimed whole unit have ended; read when this worker has died, to say
-  // which item it was at.
+  // Notes that `items` items of the claimed whole unit have ended. The client reads this only after
+  // this worker's death, to report which item was running.
   void note_progress(const Claim& claim, uint32_t items) noexcept;
   // Ends a unit that was cancelled while it ran: items from `progress` on have no result.
   void publish_cancelled(const Claim& claim, uint32_t progress) noexcept;
 
-  // Writes a result record into a block chained to the batch and returns its result word.
-  // `attachments` are owned MEMBER(me) and are given away. Throws MemoryExhausted (nothing
+  // Writes a result record into a block chained to the batch and returns its result word. The owner
+  // of `attachments` is MEMBER(me) before and the block afterwards. Throws MemoryExhausted (nothing
   // published, attachments still this worker's).
   uint64_t write_record(const std::byte* value, uint64_t size, const Handle* attachments,
                         uint32_t attachment_count, uint32_t flags);
 
   // Tells the client about published results if it has not been told for a while (or `now`), and
-  // asks for help when this batch takes long while others sleep. `ticks` is the present time.
+  // asks for help when this batch takes long while other workers sleep. `ticks` is the current
+  // time.
   void notify(uint64_t ticks, bool now = false) noexcept;
 
   [[nodiscard]] PoolState& pool() const noexcept { return *pool_; }
@@ -102,8 +103,9 @@ class WorkerSeat {
   [[nodiscard]] bool should_leave() const noexcept;
 
  private:
-  // How the entered batch is shared. alone: this worker took it from the ring, and others come as
-  // thieves. shared: it is at the ring's head, or open, and any worker takes its next unit.
+  // How the entered batch is shared. alone: this worker took it from the ring, and other workers
+  // enter it as thieves. shared: it is at the ring's head, or open, and any worker takes its next
+  // unit. thief: another worker has it alone, and this worker helps.
   enum class Way { alone, shared, thief };
   static constexpr uint64_t kNotInRing = UINT64_MAX;
 
@@ -150,11 +152,11 @@ class WorkerSeat {
   bool exhausted_ = false;  // claim() has found no unit left
   bool looked_after_ = false;
   bool unsent_ = false;            // results published since the client was told
-  Seat* victim_ = nullptr;         // whose batch a thief is in
+  Seat* victim_ = nullptr;         // thief: the worker whose batch this is
   uint64_t ring_at_ = kNotInRing;  // shared: the ring's head that named the batch
-  uint32_t next_unit_ = 0;         // where claim() looks
-  uint32_t last_unit_ = 0;         // and up to where, from the front
-  uint32_t begun_at_ = 0;          // units before it are still to be looked at
+  uint32_t next_unit_ = 0;         // where claim() looks next
+  uint32_t last_unit_ = 0;         // where it stops, when it claims from the front
+  uint32_t begun_at_ = 0;          // units before it have not been tried yet
   uint64_t items_run_ = 0;         // in the entered batch
   uint64_t entered_ticks_ = 0;
   uint64_t running_since_ = 0;  // the first claim in this batch
@@ -162,7 +164,7 @@ class WorkerSeat {
   uint64_t asked_ticks_ = 0;
   Handle result_block_ = 0;    // current block of the entered batch with room left
   uint32_t steal_from_ = 0;    // seat to look at first
-  uint64_t looked_ticks_ = 0;  // when stuck workers were looked for
+  uint64_t looked_ticks_ = 0;  // when this worker last looked for stuck workers
   uint64_t spin_ticks_;        // the constants of worker.cpp in ticks
   uint64_t tell_ticks_;
   uint64_t help_ticks_;

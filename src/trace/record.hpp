@@ -3,20 +3,20 @@
 // The writing side of tracing: a small ring of spans per member, in the member's slot of shared
 // memory, always on.
 //
-// Who may call it: any layer, for its own member; one thread at a time per member (the worker's
-// loop; the client's collecting thread, which holds the GIL). It never allocates, blocks or throws,
-// and never calls the system. Anybody may read, at any time, also after the writer died.
+// Who may call it: any layer, for its own member; one thread at a time per member (today the
+// worker's loop). It never allocates, blocks or throws, and makes no system calls. Any process may
+// read at any time, also after the writer's death.
 //
 // A span is begin (ticks, os/clock.hpp) and kind:8 | duration in ticks:56. Spans shorter than
-// kShortest are counted by the counters of the layer that measured them and not recorded: the ring
-// would hold nothing else. Cost: two stores and an index for a recorded span; the times are read
+// kShortest are not recorded, since the ring would hold nothing else; the layer that measured them
+// adds them to its counters. Cost: two stores and an index for a recorded span; the times are read
 // for the counters anyway.
 //
 // Invariants:
 //   1. written = number of spans ever recorded; span i is in ring[i % kSpans] until span i + kSpans
 //      is written.
-//   2. A reader copies, then reads `written` again: spans that may have been overwritten meanwhile
-//      are dropped (read()).
+//   2. A reader copies the spans, then reads `written` again and drops the spans that may have been
+//      overwritten meanwhile (read()).
 // Design: docs/design/trace.md
 #pragma once
 
@@ -40,9 +40,9 @@ struct Span {
   [[nodiscard]] uint64_t ticks() const noexcept { return kind_and_duration & kDurationMask; }
 };
 
-// Lies in arena::MemberSlot::trace, zero when the member joins.
+// Located in arena::MemberSlot::trace; zero when the member joins.
 struct Ring {
-  os::Atomic<uint64_t> written;  // the member's; everybody reads
+  os::Atomic<uint64_t> written;  // written by the member, read by any process
   uint64_t reserved[7];
   struct Slot {
     os::Atomic<uint64_t> begin_ticks;
@@ -61,7 +61,7 @@ struct Ring {
     written.store(index + 1, os::release);
   }
 
-  // Copies the newest spans, oldest first, into out[kSpans]; returns how many are whole.
+  // Copies the newest spans, oldest first, into out[kSpans]; returns their number.
   uint32_t read(Span* out) const noexcept {
     // order: acquire; pairs with the release in record()
     const uint64_t end = written.load(os::acquire);
@@ -70,8 +70,8 @@ struct Ring {
       const Slot& slot = spans[i % kSpans];
       out[i - first] = {slot.begin_ticks.load(), slot.kind_and_duration.load()};
     }
-    // The writer may have been at work: the slot of span `now` is being written, those up to it
-    // have been.
+    // The writer may have been writing: all spans before `now` are complete, and it may be writing
+    // the slot of span `now`.
     const uint64_t now = written.load();
     const uint64_t safe = now + 1 > kSpans ? now + 1 - kSpans : 0;
     const uint64_t lost = now == end && end < kSpans ? 0 : (safe > first ? safe - first : 0);

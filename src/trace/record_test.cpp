@@ -14,7 +14,7 @@ TEST(TraceRing, KeepsTheNewestSpansInOrder) {
   for (uint64_t i = 0; i < 100; ++i) ring->record(Kind::task, i * 10'000, i * 10'000 + 5'000);
   Span spans[kSpans];
   const uint32_t count = ring->read(spans);
-  ASSERT_EQ(count, kSpans - 1);  // the oldest may be under the writer's pen
+  ASSERT_EQ(count, kSpans - 1);  // the writer may be overwriting the oldest
   EXPECT_EQ(spans[0].begin_ticks, 41u * 10'000);
   EXPECT_EQ(spans[count - 1].begin_ticks, 99u * 10'000);
   EXPECT_EQ(spans[0].ticks(), 5'000u);

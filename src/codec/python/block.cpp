@@ -10,7 +10,7 @@ namespace {
 struct Block {
   PyObject_HEAD
   arena::Member* member;
-  arena::Handle handle;  // 0 after it was handed on
+  arena::Handle handle;  // 0 after it was moved
   void* data;
   Py_ssize_t size;
 };
@@ -54,7 +54,8 @@ PyTypeObject make_type() noexcept {
 
 PyTypeObject block_type = make_type();
 
-// COUNTED, held by this process alone and once, to MEMBER(member); false where the arena cannot.
+// Changes the owner from COUNTED (held once, and only by this process) to MEMBER(member). False if
+// the arena does not support that.
 template <class Member>
 bool take_counted(Member& member, arena::Handle handle) noexcept {
   if constexpr (requires { member.take_counted(handle); }) {
@@ -102,7 +103,7 @@ void* block_data(PyObject* block) noexcept { return as_block(block)->data; }
 PyObject* whole_block_of(const Numpy& numpy, PyObject* array, std::size_t size) noexcept {
   const ArrayFields* fields = array_fields(array);
   const void* const data = fields->data;
-  // Through views of views (reshape, transpose), each referred to by the next one only.
+  // Follows views of views (reshape, transpose), each of which only the previous one refers to.
   while (fields->weak_references == nullptr && fields->base != nullptr && is_unique(fields->base)) {
     PyObject* const base = fields->base;
     if (Py_TYPE(base) == &block_type) {

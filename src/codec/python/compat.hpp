@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What differs between the CPython versions (3.10 to 3.15, with and without the GIL) in the calls
-// that the codec makes. The only place with version numbers in src/codec.
+// Differences between the CPython versions (3.10 to 3.15, with and without the GIL) in the API that
+// the codec uses.
 //
 // Design: docs/design/codec.md
 #pragma once
@@ -46,13 +46,13 @@ inline bool is_attached() noexcept {
 #endif
 }
 
-// True when the reference through which `object` was reached (a counted one, from a container) is
-// the only one. Without the GIL a count read by another thread means nothing: never true.
+// True if the reference through which `object` was reached (a counted one, from a container) is the
+// only one. Always false without the GIL, where a count read by another thread means nothing.
 inline bool is_unique(PyObject* object) noexcept {
   return !kFreeThreaded && Py_REFCNT(object) == 1;
 }
 
-// True and the value for an int that fits 64 bits. `object` is an exact int.
+// Returns true and sets `*value` if the int fits 64 bits. `object` is an exact int.
 inline bool small_int(PyObject* object, std::int64_t* value) noexcept {
 #if PY_VERSION_HEX >= 0x030C0000
   auto* const number = reinterpret_cast<PyLongObject*>(object);
@@ -66,7 +66,7 @@ inline bool small_int(PyObject* object, std::int64_t* value) noexcept {
   return overflow == 0;
 }
 
-// Bytes that the two's complement of an exact int takes, at least 1.
+// Size of the two's complement of an exact int in bytes, at least 1.
 inline std::size_t big_int_size(PyObject* object) noexcept {
 #if PY_VERSION_HEX >= 0x030D0000
   return static_cast<std::size_t>(
@@ -94,7 +94,8 @@ inline PyObject* big_int_from_bytes(const std::byte* bytes, std::size_t size) no
 #endif
 }
 
-// A str in its final form (before 3.12 a str of the oldest C API may have to be built first).
+// Brings a str into its canonical form (before 3.12, a str made by the legacy C API may not have it
+// yet).
 inline bool text_ready(PyObject* object) noexcept {
 #if PY_VERSION_HEX < 0x030C0000
   return PyUnicode_READY(object) == 0;

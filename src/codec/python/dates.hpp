@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The C interface of the datetime module, which is imported only when a program uses it. Needs an
+// The C API of the datetime module, which is imported only when a program uses it. Needs an
 // attached thread state.
 //
 // Design: docs/design/codec.md
@@ -12,9 +12,10 @@
 
 namespace shoal::codec::python {
 
-// Null (no error set) when the program has not imported datetime, or has it in Python only.
+// Null (no error set) when the program has not imported datetime, or only its pure Python version
+// exists.
 PyDateTime_CAPI* dates_if_loaded() noexcept;
-// Imports it if need be. Null with an error set when that fails.
+// Imports datetime if necessary. Null with an error set when that fails.
 PyDateTime_CAPI* dates_imported() noexcept;
 
 }  // namespace shoal::codec::python

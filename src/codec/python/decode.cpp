@@ -48,7 +48,7 @@ PyObject* Decoder::reference(std::size_t tag_offset) {
       shared_.begin(), shared_.end(), target,
       [](const Shared& shared, std::size_t offset) { return shared.offset < offset; });
   if (found == shared_.end() || found->offset != target || found->object == nullptr) {
-    return fail("reference to no value");
+    return fail("reference to a missing value");
   }
   Py_INCREF(found->object);
   return found->object;
@@ -170,7 +170,7 @@ PyObject* Decoder::attached_text() {
   return text != nullptr ? text : fail("bad characters");
 }
 
-// Begins a container: its count, which cannot be more than the bytes left.
+// Begins a container: reads its count, which cannot exceed the number of bytes left.
 bool Decoder::enter(std::uint64_t* count, std::uint64_t values_per_item) {
   if (!in_.take_size(*count) || *count > in_.left() / values_per_item) {
     fail("more elements than bytes");
@@ -255,7 +255,8 @@ PyObject* Decoder::set(bool frozen) {
   return set;
 }
 
-// The attachment as a Block that now belongs to this process, or null (without an error: copy).
+// Takes over the attachment as a Block of this process. Null with an error set; or null without
+// one: the caller must copy.
 PyObject* Decoder::owned_block(const DataPart& data) {
   if (data.handle == 0 || ownership_ != move_out) return nullptr;
   return take_block(view_, data.handle, data.size);

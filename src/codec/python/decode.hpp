@@ -5,9 +5,9 @@
 // Invariants:
 // 1. Every field is fetched once and checked before use; a count is checked against the bytes left
 //    (each value takes at least one) before anything is allocated for it.
-// 2. shared_ has, in the order of their offsets, the values with kSharedBit: counted references,
-//    null while the value is being built.
-// 3. Bytes that end up in a str are checked in private memory, after copying.
+// 2. shared_ holds the values with kSharedBit, ordered by offset: counted references, null while
+//    the value is being built.
+// 3. The characters of a str are checked in private memory, after copying.
 //
 // Design: docs/design/codec.md
 #pragma once
@@ -75,14 +75,14 @@ class Decoder {
   std::vector<Shared> shared_;
 };
 
-// A private copy of the data: bytes, or a bytearray; large ones on huge pages.
+// A private copy of the data as bytes or bytearray; large ones on huge pages.
 PyObject* new_bytes(const std::byte* bytes, std::size_t size);
 PyObject* new_byte_array(const std::byte* bytes, std::size_t size);
-// A str of so many characters of one, two or four bytes, in its shortest form as CPython wants
-// it. Null without an error if the data is not what `kind` says.
+// A str of characters of one, two or four bytes, as `kind` says. Null without an error if the data
+// has characters outside the range that CPython requires of that kind.
 PyObject* new_text(Tag kind, const std::byte* bytes, std::size_t size);
 
-// Calls the loads of set_pickler. Steals nothing.
+// Calls the loads function of set_pickler. Borrows its arguments.
 PyObject* unpickle(PyObject* data, PyObject* buffers);
 
 }  // namespace shoal::codec::python

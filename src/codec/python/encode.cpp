@@ -11,7 +11,7 @@ namespace shoal::codec::python {
 
 namespace {
 
-constexpr std::size_t kSharedText = 2;  // shorter ones are the same object everywhere already
+constexpr std::size_t kSharedText = 2;  // CPython has one object for each shorter str
 
 }  // namespace
 
@@ -121,7 +121,7 @@ void Encoder::close(PyObject* object, Met met) {
 
 bool Encoder::tuple(PyObject* object, bool sole) {
   const Py_ssize_t count = PyTuple_GET_SIZE(object);
-  if (count == 0) {  // there is only one
+  if (count == 0) {  // CPython has one empty tuple
     write_tuple(bytes_, 0);
     return true;
   }
@@ -177,7 +177,7 @@ bool Encoder::dict(PyObject* object, bool sole) {
   return seen == count;
 }
 
-// What an array needs to be moved does not hold in a set: nothing in it is an array.
+// No argument `sole`: a set contains no arrays that could be moved.
 bool Encoder::set(PyObject* object, Tag tag) {
   PyObject* source = object;
   if constexpr (kFreeThreaded) {
@@ -204,7 +204,7 @@ bool Encoder::set(PyObject* object, Tag tag) {
     PyObject* const item = PyIter_Next(items);
     if (item == nullptr) break;
     good = ++seen <= count && value(item, false);
-    Py_DECREF(item);  // the set has it too
+    Py_DECREF(item);  // the set still holds a reference
   }
   Py_DECREF(items);
   if (!good || seen != count || PyErr_Occurred() != nullptr) return false;
@@ -251,7 +251,7 @@ void* Encoder::room_for(const Pending& pending) {
 bool Encoder::gather(const Pending& pending) {
   const Numpy& numpy = *Numpy::if_loaded();
   if (!pending.in_line) return numpy.copy_elements(pending.owner, room_for(pending));
-  // What is in line is not aligned: by way of a private copy.
+  // In-line data is not aligned, and numpy needs aligned memory: gather into a private copy first.
   const ArrayFields* const fields = array_fields(pending.owner);
   const Reference copy = Reference::take(
       numpy.new_array(fields->dtype, fields->dimensions, fields->shape, false, nullptr));

@@ -52,7 +52,7 @@ bool Encoder::range(PyObject* object) {
 
 namespace {
 
-// The zone of a time or datetime, or false if it is one that only pickle can send.
+// Finds the zone of a time or datetime. False if only pickle can encode the zone.
 bool zone_of(PyDateTime_CAPI* dates, PyObject* zone, Zone* out) noexcept {
   *out = zone == Py_None ? Zone::kNaive : Zone::kUtc;
   return zone == Py_None || zone == dates->TimeZone_UTC;

@@ -45,7 +45,7 @@ constexpr const char* kDtypeNames[] = {
     "float64", "longdouble", "complex64", "complex128", "clongdouble",
 };
 
-// object.name; null with an error set when there is none. Null for a null object.
+// object.name; null with an error set if there is no such attribute. Null for a null object.
 Reference attribute(PyObject* object, const char* name) {
   return Reference::take(object == nullptr ? nullptr : PyObject_GetAttrString(object, name));
 }
@@ -63,7 +63,8 @@ Py_ssize_t number_attribute(PyObject* object, const char* name) noexcept {
   return number;
 }
 
-// "<M8[ns]", "|S12", ">f8": one byte order, one kind of fixed-size element, digits, a unit.
+// True for "<M8[ns]", "|S12", ">f8": a byte order, a kind of fixed-size element, digits, an
+// optional unit.
 bool is_plain_dtype_text(const char* text, std::size_t size) noexcept {
   if (size < 3 || size > 40) return false;
   if (std::string_view("<>|=").find(text[0]) == std::string_view::npos) return false;
@@ -108,7 +109,8 @@ const Numpy* Numpy::import() noexcept {
   return numpy;
 }
 
-// A numpy that is only half imported (its import is under way) has no table yet: asked again later.
+// While numpy's import is still running, it has no function table yet: bind() fails, and a later
+// call tries again.
 const Numpy* Numpy::state(PyObject* module) noexcept {
   static Numpy numpy;
   static bool refused = false;
@@ -152,7 +154,7 @@ bool Numpy::bind(PyObject* module) noexcept {
   return true;
 }
 
-// Makes an array and looks whether its fields are where they are expected.
+// Makes an array and checks that its fields are at the expected offsets.
 bool Numpy::probe() noexcept {
   for (std::uint8_t i = 1; i < kPlain; ++i) {
     const auto size = static_cast<Py_ssize_t>(element_size(static_cast<Element>(i)));
@@ -232,7 +234,8 @@ PyObject* Numpy::text_of_dtype(PyObject* dtype, std::size_t* item_size) const {
   }
   const Reference text = attribute(dtype, "str");
   Reference ascii = Reference::take(text ? PyUnicode_AsASCIIString(text.get()) : nullptr);
-  // Types that others have added to numpy can have the text of something else: ask numpy.
+  // A dtype that another package has added to numpy can have the text of a different dtype: compare
+  // with the dtype that numpy makes of the text.
   const Reference again = Reference::take(
       ascii ? dtype_from_text(reinterpret_cast<const std::byte*>(PyBytes_AS_STRING(ascii.get())),
                               static_cast<std::size_t>(PyBytes_GET_SIZE(ascii.get())), item_size)

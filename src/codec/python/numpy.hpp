@@ -2,8 +2,8 @@
 //
 // numpy's arrays and scalars without numpy's headers: the part of its binary interface that every
 // compiled extension relies on (the first fields of an array, and numbered entries of the function
-// table), checked against numpy's own answers when it is first seen. Needs an attached thread
-// state. If the check fails, arrays go through pickle.
+// table), checked against numpy's own answers when numpy is first found. Needs an attached thread
+// state. If the check fails, arrays are pickled.
 //
 // Design: docs/design/codec.md
 #pragma once
@@ -37,14 +37,14 @@ inline ArrayFields* array_fields(PyObject* array) noexcept {
 
 class Numpy {
  public:
-  // Null (no error set) when the program has not imported numpy, or it is one we do not know.
+  // Null (no error set) when the program has not imported numpy, or its version is unknown.
   static const Numpy* if_loaded() noexcept { return usable_ != nullptr ? usable_ : find(); }
-  // Imports it if need be. Null with an error set when that fails.
+  // Imports numpy if necessary. Null with an error set when that fails.
   static const Numpy* imported() noexcept { return usable_ != nullptr ? usable_ : import(); }
 
   PyTypeObject* array_type() const noexcept { return array_type_; }
 
-  // The Element of a dtype, or of a scalar's type. False when it is not one of the plain ones.
+  // The Element of a dtype, or of a scalar's type. False if the type is not a plain Element.
   bool element_of_dtype(PyObject* dtype, Element* out) const noexcept {
     for (std::uint8_t i = 1; i < kPlain; ++i) {
       if (dtypes_[kSearchOrder[i]] == dtype) {
@@ -67,17 +67,17 @@ class Numpy {
   PyObject* dtype_of_element(Element element) const noexcept {  // borrowed
     return dtypes_[static_cast<std::uint8_t>(element)];
   }
-  // A dtype of fixed-size elements without fields, by its text ("<M8[ns]"): new reference, or
-  // null without an error when the text names anything else.
+  // The dtype that a text such as "<M8[ns]" names: new reference, or null without an error unless
+  // its elements have a fixed size and no fields.
   PyObject* dtype_from_text(const std::byte* text, std::size_t size, std::size_t* item_size) const;
-  // The text of such a dtype, new reference (bytes), or null without an error.
+  // The text of such a dtype (bytes): new reference, or null without an error.
   PyObject* text_of_dtype(PyObject* dtype, std::size_t* item_size) const;
 
-  // A new array. With `data` null it has its own memory, not cleared; else it shows `data`, and
-  // the caller sets a base. Does not steal `dtype`.
+  // A new array. If `data` is null, the array has its own, uninitialized memory; otherwise it is a
+  // view of `data`, and the caller sets a base. Does not steal `dtype`.
   PyObject* new_array(PyObject* dtype, int dimensions, const Py_ssize_t* shape, bool first_fastest,
                       void* data) const noexcept;
-  // Copies the elements of any array, last index fastest, to memory that is large enough.
+  // Copies the elements of any array to `to`, last index fastest.
   bool copy_elements(PyObject* array, void* to) const noexcept;
   // Steals `base`, also on failure.
   bool set_base(PyObject* array, PyObject* base) const noexcept;
@@ -93,7 +93,7 @@ class Numpy {
   static const Numpy* state(PyObject* module) noexcept;
 
   static constexpr std::uint8_t kPlain = static_cast<std::uint8_t>(Element::kNamed);
-  // Commonest first; index 0 is not used.
+  // Most common first; index 0 is not used.
   static constexpr std::uint8_t kSearchOrder[kPlain] = {
       0,
       static_cast<std::uint8_t>(Element::kFloat64),

@@ -32,7 +32,8 @@ class Views {
   ~Views() {
     for (Py_buffer& view : views_) PyBuffer_Release(&view);
   }
-  // Also Fortran's order: a PickleBuffer of such an array means its memory as it lies.
+  // Accepts Fortran order as well: a PickleBuffer of such an array stands for its memory in memory
+  // order.
   bool add(PyObject* object) {
     views_.reserve(views_.size() + 1);
     Py_buffer view;
@@ -55,7 +56,7 @@ class Views {
   std::size_t size_ = 0;
 };
 
-// The views one after the other as one chunk: large ones straight into a block.
+// Writes the concatenated views as one chunk: directly into a block if it is large.
 void write_chunk(MessageBuilder& out, const Views& views) {
   const std::size_t size = views.size();
   if (size < kAttachFrom || out.member == nullptr) {
@@ -104,8 +105,8 @@ bool write_buffers(MessageBuilder& out, PyObject* buffers) {
   return true;
 }
 
-// What error messages show for it, as an expression: plain values, a name with `(...)` for others.
-// Ends soon after kLongestName characters, with "..." for what is left.
+// The description of a pickled value for error messages, as an expression: plain values, and a name
+// with `(...)` for others. After about kLongestName characters, "..." stands for the rest.
 class Description {
  public:
   std::string take() { return std::move(text_); }
@@ -186,7 +187,7 @@ class Description {
     text_ += '}';
   }
 
-  // A class may be called anything at all: only what can be a name in an expression is shown.
+  // A class may have any name: only names that are identifiers are shown.
   void type_of(PyObject* object) {
     const char* const full_name = Py_TYPE(object)->tp_name;
     const char* const dot = std::strrchr(full_name, '.');
@@ -219,7 +220,7 @@ bool encode_pickle(PyObject* object, MessageBuilder& out) {
                  Py_TYPE(object)->tp_name);
     return false;
   }
-  const Reference dumps = Reference::borrow(dumps_function);  // the call may set another
+  const Reference dumps = Reference::borrow(dumps_function);  // the call may set another pickler
   const Reference pickled = Reference::take(PyObject_CallOneArg(dumps.get(), object));
   if (!pickled) return false;
   if (!PyTuple_CheckExact(pickled.get()) || PyTuple_GET_SIZE(pickled.get()) != 2) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The way of every value that is not on the fast path: the dumps and loads given to set_pickler.
-// Internal to codec/python.
+// Encodes values that are not on the fast path, with the dumps function of set_pickler. Internal to
+// codec/python.
 //
 // Design: docs/design/codec.md
 #pragma once
@@ -11,8 +11,8 @@
 
 namespace shoal::codec::python {
 
-// Appends `object` as a pickle. False with an error set; the builder is then to be rolled back.
-// May throw what allocating throws.
+// Appends `object` as a pickle. False with an error set: the caller must then roll back the
+// builder. May throw what allocation throws.
 bool encode_pickle(PyObject* object, MessageBuilder& out);
 
 }  // namespace shoal::codec::python

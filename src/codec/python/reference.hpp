@@ -1,21 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Reference: the one type that owns a reference to a Python object, in the codec and in the
-// bindings. It gives the reference up when its scope ends, also when a C++ exception leaves that.
-// Every function needs an attached thread state (the GIL).
+// Reference: the type that owns a reference to a Python object, in the codec and in the bindings.
+// Its destructor drops the reference at the end of the scope, also when a C++ exception leaves the
+// scope. Every function needs an attached thread state (the GIL).
 //
-// Giving up the last reference to an object runs Python code: finalizers, callbacks of weak
-// references, and whatever other threads do while the GIL is let go of. So:
-// 1. Assignment and reset() change the Reference first and give up the old object afterwards: code
-//    that runs then finds the new state.
-// 2. What others can reach (a slot of a table, a queue's front) is emptied by a move into a local
-//    Reference; the object is given up where that one ends.
+// Dropping the last reference to an object runs Python code: finalizers, callbacks of weak
+// references, and code of other threads while the GIL is released. So:
+// 1. Assignment and reset() change the Reference first and drop the old object afterwards: code
+//    that runs at that point sees the new state.
+// 2. A place that other code can reach (a slot of a table, a queue's front) is emptied by a move
+//    into a local Reference, which drops the object at the end of its scope.
 // 3. The destructor is not noexcept. Before CPython 3.14, a daemon thread that asks for the GIL
-//    when the interpreter is ending is unwound there and then, maybe out of a finalizer.
-// 4. While a thread is unwound so, it does not have the GIL: its references are left alone.
+//    while the interpreter is finalizing is unwound immediately, possibly inside a finalizer.
+// 4. A thread that is being unwound does not have the GIL, so the destructor leaves its reference
+//    alone.
 //
-// Members of Python objects that the garbage collector visits stay plain pointers: Py_VISIT and
-// Py_CLEAR want those.
+// Members of Python objects that the garbage collector visits are plain pointers, since Py_VISIT
+// and Py_CLEAR need them.
 // Design: docs/design/bindings.md
 #pragma once
 
@@ -35,9 +36,10 @@ template <class T>
 class ReferenceTo {
  public:
   ReferenceTo() noexcept = default;
-  // Owns a reference that the caller has got: what most functions of the C API return. May be null.
+  // Owns a reference that the caller owned, such as most functions of the C API return. May be
+  // null.
   static ReferenceTo take(T* owned) noexcept { return ReferenceTo(owned); }
-  // Owns one more reference to an object that somebody else keeps. May be null.
+  // Owns an additional reference to an object. May be null.
   static ReferenceTo borrow(T* object) noexcept {
     Py_XINCREF(reinterpret_cast<PyObject*>(object));
     return ReferenceTo(object);
@@ -59,7 +61,7 @@ class ReferenceTo {
   [[nodiscard]] T* get() const noexcept { return object_; }
   T* operator->() const noexcept { return object_; }
   explicit operator bool() const noexcept { return object_ != nullptr; }
-  // Hands the reference to the caller, who must give it up.
+  // Passes the reference to the caller, who must drop it.
   [[nodiscard]] T* release() noexcept { return std::exchange(object_, nullptr); }
   void reset() { *this = ReferenceTo(); }
 

@@ -22,7 +22,7 @@ PyObject* copyreg_table() noexcept {
   return table;
 }
 
-// The entry that copyreg makes itself, for complex.
+// The entry that copyreg itself registers, for complex.
 PyObject* copyreg_own() noexcept {
   static PyObject* own = nullptr;
   if (own == nullptr) own = attribute(loaded_module("copyreg"), "pickle_complex");

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Whether somebody has registered a reducer of his own for a type (copyreg.pickle, or
-// multiprocessing's ForkingPickler.register). Such a registration wins over the fast path, as it
-// wins over pickle's own way. Needs an attached thread state; runs no user code.
+// Tells whether a program has registered a reducer for a type (copyreg.pickle, or multiprocessing's
+// ForkingPickler.register). A registered reducer takes precedence over the fast path, as it does
+// over pickle's default. Needs an attached thread state; runs no user code.
 //
-// Not asked for the types that pickle itself never looks up (None, bool, int, float, str, bytes,
-// bytearray, tuple, list, dict, set, frozenset).
+// The encoder does not call this for types that pickle itself never looks up (None, bool, int,
+// float, str, bytes, bytearray, tuple, list, dict, set, frozenset).
 //
 // Design: docs/design/codec.md
 #pragma once

@@ -3,12 +3,12 @@
 // Inline words: {payload:61 | tag:3}.
 //
 //   tag  payload
-//   0    never made here: a caller's own words (offsets)
+//   0    never made here: free for callers (offsets)
 //   1    an int of 61 bits, signed
 //   2    0 None, 1 False, 2 True, 3 (), 4 '', 5 b''
 //   3    the upper 61 bits of a float whose lower three are zero
-//   4    a str of 1 to 7 ASCII characters: their number in bits 3 to 5, the first in bits 8 to 15
-//   5    bytes, 1 to 7: likewise
+//   4    a str of 1 to 7 ASCII characters: the length in bits 3 to 5, the first in bits 8 to 15
+//   5    1 to 7 bytes: likewise
 #include <cstring>
 
 #include "codec/python/codec.hpp"
