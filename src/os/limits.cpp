@@ -11,7 +11,7 @@ namespace shoal::os {
 
 namespace {
 
-// Nothing: unlimited.
+// nullopt: unlimited.
 std::optional<uint64_t> limit_of(__rlimit_resource resource) {
   rlimit limit{};
   if (getrlimit(resource, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return std::nullopt;
