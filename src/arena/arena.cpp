@@ -84,7 +84,8 @@ void lay_out(Header& h, uint64_t reserve) noexcept {
 
 void check_header(const Header& h, uint64_t file_size) {
   const auto wrong = [](const char* what) {
-    throw CorruptArena(std::string("this is no arena of this version of shoal: ") + what);
+    throw CorruptArena(std::string("this file is no arena of this version of shoal: wrong ") +
+                       what);
   };
   if (h.ready.load() != kMagic || h.magic != kMagic) wrong("magic number");
   if (h.version != kVersion) wrong("version");
@@ -258,7 +259,7 @@ struct RootName {
 RootName make_root_name(const char* name) {
   const size_t length = std::strlen(name);
   if (length == 0 || length > sizeof(RootName))
-    throw std::invalid_argument("root name: 1 to 48 bytes");
+    throw std::invalid_argument("a root's name must have 1 to 48 bytes");
   RootName result;
   std::memset(&result, 0xFF, sizeof result);
   std::memcpy(&result, name, length);

@@ -26,11 +26,12 @@ bool Member::can_count(Handle b) const noexcept {
 void Member::make_counted(Handle b) {
   require_membership();
   if (!can_hold() || !arena_->is_run(b))
-    throw std::logic_error("make_counted: this member cannot hold, or not a page run");
+    throw std::logic_error("make_counted: this member cannot hold, or the block is no page run");
   PageDescriptor& head = arena_->page(arena_->page_of(b));
   const std::lock_guard<LocalLock> local(local_);
   uint64_t mine = owner_member(incarnation_);
-  if (head.owner.load() != mine) throw std::logic_error("make_counted: this block is not mine");
+  if (head.owner.load() != mine)
+    throw std::logic_error("make_counted: this member does not own the block");
   held_.emplace(b, Held{1, false});  // first, since it may throw
   head.holders.store(bit_of(slot()));
   const uint64_t number = uint64_t{incarnation_} << 30 | (sharing_number_++ & 0x3FFFFFFF);

@@ -32,7 +32,7 @@ enum class MemberKind : uint32_t {
   process = 2,  // a child of user code
   worker = 3,   // runs a pool's tasks
   zygote = 4,   // template that workers are forked from
-  agent = 5,    // warden
+  agent = 5,    // starts a pool's workers and watches them
   guest = 6,    // attached from outside: `shoal top`, other programs
 };
 

@@ -17,7 +17,7 @@ void Member::share(Handle b) {
   require_membership();
   os::Atomic<uint64_t>& owner = arena_->owner_word(b);
   if (owner.load() != owner_member(incarnation_))
-    throw std::logic_error("share: this block is not mine");
+    throw std::logic_error("share: this member does not own the block");
   shared_.emplace(b, 1);  // first, since it may throw
   // COMMIT(arena.share.make): killed before: this member's, freed by the reaper; after: held
   // by this member only

@@ -39,12 +39,12 @@ bool box_names(uint64_t word, uint64_t owner) {
   return is_channel(owner) && (owner_channel_position(owner) & kTag) == (word & kTag);
 }
 
-// What a block's owner writes into the block, so that two owners at the same time are noticed.
 struct Content {
   uint64_t position;
   uint64_t stamp;
 };
 
+// A block's owner fills it with its own stamp, so that two owners at the same time are noticed.
 void fill(Arena& arena, Handle b, uint64_t stamp) {
   auto* words = arena.at<uint64_t>(b);
   const size_t count = std::min<size_t>(arena.block_size(b), 512) / 8;
