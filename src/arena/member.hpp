@@ -111,8 +111,8 @@ class Member {
   void return_lane(Lane& lane) noexcept;
 
   // Gives warm memory that has been free for `older_than_ns` back to the system, and releases empty
-  // spans. Returns the bytes given back. Agents call it periodically; slow paths call it as well
-  // (for pages free longer than SHOAL_DECAY seconds).
+  // spans. Returns the bytes given back. Slow paths call it by themselves, once a second for all
+  // members (for pages that have been free for SHOAL_DECAY seconds).
   uint64_t purge(int64_t older_than_ns, uint64_t most_bytes = UINT64_MAX);
   uint64_t purge() { return purge(decay_ns_); }
 

@@ -2,7 +2,7 @@
 //
 // Member: gives back memory that is not needed: empty spans, empty orphan spans, and warm pages
 // that have been free for a while. Runs in slow paths (when a page run was allocated or freed and a
-// second has passed) and when an agent calls purge().
+// second has passed) and when a program calls purge().
 #include "arena/member.hpp"
 #include "arena/runs.hpp"
 #include "testing/kill_point.hpp"
