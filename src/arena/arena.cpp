@@ -21,14 +21,15 @@ constexpr uint64_t kMaxReserve = uint64_t{16} << 30;
 #else
 constexpr uint64_t kMaxReserve = uint64_t{1} << 40;
 #endif
-// of cgroup limit or RAM: the arena's pages survive their users' OOM kills
+// share of the cgroup limit or RAM: the arena's pages survive OOM kills of the processes that use
+// them
 constexpr double kShareOfMachine = 0.8;
 
 constexpr uint64_t align_up(uint64_t value, uint64_t to) noexcept {
   return (value + to - 1) / to * to;
 }
 
-// A number of bytes with an optional K, M, G or T behind it; 0: not set.
+// A number of bytes with an optional suffix K, M, G or T; 0: not set.
 uint64_t bytes_from_environment(const char* name) {
   const char* text = std::getenv(name);
   if (text == nullptr) return 0;
@@ -41,10 +42,11 @@ uint64_t bytes_from_environment(const char* name) {
   return static_cast<uint64_t>(value * static_cast<double>(uint64_t{1} << shift));
 }
 
-// The largest power of two, from 1 TiB down, that can be mapped and created here.
+// The reserve: `wanted`, else SHOAL_RESERVE, else the most that is sensible here; halved until it
+// can be mapped.
 uint64_t choose_reserve(uint64_t wanted) {
   if (wanted == 0) wanted = bytes_from_environment("SHOAL_RESERVE");
-  // Under ulimit -v the program needs most of the address space for itself.
+  // Under ulimit -v the program needs most of the address space itself.
   const uint64_t left = os::address_space_left();
   const uint64_t share = left == UINT64_MAX ? kMaxReserve : left / 3;
   const uint64_t most = wanted != 0 ? wanted : std::min(kMaxReserve, share);
@@ -53,7 +55,8 @@ uint64_t choose_reserve(uint64_t wanted) {
   return std::max(reserve / kPage * kPage, kMinReserve);
 }
 
-// A memory file of this size, or of what the system allows (kernel.shmmax): `*reserve`.
+// A memory file of `*reserve` bytes. If the system does not allow that size (kernel.shmmax), halves
+// `*reserve` until it does.
 int create_file(uint64_t* reserve) {
   for (;;) {
     try {
@@ -67,7 +70,7 @@ int create_file(uint64_t* reserve) {
   }
 }
 
-// Fills in where the tables lie in a file of this size.
+// Fills in the offsets of the tables in a file of this size.
 void lay_out(Header& h, uint64_t reserve) noexcept {
   const uint64_t pages = reserve / kPage;
   h.reserve = reserve;
@@ -81,7 +84,8 @@ void lay_out(Header& h, uint64_t reserve) noexcept {
 
 void check_header(const Header& h, uint64_t file_size) {
   const auto wrong = [](const char* what) {
-    throw CorruptArena(std::string("this is no arena of this version of shoal: ") + what);
+    throw CorruptArena(std::string("this file is no arena of this version of shoal: wrong ") +
+                       what);
   };
   if (h.ready.load() != kMagic || h.magic != kMagic) wrong("magic number");
   if (h.version != kVersion) wrong("version");
@@ -166,7 +170,7 @@ std::shared_ptr<Arena> Arena::attach(int fd) {
 
 Arena::~Arena() {
   if (fd() >= 0)
-    os::close_fd(fd_);  // the mapping stays: views of Python objects may outlive the session
+    os::close_fd(fd_);  // but keeps the mapping: views of Python objects may outlive the session
 }
 
 void Arena::unmap_for_test() {
@@ -190,8 +194,8 @@ void Arena::decommit(uint64_t offset, uint64_t bytes) const noexcept {
   os::punch(base_ + offset, bytes);
 }
 
-// Not of a segment: a private view of that is a copy, and what other threads write between the copy
-// and its putting in place would be lost.
+// Refuses a segment: a private view of a segment is a copy, and what other threads write between
+// the copying and the mapping of the copy would be lost.
 bool Arena::map_private(uint64_t offset, uint64_t bytes) const noexcept {
   const int file = fd();
   return file >= 0 && !is_segment_ &&
@@ -205,7 +209,7 @@ bool Arena::map_shared(uint64_t offset, uint64_t bytes) const noexcept {
 
 os::Atomic<uint64_t>& Arena::dummy_owner() noexcept {
   static os::Atomic<uint64_t> dummy;
-  dummy.store(15, os::relaxed);  // order: relaxed; nobody reads meaning into it but "no such block"
+  dummy.store(15, os::relaxed);  // order: relaxed; the word only says "no such block"
   return dummy;
 }
 
@@ -255,7 +259,7 @@ struct RootName {
 RootName make_root_name(const char* name) {
   const size_t length = std::strlen(name);
   if (length == 0 || length > sizeof(RootName))
-    throw std::invalid_argument("root name: 1 to 48 bytes");
+    throw std::invalid_argument("a root's name must have 1 to 48 bytes");
   RootName result;
   std::memset(&result, 0xFF, sizeof result);
   std::memcpy(&result, name, length);
@@ -268,14 +272,14 @@ bool has_name(const Root& root, const RootName& name) noexcept {
   return true;
 }
 
-// Writes the name into an empty entry, or completes what another began with the same words. Each
-// word is set once, so an entry whose writer died is completed by the next who sets this name, and
-// is lost to all other names.
+// Writes the name into an empty entry, or completes an entry that begins with the same words. Each
+// word is set once, so an entry whose writer died is completed by the next process that sets this
+// name, and cannot be used for any other name.
 bool claim_name(Root& root, const RootName& name) noexcept {
   for (uint32_t i = 0; i < kRootNameWords; ++i) {
     uint64_t found = 0;
-    // COMMIT(arena.root.name): killed before: entry empty or begun; after: begun, any setter of
-    // this name goes on
+    // COMMIT(arena.root.name): killed before: the entry is empty or begun; after: begun, and the
+    // next process that sets this name continues
     const bool mine = root.name[i].compare_exchange(found, name.words[i]);
     SHOAL_KILL_POINT("arena.root.name");
     if (!mine && found != name.words[i]) return false;
@@ -289,7 +293,7 @@ bool Arena::root_set(const char* name, Handle h, Handle expected) {
   const RootName wanted = make_root_name(name);
   for (Root& root : header().roots) {
     if (!claim_name(root, wanted)) continue;
-    // COMMIT(arena.root.set): killed before: root is as before; after: set
+    // COMMIT(arena.root.set): killed before: the root is unchanged; after: set
     const bool done = root.handle.compare_exchange(expected, h);
     SHOAL_KILL_POINT("arena.root.set");
     return done;

@@ -6,9 +6,9 @@
 // 1. Handles are offsets; a block never moves and its address in this process never changes.
 // 2. The mapping stays for the life of the process: views of Python objects may outlive sessions
 //    (unmap_for_test() is for tests). The full reserve is mapped once; growing never maps.
-// 3. Lookups (address, block_of, owner_word, ...) take no lock, never throw and never leave the
-//    mapping, whatever the handle: an invalid one gives 0 or a dummy word.
-// 4. Every member that maps excludes the arena from core dumps.
+// 3. Lookups (block_of, owner_word, ...) take no lock, never throw and never read outside the
+//    mapping, whatever the handle: an invalid handle gives 0 or a dummy word.
+// 4. Every process that maps the arena excludes it from core dumps.
 // Design: docs/design/arena.md
 #pragma once
 
@@ -63,16 +63,17 @@ class Arena {
  public:
   // A new session's arena. Throws OsError when no reserve at all can be mapped.
   static std::shared_ptr<Arena> create(const ArenaOptions& options = {});
-  // Maps the arena behind `fd`, which is duplicated. Throws CorruptArena when it is none or of
-  // another layout, OsError when its whole reserve cannot be mapped.
+  // Maps the arena behind `fd`, which is duplicated. Throws CorruptArena when the file is no arena
+  // or has another layout, OsError when its whole reserve cannot be mapped.
   static std::shared_ptr<Arena> attach(int fd);
   ~Arena();
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
-  // The arena's memfd for passing on; -1 when the number was closed or reused behind our back.
+  // The arena's memfd, to pass to other processes; -1 when user code has closed or reused the
+  // descriptor number.
   int fd() const noexcept;
-  uint64_t fd_device() const noexcept { return fd_device_; }  // with the inode: which session
+  uint64_t fd_device() const noexcept { return fd_device_; }  // device and inode name the session
   uint64_t fd_inode() const noexcept { return fd_inode_; }
   std::byte* base() const noexcept { return base_; }
   uint64_t reserve() const noexcept { return reserve_; }
@@ -82,25 +83,25 @@ class Arena {
   T* at(Handle h) const noexcept {
     return reinterpret_cast<T*>(base_ + h);
   }
-  // Does [h, h + bytes) lie in pages that the tables know?
+  // Does [h, h + bytes) lie in pages that the tables describe?
   bool contains(Handle h, size_t bytes) const noexcept;
   Handle handle_of(const void* p) const noexcept;  // 0 when p is not in the data pages
   Handle block_of(const void* p) const noexcept;   // start of the block that holds p; 0: none
   size_t block_size(Handle b) const noexcept;      // usable bytes; 0: no block starts here
-  // The block's owner word. Not a block: a dummy of this process that reads as owner kind 15.
+  // The block's owner word. If b is no block: a dummy word of this process, of owner kind 15.
   os::Atomic<uint64_t>& owner_word(Handle b) const noexcept;
   // Is b a page run, i.e. can it be counted?
   bool is_run(Handle b) const noexcept;
 
-  // Directory of named roots (64 entries, names up to 48 bytes). Lock-free, survives a death
-  // anywhere. Sets the root from `expected` (0: not set yet) to h; false when it held something
-  // else or no entry is left.
+  // Directory of named roots (64 entries, names up to 48 bytes). Lock-free; a death at any
+  // instruction leaves it valid. Sets the root from `expected` (0: not set yet) to h; false when
+  // the root has another value or no entry is left.
   [[nodiscard]] bool root_set(const char* name, Handle h, Handle expected = 0);
   Handle root_get(const char* name) const;
 
   Statistics statistics() const;
-  // Walks everything; throws CorruptArena at the first thing that is not as it must be. Takes no
-  // lock: call it while nobody allocates or frees runs.
+  // Walks the tables and all spans; throws CorruptArena at the first violated invariant. Takes no
+  // lock: call it while no member allocates or frees.
   void check() const;
 
   // Internals, for src/arena and the layers that extend members.
@@ -118,10 +119,10 @@ class Arena {
 
   struct Located {
     uint64_t first;  // first page of the run or span
-    uint64_t shape;  // its shape word; kind free: nothing there
+    uint64_t shape;  // its shape word; kind free: no run or span here
   };
   Located locate(Handle h) const noexcept;
-  // The owner word of the block that starts at b, given where it lies.
+  // The owner word of the block that starts at b, in the run or span `at`.
   os::Atomic<uint64_t>& owner_at(Located at, Handle b) const noexcept;
   // The start of b's run or span.
   Handle span_of(Handle b) const noexcept { return page_handle(locate(b).first); }
@@ -129,14 +130,14 @@ class Arena {
     return reinterpret_cast<os::Atomic<uint64_t>*>(base_ + start);
   }
 
-  // The cgroups that bind this process, found when the arena was mapped.
+  // The memory cgroup of this process, found when the arena was mapped.
   const os::CgroupPath& memory_path() const noexcept { return memory_path_; }
   // Reserves memory behind [offset, offset + bytes); the caller has checked the headroom. False
   // with errno.
   bool commit(uint64_t offset, uint64_t bytes) const noexcept;
   void decommit(uint64_t offset, uint64_t bytes) const noexcept;
-  // Shares or unshares this process's view of a range: see arena/views.cpp. False when it cannot
-  // be done.
+  // Make this process's view of a range private or shared again: see arena/views.cpp. False when
+  // the descriptor is lost or the kernel refuses.
   bool map_private(uint64_t offset, uint64_t bytes) const noexcept;
   bool map_shared(uint64_t offset, uint64_t bytes) const noexcept;
   void unmap_for_test();
@@ -155,14 +156,14 @@ class Arena {
   os::Atomic<uint64_t>* used_ = nullptr;
   os::Atomic<uint64_t>* warm_ = nullptr;
   int fd_ = -1;
-  uint64_t fd_device_ = 0;  // who fd_ must be: user code may close any number and open it anew
+  uint64_t fd_device_ = 0;  // identity of fd_'s file: user code may close any number and reuse it
   uint64_t fd_inode_ = 0;
-  bool is_segment_ = false;  // the file only stands for the memory: os/segment.hpp
+  bool is_segment_ = false;  // the memory is a System V segment, named by the file: os/segment.hpp
   os::CgroupPath memory_path_;
 };
 
 inline uint64_t Arena::frontier() const noexcept {
-  // order: acquire; pairs with the store in extend_frontier; publishes the tables' memory
+  // order: acquire; pairs with the store in extend_frontier_locked; publishes the tables' memory
   const uint64_t frontier = header().frontier.load(os::acquire);
   return frontier < pages_ ? frontier : pages_;
 }

@@ -63,9 +63,9 @@ TEST(Arena, NeverTouchesAFileThatTookItsDescriptorNumber) {
   const int number = s.arena->fd();
   const int other = os::create_memory_file("user data", 4096);
   const int kept = os::duplicate_fd(number);
-  ASSERT_EQ(dup2(other, number), number);  // closerange(), then open()
+  ASSERT_EQ(dup2(other, number), number);  // as os.closerange() and then open() in user code
   EXPECT_EQ(s.arena->fd(), -1);
-  const Handle b = s.me->allocate(20 << 20);  // grows all the same, through the mapping
+  const Handle b = s.me->allocate(20 << 20);  // grows nevertheless, through the mapping
   std::memset(s.arena->address(b), 1, 20 << 20);
   os::FileIdentity identity;
   ASSERT_TRUE(os::identify(other, &identity));

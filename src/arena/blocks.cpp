@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Member: allocating, freeing and moving blocks. Small blocks come from spans in which only this
-// member allocates; anyone frees by one store to the owner word. A cache entry is only a hint: the
-// block's owner word must read free.
+// member allocates; any member frees by one write to the owner word. A cache entry is only a hint:
+// the block's owner word must read free.
 #include <algorithm>
 
 #include "arena/member.hpp"
@@ -12,7 +12,7 @@
 namespace shoal::arena {
 
 namespace {
-// spans that one refill looks at for remotely freed blocks before it takes a new one
+// how many spans one refill scans for remotely freed blocks before it takes another span
 constexpr size_t kScanSpans = 4;
 }  // namespace
 
@@ -21,7 +21,7 @@ constexpr size_t kScanSpans = 4;
 Handle Member::allocate(size_t bytes) {
   if (bytes <= kMaxSmall) return allocate_small(bytes == 0 ? 0 : class_for(bytes));
   require_membership();
-  bytes = std::min<size_t>(bytes, arena_->reserve());  // more fails below, with figures
+  bytes = std::min<size_t>(bytes, arena_->reserve());  // a full reserve fails below, with figures
   RunAllocator runs(*arena_, incarnation_);
   const uint64_t first = runs.allocate((bytes + kPage - 1) >> kPageShift);
   purge_if_due();
@@ -36,10 +36,10 @@ Handle Member::allocate_small(uint32_t size_class) {
     while (!cached.empty()) {
       const auto [b, owner] = cached.back();
       cached.pop_back();
-      // order: acquire; pairs with the release of a remote free; its user's writes precede ours
+      // order: acquire; pairs with the release in free_small; the last user's accesses precede ours
       if (owner->load(os::acquire) != owner_free()) continue;
       // COMMIT(arena.alloc.small): killed before: free; after: this member's, freed by the reaper
-      // order: relaxed; only this member takes blocks of this span, under local_
+      // order: relaxed; only this member allocates blocks of this span, under local_
       owner->store(owner_member(incarnation_), os::relaxed);
       SHOAL_KILL_POINT("arena.alloc.small");
       return b;
@@ -48,8 +48,8 @@ Handle Member::allocate_small(uint32_t size_class) {
   }
 }
 
-// Finds free blocks for an empty cache: those that others freed in this member's spans, those of a
-// span without a member, or those of a new span.
+// Finds free blocks for an empty cache: blocks that others freed in this member's spans, or those
+// of an adopted orphan span, or those of a new span.
 void Member::refill(uint32_t size_class, std::unique_lock<LocalLock>& local) {
   if (scan_spans(size_class, kScanSpans) > 0) return;
   const Incarnation me = incarnation_;
@@ -62,7 +62,7 @@ void Member::refill(uint32_t size_class, std::unique_lock<LocalLock>& local) {
   require_membership();
 }
 
-// Only for an empty cache: otherwise blocks could enter it twice.
+// Needs an empty cache: otherwise blocks could enter it twice.
 size_t Member::scan_spans(uint32_t size_class, size_t limit) noexcept {
   Cache& cache = caches_[size_class];
   limit = std::min(limit, cache.spans.size());
@@ -73,8 +73,8 @@ size_t Member::scan_spans(uint32_t size_class, size_t limit) noexcept {
   return cache.free.size();
 }
 
-// Puts every free block of the span into the cache, the first one on top. The cache has room for
-// all.
+// Puts every free block of the span into the cache, the first block on top. The cache has capacity
+// for all.
 void Member::collect_span(Cache& cache, uint64_t first_page) noexcept {
   const Handle start = arena_->page_handle(first_page);
   const SizeClass& c = class_in(arena_->page(first_page).shape.load());
@@ -84,11 +84,11 @@ void Member::collect_span(Cache& cache, uint64_t first_page) noexcept {
       cache.free.push_back({start + c.first + uint64_t{i} * c.size, &owners[i]});
 }
 
-// Turns a run of this member into a span, or adds an adopted one.
+// Turns a run of this member into a span, or adds an adopted span.
 void Member::add_span(uint32_t size_class, uint64_t first_page) {
   const SizeClass& c = kSizeClasses[size_class];
   os::Atomic<uint64_t>& shape = arena_->page(first_page).shape;
-  // order: relaxed; only its owner, this member, changes the shape of a used run
+  // order: relaxed; only the run's owner, this member, changes the shape of a used run
   if (shape_kind(shape.load(os::relaxed)) != PageKind::span) {
     os::Atomic<uint64_t>* owners = arena_->at_span(arena_->page_handle(first_page));
     for (uint32_t i = 0; i < c.count; ++i)
@@ -109,7 +109,7 @@ void Member::add_span(uint32_t size_class, uint64_t first_page) {
 
 bool Member::adopt_orphan(uint32_t size_class) {
   os::Atomic<uint64_t>& hint = arena_->header().orphans[size_class];
-  // order: relaxed; a hint, purge() sets it right
+  // order: relaxed; a hint, which purge() corrects
   if (hint.load(os::relaxed) == 0) return false;
   const uint64_t frontier = arena_->frontier();
   for (uint64_t page = 0; page < frontier; ++page) {
@@ -140,14 +140,14 @@ bool Member::free_child(Handle b, Handle parent) noexcept {
 bool Member::free_owned(Handle b, uint64_t expected) noexcept {
   if (incarnation_ == 0) return false;
   const Arena::Located at = arena_->locate(b);
-  // order: relaxed; the block is the caller's, or the compare-exchange that follows decides
+  // order: relaxed; the caller owns the block, or the compare-exchange that follows decides
   if (arena_->owner_at(at, b).load(os::relaxed) != expected) return false;
   return shape_kind(at.shape) == PageKind::run ? free_run(at, expected)
                                                : free_small(b, at, expected);
 }
 
 bool Member::free_run(Arena::Located at, uint64_t expected) noexcept {
-  // COMMIT(arena.free.run): killed before: as it was; after: dying, released by the reaper
+  // COMMIT(arena.free.run): killed before: unchanged; after: dying, released by the reaper
   if (!arena_->page(at.first).owner.compare_exchange(expected, owner_dying(incarnation_)))
     return false;
   SHOAL_KILL_POINT("arena.free.run");
@@ -158,10 +158,10 @@ bool Member::free_run(Arena::Located at, uint64_t expected) noexcept {
 
 bool Member::free_small(Handle b, Arena::Located at, uint64_t expected) noexcept {
   os::Atomic<uint64_t>& owner = arena_->owner_at(at, b);
-  // Read while the caller still owns the block: afterwards the span may vanish.
+  // Read the span's owner while the caller still owns the block: afterwards the span may be freed.
   // order: relaxed; if it names this member, only this member changes it
   if (arena_->page(at.first).owner.load(os::relaxed) != owner_member(incarnation_)) {
-    // COMMIT(arena.free.remote): killed before: as it was; after: free, found by the span's member
+    // COMMIT(arena.free.remote): killed before: unchanged; after: free, found by the span's member
     // order: acq_rel; pairs with acquire in allocate_small; our uses of the block precede its reuse
     const bool done = owner.compare_exchange(expected, owner_free(), os::acq_rel);
     SHOAL_KILL_POINT("arena.free.remote");
@@ -170,10 +170,11 @@ bool Member::free_small(Handle b, Arena::Located at, uint64_t expected) noexcept
   const auto size_class = static_cast<uint32_t>(shape_class(at.shape));
   Cache& cache = caches_[size_class];
   std::unique_lock<LocalLock> local(local_);
-  // order: relaxed; a block that this process owns, itself or by a parent, only its threads free
+  // order: relaxed; this process owns the block, or its parent, so only threads of this process
+  // free it, under local_
   if (owner.load(os::relaxed) != expected) return false;
-  // COMMIT(arena.free.small): killed before: as it was; after: free
-  // order: release; pairs with acquire in span_is_free; uses of the block precede the next owner's
+  // COMMIT(arena.free.small): killed before: unchanged; after: free
+  // order: release; pairs with acquire in span_is_free; our uses of the block precede its reuse
   owner.store(owner_free(), os::release);
   SHOAL_KILL_POINT("arena.free.small");
   if (cache.free.size() < cache.free.capacity())
@@ -188,8 +189,8 @@ void Member::trim(uint32_t size_class, size_t keep) noexcept {
   while (trim_some(size_class, keep) > 0) continue;
 }
 
-// Gives back spans of this class in which every block is free, but for `keep` of them; returns how
-// many.
+// Releases spans of this class in which every block is free, except `keep` of them; returns how
+// many it released.
 size_t Member::trim_some(uint32_t size_class, size_t keep) noexcept {
   const SizeClass& c = kSizeClasses[size_class];
   uint64_t released[64];
@@ -229,7 +230,7 @@ bool Member::span_is_free(uint64_t first_page) const noexcept {
   const uint32_t count = class_in(shape).count;
   const os::Atomic<uint64_t>* owners = arena_->at_span(start);
   for (uint32_t i = 0; i < count; ++i)
-    // order: acquire; pairs with the release of a remote free; its user has finished
+    // order: acquire; pairs with the release in free_small; the last user of the block has finished
     if (owners[i].load(os::acquire) != owner_free()) return false;
   return true;
 }
@@ -238,8 +239,7 @@ bool Member::span_is_free(uint64_t first_page) const noexcept {
 
 void Member::give_to_block(Handle b, Handle parent) noexcept {
   uint64_t expected = owner_member(incarnation_);
-  // COMMIT(arena.move.give_block): killed before: this member's; after: goes with its
-  // parent
+  // COMMIT(arena.move.give_block): killed before: this member's; after: freed with its parent
   arena_->owner_word(b).compare_exchange(expected, owner_block(parent));
   SHOAL_KILL_POINT("arena.move.give_block");
 }
@@ -255,7 +255,7 @@ bool Member::take_from_block(Handle b, Handle parent) noexcept {
 bool Member::give_to_channel(Handle b, uint32_t channel, uint64_t position) noexcept {
   uint64_t expected = owner_member(incarnation_);
   // COMMIT(arena.move.give_channel): killed before: this member's; after: the channel's, and the
-  // lane's intent says whether it was sent.
+  // lane's intent tells whether it was sent.
   const bool done =
       arena_->owner_word(b).compare_exchange(expected, owner_channel(channel, position));
   SHOAL_KILL_POINT("arena.move.give_channel");

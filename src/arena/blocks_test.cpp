@@ -104,7 +104,8 @@ TEST(Blocks, ChildrenGoWithTheirParentAndBack) {
   EXPECT_EQ(s.blocks(), 0U);
 }
 
-// Blocks never overlap, contents stay, everything comes back: against a model, with a printed seed.
+// Compares with a model, with a printed seed: blocks never overlap, keep their contents, and are
+// all free in the end.
 TEST(Blocks, AgreeWithAModelUnderRandomUse) {
   const auto seed = std::random_device{}();
   SCOPED_TRACE(seed);

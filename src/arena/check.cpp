@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Arena::statistics and Arena::check: walk everything. Statistics tolerate that others work
-// meanwhile; check() wants quiet.
+// Arena::statistics and Arena::check walk all pages and blocks. Other members may work during
+// statistics(), but not during check().
 #include <sstream>
 
 #include "arena/arena.hpp"
@@ -138,7 +138,7 @@ class Checker {
     for (uint32_t s = 0; s < kSharerSlots; ++s) {
       const bool held = (owner & sharer_bit(s)) != 0;
       expect(!held || is_listed(slot_state(arena_.slot(s).state.load())),
-             "who holds a shared block is a live member", page);
+             "each holder of a shared block is a live member", page);
     }
   }
 

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Member: counted blocks. Shared truth is one bit per member beside the owner word, changed by or /
-// and-not, so a death clears a bit and no counter needs repair. How often this process holds a
-// block is its own business. The owner word of each sharing is unique: who saw the last bit vanish
-// can free that sharing only, not a later one of the same pages.
+// Member: counted blocks. Shared memory has one bit per member beside the owner word. A bit is set
+// and cleared by fetch_or and fetch_and, so after a death one bit is cleared and no counter needs
+// repair. How often this process holds a block is counted in private memory. The owner word of each
+// sharing is unique: the process that cleared the last bit can free that sharing only, not a later
+// one of the same pages.
 #include <algorithm>
 
 #include "arena/member.hpp"
@@ -25,12 +26,13 @@ bool Member::can_count(Handle b) const noexcept {
 void Member::make_counted(Handle b) {
   require_membership();
   if (!can_hold() || !arena_->is_run(b))
-    throw std::logic_error("make_counted: this member cannot hold, or not a page run");
+    throw std::logic_error("make_counted: this member cannot hold, or the block is no page run");
   PageDescriptor& head = arena_->page(arena_->page_of(b));
   const std::lock_guard<LocalLock> local(local_);
   uint64_t mine = owner_member(incarnation_);
-  if (head.owner.load() != mine) throw std::logic_error("make_counted: this block is not mine");
-  held_.emplace(b, Held{1, false});  // may throw: first
+  if (head.owner.load() != mine)
+    throw std::logic_error("make_counted: this member does not own the block");
+  held_.emplace(b, Held{1, false});  // first, since it may throw
   head.holders.store(bit_of(slot()));
   const uint64_t number = uint64_t{incarnation_} << 30 | (sharing_number_++ & 0x3FFFFFFF);
   // COMMIT(arena.counted.make): killed before: this member's, freed by the reaper; after: counted,
@@ -68,9 +70,9 @@ void Member::drop(Handle b) noexcept {
   if (more) drop_again();
 }
 
-// Ends this process's hold on a block to which nothing refers. False: its pages are not seen as
-// others see them, and must not become anybody else's: it stays held. `*last`: the owner word when
-// nobody else holds it, else 0.
+// Ends this process's hold on a block without references. False: its shared view cannot be
+// restored, so its pages must not be reused: the block stays held. `*last`: the owner word if no
+// other member holds the block, else 0.
 bool Member::let_go(HeldEntry entry, uint64_t* last) noexcept {
   const Handle b = entry->first;
   if (!see_shared(b, entry->second)) return false;
@@ -78,14 +80,14 @@ bool Member::let_go(HeldEntry entry, uint64_t* last) noexcept {
   PageDescriptor& head = arena_->page(arena_->page_of(b));
   const uint64_t word = head.owner.load();
   // COMMIT(arena.counted.drop): killed before: the reaper clears the bit; after: if it was the last
-  // one, the next reap frees the block.
+  // bit, the next reap frees the block.
   const uint64_t before = head.holders.fetch_and(~bit_of(slot()));
   SHOAL_KILL_POINT("arena.counted.drop");
   *last = (before & ~bit_of(slot())) == 0 ? word : 0;
   return true;
 }
 
-// Tries those once more that could not be let go of.
+// Tries again to end the holds that let_go() could not end.
 void Member::drop_again() noexcept {
   while (true) {
     Handle b = 0;
@@ -107,8 +109,8 @@ void Member::drop_again() noexcept {
   }
 }
 
-// Only a holder can let another member hold a block: a member whose bit is the only one knows that
-// it stays so.
+// Only a holder can let another member hold the block, so a member whose bit is the only one set
+// stays the only holder.
 bool Member::take_counted(Handle b) noexcept {
   const std::lock_guard<LocalLock> local(local_);
   const auto entry = held_.find(b);
@@ -126,11 +128,12 @@ bool Member::take_counted(Handle b) noexcept {
   return true;
 }
 
-// Nobody holds it, so nobody can begin to hold it: whoever changes this very owner word frees it.
+// No member holds the block, so none can begin to hold it: the member whose compare-exchange
+// changes this very owner word frees it.
 void Member::release_last(Handle b, uint64_t word) noexcept {
   const uint64_t page = arena_->page_of(b);
-  // COMMIT(arena.counted.last): killed before: a reaper finds it without holders; after: dying,
-  // freed by the reaper
+  // COMMIT(arena.counted.last): killed before: a reaper finds the block without holders; after:
+  // dying, freed by the reaper
   if (!arena_->page(page).owner.compare_exchange(word, owner_dying(incarnation_))) return;
   SHOAL_KILL_POINT("arena.counted.last");
   RunAllocator(*arena_, incarnation_).release(page, arena_->block_size(b) >> kPageShift);

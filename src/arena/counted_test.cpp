@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Counted blocks; what a fork makes of them: fork_test.cpp.
+// Counted blocks. fork_test.cpp tests what a fork does with them.
 #include <gtest/gtest.h>
 
 #include <thread>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What can go wrong in the arena, beside OsError.
+// The exceptions of the arena, besides OsError.
 // Design: docs/design/arena.md
 #pragma once
 
@@ -10,21 +10,21 @@
 
 namespace shoal::arena {
 
-// Shared memory holds something that no correct member writes. The message says where and what was
+// Shared memory holds a value that no correct member writes. The message says where, and what was
 // expected.
 class CorruptArena : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
 
-// No memory for what was asked. The message holds the figures: asked, in use, the limit, which
-// limit, remedy.
+// A request for shared memory cannot be met. The message holds the figures: bytes requested, in
+// use, the limit, which limit it is, and a remedy.
 class MemoryExhausted : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
 
-// This process is no member (any more): it was forked from one, has left, or was declared dead.
+// This process is not a member: it was forked from one, has left, or was declared dead.
 class NotAMember : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

@@ -39,8 +39,9 @@ struct ForkHandlers {
   static void end_birth(Member& member) noexcept;
 };
 
-// From here on this process sees what it holds privately, and so will the child. The child gets a
-// slot, and a lock that tells reapers that it may live though nobody knows its process yet.
+// Makes the views of this process private, so that the child's are as well. Prepares a slot for the
+// child, and its birth lock, which tells reapers that the child may live although no slot names its
+// process yet.
 void ForkHandlers::prepare_member(Member& member) noexcept {
   member.fork_child_ = 0;
   if (member.incarnation_ == 0 || (member.held_.empty() && member.shared_.empty())) return;
@@ -52,8 +53,8 @@ void ForkHandlers::prepare_member(Member& member) noexcept {
   member.fork_child_ = child;
 }
 
-// The child holds what this process holds. Without a slot that can hold, the blocks are pinned:
-// they stay until the session ends, which is better than memory that changes under the child.
+// Makes the child hold what this process holds. If the child has no slot, or one that cannot hold,
+// the blocks are pinned until the session ends: better than memory that is reused under the child.
 void ForkHandlers::give_to_child(Member& member, Incarnation child) noexcept {
   member.share_with_child(child);
   const bool holds = child != 0 && slot_of(child) < kHolderSlots;
@@ -61,18 +62,19 @@ void ForkHandlers::give_to_child(Member& member, Incarnation child) noexcept {
   Arena& arena = *member.arena_;
   for (const auto& [block, held] : member.held_) {
     // COMMIT(arena.fork.hold): killed before: held by this member; after: by the prepared child as
-    // well, which is reaped with it.
+    // well, whose slot is reaped with this member.
     arena.page(arena.page_of(block)).holders.fetch_or(bit);
     SHOAL_KILL_POINT("arena.fork.hold");
   }
 }
 
-// Nothing guarantees the contents any more, and a fault is better than another's data.
+// For a child that was declared dead: its blocks may be reused by now, and a fault is better than
+// another member's data.
 void ForkHandlers::hide_what_is_held(Member& member) noexcept {
   for (auto& [block, held] : member.held_) member.hide(block, held);
 }
 
-// The fork is over, here or in the child, or it has failed.
+// Runs in the parent and in the child after the fork, also after one that failed.
 void ForkHandlers::end_birth(Member& member) noexcept {
   member.forget_copies();
   os::close_fd(member.birth_lock_);
@@ -103,17 +105,17 @@ void ForkHandlers::adopt_member(Member& member) noexcept {
   if (adopted)
     member.incarnation_ = child;
   else
-    member.held_.clear();  // what is private stays so, and is pinned
+    member.held_.clear();  // private views stay mapped, of blocks that are pinned
   end_birth(member);
 }
 
-// The dead give their slots back, if the child would get one without bits of its own.
+// Reaps the dead if no slot with a bit in shared blocks is free for the child.
 void ForkHandlers::make_room(Member& member) noexcept {
   if (member.incarnation_ == 0 || sharer_slot_is_free(*member.arena_)) return;
   try {
     reap_all_dead(*member.arena_, member);
   } catch (const std::exception&) {
-    return;  // what the child shares stays until the session ends
+    return;  // shared blocks that the child holds may then stay until the session ends
   }
 }
 
@@ -142,7 +144,7 @@ void ForkHandlers::in_child() {
   const int saved = errno;
   for (Member* member : registry()) {
     adopt_member(*member);
-    // Another thread of the parent may have held it; that thread does not exist here.
+    // Another thread of the parent may have held this mutex; that thread does not exist here.
     new (&member->reaping_) std::mutex;
     member->local_.unlock();
   }

@@ -1,19 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Fork handlers: what becomes of members when user code forks. The only process-global state of the
-// core: the list of this process's members, which pthread_atfork handlers need.
+// Fork handlers: what happens to members when user code forks. They need the only process-global
+// state of the core: the list of this process's members.
 //
 // 1. A fork is a snapshot. Before it, the parent makes its views of the counted blocks that it
 //    holds private (arena/views.cpp), and prepares a slot for the child: born, with the forking
 //    member as `parent`. The slot's bit is set on each of these blocks and on each shared block, so
-//    that nothing the child inherits can be freed under it.
-// 2. Until the child is live, it may be found alive by its birth lock alone: a lock on a byte of
-//    the memory file that goes with an inherited descriptor. So a parent that dies right after
-//    the fork, and a child that is stopped before its first instruction, cost the child nothing.
+//    that nothing the child inherits is freed while the child can use it.
+// 2. Until the child is live, only its birth lock shows that it may be alive: a lock on a byte of
+//    the memory file, tied to a descriptor that the child inherits. So the child loses nothing when
+//    the parent dies right after the fork, or when the child is stopped before its first
+//    instruction.
 // 3. The child handler allocates nothing and takes no lock that another thread of the parent may
 //    have held.
-// 4. vfork, posix_spawn and subprocess run no handlers; a failed fork runs prepare and parent: the
-//    views stay private, and the prepared slot is reaped by whoever looks next.
+// 4. vfork, posix_spawn and subprocess run no handlers. A failed fork runs the prepare and parent
+//    handlers: the views stay private, and the next member that reaps reaps the prepared slot.
 // Design: docs/design/arena.md
 #pragma once
 

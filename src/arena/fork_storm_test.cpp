@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // A family of processes that hold blocks, write to them, drop them, fork and are killed, all at
-// random. Each keeps beside its blocks, in ordinary memory, what they must contain: what a fork
-// makes of that is what it must make of the blocks.
+// random. Each process also keeps the expected contents of its blocks in ordinary memory: after a
+// fork the blocks must equal what the fork has made of that memory.
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -37,12 +37,12 @@ class Family {
     random_.seed(seed);
   }
 
-  // One member's life; its children live theirs in here, and never return.
+  // The life of one process. A forked child lives its own life inside step(), and never returns.
   void live() {
     for (int i = 0; i < kSteps; ++i) step();
     if (depth_ > 0) {
       bury(true);
-      _exit(0);  // without a word, as if killed
+      _exit(0);  // without leaving the session, as if killed
     }
     bury(false);
     for (const Known& known : blocks_) check(known), s_.me->drop(known.block);
@@ -112,7 +112,7 @@ class Family {
     blocks_.pop_back();
   }
 
-  // What is free now gets other contents.
+  // Overwrites memory that is free now.
   void recycle() {
     const Handle b = s_.me->allocate(kBytes);
     for (size_t i = 0; i < kBytes / sizeof(uint32_t); ++i) s_.arena->at<uint32_t>(b)[i] = 0xBAD;
@@ -168,7 +168,8 @@ TEST(ForkStorm, EverybodySeesWhatOrdinaryMemoryWouldShow) {
   for (int round = 0; round < 3; ++round, ++seed) {
     TestSession s;
     Family(s, *shared, seed).live();
-    // Children of children that were killed are nobody's to wait for.
+    // This process cannot wait for the children of children that were killed, so reap until only
+    // this member is left.
     while (s.arena->statistics().members > 1) reap_all_dead(*s.arena, *s.me);
     EXPECT_EQ(s.blocks(), 0U) << "seed " << seed;
     s.arena->check();

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What a fork makes of a member and of what it holds: the child sees what the parent saw at that
-// instant, as in any other memory, whatever either writes, drops or dies of later.
+// What a fork does with a member and its blocks: the child sees what the parent saw at that
+// instant, as in any other memory, whatever either of them writes or drops later, and even if the
+// other dies.
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
@@ -55,7 +56,7 @@ int status_of(pid_t child) {
   return status;
 }
 
-// Handlers that run before the arena's, as they are registered earlier: a test can hold a child up
+// A fork handler that runs before the arena's, as it is registered earlier: a test can stop a child
 // at its first instruction.
 const Signal* hold_up = nullptr;
 [[maybe_unused]] const int early = pthread_atfork(nullptr, nullptr, [] {
@@ -91,7 +92,7 @@ TEST(Fork, ChildDoesNotSeeWhatTheParentWritesLater) {
     b.words[0].store(2);
     written.wait();
     const bool own = b.words[0].load() == 2;
-    const bool untouched = b.words[1].load() == 1;  // beside what it has written
+    const bool untouched = b.words[1].load() == 1;  // on the page that the child has written to
     const bool other_page = b.words[kSmallPage].load() == 1;
     return own && untouched && other_page && b.words[kWords - 1].load() == 1 ? 0 : 1;
   });
@@ -164,8 +165,8 @@ TEST(Fork, SecondChildSeesWhatTheParentWroteSinceTheFirst) {
   EXPECT_TRUE(succeeded(status_of(second)));
 }
 
-// One thread counts in two blocks, first in the one, then in the other. Whatever the fork meets,
-// the child has the two as they were at one instant, and the parent loses no count.
+// One thread counts in two blocks, first in one, then in the other. At whatever point the fork
+// happens, the child has both counts as of one instant, and the parent loses no count.
 TEST(Fork, IsOneInstantForThreadsThatWriteMeanwhile) {
 #if defined(__SANITIZE_THREAD__)
   GTEST_SKIP() << "it takes a mapping that is replaced for memory that is written";
@@ -183,7 +184,7 @@ TEST(Fork, IsOneInstantForThreadsThatWriteMeanwhile) {
     }
   });
   for (int i = 0; i < 30; ++i) {
-    const Block fresh(s);  // and one more to be turned by this fork
+    const Block fresh(s);  // one more view for this fork to make private
     const int status = in_child([&] {
       const uint32_t first = a.words[0].load();
       const uint32_t second = b.words[kSmallPage].load();
@@ -199,14 +200,14 @@ TEST(Fork, IsOneInstantForThreadsThatWriteMeanwhile) {
   EXPECT_EQ(b.words[kSmallPage].load(), count);
 }
 
-// ---- Handing on, dropping, recycling ----
+// ---- Taking, dropping, recycling ----
 
 TEST(Fork, WhatWasPrivateIsNeverHandedOnWithoutACopy) {
   TestSession s;
   const Block b(s);
   EXPECT_TRUE(succeeded(in_child([&] { return s.me->take_counted(b.handle) ? 1 : 0; })));
   reap_all_dead(*s.arena, *s.me);
-  EXPECT_FALSE(s.me->take_counted(b.handle));  // though nobody else holds it any more
+  EXPECT_FALSE(s.me->take_counted(b.handle));  // although no other member holds it any more
   s.me->drop(b.handle);
   const Block next(s);
   EXPECT_TRUE(s.me->take_counted(next.handle));
@@ -227,7 +228,7 @@ TEST(Fork, WhatTheParentDropsIsNotRecycledUnderTheChild) {
     return good ? 0 : 1;
   });
   s.me->drop(b.handle);
-  EXPECT_EQ(s.blocks(), 1U);  // the child's
+  EXPECT_EQ(s.blocks(), 1U);  // the child holds it
   std::vector<Handle> mine;
   for (int i = 0; i < 20; ++i) {
     mine.push_back(s.me->allocate(kLarge));
@@ -265,7 +266,8 @@ TEST(Fork, NextUseOfADroppedBlockIsSeenByEverybody) {
   EXPECT_TRUE(succeeded(status_of(child)));
 }
 
-// Without its descriptor the shared view cannot be had back, so the block stays, until it can.
+// Without the arena's descriptor the shared view cannot be restored, so the block stays held until
+// a later drop restores it.
 TEST(Fork, BlockIsKeptUntilItsSharedViewIsBack) {
   TestSession s;
   const Block first(s);
@@ -306,7 +308,7 @@ TEST(Fork, SnapshotOutlivesAParentThatIsKilledAtOnce) {
     return 1;
   });
   EXPECT_TRUE(killed(status_of(parent)));
-  // The child has not run an instruction of ours: all that is known of it is its birth lock.
+  // The child has not run an instruction of the arena: only its birth lock shows that it lives.
   reap_all_dead(*s.arena, *s.me);
   EXPECT_EQ(s.blocks(), 1U);
   std::vector<Handle> mine;
@@ -321,7 +323,7 @@ TEST(Fork, SnapshotOutlivesAParentThatIsKilledAtOnce) {
   for (const Handle m : mine) s.me->free(m);
   close(result[0]);
   close(result[1]);
-  while (s.arena->statistics().members > 1) {  // an orphan: nobody here can wait for it
+  while (s.arena->statistics().members > 1) {  // its parent is dead: waitpid() cannot wait for it
     reap_all_dead(*s.arena, *s.me);
     std::this_thread::yield();
   }
@@ -338,7 +340,7 @@ TEST(Fork, ChildStoppedBeforeItsFirstInstructionIsWaitedForAnyTime) {
       start_child([&] { return s.me->incarnation() != 0 && b.words[0].load() == 1 ? 0 : 1; });
   hold_up = nullptr;
   for (uint32_t i = 0; i < slots_in_use(*s.arena); ++i) s.arena->slot(i).born_ns.store(1);
-  EXPECT_EQ(reap_all_dead(*s.arena, *s.me), 0);  // born long ago, by its slot
+  EXPECT_EQ(reap_all_dead(*s.arena, *s.me), 0);  // although born_ns says that it is late
   b.words[0].store(2);
   go.send();
   EXPECT_TRUE(succeeded(status_of(child)));
@@ -359,7 +361,7 @@ TEST(Fork, ChildKilledBeforeItsFirstInstructionLeavesNothing) {
   EXPECT_EQ(s.arena->statistics().members, 1U);
 }
 
-// Without /proc or a free descriptor there is no birth lock, and time has to tell.
+// Without /proc or a free descriptor there is no birth lock, and elapsed time decides.
 TEST(Fork, ChildWithoutABirthLockIsReapedWhenItIsLate) {
   TestSession s;
   const Incarnation child = try_claim_slot(*s.arena, MemberKind::process, 0, s.me->incarnation());
@@ -431,7 +433,7 @@ TEST(Fork, IsASnapshotWithoutTheArenasDescriptor) {
   close(spare);
 }
 
-// Where no memory file can be made, a segment stands in, of which there are no private views.
+// Where no memory file can be made, the arena is a segment, which has no private views.
 TEST(Fork, IsASnapshotOfASegmentToo) {
   const int status = in_child([] {
     const rlimit none{0, 0};
@@ -464,8 +466,8 @@ TEST(Fork, WhatCannotBeMadePrivateIsHiddenFromTheChild) {
     if (setrlimit(RLIMIT_DATA, &little) != 0) return 1;
     const int child = in_child([&] {
       if (s.me->unseen().blocks != 1 || s.me->unseen().exposed) _exit(2);
-      if (b.words[0].load() != 1) _exit(3);          // was private already
-      return static_cast<int>(own.words[0].load());  // a fault
+      if (b.words[0].load() != 1) _exit(3);          // its view was private already
+      return static_cast<int>(own.words[0].load());  // must fault
     });
     own.words[0].store(2);
     return WIFSIGNALED(child) && WTERMSIG(child) == SIGSEGV && own.words[0].load() == 2 ? 0 : 4;
@@ -476,7 +478,8 @@ TEST(Fork, WhatCannotBeMadePrivateIsHiddenFromTheChild) {
   EXPECT_EQ(s.blocks(), 0U);
 }
 
-// With no mapping left not even a fault can be had: the child is told that it must not go on.
+// With no mapping left the blocks cannot even be made to fault: the child is told that it must not
+// go on.
 TEST(Fork, ChildIsToldWhenItSeesWhatItsParentWrites) {
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
   GTEST_SKIP() << "sanitizers need mappings";
@@ -503,7 +506,7 @@ TEST(Fork, ChildOfAMemberWithoutSharedBlocksIsNoMemberUntilItJoins) {
   const Handle b = s.me->allocate(100);
   const int status = in_child([&] {
     if (!s.me->forked_child() || s.me->incarnation() != 0) return 1;
-    s.me->free(b);  // the parent's
+    s.me->free(b);  // does nothing: the block is the parent's
     try {
       (void)s.me->allocate(1);
       return 2;

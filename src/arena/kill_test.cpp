@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A member is killed at every kill point of the arena, in a child process that goes through every
-// operation there is. Afterwards a survivor reaps, everything must be consistent, and nothing may
-// be left over.
+// A member is killed at every kill point of the arena, in a child process that runs every
+// operation. Afterwards a survivor reaps, everything must be consistent, and nothing may be left
+// over.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -20,14 +20,14 @@ constexpr uint64_t kTestIntent = 1;
 constexpr uint32_t kChannel = 7;
 constexpr uint64_t kPosition = 42;
 
-// What a ring does for a block whose sender died before it became visible.
+// What a ring's reap hook does with a block whose sender died before the block became visible.
 void take_back(Arena& arena, Member&, Incarnation dead, Lane& lane) {
   const Handle b = lane.intent.load() & ~uint64_t{15};
   uint64_t expected = owner_channel(kChannel, kPosition);
   arena.owner_word(b).compare_exchange(expected, owner_member(dead));
 }
 
-// What the child finds: things that a survivor and a member that died earlier left behind.
+// What the child finds: blocks of a survivor, and what a member that died earlier left behind.
 struct Scene {
   explicit Scene(TestSession& session) : s(session) {
     mailed = s.me->allocate(100);
@@ -40,7 +40,7 @@ struct Scene {
     make_dead();
   }
 
-  // A span whose member has left while a block in it is ours.
+  // A span whose member has left while another member owns a block in it.
   void make_orphan() {
     const auto gone = s.join();
     survivor = gone->allocate(3000);
@@ -48,7 +48,7 @@ struct Scene {
     EXPECT_TRUE(s.me->take_from_channel(survivor, kChannel, 1));
   }
 
-  // A dead member with everything a member can have; it also holds the lock.
+  // A dead member that has one of everything; it also holds the lock.
   void make_dead() {
     const auto victim = s.join();
     dead = victim->incarnation();
@@ -70,7 +70,7 @@ struct Scene {
     s.arena->header().lock.store(dead);
   }
 
-  // Everything of mine goes; then nothing may be left.
+  // Frees everything that the survivor holds; then nothing may be left.
   void clean() {
     reap_all_dead(*s.arena, *s.me);
     s.arena->check();
@@ -80,7 +80,7 @@ struct Scene {
     s.me->free(survivor);
     s.me->free(kept);
     s.me->drop(shared);
-    // Killed between counting and storing, the dead leaves one reference too many.
+    // A member that was killed between counting and storing leaves one reference too many.
     if (s.me->drop_shared(used) || s.me->unstore_shared(used)) s.me->free(used);
     s.arena->check();
   }
@@ -111,7 +111,7 @@ void count_and_fork(Member& me, Handle shared) {
   EXPECT_TRUE(me.hold(shared));
   const Handle own = me.allocate(kLarge);
   me.make_counted(own);
-  in_child([] { return 0; });  // dies in its fork handler when the point lies there
+  in_child([] { return 0; });  // this process dies here if the point is in a fork handler
   me.drop(own);                // the dead child of the fork still holds it
   me.drop(shared);
   const Handle alone = me.allocate(kLarge);
@@ -138,7 +138,7 @@ void share_and_fork(Member& me, Handle used) {
   if (me.drop_shared(alone)) me.free(alone);
 }
 
-// Many blocks, so that there is growth, and spans are given back.
+// Allocates so many blocks that the arena grows and spans are released.
 void fill_and_empty(Member& me) {
   std::vector<Handle> blocks;
   for (int i = 0; i < 200; ++i) blocks.push_back(me.allocate(4000));
@@ -146,7 +146,7 @@ void fill_and_empty(Member& me) {
   for (const Handle b : blocks) me.free(b);
 }
 
-// Goes through every operation of the arena. Runs in the child.
+// Runs every operation of the arena. Runs in the child.
 int do_everything(Scene& scene) {
   const auto me = scene.s.join();
   EXPECT_TRUE(scene.s.arena->root_set("test.root", 64));
@@ -169,7 +169,7 @@ std::vector<std::string> arena_kill_points() {
   return names;
 }
 
-// Kills the child at the nth pass of the point; false: it was not passed so often.
+// Kills the child at the nth pass of the point; false: the child passed it less often.
 bool kill_once(const std::string& name, unsigned nth) {
   TestSession session;
   Scene scene(session);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // LocalLock: excludes the threads of one process from each other for a few dozen instructions.
-// Taking it is one locked instruction and giving it back a plain store: half of what std::mutex
-// costs, and that is most of a small allocation. Waiters yield. Never held across a system call
+// lock() is one locked instruction and unlock() a plain store: half the cost of std::mutex, which
+// would be most of the cost of a small allocation. Waiters yield. Never held across a system call
 // that can block or while waiting for another process. A forked child may reset it. Not recursive.
 // Design: docs/design/arena.md
 #pragma once

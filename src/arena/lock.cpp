@@ -12,19 +12,19 @@ namespace shoal::arena {
 
 namespace {
 constexpr int kSpins = 200;  // about 20 us with the yields: longer than any holder needs
-constexpr int64_t kTickNs = 10'000'000;  // a waiter looks this often whether the holder lives
+constexpr int64_t kTickNs = 10'000'000;  // how often a waiter checks whether the holder lives
 }  // namespace
 
 RunsLock::RunsLock(Arena& arena, Incarnation me) noexcept : arena_(arena), me_(me) {
   uint32_t expected = 0;
-  // COMMIT(arena.lock.take): killed before: nothing; after: the next one takes over from the dead
+  // COMMIT(arena.lock.take): killed before: nothing; after: the next waiter takes the lock over
   if (!arena_.header().lock.compare_exchange(expected, me_)) acquire_slowly();
   SHOAL_KILL_POINT("arena.lock.take");
 }
 
 RunsLock::~RunsLock() {
-  // COMMIT(arena.lock.release): killed before: taken over; after: free (a sleeper looks again after
-  // a tick)
+  // COMMIT(arena.lock.release): killed before: the next waiter takes the lock over; after: free (a
+  // sleeper looks again after a tick)
   const uint32_t before = arena_.header().lock.exchange(0);
   SHOAL_KILL_POINT("arena.lock.release");
   if ((before & kLockWaiters) != 0) os::futex_wake(&arena_.header().lock, 1);
@@ -32,8 +32,8 @@ RunsLock::~RunsLock() {
 
 bool RunsLock::take_over(uint32_t seen) noexcept {
   uint32_t expected = seen;
-  // COMMIT(arena.lock.take_over): killed before: still the dead one's; after: this
-  // member's, and the intent is still there
+  // COMMIT(arena.lock.take_over): killed before: still the dead holder's; after: this member's, and
+  // the intent is still to be completed
   if (!arena_.header().lock.compare_exchange(expected, me_ | kLockWaiters)) return false;
   SHOAL_KILL_POINT("arena.lock.take_over");
   finish_intent(arena_);
@@ -42,7 +42,7 @@ bool RunsLock::take_over(uint32_t seen) noexcept {
 
 void RunsLock::acquire_slowly() noexcept {
   os::Atomic<uint32_t>& lock = arena_.header().lock;
-  uint32_t waiters = 0;  // once asleep, take the lock with the flag: others may be asleep too
+  uint32_t waiters = 0;  // kLockWaiters after a sleep: other threads may be asleep too
   for (int spin = 0;; ++spin) {
     uint32_t seen = lock.load();
     if (seen == 0) {

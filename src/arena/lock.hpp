@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// RunsLock: the arena's one lock, over the page tables. Owner-aware: whoever waits for a dead
-// holder takes the lock over and completes what the dead one had begun (RunIntent). Held for
-// microseconds; never across a system call that can take long, never while a process-local lock of
-// this member is wanted. Lock word: {waiters:1 | 0:1 | incarnation:30}; 0 = free. Threads of one
-// member exclude each other as well. Lock order: Member::reaping_, then RunsLock; Member::local_ is
-// never held while this is taken.
+// RunsLock: the arena's one lock, over the page tables. Owner-aware: a waiter takes the lock over
+// from a dead holder and completes the change that the holder had begun (RunIntent). Held for
+// microseconds, never across a system call that can take long; a holder never waits for a
+// process-local lock. Lock word: {waiters:1 | unused:1 | incarnation:30}; 0 = free. Threads of one
+// member exclude each other as well. Lock order: Member::reaping_, then RunsLock. A thread that
+// takes the RunsLock never holds Member::local_.
 // Design: docs/design/arena.md
 #pragma once
 

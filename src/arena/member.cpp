@@ -15,8 +15,8 @@ namespace shoal::arena {
 
 namespace {
 constexpr double kDefaultDecaySeconds = 30;
-// A private view of a block between others takes two mappings, its own and the rest's: half of what
-// the kernel allows is left to the program.
+// A private view inside a shared mapping costs two mappings: its own, and one since it splits the
+// shared one. So with this divisor half of what the kernel allows is left to the program.
 constexpr uint64_t kMappingsPerHeld = 4;
 
 int64_t decay_from_environment() {
@@ -53,7 +53,8 @@ void Member::join_slot(MemberKind kind, Incarnation bond) {
   incarnation_ = me;
 }
 
-// Slots without bits of their own are the last to be taken: then the dead are looked for.
+// Joins. A slot without a bit in shared blocks is assigned only when no lower slot is free: then
+// reaps the dead, and if that frees a slot, joins again and gives the high slot back.
 void Member::join_low_slot(MemberKind kind, Incarnation bond) {
   join_slot(kind, bond);
   const Incarnation high = incarnation_;
@@ -67,10 +68,11 @@ void Member::rejoin() {
   if (incarnation_ != 0) return;
   if (lost_) {
     throw NotAMember(
-        "shoal: the process that this one was forked from died too early: what it shared is gone");
+        "shoal: the process that this one was forked from died before this one could join the "
+        "session: the shared objects that this one inherited are gone");
   }
   join_low_slot(MemberKind::process, 0);
-  unregister_for_fork(*this);  // a forked child still is in the list, one who has left is not
+  unregister_for_fork(*this);  // a forked child is still in the list, a member that left is not
   register_for_fork(*this);
 }
 
@@ -82,7 +84,7 @@ void Member::require_membership() const {
           : "shoal: this member has left the session");
 }
 
-// Drops every process-local belief about what this member owns.
+// Clears all process-local state about what this member owns and holds.
 void Member::forget() noexcept {
   for (Cache& cache : caches_) {
     cache.free.clear();

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Member: one membership of a session, an explicit object, so that one process can run many in
+// Member: one membership of a session, an explicit object, so that one process can have several in
 // tests. Thread safe. Destroying the object leaves the session. MEMBER(me) in comments of this
 // layer is the owner word of the member that the function is called on.
 //
 // 1. allocate, free and moves are one store or compare-exchange on the block's owner word; a death
-//    at any instruction leaves each block with exactly one owner, and reap() gives back what the
-//    dead one owned.
+//    at any instruction leaves each block with exactly one owner, and reap() frees what the dead
+//    member owned.
 // 2. Process-local locks are held for bounded local work only, never while waiting for another
 //    process.
-// 3. After a fork the child's Member object is another member (if the parent held counted blocks)
-//    or none: forked_child() tells, rejoin() joins anew. Blocks that the parent owned stay the
-//    parent's.
+// 3. After a fork the child's Member object is a new member (if the parent held counted or shared
+//    blocks) or no member: incarnation() is 0 then, and rejoin() joins as a new one. Blocks that
+//    the parent owned remain the parent's.
 // Design: docs/design/arena.md
 #pragma once
 
@@ -32,13 +32,13 @@ enum class MemberKind : uint32_t {
   process = 2,  // a child of user code
   worker = 3,   // runs a pool's tasks
   zygote = 4,   // template that workers are forked from
-  agent = 5,    // warden
+  agent = 5,    // starts a pool's workers and watches them
   guest = 6,    // attached from outside: `shoal top`, other programs
 };
 
 class Member {
  public:
-  // Joins the session. `bond`: the member whose death entails this one's, 0: none. Throws
+  // Joins the session. `bond`: the member whose death also ends this one, 0: none. Throws
   // TooManyMembers.
   static std::unique_ptr<Member> join(std::shared_ptr<Arena> arena, MemberKind kind,
                                       Incarnation bond = 0);
@@ -48,60 +48,61 @@ class Member {
 
   Arena& arena() const noexcept { return *arena_; }
   const std::shared_ptr<Arena>& arena_pointer() const noexcept { return arena_; }
-  Incarnation incarnation() const noexcept { return incarnation_; }  // 0: no member (any more)
+  Incarnation incarnation() const noexcept { return incarnation_; }  // 0: not a member
   uint32_t slot() const noexcept { return slot_of(incarnation_); }
 
   // A block of at least `bytes` bytes (0 counts as 1), 64-byte aligned, owner MEMBER(me), contents
   // undefined. Throws MemoryExhausted, NotAMember.
   Handle allocate(size_t bytes);
-  // Gives back a block whose owner is MEMBER(me). What is not a block of mine is left alone.
+  // Frees a block whose owner is MEMBER(me). Does nothing if b is no block of this member.
   void free(Handle b) noexcept;
 
   void give_to_block(Handle b, Handle parent) noexcept;  // MEMBER(me) -> BLOCK(parent)
-  // BLOCK(parent) -> MEMBER(me); false: it is not that
+  // BLOCK(parent) -> MEMBER(me); false: b has another owner
   [[nodiscard]] bool take_from_block(Handle b, Handle parent) noexcept;
-  // BLOCK(parent) -> freed; false: it is not that
+  // BLOCK(parent) -> freed; false: b has another owner
   bool free_child(Handle b, Handle parent) noexcept;
   [[nodiscard]] bool give_to_channel(Handle b, uint32_t channel, uint64_t position) noexcept;
   [[nodiscard]] bool take_from_channel(Handle b, uint32_t channel, uint64_t position) noexcept;
 
-  // Counted blocks: page runs that several members see, freed by the last holder. The counts within
-  // this process are private; shared is only one bit per member.
+  // Counted blocks: page runs that several members see, freed by the last holder. Shared memory has
+  // one bit per member; each process counts its own references in private memory.
   bool can_hold() const noexcept { return incarnation_ != 0 && slot() < kHolderSlots; }
-  // Can b be counted, and may this process hold one more? Each may become a private view at a fork,
-  // and the kernel limits how many mappings a process has.
+  // Can b be counted, and may this process hold one more block? Each held block may become a
+  // private view at a fork, and the kernel limits the number of mappings of a process.
   bool can_count(Handle b) const noexcept;
   // MEMBER(me) -> COUNTED, held once by this process. Needs: can_hold(), b is a page run.
   void make_counted(Handle b);
-  // One more reference. Needs: somebody holds it and cannot let go meanwhile. What another holds is
-  // seen in the arena's memory: without what that process wrote since a fork.
+  // Adds a reference. Needs: some member holds b and cannot drop it during the call. A process that
+  // did not hold b before sees the arena's memory: without what another holder has written into its
+  // private view since a fork.
   bool hold(Handle b);
   void drop(Handle b) noexcept;
-  // COUNTED -> MEMBER(me) when this process holds it once, in a shared view, and nobody else does;
-  // else false.
+  // COUNTED -> MEMBER(me) if this process is the only holder, has one reference and sees the block
+  // in a shared view; else false.
   [[nodiscard]] bool take_counted(Handle b) noexcept;
 
-  // What the fork that made this process could not give it a view of its own of.
+  // The counted blocks of which the fork that made this process could not give it a view.
   struct Unseen {
-    size_t blocks = 0;     // an access to them is a fault: see arena/views.cpp
-    bool exposed = false;  // not even that could be had: this process must not go on
-    bool lost = false;     // why: its parent died, and what it held has been given back
-    int error = 0;         // why otherwise: what the kernel said to a private mapping
+    size_t blocks = 0;     // how many; an access to them is a fault: see arena/views.cpp
+    bool exposed = false;  // some could not be made inaccessible: this process must not go on
+    bool lost = false;     // the reason is that the parent died and its blocks were freed
+    int error = 0;         // any other reason: errno of the private mapping
   };
   const Unseen& unseen() const noexcept { return unseen_; }
 
-  // Shared blocks: of any size, used in place by all who hold them (a fork's child goes on to use
-  // the same memory), freed by the last holder. The counts within this process are private.
+  // Shared blocks: of any size, used in place by all holders (a fork's child uses the same memory),
+  // freed by the last holder. Each process counts its own references in private memory.
   void share(Handle b);        // MEMBER(me) -> SHARED, held once by this process
-  bool hold_shared(Handle b);  // once more; false: it is not shared (any more)
-  // True: this was the last holder of all, and the block is MEMBER(me), to be freed by the caller.
+  bool hold_shared(Handle b);  // adds a reference; false: b is not shared
+  // True: this was the last reference of all, and the block is MEMBER(me), which the caller frees.
   [[nodiscard]] bool drop_shared(Handle b) noexcept;
-  size_t shared_held() const noexcept;  // how many different ones this process holds
-  // References from other blocks, which outlive the process that made them. Needs: this process
-  // holds b. False: it is not shared. What a death between counting and storing leaves is one
+  size_t shared_held() const noexcept;  // how many shared blocks this process holds
+  // Counts a reference from another block, which outlives the process that made it. Needs: this
+  // process holds b. False: b is not shared. A death between counting and storing leaves one
   // reference too many, never one too few.
   bool store_shared(Handle b) noexcept;
-  // Takes one such reference back. True: as for drop_shared().
+  // Uncounts such a reference. True: as for drop_shared().
   [[nodiscard]] bool unstore_shared(Handle b) noexcept;
 
   // A free lane of this member; use LaneGuard. Waits (yielding) while 16 operations of this member
@@ -110,20 +111,21 @@ class Member {
   void return_lane(Lane& lane) noexcept;
 
   // Gives warm memory that has been free for `older_than_ns` back to the system, and releases empty
-  // spans. Returns bytes given back. Agents call it now and then; slow paths do by themselves
-  // (SHOAL_DECAY seconds).
+  // spans. Returns the bytes given back. Slow paths call it by themselves, once a second for all
+  // members (for pages that have been free for SHOAL_DECAY seconds).
   uint64_t purge(int64_t older_than_ns, uint64_t most_bytes = UINT64_MAX);
   uint64_t purge() { return purge(decay_ns_); }
 
-  // Orderly exit: everything this member owns is given back now. No other thread may use the
-  // member meanwhile: one that is inside an operation then is taken for dead.
+  // Orderly exit: frees everything that this member owns. No other thread may use the member during
+  // the call: an operation that such a thread has begun is repaired like that of a dead process.
   void leave() noexcept;
   // This object was inherited through a fork.
   bool forked_child() const noexcept { return forked_child_; }
-  // In a forked child without membership: join as a new member. Throws NotAMember when the parent
-  // died before the child became one, since what the child inherited may be used anew by then.
+  // In a forked child that is no member: joins as a new member. Throws NotAMember if the parent
+  // died before the child became a member, since the blocks that the child inherited may have been
+  // reused.
   void rejoin();
-  // Behaves as if this process had been killed here; the object is unusable after.
+  // Behaves as if this process had been killed here; the object is unusable afterwards.
   void abandon_for_test() noexcept;
   void limit_held_for_test(size_t most) noexcept { most_held_ = most; }
   size_t private_views_for_test() const noexcept;
@@ -142,11 +144,11 @@ class Member {
     std::vector<FreeBlock> free;  // blocks known to be free in `spans`, last in first out
     std::vector<uint64_t> spans;  // first pages of the spans in which this member allocates
     size_t cursor = 0;            // where the next scan for remotely freed blocks begins
-    size_t trim_at = 0;           // so many free blocks: look for spans to give back
+    size_t trim_at = 0;           // with more free blocks than this, look for spans to release
   };
   struct Held {           // a counted block that this process holds
-    uint32_t references;  // in this process; 0: dropped, once its shared view can be restored
-    bool is_private;      // this process sees a view of its own: see arena/views.cpp
+    uint32_t references;  // in this process; 0: to be dropped once its shared view can be restored
+    bool is_private;      // this process has a private view of it: see arena/views.cpp
   };
   struct View {  // of a held block
     Handle block;
@@ -199,22 +201,22 @@ class Member {
   Incarnation incarnation_ = 0;
   MemberKind kind_ = MemberKind::process;
   bool forked_child_ = false;
-  bool lost_ = false;  // inherited shared blocks that it may not use: see rejoin()
+  bool lost_ = false;  // this process inherited blocks that it must not use: see rejoin()
   int64_t decay_ns_ = 0;
   os::Atomic<uint32_t> lanes_taken_;  // bit per lane
   uint64_t sharing_number_ = 0;       // makes each counted owner word unique
 
-  mutable LocalLock local_;  // guards what follows; never held across a wait
+  mutable LocalLock local_;  // guards the members below; never held across a wait
   std::array<Cache, kClasses> caches_;
   std::unordered_map<Handle, Held> held_;        // counted blocks
-  size_t undropped_ = 0;                         // of these: without references
+  size_t undropped_ = 0;                         // entries of held_ without references
   std::unordered_map<Handle, uint32_t> shared_;  // shared blocks -> references in this process
-  size_t most_held_ = 0;                         // counted blocks that this process may hold
+  size_t most_held_ = 0;                         // how many counted blocks this process may hold
   Unseen unseen_;
   std::mutex reaping_;             // one reap at a time per member; taken before local_
-  std::vector<Copy> fork_copies_;  // during a fork: what the child gets a copy of
-  Incarnation fork_child_ = 0;     // slot prepared for the child of the fork under way
-  int birth_lock_ = -1;            // during a fork: descriptor of the lock that says it may live
+  std::vector<Copy> fork_copies_;  // during a fork: copies of blocks for the child
+  Incarnation fork_child_ = 0;     // during a fork: the incarnation prepared for the child
+  int birth_lock_ = -1;            // during a fork: descriptor of the child's birth lock
 };
 
 // Claims a lane for the running operation.
@@ -232,40 +234,42 @@ class LaneGuard {
   Lane& lane_;
 };
 
-// Is this incarnation still a member whose process lives? Reads /proc unless the slot says no
-// (about 15 us).
+// Is this incarnation still a member whose process lives? Reads /proc (about 15 us) unless the slot
+// already says no.
 bool member_alive(Arena& arena, Incarnation incarnation) noexcept;
-// The same without looking at the process: does the slot still belong to this incarnation, not
-// known as dead?
+// The same without looking at the process: does the slot still belong to this incarnation, in a
+// state other than dead?
 bool member_listed(Arena& arena, Incarnation incarnation) noexcept;
-// The process of a member; 0: no such member.
+// The process id of a member; 0: no such member.
 int member_pid(Arena& arena, Incarnation incarnation) noexcept;
 
-// Gives back all that `dead` held. Idempotent; several may try at once: one does it, the others
-// return false ("being done by a live member" or "is not dead"). True: nothing of `dead` is left.
+// Frees all that `dead` held. Idempotent. Several members may call it for the same `dead`: one does
+// the work, the others return false. False: a live member is reaping it, or it is not dead. True:
+// nothing of `dead` is left.
 bool reap(Arena& arena, Member& reaper, Incarnation dead);
 // Reaps every member that is found dead; returns how many.
 int reap_all_dead(Arena& arena, Member& reaper);
 
-// Upper layers repair their intents: called for each lane of the dead member whose intent has this
-// kind (low 4 bits, 1 to 15), and with kind 0 for every lane that holds anything (held locks,
-// wake). May be called again for the same lane when a reaper died. The lane belongs to the caller
-// while the hook runs. To free a block, a hook makes its owner MEMBER(dead): the scan that follows
-// frees it and its children.
+// Repairs an intent of an upper layer. Called for each lane of the dead member whose intent has
+// this kind (low 4 bits, 1 to 15), and with kind 0 for every lane that is not empty (intent, held
+// locks or wake). Called again for the same lane if the reaper dies. The lane belongs to the
+// reaper while the hook runs. To free a block, the hook sets its owner to MEMBER(dead): the scan
+// that follows frees it and its children.
 using ReapHook = void (*)(Arena& arena, Member& reaper, Incarnation dead, Lane& lane);
 void register_reap_hook(uint64_t intent_kind, ReapHook hook) noexcept;
 
-// Called for each block of the dead before it is freed, which includes shared blocks that it held
-// last: the hook looks whether the block holds a state of its kind, by a magic_at().
+// Called for each block before the reaper frees it, including shared blocks of which the dead
+// member was the last holder. The hook tells by a magic_at() whether the block is a state of its
+// kind.
 using EndHook = void (*)(Arena& arena, Member& reaper, Handle block);
 void register_end_hook(EndHook hook) noexcept;
-// A magic number that depends on where it lies, so that a program's own data, copied there or left
-// from an earlier use, is not taken for a state.
+// A magic number that depends on the block's handle, so that a program's own data, or a magic
+// number copied or left from an earlier use, is not mistaken for a state.
 constexpr uint32_t magic_at(uint32_t magic, Handle handle) noexcept {
   return magic ^ static_cast<uint32_t>(handle >> 6);
 }
-// Ends and frees a block that is MEMBER(me): runs the end hooks for it, and then for the blocks
-// that they end in turn (one after the other, so that chains of any length are safe).
+// Ends and frees a block that is MEMBER(me): runs the end hooks for it, and then for each block
+// that these hooks end (in a loop, not recursively, so that chains of any length are safe).
 void end_block(Member& member, Handle block) noexcept;
 
 }  // namespace shoal::arena

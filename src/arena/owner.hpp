@@ -5,17 +5,18 @@
 //   kind     payload                          who may change it
 //   free     0                                the member that allocates in this span or run
 //   member   incarnation:30                   that member
-//   channel  position:40 | id:20              whoever wins the compare-exchange (send, receive)
-//   block    parent handle / 64 : 34          whoever owns the parent
+//   channel  position:40 | id:20              the winner of the compare-exchange (send, receive)
+//   block    parent handle / 64 : 34          the owner of the parent
 //   counted  unique number of this sharing    the last holder: counted -> dying(me)
 //   named    layers above                     layers above
-//   dying    incarnation:30                   that member, which is freeing it (its reaper when it
-//                                             died)
+//   dying    incarnation:30                   that member, which is freeing it; after its death,
+//                                             its reaper
 //   shared   pinned:1 | stored:10 | holding slots:49
-//                                             each holder its own bit (or one of `stored`, where
-//                                             its slot has none), and whoever refers to it from
-//                                             another block one of `stored`; who takes the last
-//                                             away owns the block (one compare-exchange)
+//                                             a holder: its own bit, or, if its slot has no bit,
+//                                             one unit of `stored`. A member that stores or deletes
+//                                             a reference in another block: one unit of `stored`.
+//                                             The compare-exchange that removes the last reference
+//                                             makes the block MEMBER(me)
 //   orphan   0                                spans only: no member allocates here; adopted by
 //                                             compare-exchange
 //
@@ -33,7 +34,7 @@ using Incarnation = uint32_t;
 
 inline constexpr uint32_t kMemberSlots = 512;
 inline constexpr uint32_t kHolderSlots = 63;  // members in slots below this can hold counted blocks
-inline constexpr uint32_t kSharerSlots = 49;  // and in slots below this have a bit in shared ones
+inline constexpr uint32_t kSharerSlots = 49;  // members in slots below this have a sharer_bit()
 
 constexpr uint32_t slot_of(Incarnation incarnation) noexcept { return incarnation % kMemberSlots; }
 
@@ -70,8 +71,8 @@ constexpr uint64_t owner_named(uint64_t payload) noexcept {
   return make_owner(OwnerKind::named, payload);
 }
 
-// Stays until the session ends: more blocks (and members in slots without a bit) refer to it than
-// can be counted, or a child was forked that could not become a member.
+// The block stays until the session ends: more blocks (and members in slots without a bit) refer to
+// it than `stored` can count, or a fork could not get a member slot for its child.
 inline constexpr uint64_t kSharedPin = uint64_t{1} << 63;
 inline constexpr uint64_t kStoredOnce = uint64_t{1} << (kSharerSlots + 4);  // in the whole word
 inline constexpr uint64_t kStoredMask = kSharedPin - kStoredOnce;

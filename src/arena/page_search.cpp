@@ -7,7 +7,7 @@ namespace shoal::arena {
 
 namespace {
 
-// 64 pages at a time: a one for each page that is wanted.
+// One word of the bitmaps, 64 pages: a bit is set for each page that is free (and warm, if `warm`).
 uint64_t wanted_word(const Bitmaps& maps, uint64_t index, bool warm) noexcept {
   const uint64_t free = ~maps.used[index].load(os::relaxed);  // order: relaxed; under the lock
   return warm ? free & maps.warm[index].load(os::relaxed)

@@ -14,7 +14,7 @@ namespace shoal::arena {
 struct Bitmaps {
   const os::Atomic<uint64_t>* used;
   const os::Atomic<uint64_t>* warm;
-  uint64_t frontier;  // pages with a bit; all pages from here to `pages` are free and cold
+  uint64_t frontier;  // pages that have bits; all pages from here to `pages` are free and cold
   uint64_t pages;     // data pages in the reserve
 };
 
@@ -26,16 +26,16 @@ struct Extent {
 
 inline constexpr uint64_t kNoPage = UINT64_MAX;
 
-// The next maximal extent of pages that are free (and warm, if wanted) at or after `from`, below
+// The next maximal extent of pages that are free (and warm, if `warm`) at or after `from`, below
 // the frontier.
 Extent next_extent(const Bitmaps& maps, uint64_t from, bool warm) noexcept;
 
-// Best fit among warm free extents: the smallest that holds `count` pages from a multiple of
-// `align`; kNoPage: none.
+// Best fit among warm free extents: in the smallest that has room, a first page that is a multiple
+// of `align`; kNoPage: none has room.
 uint64_t find_warm(const Bitmaps& maps, uint64_t count, uint64_t align) noexcept;
 
-// First fit among all free pages, the never used ones past the frontier included; kNoPage: the
-// reserve is full.
+// First fit among all free pages, including the unused ones past the frontier; kNoPage: the reserve
+// is full.
 uint64_t find_any(const Bitmaps& maps, uint64_t count, uint64_t align) noexcept;
 
 // Are all of these pages free and warm?
@@ -44,7 +44,7 @@ bool all_warm_free(const Bitmaps& maps, uint64_t first, uint64_t count) noexcept
 uint64_t count_bits(const os::Atomic<uint64_t>* bits, uint64_t count) noexcept;
 
 inline bool test_bit(const os::Atomic<uint64_t>* bits, uint64_t index) noexcept {
-  // order: relaxed; a hint for callers without the lock, stable for callers with it
+  // order: relaxed; a hint for callers without the lock, stable for callers that hold it
   return (bits[index / 64].load(os::relaxed) >> (index % 64) & 1) != 0;
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Member: giving back what is not needed: empty spans, abandoned spans, warm pages that nobody used
-// for a while. Runs in slow paths (a page run was allocated or freed and a second has passed) and
-// when an agent asks.
+// Member: gives back memory that is not needed: empty spans, empty orphan spans, and warm pages
+// that have been free for a while. Runs in slow paths (when a page run was allocated or freed and a
+// second has passed) and when a program calls purge().
 #include "arena/member.hpp"
 #include "arena/runs.hpp"
 #include "testing/kill_point.hpp"
@@ -11,7 +11,7 @@ namespace shoal::arena {
 
 namespace {
 constexpr uint64_t kPurgeEveryMs = 1000;
-constexpr uint64_t kPurgeBytes = 16 << 20;  // 4 ms, in somebody's slow path
+constexpr uint64_t kPurgeBytes = 16 << 20;  // takes 4 ms, in a slow path of the program
 }  // namespace
 
 uint64_t Member::purge(int64_t older_than_ns, uint64_t most_bytes) {
@@ -24,7 +24,7 @@ uint64_t Member::purge(int64_t older_than_ns, uint64_t most_bytes) {
   return RunAllocator(*arena_, incarnation_).purge(older_than_ms, most_bytes);
 }
 
-// One member per second does it, whoever comes first.
+// Purges once a second for all members: the first member that finds the time past does it.
 void Member::purge_if_due() noexcept {
   os::Atomic<uint64_t>& next = arena_->header().next_purge_ms;
   uint64_t due = next.load(os::relaxed);  // order: relaxed; a hint
@@ -33,11 +33,11 @@ void Member::purge_if_due() noexcept {
   try {
     purge(decay_ns_, kPurgeBytes);
   } catch (const std::exception&) {
-    return;  // left the session meanwhile: somebody else purges
+    return;  // this member has left the session: another member purges
   }
 }
 
-// Releases spans without a member in which every block is free; sets the hints for adoption right.
+// Releases orphan spans in which every block is free; corrects the hints for adoption.
 uint64_t Member::sweep_orphans() {
   RunAllocator runs(*arena_, incarnation_);
   std::array<uint64_t, kClasses> found{};
@@ -47,8 +47,8 @@ uint64_t Member::sweep_orphans() {
     PageDescriptor& head = arena_->page(page);
     uint64_t owner = head.owner.load();
     if (owner != owner_orphan() || shape_kind(head.shape.load()) != PageKind::span) continue;
-    // COMMIT(arena.span.sweep): killed before: an orphan; after: this member's, orphaned or
-    // freed by its reaper
+    // COMMIT(arena.span.sweep): killed before: an orphan; after: this member's, and its reaper
+    // frees or orphans it
     if (!head.owner.compare_exchange(owner, owner_member(incarnation_))) continue;
     SHOAL_KILL_POINT("arena.span.sweep");
     const uint64_t shape = head.shape.load();

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Reaping: gives back all that a dead member held. Any member may do it; one at a time does, per
-// dead member; if it dies as well, the next one starts from the beginning, since every step can be
-// done again:
-//   1. the slot becomes dead; slots that it prepared for children of its forks become dead and are
-//      reaped
-//   2. the arena's lock is taken over from it if need be (by taking the lock)
+// Reaping: frees all that a dead member held. Any member may do it; per dead member only one does
+// at a time. If the reaper dies, the next one starts from the beginning, since every step can be
+// repeated:
+//   1. the slot becomes dead; slots that the dead member prepared for children of its forks become
+//      dead and are reaped
+//   2. if the dead member held the arena's lock, it is taken over (by taking the lock)
 //   3. upper layers repair the intents in its lanes
 //   4. blocks MEMBER(dead) and DYING(dead) become DYING(reaper); its holder bits are cleared;
-//      counted blocks without a holder become DYING(reaper); then blocks whose parent is dying or
-//      gone, until there are none
-//   5. all of these are freed; its spans are freed or become orphans
+//      counted blocks without a holder become DYING(reaper); then blocks whose parent is free,
+//      dying by this reaper or gone, until there are none
+//   5. all of these are freed; the dead member's spans are freed or become orphans
 //   6. the slot becomes free
 #include "arena/reap.hpp"
 
@@ -29,19 +29,20 @@ namespace shoal::arena {
 
 namespace {
 
-constexpr uint64_t kBatchPages = 64;    // descriptors, and
-constexpr uint64_t kBatchWords = 1024;  // owner words that are looked at under one hold of the lock
-// a fork's child without a birth lock that does not appear for so long never will
+// runs and owner words that one batch, under one hold of the lock, looks at
+constexpr uint64_t kBatchPages = 64;
+constexpr uint64_t kBatchWords = 1024;
+// a fork's child without a birth lock that is not live after this time is considered dead
 constexpr uint64_t kLateChildNs = 30'000'000'000;
 
 os::Atomic<uint64_t> hooks[16];     // ReapHook by intent kind; set once at start-up by each layer
-os::Atomic<uint64_t> end_hooks[8];  // EndHook, each once
+os::Atomic<uint64_t> end_hooks[8];  // each EndHook once
 
 ReapHook hook_for(uint64_t kind) noexcept {
   return reinterpret_cast<ReapHook>(hooks[kind & 15].load());
 }
 
-// The next page that is part of a run; the frontier or more if there is none. Needs the lock.
+// The next page that is part of a run; the frontier or higher if there is none. Needs the lock.
 uint64_t next_used(const Arena& arena, uint64_t from) noexcept {
   while (from < arena.frontier()) {
     const uint64_t word = arena.used_bits()[from / 64].load() & ~uint64_t{0} << (from % 64);
@@ -57,8 +58,8 @@ bool holds_anything(const Lane& lane) noexcept {
   return any != 0;
 }
 
-// True: the slot is dead now. The process that its word names has ended; but a slot that was
-// claimed for a fork's child names the parent.
+// Needs: the process that `word` names has ended. True: the slot is dead. A slot that was claimed
+// for a fork's child names the parent, so there its birth lock decides.
 bool declare_dead(Arena& arena, uint64_t word) noexcept {
   const Incarnation dead = slot_incarnation(word);
   if (!is_listed(slot_state(word))) return true;
@@ -81,7 +82,7 @@ void register_end_hook(EndHook hook) noexcept {
 }
 
 void end_block(Member& member, Handle block) noexcept {
-  thread_local std::vector<Handle>* running = nullptr;  // what is still to be ended
+  thread_local std::vector<Handle>* running = nullptr;  // blocks to be ended; null: no call runs
   if (running != nullptr) {
     try {
       running->push_back(block);
@@ -119,8 +120,8 @@ bool Reaping::run() {
   return true;
 }
 
-// One live reaper per dead member: {dead | reaper} in the slot, taken over when that reaper is
-// dead.
+// Makes this member the only reaper: stores {dead | reaper} in the slot, unless another live member
+// is the reaper.
 bool Reaping::own_the_job() noexcept {
   os::Atomic<uint64_t>& word = arena_.slot(slot_of(dead_)).reaper;
   const uint64_t mine = uint64_t{dead_} << 30 | me_;
@@ -140,7 +141,7 @@ void Reaping::reap_children() {
     const SlotState state = slot_state(word);
     if (state != SlotState::born && state != SlotState::dead) continue;
     if (arena_.slot(i).parent.load() != dead_ || slot_incarnation(word) == dead_) continue;
-    // One that may still come to life keeps what it was given; it is looked at again later.
+    // A child that may still become live keeps its slot; reap_all_dead() checks it again later.
     if (state == SlotState::dead || bury_unborn(arena_, word))
       reap_dead(arena_, member_, slot_incarnation(word));
   }
@@ -155,8 +156,8 @@ void Reaping::repair_lanes() {
   }
 }
 
-// Visits all runs and spans. Under the lock no run appears or vanishes; it is let go of between
-// batches. What belongs to the dead one stays where it is meanwhile, so that nothing is missed.
+// Visits all runs and spans. No run appears or vanishes while the lock is held. It is released
+// between batches: the dead member's blocks do not move then, so none is missed.
 void Reaping::scan(Pass pass) {
   const uint64_t frontier = arena_.frontier();
   for (uint64_t page = 0; page < frontier;) {
@@ -169,7 +170,7 @@ void Reaping::scan(Pass pass) {
   }
 }
 
-// Returns how many pages to go on.
+// Returns the number of pages to advance by.
 uint64_t Reaping::visit_page(uint64_t page, Pass pass, uint64_t* words) {
   const uint64_t shape = arena_.page(page).shape.load();
   if (shape_kind(shape) == PageKind::span) {
@@ -195,7 +196,7 @@ void Reaping::scan_span(uint64_t page, const SizeClass& c, Pass pass) {
   const uint64_t member = owner_member(dead_);
   const uint64_t dying = owner_dying(dead_);
   for (uint32_t i = 0; i < c.count; ++i) {
-    // order: relaxed; the dead one's words and those of children of dying parents do not change
+    // order: relaxed; owner words of the dead member, and of children of dying parents, are stable
     const uint64_t word = owners[i].load(os::relaxed);
     const Place place{page, i, blocks + uint64_t{i} * c.size, owners[i]};
     if (is_block(word)) saw_child_ = true;
@@ -207,20 +208,20 @@ void Reaping::scan_span(uint64_t page, const SizeClass& c, Pass pass) {
 
 void Reaping::claim(const Place& place, uint64_t word) {
   if (claimed_.size() == claimed_.capacity()) claimed_.reserve(claimed_.size() * 2 + 64);
-  // COMMIT(arena.reap.claim): killed before: found again; after: found as DYING(me) by whoever
-  // reaps this reaper.
+  // COMMIT(arena.reap.claim): killed before: the next reaper finds it again; after: the reaper of
+  // this reaper finds it as DYING(me).
   if (!place.owner.compare_exchange(word, owner_dying(me_))) return;
   SHOAL_KILL_POINT("arena.reap.claim");
   claimed_.push_back({place.handle, place.page, place.index});
 }
 
-// Clears the dead one's bit; who would clear the last one claims the block instead.
+// Clears the dead member's bit; if it is the last reference, claims the block instead.
 void Reaping::claim_shared(const Place& place) {
   const uint64_t bit = slot_of(dead_) < kSharerSlots ? sharer_bit(slot_of(dead_)) : 0;
   uint64_t word = place.owner.load();
   while (is_shared(word) && (word & bit) != 0) {
     if (word == owner_shared(bit)) return claim(place, word);
-    // COMMIT(arena.reap.unshare): killed before: done by the next; after: not the dead one's
+    // COMMIT(arena.reap.unshare): killed before: done by the next reaper; after: the bit is clear
     const bool done = place.owner.compare_exchange(word, word & ~bit);
     SHOAL_KILL_POINT("arena.reap.unshare");
     if (done) return;
@@ -240,7 +241,7 @@ void Reaping::claim_run(uint64_t page) {
   if (!is_counted(word)) return;
   os::Atomic<uint64_t>& holders = arena_.page(page).holders;
   if (slot_of(dead_) < kHolderSlots) {
-    // COMMIT(arena.reap.unhold): killed before: done by the next; after: not held by the dead one
+    // COMMIT(arena.reap.unhold): killed before: done by the next reaper; after: the bit is clear
     holders.fetch_and(~(uint64_t{1} << slot_of(dead_)));
     SHOAL_KILL_POINT("arena.reap.unhold");
   }
@@ -256,7 +257,7 @@ void Reaping::claim_child(const Place& place) {
   if (gone) claim(place, word);
 }
 
-// Lets upper layers give back what only a state that ends here knew of.
+// Lets upper layers free what only the claimed blocks refer to.
 void Reaping::end_states() const {
   for (const os::Atomic<uint64_t>& entry : end_hooks) {
     const auto hook = reinterpret_cast<EndHook>(entry.load());
@@ -284,8 +285,8 @@ void Reaping::let_go_of_span(uint64_t page, const SizeClass& c) {
   bool empty = true;
   for (uint32_t i = 0; i < c.count && empty; ++i) empty = owners[i].load() == owner_free();
   if (empty) return release_run_locked(arena_, page, c.span_pages, now_ms());
-  // COMMIT(arena.reap.orphan): killed before: found again; after: an orphan, though the hint below
-  // may not count it: purge() sets that right.
+  // COMMIT(arena.reap.orphan): killed before: the next reaper finds it; after: an orphan, which the
+  // hint below may miss until purge() corrects it.
   owner.store(owner_orphan());
   SHOAL_KILL_POINT("arena.reap.orphan");
   arena_.header().orphans[size_class % kClasses].fetch_add(1);
@@ -296,7 +297,7 @@ void Reaping::finish() noexcept {
   uint64_t word = slot.state.load();
   if (slot_incarnation(word) != dead_ || slot_state(word) == SlotState::free) return;
   arena_.header().death_epoch.fetch_add(1);
-  // COMMIT(arena.reap.end): killed before: reaped once more; after: the slot is free.
+  // COMMIT(arena.reap.end): killed before: reaped again; after: the slot is free.
   slot.state.compare_exchange(word, make_slot(SlotState::free, dead_, 0, 0));
   SHOAL_KILL_POINT("arena.reap.end");
 }
@@ -313,7 +314,7 @@ bool reap(Arena& arena, Member& reaper, Incarnation dead) {
   const std::lock_guard<std::mutex> one_at_a_time(reaper.reaping_);
   const uint64_t word = arena.slot(slot_of(dead)).state.load();
   if (slot_incarnation(word) != dead || slot_state(word) == SlotState::free)
-    return true;  // nothing is left of it
+    return true;  // already reaped
   if (is_listed(slot_state(word)) && process_behind_lives(arena, word)) return false;
   return declare_dead(arena, word) && reap_dead(arena, reaper, dead);
 }
@@ -346,7 +347,7 @@ void Member::leave() noexcept {
     try {
       reap_dead(*arena_, *this, incarnation_);
     } catch (const std::exception&) {
-      advance_slot(*arena_, incarnation_, SlotState::dead);  // another member does it
+      advance_slot(*arena_, incarnation_, SlotState::dead);  // another member reaps it
     }
   }
   const std::lock_guard<LocalLock> local(local_);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Reaping: one attempt of one member to give back all that a dead one held. Internal; reap() in
-// member.hpp is the door. Needs: the slot is dead (or leaving, when a member reaps itself), the
-// caller holds Member::reaping_. Waits for the RunsLock. May throw std::bad_alloc, before anything
-// that could not be done again.
+// Reaping: one attempt of one member to free all that a dead member held. Internal; callers use
+// reap() in member.hpp. Needs: the slot is dead (or leaving, when a member reaps itself), the
+// caller holds Member::reaping_. Waits for the RunsLock. May throw std::bad_alloc, at points from
+// which the next attempt can start over.
 // Design: docs/design/arena.md
 #pragma once
 
@@ -36,9 +36,9 @@ class Reaping {
   };
 
   enum class Pass {
-    owned,     // blocks of the dead one, and counted ones without a holder
-    children,  // blocks whose parent is free, gone or being freed here
-    spans,     // in which the dead one allocated
+    owned,     // blocks of the dead member, and counted blocks without a holder
+    children,  // blocks whose parent is free, gone or being freed by this reap
+    spans,     // spans in which the dead member allocated
   };
 
   bool own_the_job() noexcept;
@@ -61,10 +61,10 @@ class Reaping {
   const Incarnation me_;
   const Incarnation dead_;
   std::vector<Claim> claimed_;
-  bool saw_child_ = false;  // is there any block with a parent at all?
+  bool saw_child_ = false;  // the scan met a block that has a parent
 };
 
-// Runs and finishes a Reaping; the caller holds reaper.reaping_.
+// Runs and finishes a Reaping. Needs: the caller holds reaper.reaping_.
 bool reap_dead(Arena& arena, Member& reaper, Incarnation dead);
 
 }  // namespace shoal::arena

@@ -85,7 +85,7 @@ TEST(Reap, GivesBackBlocksChildrenAndGrandchildren) {
   victim->abandon_for_test();
   EXPECT_FALSE(member_alive(*s.arena, dead));
   EXPECT_TRUE(reap(*s.arena, *s.me, dead));
-  EXPECT_TRUE(reap(*s.arena, *s.me, dead));  // again: nothing left to do
+  EXPECT_TRUE(reap(*s.arena, *s.me, dead));  // already reaped
   EXPECT_EQ(s.blocks(), 1U);
   EXPECT_EQ(s.arena->statistics().deaths, 1U);
   s.me->free(mine);
@@ -221,7 +221,7 @@ TEST(Reap, TakesOverFromAReaperThatDied) {
   const Incarnation dead = victim->incarnation();
   victim->abandon_for_test();
   s.arena->slot(slot_of(dead)).reaper.store(uint64_t{dead} << 30 | reaper->incarnation());
-  EXPECT_FALSE(reap(*s.arena, *s.me, dead));  // a live one is at it
+  EXPECT_FALSE(reap(*s.arena, *s.me, dead));  // a live member is reaping it
   reaper->abandon_for_test();
   EXPECT_TRUE(reap(*s.arena, *s.me, dead));
   EXPECT_EQ(s.blocks(), 0U);

@@ -7,9 +7,9 @@ namespace shoal::arena {
 
 namespace {
 
-// Stores below are relaxed: only holders of the lock write here, and death keeps program order,
-// since a store to `op` (seq_cst) stands before and after. Lock-free readers look at shape and
-// owner of runs that they own.
+// Stores below are relaxed: only holders of the lock write these words, and a seq_cst store to `op`
+// precedes and follows them, so that the next holder after a death sees them in program order.
+// Readers without the lock look at shape and owner of runs that they own.
 
 void set_bits(os::Atomic<uint64_t>* bits, uint64_t from, uint64_t count, bool on) noexcept {
   while (count > 0) {
@@ -77,7 +77,8 @@ void carry_out(Arena& arena, const RunIntent& intent) noexcept {
   }
 }
 
-// Does what a scribbler may have left in the intent stay within the tables?
+// Do the pages of the intent, which may have been overwritten by a faulty process, lie within the
+// tables?
 bool plausible(const Arena& arena, const RunIntent& intent) noexcept {
   const uint64_t frontier = arena.frontier();
   const uint64_t first = intent.first.load();

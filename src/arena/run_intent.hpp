@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Changes to the page tables, each written down as an intent in the header before it is carried
-// out. All values are absolute, so carrying it out again changes nothing: whoever takes the lock
-// over from a dead holder completes its intent. All functions need the RunsLock. They never
-// allocate, block or throw.
+// Changes to the page tables. Each is written to the header as an intent before it is carried out.
+// All values are absolute, so carrying an intent out again changes nothing: a member that takes the
+// lock over from a dead holder completes the holder's intent. All functions need the RunsLock. They
+// never allocate memory, block or throw.
 // Design: docs/design/arena.md
 #pragma once
 
@@ -17,7 +17,7 @@ void release_run_locked(Arena& arena, uint64_t first, uint64_t pages, uint64_t n
 void shrink_run_locked(Arena& arena, uint64_t first, uint64_t keep, uint64_t extra,
                        uint64_t now_ms) noexcept;
 
-// Completes what a dead holder of the lock had begun.
+// Carries out the intent in the header and clears it; after a takeover, that of the dead holder.
 void finish_intent(Arena& arena) noexcept;
 
 }  // namespace shoal::arena

@@ -18,7 +18,7 @@ namespace {
 
 constexpr uint64_t kStepPages = os::kFileStep / kPage;
 constexpr uint64_t kMinExtra = 16;    // pages: the first growth is 1 MiB
-constexpr uint64_t kPurgeStep = 256;  // pages that one hole covers: 16 MiB
+constexpr uint64_t kPurgeStep = 256;  // pages that one call of decommit() covers: 16 MiB
 
 Bitmaps bitmaps(const Arena& arena) noexcept {
   return {arena.used_bits(), arena.warm_bits(), arena.frontier(), arena.header().pages};
@@ -32,7 +32,7 @@ os::Atomic<uint64_t>& recent(const Arena& arena, uint64_t pages) noexcept {
 }
 
 // The run of this length that was released last, if it is still free and warm: its contents are
-// likely in the processor's cache, and no search is needed. kNoPage: not there.
+// likely in the processor's cache, and no search is needed. kNoPage: there is none.
 uint64_t find_recent(const Arena& arena, uint64_t pages) noexcept {
   const Bitmaps maps = bitmaps(arena);
   const uint64_t hint = recent(arena, pages).load(os::relaxed);  // order: relaxed; under the lock
@@ -50,8 +50,8 @@ std::string mib(uint64_t bytes) {
 
 uint64_t now_ms() noexcept { return static_cast<uint64_t>(os::monotonic_coarse_ns()) / 1'000'000; }
 
-// Growth is by an eighth of what there is, 1 to 16 MiB, so that many small runs cost few system
-// calls.
+// The arena grows by an eighth of its warm pages, 1 to 16 MiB, so that many small runs cost few
+// system calls.
 uint64_t RunAllocator::growth_extra(uint64_t pages) const noexcept {
   const uint64_t warm = count_bits(arena_.warm_bits(), arena_.frontier());
   const uint64_t step = std::clamp(warm / 8, kMinExtra, kStepPages);
@@ -88,7 +88,8 @@ bool RunAllocator::extend_frontier_locked(uint64_t needed) noexcept {
       !arena_.commit(h.descriptors_offset + old * sizeof(PageDescriptor),
                      (frontier - old) * sizeof(PageDescriptor)))
     return false;
-  // COMMIT(arena.frontier): killed before: the next one reserves it again; after: more pages known.
+  // COMMIT(arena.frontier): killed before: the next holder of the lock reserves the tables again;
+  // after: the tables describe more pages.
   // order: release; pairs with acquire in Arena::frontier; publishes the reserved tables
   h.frontier.store(frontier, os::release);
   SHOAL_KILL_POINT("arena.frontier");
@@ -100,8 +101,8 @@ void RunAllocator::set_warm(uint64_t first, uint64_t pages, bool warm) noexcept 
     const uint64_t shift = at % 64;
     const uint64_t here = std::min(64 - shift, first + pages - at);
     const uint64_t mask = (here == 64 ? ~uint64_t{0} : (uint64_t{1} << here) - 1) << shift;
-    // COMMIT(arena.warm): killed before: as they were (cold ones are reserved again before use);
-    // after: they count as having memory, or as having none.
+    // COMMIT(arena.warm): killed before: unchanged (cold pages are reserved again before use);
+    // after: the pages count as having memory, or as having none.
     if (warm)
       arena_.warm_bits()[at / 64].fetch_or(mask);
     else
@@ -125,7 +126,7 @@ RunAllocator::Shortage RunAllocator::find_shortage(uint64_t bytes) const {
   return {true, machine.headroom, machine.limit, machine.which};
 }
 
-// The system gives no memory though no known limit is reached.
+// The system refuses memory although no known limit is reached.
 RunAllocator::Shortage RunAllocator::refused(int error) {
   return {true, 0, 0, std::string("the system: ") + std::strerror(error)};
 }
@@ -144,7 +145,8 @@ bool RunAllocator::fill_step(uint64_t first, uint64_t pages, Shortage* shortage)
 // Reserves memory behind those pages of a run that have none.
 bool RunAllocator::fill(uint64_t first, uint64_t pages, Shortage* shortage) {
   const uint64_t end = first + pages;
-  // What cannot succeed is not begun: pages taken for nothing count against everybody's limit.
+  // Check the whole request before the first step: pages reserved for a request that then fails
+  // count against the cgroup of all processes in it.
   uint64_t cold = 0;
   for (uint64_t at = first; at < end; ++at) cold += test_bit(arena_.warm_bits(), at) ? 0 : 1;
   *shortage = find_shortage(cold * kPage);
@@ -165,8 +167,8 @@ bool RunAllocator::fill(uint64_t first, uint64_t pages, Shortage* shortage) {
 uint64_t RunAllocator::allocate(uint64_t pages) {
   Shortage shortage;
   for (int attempt = 0; attempt < 3; ++attempt) {
-    // First try: with room to spare. Second: only what is needed. Third: the same, after all free
-    // memory was given back.
+    // First attempt: with room to spare. Second: only what is needed. Third: the same, after all
+    // free memory was given back.
     if (attempt == 2 && purge(0) == 0) break;
     const Taken taken = take(pages, attempt == 0);
     if (taken.first == kNoPage) {
@@ -187,7 +189,7 @@ uint64_t RunAllocator::allocate(uint64_t pages) {
     }
     return taken.first;
   }
-  purge(0);  // others took memory meanwhile: what was filled before that was seen goes back
+  purge(0);  // gives back what this request filled before a step failed
   exhausted(pages, shortage);
 }
 
@@ -212,8 +214,8 @@ void RunAllocator::exhausted(uint64_t pages, const Shortage& shortage) const {
                         "or raise that limit.");
 }
 
-// Takes the next free warm extent (at most kPurgeStep pages) that was freed long enough ago, as
-// MEMBER(me).
+// Takes as MEMBER(me) the next free warm extent (at most kPurgeStep pages) that was freed long
+// enough ago. kNoPage: there is none.
 uint64_t RunAllocator::take_purgeable(uint64_t older_than_ms, uint64_t* cursor, uint64_t* pages) {
   const RunsLock lock(arena_, me_);
   const uint64_t now = now_ms();

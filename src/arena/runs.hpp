@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// RunAllocator: page runs for one member. Finds free pages, reserves memory behind them within what
-// the session's limit and the cgroups allow, gives back what was not used for a while.
+// RunAllocator: page runs for one member. Finds free pages, reserves memory behind them within the
+// session's limit and those of the cgroups, and gives memory back that has been free for a while.
 //
 // 1. A run that needs memory is first taken as MEMBER(me), then filled outside of the lock in steps
-//    of at most 16 MB; warm bits are set step by step. A death in between leaves a run that the
+//    of at most 16 MB; each step sets its warm bits. A death in between leaves a run that the
 //    reaper frees.
 // 2. Pages lose their warm bit before their memory is given back, so a warm page always has memory
 //    behind it.
@@ -23,12 +23,12 @@ class RunAllocator {
  public:
   RunAllocator(Arena& arena, Incarnation me) noexcept : arena_(arena), me_(me) {}
 
-  // A warm run owned by MEMBER(me); its first page. Throws MemoryExhausted.
+  // Takes a warm run as MEMBER(me); returns its first page. Throws MemoryExhausted.
   uint64_t allocate(uint64_t pages);
-  // The caller owns the run (MEMBER(me) or DYING(me)) and lets go of it.
+  // Frees a run that is MEMBER(me) or DYING(me).
   void release(uint64_t first, uint64_t pages) noexcept;
-  // Gives back the memory of free pages that were freed at least `older_than_ms` ago; returns
-  // bytes.
+  // Gives back the memory of free pages that were freed at least `older_than_ms` ago; returns the
+  // bytes given back.
   uint64_t purge(uint64_t older_than_ms, uint64_t most_bytes = UINT64_MAX);
 
  private:
@@ -36,7 +36,7 @@ class RunAllocator {
     uint64_t first;
     uint64_t pages;
     bool warm;
-    int error = 0;  // kNoPage: why the tables cannot grow; 0: the address space is used up
+    int error = 0;  // if `first` is kNoPage: errno of growing the tables; 0: the reserve is full
   };
   struct Shortage {
     bool any = false;

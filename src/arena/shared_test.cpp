@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Shared blocks: used in place by several members and by children of forks, freed by the last.
+// Shared blocks: used in place by several members and by children of forks, freed by the last
+// holder.
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
@@ -104,15 +105,15 @@ TEST(Shared, MoreMembersHoldItThanHaveBits) {
   for (auto& member : members) ASSERT_TRUE(member->hold_shared(b));
   s.arena->check();
   ASSERT_TRUE(s.me->hold_shared(b));
-  // Its children hold it too, and let go at their ends.
+  // After a fork the child's members hold it too, and drop it when they leave.
   EXPECT_TRUE(succeeded(in_child([&] {
     const bool is_held = last.slot() >= kSharerSlots && last.shared_held() == 1;
-    s.me->leave();  // each was forked
+    s.me->leave();  // the fork has made a member of the child for each of these
     for (auto& member : members) member->leave();
     return is_held ? 0 : 1;
   })));
   for (auto& member : members) EXPECT_FALSE(member->drop_shared(b));
-  EXPECT_FALSE(last.drop_shared(b));  // once more than the others
+  EXPECT_FALSE(last.drop_shared(b));  // `last` also has the reference of share()
   ASSERT_TRUE(last.hold_shared(b));
   EXPECT_FALSE(s.me->drop_shared(b));
   last.leave();
@@ -148,7 +149,7 @@ TEST(Shared, ReferencesOutliveTheirMakers) {
   EXPECT_EQ(word(s, b), owner_shared(2 * kStoredOnce));
   s.arena->check();
   EXPECT_FALSE(s.me->unstore_shared(b));
-  ASSERT_TRUE(s.me->hold_shared(b));  // found again, by who read where it is stored
+  ASSERT_TRUE(s.me->hold_shared(b));  // as a member that has read a stored reference
   EXPECT_FALSE(s.me->unstore_shared(b));
   EXPECT_FALSE(s.me->unstore_shared(b));  // one too many: ignored
   ASSERT_TRUE(s.me->drop_shared(b));

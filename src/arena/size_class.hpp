@@ -69,7 +69,7 @@ constexpr uint32_t block_index(const SizeClass& c, uint64_t offset) noexcept {
   return static_cast<uint32_t>(units * c.reciprocal >> 32);
 }
 
-// The class that a shape word names; some class even when the word was scribbled over.
+// The class that a shape word names; always a valid class, even if the word is corrupt.
 constexpr const SizeClass& class_in(uint64_t shape) noexcept {
   return kSizeClasses[shape_class(shape) % kClasses];
 }

@@ -26,8 +26,8 @@ bool slot_is_free(const Arena& arena, uint64_t incarnation) noexcept {
          SlotState::free;
 }
 
-// The next number after `last` whose slot is free: one of the first kSharerSlots if there is any.
-// 0: none.
+// The next incarnation after `last` whose slot is free; of these the first whose slot is below
+// kSharerSlots, if there is one. 0: none.
 uint64_t next_incarnation(const Arena& arena, uint64_t last) noexcept {
   uint64_t any = 0;
   for (uint64_t n = last + 1; n <= last + kMemberSlots; ++n) {
@@ -39,8 +39,8 @@ uint64_t next_incarnation(const Arena& arena, uint64_t last) noexcept {
   return any;
 }
 
-// Empties what the slot's last user left; only the claimer writes here, the state word is born
-// already.
+// Clears what the slot's last user left. Needs: the state is born, so that only the claimer, the
+// caller, writes here.
 void clear_slot(MemberSlot& slot) noexcept {
   slot.start_time.store(0);
   slot.image.store(0);
@@ -83,13 +83,13 @@ Incarnation try_claim_slot(Arena& arena, MemberKind kind, Incarnation bond,
     if (number == 0 || number > kLastIncarnation) return 0;
     const auto me = static_cast<Incarnation>(number);
     if (!arena.commit(slot_handle(slot_of(me)), sizeof(MemberSlot))) return 0;
-    // COMMIT(arena.join.number): killed before: nothing; after: a number is lost
+    // COMMIT(arena.join.number): killed before: nothing; after: one incarnation is never used
     if (!counter.compare_exchange(last, number)) continue;
     SHOAL_KILL_POINT("arena.join.number");
     MemberSlot& slot = arena.slot(slot_of(me));
     uint64_t word = slot.state.load();
     if (slot_state(word) != SlotState::free) continue;
-    // COMMIT(arena.join.claim): killed before: free; after: born, reaped when the process is dead
+    // COMMIT(arena.join.claim): killed before: free; after: born, reaped once the process is dead
     if (!slot.state.compare_exchange(word, make_slot(SlotState::born, me, pid, start))) continue;
     SHOAL_KILL_POINT("arena.join.claim");
     clear_slot(slot);
@@ -105,7 +105,7 @@ Incarnation claim_slot(Arena& arena, MemberKind kind, Incarnation bond, Incarnat
   const Incarnation me = try_claim_slot(arena, kind, bond, parent);
   if (me == 0)
     throw TooManyMembers("shoal: the session has no free place for another process (at most " +
-                         std::to_string(kMemberSlots) + " at once)");
+                         std::to_string(kMemberSlots) + " at a time)");
   return me;
 }
 
@@ -113,10 +113,10 @@ bool enliven_slot(Arena& arena, Incarnation incarnation, int pid, uint64_t start
   MemberSlot& slot = arena.slot(slot_of(incarnation));
   uint64_t word = slot.state.load();
   if (slot_incarnation(word) != incarnation || slot_state(word) != SlotState::born) return false;
-  slot.start_time.store(start);  // born slots are judged by the state word alone
+  slot.start_time.store(start);  // of a born slot, reapers read the state word only
   slot.image.store(os::process_image(pid));
   const uint64_t live = make_slot(SlotState::live, incarnation, static_cast<uint64_t>(pid), start);
-  // COMMIT(arena.join.live): killed before: born, reaped; after: a member
+  // COMMIT(arena.join.live): killed before: born, and reaped; after: a member, and reaped
   const bool done = slot.state.compare_exchange(word, live);
   SHOAL_KILL_POINT("arena.join.live");
   return done;
@@ -127,7 +127,7 @@ int lock_birth(const Arena& arena, Incarnation child) noexcept {
   const int lock = file < 0 ? -1 : os::lock_byte(file, slot_handle(slot_of(child)));
   if (lock < 0) return -1;
   // COMMIT(arena.fork.birth): killed before: there is no child, and its slot is reaped with this
-  // member; after: the same, since the lock has gone with this process.
+  // member; after: the same, since this process's death has released the lock.
   arena.slot(slot_of(child)).birth.store(1);
   SHOAL_KILL_POINT("arena.fork.birth");
   return lock;
@@ -146,8 +146,8 @@ bool bury_unborn(Arena& arena, uint64_t word) noexcept {
   const uint32_t slot = slot_of(slot_incarnation(word));
   if (!is_unborn(arena, word)) return false;
   if (has_birth_lock(arena, word) && !os::byte_is_free(arena.fd(), slot_handle(slot))) return false;
-  // COMMIT(arena.slot.bury): killed before: born, the next reaper does it; after: dead. A child
-  // that has come to life since, and so gave its lock back, has changed the word.
+  // COMMIT(arena.slot.bury): killed before: born, the next reaper does it; after: dead. If the
+  // child has become live and then released its lock, the word has changed and the exchange fails.
   const bool done =
       arena.slot(slot).state.compare_exchange(word, with_state(word, SlotState::dead));
   SHOAL_KILL_POINT("arena.slot.bury");
@@ -158,7 +158,7 @@ bool advance_slot(Arena& arena, Incarnation incarnation, SlotState state) noexce
   MemberSlot& slot = arena.slot(slot_of(incarnation));
   uint64_t word = slot.state.load();
   while (slot_incarnation(word) == incarnation && is_listed(slot_state(word))) {
-    // COMMIT(arena.slot.advance): killed before: as it was, another reaper does it; after: leaving
+    // COMMIT(arena.slot.advance): killed before: unchanged, another reaper does it; after: leaving
     // or dead
     const bool done = slot.state.compare_exchange(word, with_state(word, state));
     SHOAL_KILL_POINT("arena.slot.advance");

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Members killed after each instruction of each operation of the arena, by the single-step killer;
-// longer operations at a sample of their instructions. After each death a survivor reaps:
-// everything is consistent and nothing is left.
+// Members are killed after each instruction of each operation of the arena, by the single-step
+// killer; in longer operations after a sample of the instructions. After each death a survivor
+// reaps; then everything is consistent and nothing is left.
 #include <gtest/gtest.h>
 
 #include "arena/test_session.hpp"
@@ -20,8 +20,8 @@ class EveryInstruction : public ::testing::Test {
     GTEST_SKIP() << "sanitizers' own instructions would be stepped";
 #endif
     s.me->free(s.me->allocate(kLarge * 20));  // warm pages: no growth in the operations under test
-    // No purge either, which comes once a second: a run that has it is longer than all others, and
-    // the sample would be taken from its length.
+    // No purge either, which runs once a second: an operation with a purge has more instructions
+    // than all others, and the sample would be computed from that number.
     s.arena->header().next_purge_ms.store(UINT64_MAX);
   }
 
@@ -32,7 +32,7 @@ class EveryInstruction : public ::testing::Test {
     ASSERT_EQ(s.arena->statistics().members, 1U) << "killed after " << k;
   }
 
-  // Kills at the instructions of operation(member), after prepare(member).
+  // Runs prepare(member), then kills the member after instructions of operation(member).
   void kill_everywhere(const std::function<void(Member&)>& prepare,
                        const std::function<void(Member&)>& operation, uint64_t least_deaths) {
     std::unique_ptr<Member> member;

@@ -29,8 +29,9 @@ struct Shared {
 
 Shared* shared = nullptr;
 
-// What a box holds: block:34 | low bits of its position:30. Without the position, whoever read a
-// box late could take, or throw out, a block that was received, freed, and is being sent again.
+// The word of a box: block:34 | low bits of its position:30. Without the position, a worker that
+// reads a box late could take, or throw out, a block that was received, freed, and is being sent
+// again.
 constexpr uint64_t kTag = (uint64_t{1} << 30) - 1;
 uint64_t box_word(Handle b, uint64_t position) { return b >> 6 << 30 | (position & kTag); }
 Handle box_block(uint64_t word) { return word >> 30 << 6; }
@@ -38,12 +39,12 @@ bool box_names(uint64_t word, uint64_t owner) {
   return is_channel(owner) && (owner_channel_position(owner) & kTag) == (word & kTag);
 }
 
-// What a block's owner writes into it: two owners at once would be noticed.
 struct Content {
   uint64_t position;
   uint64_t stamp;
 };
 
+// A block's owner fills it with its own stamp, so that two owners at the same time are noticed.
 void fill(Arena& arena, Handle b, uint64_t stamp) {
   auto* words = arena.at<uint64_t>(b);
   const size_t count = std::min<size_t>(arena.block_size(b), 512) / 8;
@@ -58,7 +59,7 @@ bool intact(Arena& arena, Handle b, uint64_t stamp) {
   return true;
 }
 
-// A sender died: what had not become visible in a box goes the way of all it owned.
+// After the death of a sender: a block that no box shows becomes MEMBER(dead) and is freed.
 void take_back(Arena& arena, Member&, Incarnation dead, Lane& lane) {
   const Handle b = lane.intent.load() & ~uint64_t{15};
   uint64_t owner = arena.owner_word(b).load();
@@ -149,7 +150,7 @@ class Worker {
     if (word == 0) return;
     const Handle b = box_block(word);
     const uint64_t owner = arena_.owner_word(b).load();
-    if (!box_names(word, owner)) {  // taken by one who died before it emptied the box
+    if (!box_names(word, owner)) {  // its receiver died before it emptied the box
       box.compare_exchange(word, 0);
       return;
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// TestSession: a small arena with one member, for tests. Unmapped at the end, so a test program can
-// make thousands.
+// TestSession: a small arena with one member, for tests. The destructor unmaps it, so a test
+// program can make thousands.
 #pragma once
 
 #include <gtest/gtest.h>

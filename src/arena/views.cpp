@@ -1,26 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Member: what this process sees of the counted blocks that it holds. A block that one process
-// holds alone is seen in the arena's memory itself, so that it can be handed on without a copy. A
-// fork makes a second process hold it, and each must then have memory of its own, as both would
-// have of any array. So:
+// Member: this process's views of the counted blocks that it holds. If only one process holds a
+// block, its view is the arena's memory itself, so that the block can be sent on without a copy. A
+// fork makes a second process hold the block. From then on each process must have memory of its
+// own, as with any array. So:
 //
 // 1. Before a fork the parent turns each view that is not private yet into a private one
 //    (MAP_PRIVATE), in place. The fork itself then gives the child a snapshot, exact to the byte:
-//    pages that were written are copied by the kernel when either writes next, and pages that
-//    were not are those of the file.
-// 2. A private view follows the file where it was not written, so nobody may write to the block's
-//    pages while one exists. Nobody does: the pages belong to the block as long as a process
-//    holds it, each that holds it has a private view, and each holds it for as long as it has
-//    that view. Handing it on would be such a write by the next owner: take_counted() refuses,
-//    and the caller copies.
-// 3. The last reference of this process restores the shared view before its holder's bit is
-//    cleared; whoever uses the pages next is seen here as everywhere. Where that fails, the block
-//    stays held, and it is tried again.
-// 4. What cannot be made private is copied for the child; what cannot be copied is hidden from
-//    it: a fault is better than numbers that others change.
+//    the kernel copies a written page when either process writes to it next, and a page that was
+//    not written is that of the file.
+// 2. A page of a private view that was not written shows the file's page. So no process may write
+//    to the block's pages in the file while a private view exists. None does: the pages belong to
+//    the block as long as a process holds it, each holder has a private view, and each holds the
+//    block as long as it has that view. Sending the block on would let its next owner write:
+//    take_counted() refuses, and the caller copies.
+// 3. When the last reference of this process is dropped, the shared view is restored before the
+//    holder's bit is cleared; so this process sees the next use of the pages as all others do. If
+//    restoring fails, the block stays held, and later drops try again.
+// 4. A block that cannot be made private is copied for the child; a block that cannot be copied is
+//    hidden from the child: a fault is better than numbers that others change.
 //
-// All functions need local_ to be held. None of those that run in a fork's child allocates.
+// All functions need local_ to be held. The functions that run in a fork's child never allocate.
 // Design: docs/design/arena.md
 #include <algorithm>
 #include <cerrno>
@@ -31,7 +31,7 @@
 
 namespace shoal::arena {
 
-// By address, so that neighbours can be turned by one call.
+// Sorted by address, so that one call can make neighbours private.
 std::vector<Member::View> Member::shared_views() {
   std::vector<View> views;
   for (auto& [block, held] : held_)
@@ -41,7 +41,7 @@ std::vector<Member::View> Member::shared_views() {
   return views;
 }
 
-// `count` neighbours that have `bytes` in all.
+// Makes `count` neighbours private, `bytes` in all.
 bool Member::make_private(const View* views, size_t count, uint64_t bytes) noexcept {
   if (!arena_->map_private(views->block, bytes)) {
     unseen_.error = errno;
@@ -69,7 +69,7 @@ bool Member::make_views_private() noexcept {
   return all;
 }
 
-// In the parent, before the fork, so that no write of the parent after it gets into the copies.
+// Runs in the parent before the fork, so that the copies contain no later write of the parent.
 void Member::copy_shared_views() noexcept {
   try {
     const std::vector<View> views = shared_views();
@@ -79,7 +79,7 @@ void Member::copy_shared_views() noexcept {
       if (copy != nullptr) fork_copies_.push_back({view.block, view.bytes, copy});
     }
   } catch (const std::bad_alloc&) {
-    return;  // what has no copy is hidden from the child
+    return;  // blocks without a copy are hidden from the child
   }
 }
 
@@ -89,7 +89,7 @@ void Member::forget_copies() noexcept {
   fork_copies_.clear();
 }
 
-// In the child.
+// Runs in the child: puts the copies in place of shared views, and hides blocks without a copy.
 void Member::leave_shared_views() noexcept {
   for (Copy& copy : fork_copies_) {
     const auto entry = held_.find(copy.block);
@@ -116,7 +116,7 @@ bool Member::see_shared(Handle b, Held& held) noexcept {
   return true;
 }
 
-// For who is about to hold nothing any more.
+// For a member that is about to give up all its holds.
 void Member::restore_views() noexcept {
   for (auto& [block, held] : held_) static_cast<void>(see_shared(block, held));
 }

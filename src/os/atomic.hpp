@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Atomic<T>: the one wrapper of std::atomic, for 32- and 64-bit integers in memory that processes
-// share. Any member, any thread, signal handlers too. Never allocates, blocks or throws; lock-free
-// always. Layout is T's own and zero bytes are a valid value, so it may lie in freshly mapped
-// memory. Default order is seq_cst; a weaker one needs a comment at the call (order: ...; pairs
-// with ...; publishes ...). In test builds a hook of the calling thread runs before each access, so
-// that seeded schedules can interleave members; it is null by default. There are no fences:
-// ThreadSanitizer does not see them.
+// share. Callable in any member, thread or signal handler. Never allocates, blocks or throws, and
+// is always lock-free. It has the layout of T, and zero bytes are a valid value, so it may lie in
+// freshly mapped memory. The default order is seq_cst; a weaker one needs a comment at the call
+// (order: ...; pairs with ...; publishes ...). In test builds a hook of the calling thread runs
+// before each access, so that seeded schedules can interleave members; it is null by default. There
+// are no fences: ThreadSanitizer does not see them.
 // Design: docs/design/os.md
 #pragma once
 
@@ -77,7 +77,7 @@ class Atomic {
     before_access(this);
     return value_.fetch_and(value, order);
   }
-  // For the futex call, which wants the plain word.
+  // For the futex system call, which takes a pointer to the plain word.
   T* raw() noexcept { return reinterpret_cast<T*>(&value_); }
 
  private:
@@ -89,7 +89,7 @@ class Atomic {
   std::atomic<T> value_{};
 };
 
-inline constexpr std::size_t kCacheLine = 128;  // fixed in shared layouts, whatever the machine
+inline constexpr std::size_t kCacheLine = 128;  // the same on all machines: layouts are shared
 
 // A hint to the processor inside a spin loop.
 inline void cpu_relax() noexcept {

@@ -59,7 +59,7 @@ std::string own_group(const std::string& root, const std::string& controller, bo
 
 struct Mount {
   std::string root;   // the part of the hierarchy that is mounted
-  std::string point;  // where
+  std::string point;  // the folder where it is mounted
 };
 
 // /proc/self/mountinfo: "id parent device root point options [tags] - type source super-options".
@@ -83,7 +83,7 @@ CgroupPath walk_up(const std::string& root, const Mount& mount, std::string grou
   if (mount.root != "/" && group.compare(0, mount.root.size(), mount.root) == 0)
     group.erase(0, mount.root.size());
   else if (mount.root != "/" || group.find("/..") != std::string::npos)
-    group.clear();  // our group lies outside of what is mounted: only the mounted part is seen
+    group.clear();  // our group is outside the mounted part: only the mounted part is visible
   const std::string top = root + mount.point;
   CgroupPath path;
   path.v2 = v2;
@@ -102,8 +102,8 @@ struct Memory {
   uint64_t available = kUnlimited;
 };
 
-// Where /proc is not mounted. What is cached is not counted as available: the kernel does not say
-// here how much of it could be given up.
+// For when /proc is not mounted. Does not count cached pages as available: sysinfo() does not tell
+// how many of them the kernel could reclaim.
 Memory memory_without_proc() noexcept {
   struct sysinfo now{};
   if (sysinfo(&now) != 0) return {};

@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::size_t kThreads = 4;
 constexpr std::size_t kStack = std::size_t{1}
-                               << 20;  // what the program's libraries keep per thread is in it
+                               << 20;  // has room for the thread-local storage of all libraries
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
 struct Part {
@@ -30,7 +30,8 @@ void* copy_part(void* argument) noexcept {
   return nullptr;
 }
 
-// Without files: a quota below the number of CPUs only makes the helpers useless, not wrong.
+// Does not read the cgroup's CPU quota from its files: with a lower quota the helpers are useless
+// but not wrong.
 std::size_t threads_granted() noexcept {
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) != 0) return 1;
@@ -38,8 +39,8 @@ std::size_t threads_granted() noexcept {
 }
 
 void copy_by_threads(std::byte* to, const std::byte* from, std::size_t size, std::size_t threads) {
-  // Parts end at huge pages, so that no two threads touch the same one for the first time. Rounded
-  // up by so much that no more parts than `threads` come of it.
+  // Parts end at huge page boundaries, so that no two threads touch the same huge page first.
+  // Rounding the part size up this far gives at most `threads` parts.
   const std::size_t each = (size / threads + 2 * kHugePage) / kHugePage * kHugePage;
   const std::size_t shift = reinterpret_cast<std::uintptr_t>(to) % kHugePage;
   Part parts[kThreads];
@@ -49,7 +50,7 @@ void copy_by_threads(std::byte* to, const std::byte* from, std::size_t size, std
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
   pthread_attr_setstacksize(&attributes, kStack);
-  // A helper inherits the mask: signals are for the program's own threads.
+  // The helpers inherit the mask: only the program's own threads shall receive signals.
   sigset_t all, before;
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &before);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Copying much memory. Any thread; never throws.
+// Copying large amounts of memory. Any thread may call it; never throws.
 // Design: docs/design/os.md
 #pragma once
 
@@ -8,12 +8,13 @@
 
 namespace shoal::os {
 
-// One core alone does not fill the memory bus: from here on a copy is worth a second thread, whose
-// start and end cost about 50 us.
+// One core alone does not saturate the memory bus. From this size on a copy is worth more threads;
+// starting and joining one costs about 50 us.
 inline constexpr std::size_t kShareCopyFrom = std::size_t{32} << 20;
 
-// memcpy(); from kShareCopyFrom on by up to four threads, as many as this thread's affinity grants,
-// that are gone when it returns. Where none can be had, this thread copies alone.
+// memcpy(). From kShareCopyFrom bytes on it uses up to four threads, as many as this thread's
+// affinity grants; the threads it starts have ended when it returns. If none can be started, this
+// thread copies alone.
 void copy(void* to, const void* from, std::size_t size) noexcept;
 
 }  // namespace shoal::os

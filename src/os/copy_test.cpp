@@ -23,7 +23,8 @@ std::vector<std::uint64_t> noise(std::size_t bytes) {
   return words;
 }
 
-// Copies `size` bytes from and to odd places, and looks at what lies around them.
+// Copies `size` bytes between unaligned addresses, and checks that the bytes around the target are
+// unchanged.
 bool copies_exactly(std::size_t size, std::size_t from_shift, std::size_t to_shift) {
   const std::vector<std::uint64_t> source = noise(size + 64);
   const auto* const from = reinterpret_cast<const std::byte*>(source.data()) + from_shift;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How many CPUs this process can really use: the affinity mask and the cgroup's CPU quota. Reads
-// files; allocates.
+// How many CPUs this process can use: the affinity mask and the cgroup's CPU quota. Reads files;
+// allocates.
 // Design: docs/design/os.md
 #pragma once
 

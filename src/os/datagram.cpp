@@ -21,7 +21,7 @@ struct Address {
   socklen_t size = 0;
 };
 
-// Abstract: the first byte of the path is 0, and the size counts.
+// An abstract address: the first byte of the path is 0, and `size` tells where the name ends.
 Address address_of(const char* name) noexcept {
   Address result;
   result.address.sun_family = AF_UNIX;
@@ -47,7 +47,8 @@ int datagram_bind(const char* name) {
 }
 
 Rung datagram_ring(const char* name) noexcept {
-  // A socket per ring: 1 us more than a kept one, whose number user code could close and reuse.
+  // Opens a socket for each call. A socket that is kept open would save 1 us, but user code could
+  // close its number and reuse it.
   const int fd = open_socket();
   if (fd < 0) return Rung::failed;
   const Address to = address_of(name);

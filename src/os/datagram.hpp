@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Datagram sockets in the abstract name space: a way to make a file descriptor of another process
-// readable that leaves nothing behind when either dies. Any thread. Never blocks.
-// Sockets are close-on-exec and non-blocking. Names are visible to all users of the same network
-// name space; a datagram carries no information, so all a stranger can do is ring in vain.
+// Datagram sockets in the abstract name space: one process makes a file descriptor of another
+// process readable, and nothing is left behind when either dies. Any thread may call these
+// functions; they never block. Sockets are close-on-exec and non-blocking. All users of the same
+// network name space can see the names. A datagram carries no information, so another user can only
+// cause a needless wake-up.
 // Design: docs/design/os.md
 #pragma once
 
@@ -11,20 +12,20 @@
 
 namespace shoal::os {
 
-// A socket bound to the name; -1 when somebody has that name. Throws OsError.
+// A socket bound to the name; -1 if the name is taken. Throws OsError.
 int datagram_bind(const char* name);
 
 enum class Rung {
   yes,
-  already,  // the other side has not looked since
+  already,  // the socket's queue is full: the receiver has not drained it yet
   nobody,   // no socket has that name
-  failed,   // no socket to be had here, or not allowed
+  failed,   // no socket can be opened here, or sending is not allowed
 };
 
 // Sends one empty datagram.
 Rung datagram_ring(const char* name) noexcept;
 
-// Takes all datagrams out; false when there was none.
+// Receives all queued datagrams; false if there were none.
 bool datagram_drain(int fd) noexcept;
 
 void datagram_close(int fd) noexcept;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// OsError: a system call failed for a reason that lies in the environment (ENOMEM, EMFILE, ...).
-// Only src/os throws it. `call` says which call and on what, `error` is its errno.
+// OsError: a system call failed because of the environment (ENOMEM, EMFILE, ...). Thrown by src/os,
+// and by the few layers above that have its errno. `call` names the system call, `error` is its
+// errno.
 // Design: docs/design/os.md
 #pragma once
 
@@ -12,7 +13,7 @@ namespace shoal::os {
 
 class OsError : public std::runtime_error {
  public:
-  // `call` must be a string with static lifetime; `detail` says what it was called on.
+  // `call` must be a string with static lifetime; `detail` says on what it was called.
   OsError(const char* call, int error, const std::string& detail = {});
 
   const char* call;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Futex: sleep until a word in shared memory changes. Works between processes (never
-// FUTEX_PRIVATE). Deadlines are absolute CLOCK_MONOTONIC nanoseconds, so a wait that is retried
-// does not grow. EINTR is not hidden: a caller must be able to run signal handlers. Any return but
-// `changed` and `timed_out` may be spurious. Never allocates or throws.
+// Futex: sleeps until a word in shared memory changes. Works between processes (never
+// FUTEX_PRIVATE). Deadlines are absolute CLOCK_MONOTONIC nanoseconds, so a retried wait does not
+// last longer. EINTR is reported, since a caller must be able to run signal handlers. Any result
+// except `changed` and `timed_out` may be spurious. Never allocates or throws.
 // Design: docs/design/os.md
 #pragma once
 
@@ -14,7 +14,7 @@
 namespace shoal::os {
 
 enum class Wake {
-  woken,        // somebody called futex_wake, or a spurious return: look again
+  woken,        // by futex_wake, or spuriously: look at the word again
   timed_out,    // the deadline has passed
   interrupted,  // a signal arrived (EINTR)
   changed,      // the word did not hold `expected` when the kernel looked
@@ -26,8 +26,8 @@ inline constexpr int64_t kNoDeadline = -1;
 [[nodiscard]] Wake futex_wait(Atomic<uint32_t>* word, uint32_t expected,
                               int64_t deadline_ns) noexcept;
 
-// Wakes at most `count` sleepers; returns how many. A wake that reaches nobody costs about 0.3 us:
-// keep a waiter flag beside the word.
+// Wakes at most `count` sleepers; returns how many. A call without sleepers costs about 0.3 us:
+// keep a waiters flag to avoid it.
 int futex_wake(Atomic<uint32_t>* word, int count) noexcept;
 
 }  // namespace shoal::os

@@ -8,9 +8,9 @@
 
 namespace shoal::os {
 
-// Asks for huge pages for the whole pages inside [at, at + size) of this process's private memory,
-// before they are touched for the first time (MADV_HUGEPAGE). A wish: nothing tells whether it was
-// granted.
+// Asks for huge pages behind the whole pages inside [at, at + size) of this process's private
+// memory (MADV_HUGEPAGE). Call it before the memory is touched. The kernel may ignore the request,
+// and does not tell.
 void prefer_huge_pages(void* at, std::size_t size) noexcept;
 
 }  // namespace shoal::os

@@ -11,7 +11,7 @@ namespace shoal::os {
 
 namespace {
 
-// Nothing: unlimited.
+// nullopt: unlimited.
 std::optional<uint64_t> limit_of(__rlimit_resource resource) {
   rlimit limit{};
   if (getrlimit(resource, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return std::nullopt;
@@ -24,16 +24,16 @@ std::string limit_behind(int error_number) {
   switch (error_number) {
     case EMFILE:
       return "this process may have " + std::to_string(limit_of(RLIMIT_NOFILE).value_or(0)) +
-             " files open (ulimit -n, RLIMIT_NOFILE): raise that, or have fewer workers, queues and"
-             " files at once";
+             " files open (ulimit -n, RLIMIT_NOFILE): raise that, or use fewer workers, queues and"
+             " files at the same time";
     case ENFILE:
       return "the machine may have no more files open (fs.file-max): raise that, or close some";
     case EAGAIN: {
       const auto limit = limit_of(RLIMIT_NPROC);
       const std::string own = limit ? "this user may have " + std::to_string(*limit) +
                                           " processes and threads (ulimit -u, RLIMIT_NPROC), or"
-                                          " the control group has as many as it may"
-                                    : "the control group has as many processes as it may";
+                                          " the control group has reached its limit"
+                                    : "the control group has reached its limit of processes";
       return own + " (pids.max): raise that, or use fewer workers";
     }
     case ENOMEM: {

@@ -30,8 +30,8 @@ namespace shoal::os {
 
 namespace {
 
-// Blocks every signal for the life of the object: SIGXFSZ would kill, others make fallocate start
-// over.
+// Blocks every signal for the life of the object: SIGXFSZ would kill the process, and others make
+// older kernels restart fallocate.
 class SignalsBlocked {
  public:
   SignalsBlocked() noexcept {
@@ -42,8 +42,8 @@ class SignalsBlocked {
   ~SignalsBlocked() {
     const int saved = errno;
     sigset_t pending;
-    // A SIGXFSZ that we caused must not stay pending: it would kill as soon as signals are let
-    // through.
+    // A SIGXFSZ that this thread caused must not stay pending: it would kill the process as soon as
+    // signals are unblocked.
     if (sigismember(&before_, SIGXFSZ) == 0 && sigpending(&pending) == 0 &&
         sigismember(&pending, SIGXFSZ) == 1) {
       sigset_t only;
@@ -81,7 +81,7 @@ int create_nameless_file() noexcept {
 
 struct EmptyFile {
   int fd;
-  bool is_memory;  // else it lies in a folder that may be small (/dev/shm), or a disk (/tmp)
+  bool is_memory;  // false: it is in a folder whose file system may be small or a disk
 };
 
 EmptyFile create_empty_file(const char* name) {
@@ -107,7 +107,7 @@ int create_memory_file(const char* name, uint64_t size) {
     if (!is_memory) {
       make_segment(fd, size);
     } else if (ftruncate(fd, static_cast<off_t>(size)) == 0) {
-      // best effort: the size is never changed by us
+      // no error if the seals fail: shoal itself never changes the size
       fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW);
     } else if (errno == EFBIG) {
       make_segment(fd, size);
@@ -214,13 +214,14 @@ bool populate(void* at, uint64_t size) noexcept {
   constexpr uint64_t kSmallPage = 4096;
   const SignalsBlocked blocked;
   const auto unaligned =
-      reinterpret_cast<uintptr_t>(at) % kSmallPage;  // the call wants whole pages
+      reinterpret_cast<uintptr_t>(at) % kSmallPage;  // madvise() takes whole pages
   std::byte* const begin = static_cast<std::byte*>(at) - unaligned;
   const uint64_t whole = (size + unaligned + kSmallPage - 1) / kSmallPage * kSmallPage;
   return in_steps(whole, [&](uint64_t done, uint64_t step) noexcept {
     if (madvise(begin + done, step, MADV_POPULATE_WRITE) == 0) return true;
     if (errno != EINVAL) return false;
-    // A kernel that does not know it. Others may be using what lies there: nothing is changed.
+    // The kernel does not know MADV_POPULATE_WRITE. Touch each page without changing it: other
+    // processes may be using the contents.
     for (uint64_t page = done; page < done + step; page += kSmallPage) {
       reinterpret_cast<Atomic<uint64_t>*>(begin + page)->fetch_or(0);
     }

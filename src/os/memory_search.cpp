@@ -17,7 +17,7 @@ namespace shoal::os {
 
 namespace {
 
-// What a file made by create_memory_file() may be called: with memfd_create, and without.
+// Can this link be that of a file from create_memory_file(), made with memfd_create or without?
 bool may_be_memory(const std::string& link, const std::string& name) {
   const std::string wanted = "/memfd:" + name;
   if (link == wanted || link == wanted + " (deleted)") return true;

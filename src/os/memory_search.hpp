@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Finding the memory file of a session in another process of the same user: by the links in its
-// /proc/PID/fd. The kernel checks the permission. Any thread; may allocate.
+// Finds the memory file of a session in another process of the same user, by the links in its
+// /proc/PID/fd. The kernel checks the permission. Any thread may call it; it may allocate.
 // Design: docs/design/os.md
 #pragma once
 
@@ -11,8 +11,9 @@
 
 namespace shoal::os {
 
-// Descriptors, opened here (close-on-exec), of the memory files called `name` that the process has
-// open; none when there is none. Throws OsError when the process cannot be looked at.
+// Opens the memory files called `name` that the process has open, and returns their descriptors in
+// this process (close-on-exec). A file that names a segment has no name and is included. Throws
+// OsError if the process's descriptors cannot be listed.
 std::vector<int> open_memory_files_of(pid_t pid, const char* name);
 
 void close_descriptor(int fd) noexcept;

@@ -87,7 +87,7 @@ TEST_F(MemoryFile, ByteStaysLockedWhileAnyProcessHasTheDescriptor) {
   waitpid(child, &status, 0);
   EXPECT_EQ(status, 0);
   EXPECT_TRUE(byte_is_free(fd, 7));
-  EXPECT_FALSE(byte_is_free(-1, 7));  // nobody knows
+  EXPECT_FALSE(byte_is_free(-1, 7));  // not known
   EXPECT_EQ(lock_byte(-1, 7), -1);
   close_fd(end[0]);
 }

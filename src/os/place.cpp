@@ -37,7 +37,7 @@ Path path_of(const Place& place) noexcept {
   return path;
 }
 
-// ---- with a descriptor table of its own
+// ---- a thread with its own descriptor table ----
 
 struct Errand {
   Place place;
@@ -49,13 +49,13 @@ struct Errand {
 void* run_errand(void* argument) noexcept {
   auto& errand = *static_cast<Errand*>(argument);
   if (unshare(CLONE_FILES) != 0) return nullptr;
-  for (const int number : {0, 1, 2}) close(number);  // of the copy: room for one more
+  for (const int number : {0, 1, 2}) close(number);  // in the thread's table: makes room
   int fd = -1;
   if (open_pipe_at(errand.place, errand.identity, &fd) == Found::yes) {
     errand.act(fd);
     errand.done = true;
   }
-  return nullptr;  // and the copy goes with the thread
+  return nullptr;  // the end of the thread closes its table, and with it fd
 }
 
 bool do_errand(const Place& place, uint64_t identity, void (*act)(int)) noexcept {
@@ -63,7 +63,7 @@ bool do_errand(const Place& place, uint64_t identity, void (*act)(int)) noexcept
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);  // signals are not this thread's
+  pthread_sigmask(SIG_SETMASK, &all, &before);  // the thread inherits this: it takes no signals
   pthread_t thread;
   const bool started = pthread_create(&thread, nullptr, run_errand, &errand) == 0;
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
@@ -103,7 +103,7 @@ uint64_t pipe_identity(int fd) noexcept {
 Found open_pipe_at(const Place& place, uint64_t identity, int* fd) noexcept {
   const Path path = path_of(place);
   struct stat status;
-  // Looked at first: to open somebody's file can have effects.
+  // Check before opening: opening a file that is not our pipe can have side effects.
   if (stat(path.text, &status) != 0) {
     return errno == ENOENT || errno == ESRCH ? Found::gone : Found::unreachable;
   }
@@ -118,7 +118,7 @@ Found open_pipe_at(const Place& place, uint64_t identity, int* fd) noexcept {
   return Found::yes;
 }
 
-void put_byte(int fd) noexcept { (void)!write(fd, "", 1); }  // full: it is readable
+void put_byte(int fd) noexcept { (void)!write(fd, "", 1); }  // fails if full: readable anyway
 
 void take_bytes(int fd) noexcept {
   char room[512];

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Pipes as bells: one pipe that several processes share, of which only "empty or not" counts. Who
-// has it open says where (process and number), and others open it by /proc/PID/fd. Any thread.
-// Nothing here blocks or throws but make_bell_pipe().
+// Bell pipes: a pipe that several processes share, of which only "empty or not" matters. The
+// process that has it open publishes the place (process and descriptor number); other processes
+// open it by /proc/PID/fd. Any thread may call these functions. They never block, and only
+// make_bell_pipe() throws.
 //
-// A number is never trusted: each pipe is known by its identity, which is looked at before a byte
-// is read or written, since user code may have closed the number and opened a file of its own.
+// A descriptor number is never trusted, since user code may have closed it and reused it: each pipe
+// has an identity, which is checked before a byte is read or written.
 // Design: docs/design/os.md
 #pragma once
 
@@ -23,12 +24,12 @@ struct Place {
 
 enum class Found {
   yes,
-  gone,         // the place holds something else by now, or there is no such process
-  unreachable,  // EMFILE, ENFILE, EACCES: it may be there
+  gone,         // another file is open at the place, or there is no such process
+  unreachable,  // EMFILE, ENFILE, EACCES: the pipe may be there
 };
 
-// One descriptor for both ends, close-on-exec and non-blocking, so that it never hangs up. Throws
-// OsError, which says what is missing where other processes could not open it.
+// One descriptor for both ends, so that the pipe never hangs up; close-on-exec and non-blocking.
+// Throws OsError, also if other processes could not open the pipe; the message then says why.
 int make_bell_pipe();
 
 // Device and inode; 0: no pipe.
@@ -38,10 +39,10 @@ uint64_t pipe_identity(int fd) noexcept;
 Found open_pipe_at(const Place& place, uint64_t identity, int* fd) noexcept;
 
 void put_byte(int fd) noexcept;
-void take_bytes(int fd) noexcept;  // all that are in it
+void take_bytes(int fd) noexcept;  // reads until the pipe is empty
 
-// For a process that may open nothing more (RLIMIT_NOFILE): a byte for the pipe at the place, or
-// all of them taken out, by a thread with a descriptor table of its own. False: it cannot be done.
+// put_byte() and take_bytes() for a process that cannot open another file (RLIMIT_NOFILE): a thread
+// with its own descriptor table opens the pipe at the place. False: that failed.
 bool put_byte_at(const Place& place, uint64_t identity) noexcept;
 bool take_bytes_at(const Place& place, uint64_t identity) noexcept;
 

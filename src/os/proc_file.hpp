@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Reads small files of /proc and /sys without allocating, so that fork handlers may use it.
-// Never throws; keeps errno meaning of the failing call. Internal to src/os.
+// Reads small files of /proc and /sys without allocating, so that fork handlers may use it. Never
+// throws; errno is that of the call that failed. Internal to src/os.
 // Design: docs/design/os.md
 #pragma once
 

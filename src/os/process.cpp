@@ -15,7 +15,7 @@
 
 #include "os/proc_file.hpp"
 
-// A C library older than the kernel lacks the names; the numbers are the same on all machines.
+// An older C library lacks the names; the numbers are the same on all machines.
 #ifndef SYS_pidfd_send_signal
 #define SYS_pidfd_send_signal 424
 #endif
@@ -36,9 +36,9 @@ struct Stat {
   uint64_t image = 0;
 };
 
-// Reads state (field 3), flags (9), start time (22) and where code and stack begin (26, 28; zero or
-// one where we may not know). The name in field 2 may hold blanks and brackets: fields are counted
-// from the last ')'.
+// Reads state (field 3), flags (9), start time (22) and the start addresses of code and stack (26,
+// 28; 0 or 1 if this process may not see them). The name in field 2 may contain blanks and
+// brackets, so fields are counted from the last ')'.
 bool parse_stat(const char* text, Stat& out) noexcept {
   const char* at = std::strrchr(text, ')');
   if (at == nullptr || at[1] != ' ') return false;
@@ -77,8 +77,8 @@ struct DirectoryEntry {  // what getdents64 writes
   char name[1];
 };
 
-// A leader that has ended shows Z while other threads go on: is any thread still running the
-// program?
+// Has every thread of the process finished? A process shows Z as soon as its first thread has
+// ended, although other threads may still run.
 bool all_threads_finished(pid_t pid) noexcept {
   char path[64];
   make_path(path, sizeof path, "/proc/", pid, "/task");
@@ -123,7 +123,8 @@ Stat stat_or_zeros(pid_t pid) noexcept {
   return stat;
 }
 
-// Nobody tells of a process that exists, but of a child its parent: whether it can be waited for.
+// Without /proc, an existing process may be a zombie. Only a zombie child can be recognized: it can
+// be waited for.
 Life life_without_proc(pid_t pid) noexcept {
   if (::kill(pid, 0) != 0 && errno == ESRCH) return Life::dead;
   siginfo_t ended{};

@@ -59,7 +59,7 @@ TEST(Process, LivesOnWhenOnlyItsFirstThreadHasEnded) {
     pthread_create(
         &other, nullptr,
         [](void*) -> void* {
-          char state = 0;  // waits until the leader is gone: its own view of it turns to Z
+          char state = 0;  // wait until the leader has ended: /proc/self/stat then shows Z
           while (state != 'Z') {
             FILE* file = fopen("/proc/self/stat", "r");
             if (file == nullptr || fscanf(file, "%*d (%*[^)]) %c", &state) != 1) state = 0;
@@ -69,7 +69,7 @@ TEST(Process, LivesOnWhenOnlyItsFirstThreadHasEnded) {
           while (true) pause();
         },
         nullptr);
-    syscall(SYS_exit, 0);  // ends this thread only, and unwinds nothing
+    syscall(SYS_exit, 0);  // ends this thread only, without unwinding
   }
   char c;
   ASSERT_EQ(read(ready[0], &c, 1), 1);

@@ -20,7 +20,7 @@ namespace {
 
 constexpr long kMark = 505'421'347;  // nanoseconds of the file's modification time
 
-// The number of the segment for which the file stands; -1: it is some other file.
+// The number of the segment that the file names; -1: it is some other file.
 int number_of(int file) noexcept {
   struct stat status;
   if (fstat(file, &status) != 0 || status.st_size != 0 || status.st_mtim.tv_nsec != kMark) {
@@ -31,7 +31,7 @@ int number_of(int file) noexcept {
 
 bool is_gone(pid_t pid) noexcept { return pid > 0 && ::kill(pid, 0) != 0 && errno == ESRCH; }
 
-// Removes segments that a killed process made and did not mark for removal.
+// Removes segments of this user that a killed process made and did not mark for removal.
 void remove_leftovers() noexcept {
   shm_info summary{};
   const int last = shmctl(0, SHM_INFO, reinterpret_cast<shmid_ds*>(&summary));
@@ -81,7 +81,8 @@ void make_segment(int file, uint64_t size) {
   const int error = errno;
   shmctl(number, IPC_RMID, nullptr);
   if (at == nullptr) throw OsError("shmat", error, "ulimit -v (RLIMIT_AS)?");
-  // One page stays attached, and with it the segment, until somebody maps the file.
+  // One page stays attached for the life of this process, so that the segment stays until the file
+  // is mapped.
   const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
   if (size > page) munmap(at + page, size - page);
   const timespec times[2] = {{0, UTIME_OMIT}, {number, kMark}};
@@ -106,7 +107,7 @@ std::byte* map_segment(int file, uint64_t offset, uint64_t size, bool shared, vo
   }
   std::byte* const all = attach(number_of(file));
   if (all == nullptr) return nullptr;
-  // The part that is wanted stays; what lies around it goes.
+  // Keep the requested part, unmap the rest.
   std::byte* part = all + offset;
   if (offset > 0) munmap(all, offset);
   if (size < whole - offset) munmap(part + size, whole - offset - size);

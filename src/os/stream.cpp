@@ -21,8 +21,8 @@ static_assert(kFrameBytes <= PIPE_BUF);
 
 namespace {
 
-// For kernels whose pipes know no non-blocking call. Who writes holds the frame lock, so room that
-// is seen stays; readers likewise.
+// For kernels without non-blocking calls for pipes. A writer holds the frame lock, so room that
+// poll() has seen is still there for its write; likewise for a reader.
 bool is_ready_now(int fd, short events) noexcept {
   pollfd entry{fd, events, 0};
   return poll(&entry, 1, 0) > 0;
@@ -110,7 +110,7 @@ size_t stream_unread(int fd, bool socket) noexcept {
 
 bool stream_broken(int fd) {
   if (fd < 0) throw OsError("poll", EBADF, "a pipe");
-  return is_ready_now(fd, 0);  // POLLERR and POLLHUP are told unasked
+  return is_ready_now(fd, 0);  // poll() always reports POLLERR and POLLHUP
 }
 
 Readiness stream_wait(int fd, bool to_write, int64_t deadline_ns) {

@@ -23,22 +23,22 @@ namespace {
 struct Watched {
   pid_t pid = 0;  // 0: unused
   uint64_t start = 0;
-  int tell = -1;  // the end of a pipe that is written to when the process has ended
+  int tell = -1;  // write end of the pipe; gets a byte when the process has ended
 };
 
 struct Looker {
-  std::mutex lock;  // guards all below; held for one round of looks
+  std::mutex lock;  // guards the members below; held for one round of checks
   bool running = false;
   Watched watched[kMostWatched];
 };
 
-// Has nobody the reading end any more?
+// Is the read end of the pipe closed everywhere?
 bool is_dropped(int tell) noexcept {
   pollfd entry{tell, 0, 0};
   return ::poll(&entry, 1, 0) > 0;
 }
 
-// Looks at each once; whether any are left.
+// Checks each watched process once. False: none is left to watch.
 bool look(Looker& looker) noexcept {
   bool any = false;
   for (Watched& one : looker.watched) {
@@ -48,7 +48,7 @@ bool look(Looker& looker) noexcept {
       any = true;
       continue;
     }
-    // Written, not only closed: a fork's child may have a copy of this end.
+    // Closing is not enough to make it readable: a fork's child may have a copy of this end.
     if (dead) (void)!::write(one.tell, "", 1);
     ::close(one.tell);
     one = {};
@@ -72,7 +72,7 @@ bool start_looking(Looker& looker) noexcept {
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);  // signals are not this thread's
+  pthread_sigmask(SIG_SETMASK, &all, &before);  // the thread inherits this: it takes no signals
   pthread_t thread;
   const int error = pthread_create(&thread, nullptr, keep_looking, &looker);
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
@@ -84,14 +84,14 @@ bool start_looking(Looker& looker) noexcept {
   return true;
 }
 
-// This process's. Never destroyed: the thread may outlive main().
+// This process's looker. Never destroyed: the thread may outlive main().
 Looker& this_process() noexcept;
 
-// Around a fork nobody is inside, so that the child finds all of it sound.
+// The lock is held across a fork, so that the child finds a consistent state.
 void before_fork() noexcept { this_process().lock.lock(); }
 void in_parent() noexcept { this_process().lock.unlock(); }
 
-// Nobody looks here.
+// The child has no looker thread.
 void in_child() noexcept {
   Looker& looker = this_process();
   looker.running = false;
@@ -116,7 +116,7 @@ Looker& this_process() noexcept {
 int watch_by_looking(pid_t pid) noexcept {
   const uint64_t start = start_time(pid);
   if (process_life(pid, start) == Life::dead) {
-    // A child that nobody has waited for is still there, as for pidfd_open().
+    // A zombie child can still be watched, as with pidfd_open().
     if (::kill(pid, 0) != 0) return -1;
   }
   int ends[2];

@@ -74,7 +74,7 @@ TEST_P(Watch, WatchesManyAtOnceAcrossForks) {
   }
 }
 
-// What nobody listens for any more makes room for others.
+// A closed descriptor makes room for another watched process.
 TEST(WatchByLooking, ForgetsWhoseDescriptorIsClosed) {
   const pid_t child = sleeping_child();
   for (int i = 0; i < 2 * kMostWatched; ++i) {

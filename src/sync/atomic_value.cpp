@@ -57,7 +57,7 @@ uint64_t AtomicValue::add(uint64_t operand) noexcept {
   return before;
 }
 
-// Repeats until nobody came between; `change` returns the new bits.
+// Repeats until no other thread has changed the bits in between; `change` returns the new bits.
 template <class Change>
 uint64_t AtomicValue::change(Change&& change) noexcept {
   uint64_t before = state_->bits.load();

@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// AtomicValue: one number between members, changed without a lock, that members can wait on. Any
-// thread of any member. Changes never sleep; while nobody waits each costs one read-modify-write
-// and one load. Nothing allocates or throws after construction.
+// AtomicValue: one number shared by members, changed without a lock, that members can wait on. Any
+// thread of any member may call it. A change never sleeps; without waiters it costs one
+// read-modify-write and one load. Nothing allocates or throws after construction.
 //
 // AtomicState:  bits     the value: int64, uint64, the bits of a double, or 0 and 1
-//               waiters  EventCount: its epoch changes with each change that somebody waits for
-//               kind     how bits are to be read; fixed when it was made
+//               waiters  EventCount: its epoch changes with each change of the value that finds
+//                        waiters
+//               kind     the type of `bits`; fixed at creation
 // Invariants:
 // 1. Each change is one read-modify-write of `bits`: killed before it, nothing happened; after it,
 //    it is done. Sums wrap around.
-// 2. A waiter has seen `waiters` with its bit set before it looked at `bits` (sync/wait.hpp). When
-//    a member is killed between a change and its wake-up, the waiters notice by themselves: they
-//    look again after at most 250 ms.
+// 2. A waiter sets the bit in `waiters` before it looks at `bits` (sync/wait.hpp). When a member is
+//    killed between a change and its wake-up, no reaper wakes the waiters: they look at `bits`
+//    again after at most 250 ms.
 // Design: docs/design/sync.md
 #pragma once
 
@@ -42,23 +43,23 @@ class AtomicValue {
 
   static void create(arena::Arena& arena, arena::Handle handle, ValueKind kind,
                      uint64_t bits) noexcept;
-  // Throws CorruptArena when none is there.
+  // Throws CorruptArena if there is no atomic value at `handle`.
   AtomicValue(arena::Arena& arena, arena::Handle handle);
-  // For who holds the block and has made the checks above once.
+  // Skips the checks: the caller holds the block and has checked it before.
   explicit AtomicValue(AtomicState& known) noexcept : state_(&known) {}
 
   [[nodiscard]] ValueKind kind() const noexcept { return static_cast<ValueKind>(state_->kind); }
   [[nodiscard]] uint64_t load() const noexcept { return state_->bits.load(); }
-  // These return the value before.
+  // These return the previous value.
   uint64_t exchange(uint64_t bits) noexcept;
-  uint64_t add(uint64_t operand) noexcept;  // also for uint64; a negative int64 subtracts
+  uint64_t add(uint64_t operand) noexcept;  // for int64 and uint64; a negative int64 subtracts
   uint64_t add_double(uint64_t operand) noexcept;
-  uint64_t raise_to(uint64_t operand) noexcept;  // the larger one of both stays
+  uint64_t raise_to(uint64_t operand) noexcept;  // stores the larger of value and operand
   uint64_t lower_to(uint64_t operand) noexcept;
   // Compares bits. On failure `expected` becomes the value found.
   bool compare_exchange(uint64_t& expected, uint64_t desired) noexcept;
 
-  // ok: the value is another one than `seen`, or somebody called notify() meanwhile.
+  // ok: the value differs from `seen`, or was changed or notify() called during the wait.
   [[nodiscard]] WaitResult wait(uint64_t seen, int64_t deadline_ns) const noexcept;
   void notify() noexcept { state_->waiters.wake_all(); }
   uint32_t waiting_for_test() const noexcept { return state_->waiters.word().load() & 1; }

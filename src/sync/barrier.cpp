@@ -21,20 +21,20 @@ bool is_of(uint64_t word, uint32_t generation) noexcept {
   return (word >> 2 & 0x3fffffff) == (generation & 0x3fffffff);
 }
 
-// The half of a slot that changes with every transition. Little endian.
+// The half of a slot that changes with every transition: the low one, on a little-endian machine.
 os::Atomic<uint32_t>* low_half(os::Atomic<uint64_t>& slot) noexcept {
   return reinterpret_cast<os::Atomic<uint32_t>*>(&slot);
 }
 
 }  // namespace
 
-// The guard, and the repair of what its last owner left when it died with it (invariant 2).
+// Locks the guard; if the last owner died with it, breaks the barrier (invariant 2).
 class Barrier::Guard {
  public:
   Guard(Barrier& barrier, arena::Member& member)
       : mutex_(*barrier.arena_, barrier.state_->guard), member_(member) {
     Locked locked = Locked::busy;
-    while (!is_locked(locked)) locked = mutex_.lock(member);  // a signal waits for the few looks
+    while (!is_locked(locked)) locked = mutex_.lock(member);  // a signal waits: the guard is brief
     if (locked == Locked::owner_died) barrier.break_it();
   }
   ~Guard() { mutex_.unlock(member_); }
@@ -98,7 +98,8 @@ void Barrier::mark_waiting(uint64_t as, bool all_generations) noexcept {
     Slot& slot = slots()[i];
     uint64_t word = slot.load();
     if ((word & kState) != kWaiting || !(all_generations || is_of(word, generation))) continue;
-    // COMMIT(barrier.mark.slot): killed before: waits on, the guard is DIED; after: it sees it.
+    // COMMIT(barrier.mark.slot): killed before: waits on, the guard is DIED; after: it sees the new
+    // state at its tick.
     if (slot.compare_exchange(word, (word & ~kState) | as)) os::futex_wake(low_half(slot), INT_MAX);
     SHOAL_KILL_POINT("barrier.mark.slot");
   }
@@ -106,7 +107,7 @@ void Barrier::mark_waiting(uint64_t as, bool all_generations) noexcept {
 
 void Barrier::open_locked() noexcept {
   mark_waiting(kReleased, false);
-  // COMMIT(barrier.open.generation): killed before: the guard is DIED; after: it is, too.
+  // COMMIT(barrier.open.generation): killed before or after: the guard is DIED.
   state_->generation.fetch_add(1);
   SHOAL_KILL_POINT("barrier.open.generation");
   state_->actor.store(0);
@@ -118,7 +119,7 @@ void Barrier::break_it() noexcept {
   mark_waiting(kBrokenSlot, true);
 }
 
-// A free slot; those of the dead become free. With the guard.
+// A free slot, or one that a dead waiter left released or broken. The caller holds the guard.
 Barrier::Slot* Barrier::free_slot(arena::Member& member) noexcept {
   for (uint32_t i = 0; i < state_->capacity; ++i) {
     if (slots()[i].load() == 0) return &slots()[i];
@@ -133,7 +134,8 @@ Barrier::Slot* Barrier::free_slot(arena::Member& member) noexcept {
   return nullptr;
 }
 
-// `waits` without a slot: no place now, come again.
+// `waits` without a slot: the party has to wait for a slot, or for the running action, and try
+// again.
 Barrier::Arrival Barrier::take_place_locked(arena::Member& member, bool has_action, int held) {
   const uint32_t phase = state_->phase.load();
   if (phase == kBroken) return {Came::broken, 0, nullptr, 0, held};
@@ -152,7 +154,8 @@ Barrier::Arrival Barrier::take_place_locked(arena::Member& member, bool has_acti
   Slot* const slot = free_slot(member);
   if (slot == nullptr) return {Came::waits, 0, nullptr, 0, held};
   uint64_t word = make_slot(member.incarnation(), generation);
-  // COMMIT(barrier.arrive.slot): killed before: never came; after: reaped, which breaks it.
+  // COMMIT(barrier.arrive.slot): killed before: never arrived; after: its reaper breaks the
+  // barrier.
   slot->store(word);
   SHOAL_KILL_POINT("barrier.arrive.slot");
   const Arrival arrival{Came::waits, index, slot, word, held};
@@ -218,7 +221,7 @@ Barrier::Left Barrier::end_wait(arena::Member& member, const Arrival& arrival, W
   Left left = Left::interrupted;
   {
     const Guard guard(*this, member);
-    // COMMIT(barrier.leave.slot): killed before: reaped; after: it was never there.
+    // COMMIT(barrier.leave.slot): killed before: the reaper empties the slot; after: it is empty.
     const uint64_t word = arrival.slot->exchange(0);
     SHOAL_KILL_POINT("barrier.leave.slot");
     if ((word & kState) == kReleased) left = Left::passed;
@@ -245,8 +248,8 @@ void Barrier::reset(arena::Member& member) {
   set_phase(kFilling);
 }
 
-// Ticks of the waiters (invariant 4). Reaping breaks the barrier by the hook if the dead had a held
-// word, else it is done here.
+// A waiter's tick (invariant 4). If the dead member had a held word, reap() breaks the barrier
+// through the hook; drop_dead() does so if it had none.
 void Barrier::look_for_dead(arena::Member& member) noexcept {
   const auto look_at = [&](arena::Incarnation other) {
     if (other == 0 || other == member.incarnation() || arena::member_alive(*arena_, other)) return;
@@ -262,9 +265,10 @@ void Barrier::look_for_dead(arena::Member& member) noexcept {
   if (broken()) mark_waiting(kBrokenSlot, true);
 }
 
-// Breaks first and empties the slots then: a reaper that is killed in between has lost nothing.
+// Breaks the barrier first and empties the slots afterwards: if the reaper is killed in between,
+// the next one still finds the slots.
 void Barrier::drop_dead(arena::Incarnation dead) noexcept {
-  // A guard that was taken back from a dead owner: it may have opened the barrier half.
+  // DIED: the guard's dead owner may have released a part of the waiters only.
   bool was_party = state_->guard.word.load() >> 31 != 0;
   if (state_->phase.load() == kActing && state_->actor.load() == dead) was_party = true;
   for (uint32_t i = 0; i < state_->capacity; ++i) {

@@ -1,30 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Barrier: a number of members' threads wait until all have come, again and again. A party that
-// dies while it waits, while it runs the action or in between breaks the barrier: the others are
-// told instead of waiting for it. Any thread of any member. wait() sleeps; arrive() and the others
-// only for the guard, which is held for a look at the slots. Nothing allocates.
+// Barrier: a fixed number of parties (threads of members) wait until all have arrived, over and
+// over. A party that dies while it waits, while it runs the action or in between breaks the
+// barrier: the others are told instead of waiting for it. Any thread of any member may call it.
+// wait() sleeps, and arrive() while an action runs; the other operations only for the guard, which
+// is held for one pass over the slots. Nothing allocates after the first use by a member.
 //
-//     arrival = barrier.arrive(me, has_action, deadline)      who came: broken, last, passed, waits
-//     last:   run the action; finish(me, it succeeded)
-//     waits:  while (barrier.wait(me, arrival, deadline) == interrupted) run signal handlers;
-//             outcome = barrier.end_wait(me, arrival, how it ended)
+//     arrival = barrier.arrive(me, has_action, deadline)
+//     arrival.came == last:   run the action; finish(me, arrival, it succeeded)
+//     arrival.came == waits:  while (barrier.wait(me, arrival, deadline) == interrupted)
+//                                 run signal handlers;
+//                             outcome = barrier.end_wait(me, arrival, the last result of wait())
 //
 // BarrierState, then `capacity` slots:
-//   guard       a mutex; locked for every change but the reaper's
-//   phase       0 filling   1 acting: the last one runs the action   2 broken; a futex word
-//   generation  how often it has opened or was reset      actor  who runs the action
+//   guard       a mutex; locked for every change except those by reapers and ticks of waiters
+//   phase       0 filling   1 acting: the last party runs the action   2 broken; a futex word
+//   generation  how often it has opened or was reset      actor  the member that runs the action
 //   slots       one word a waiter:  63..32 incarnation   31..2 generation   1..0 state
 //               0 empty   1 waiting   2 released   3 broken
 // Invariants:
-// 1. A slot goes empty -> waiting by its waiter (with the guard), waiting -> released or broken by
-//    whoever opens or breaks, anything -> empty by its waiter, or by the reaper of the dead.
-// 2. Who opens the barrier holds the guard until all slots of the generation are released. If it
-//    dies, the guard is DIED, and whoever locks it next breaks the barrier; so do reapers.
-// 3. A reaper takes no lock: it stores phase = broken, then marks the waiting slots; who arrives
-//    stores its slot, then looks at the phase. Both seq_cst, so one of them sees the other.
-// 4. Waiters look now and then whether the members that they depend on live: the other waiters, the
-//    actor, the owner of the guard.
+// 1. The waiter sets its slot from empty to waiting (with the guard). The thread that opens or
+//    breaks the barrier sets it from waiting to released or broken. The waiter empties it; after
+//    the waiter's death, the reaper or a party that needs a slot does.
+// 2. The thread that opens the barrier holds the guard until all slots of the generation are
+//    released. If it dies, the guard is DIED, and the next thread that locks it breaks the barrier;
+//    so do reapers.
+// 3. A reaper takes no lock: it stores phase = broken, then marks the waiting slots. An arriving
+//    party stores its slot, then looks at the phase. Both are seq_cst, so one sees the other.
+// 4. Waiters check periodically whether the members that they depend on live: the other waiters,
+//    the actor, the owner of the guard.
 // Design: docs/design/sync.md
 #pragma once
 
@@ -56,14 +60,14 @@ class Barrier {
   enum class Came {
     broken,
     last,    // run the action, then finish()
-    passed,  // was the last one, there is no action: all are released
+    passed,  // this party was the last and there is no action: all are released
     waits,
-    timed_out,    // before it had a place; nothing was changed
-    interrupted,  // so too
+    timed_out,    // before this party had a slot; nothing was changed
+    interrupted,  // likewise
   };
   struct Arrival {
     Came came;
-    uint32_t index;  // 0 for who came first
+    uint32_t index;  // 0 for the first party
     os::Atomic<uint64_t>* slot;
     uint64_t word;
     int held;
@@ -72,17 +76,19 @@ class Barrier {
 
   static size_t size_for(uint32_t parties) noexcept;
   static void create(arena::Arena& arena, arena::Handle handle, uint32_t parties) noexcept;
-  // Throws CorruptArena when no barrier is there.
+  // Throws CorruptArena if there is no barrier at `handle`.
   Barrier(arena::Arena& arena, arena::Handle handle);
-  // For who holds the block and has made the checks above once.
+  // Skips the checks: the caller holds the block and has checked it before.
   Barrier(arena::Arena& arena, BarrierState& known) noexcept
       : arena_(&arena), state_(&known), handle_(arena.handle_of(&known)) {}
 
   [[nodiscard]] Arrival arrive(arena::Member& member, bool has_action, int64_t deadline_ns);
-  // After `last`. False: the barrier was broken or reset meanwhile, or is now since !succeeded.
+  // After `last`. False: the barrier was broken or reset while the action ran, or this call broke
+  // it because the action failed.
   bool finish(arena::Member& member, const Arrival& arrival, bool succeeded);
   [[nodiscard]] WaitResult wait(arena::Member& member, const Arrival& arrival, int64_t deadline_ns);
-  // timed_out breaks the barrier unless it had opened; interrupted leaves it as if never come.
+  // timed_out breaks the barrier unless it has opened; interrupted leaves it as if this party had
+  // never arrived.
   Left end_wait(arena::Member& member, const Arrival& arrival, WaitResult how);
 
   void abort(arena::Member& member);

@@ -22,7 +22,7 @@ using arena::MemberKind;
 using testing::Ending;
 using testing::in_ms;
 
-// The whole of a wait, without an action: the index, or -1 when it is broken.
+// Arrives and waits, without an action. Returns the party's index, or -1 if the barrier is broken.
 int pass(Barrier barrier, Member& member, int64_t deadline_ns = kForever) {
   const Barrier::Arrival arrival = barrier.arrive(member, false, deadline_ns);
   if (arrival.came == Barrier::Came::passed) return static_cast<int>(arrival.index);
@@ -109,7 +109,7 @@ TEST_F(BarrierTest, TheLastOneActsBeforeAnybodyPasses) {
     ASSERT_EQ(last.came, Barrier::Came::last);
     EXPECT_EQ(last.index, 1U);
     EXPECT_EQ(passed.load(), -2);
-    std::thread early([&] {  // of the next round: waits until the action is over
+    std::thread early([&] {  // a party of the next round: waits until the action has ended
       EXPECT_EQ(pass(barrier, *me_, in_ms(300)), -1);
     });
     EXPECT_EQ(barrier.finish(*me_, last, succeeds), succeeds);
@@ -127,12 +127,12 @@ TEST_F(BarrierTest, ADeadPartyBreaksIt) {
   std::thread waiter([&] { EXPECT_EQ(pass(barrier, *me_), -1); });
   wait_for_waiters(barrier, 2);
   victim.kill();
-  waiter.join();  // nobody reaps but the waiter itself
+  waiter.join();  // only the waiter itself reaps
   EXPECT_TRUE(barrier.broken());
   EXPECT_EQ(Holds::of(*me_).used_for_test(), 0);
 }
 
-// Two parties, one of which dies at the point; the other one comes through or is told.
+// Two parties, one of which dies at the point; the other passes or finds the barrier broken.
 TEST_F(BarrierTest, IsUsableAfterADeathAtEachKillPoint) {
   for (const std::string& point : testing::kill_point_names()) {
     if (!point.starts_with("barrier.") || point == "barrier.reap.slot") continue;

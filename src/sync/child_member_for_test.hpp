@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A child process for tests that is a member of the session: `body` gets the membership. At its
-// end it neither leaves nor frees anything: for the others every end is a death. Tests only.
+// ChildMember: a child process that is a member of the session, for tests; `body` gets the
+// Member. When the process ends it does not leave the session and frees nothing, so the other
+// members see every end as a death.
 // Design: docs/design/sync.md
 #pragma once
 

@@ -32,7 +32,8 @@ Condition::Condition(arena::Arena& arena, arena::Handle handle)
   state_ = arena.at<ConditionState>(handle);
 }
 
-// The kernel compares 32 bits: ticket and state, which change with every transition. Little endian.
+// The kernel compares 32 bits: ticket and state, which change with every transition. They are the
+// low half, on a little-endian machine.
 os::Atomic<uint32_t>* Condition::low_half(Slot& slot) noexcept {
   return reinterpret_cast<os::Atomic<uint32_t>*>(&slot);
 }
@@ -105,7 +106,8 @@ WaitResult Condition::wait(const Ticket& ticket, int64_t deadline_ns) {
 }
 
 bool Condition::end_wait(arena::Member& member, const Ticket& ticket) {
-  // COMMIT(condition.end.slot): killed before: the reaper passes it on; after: it is used up.
+  // COMMIT(condition.end.slot): killed before: the reaper passes a notification on; after: it is
+  // used up.
   const uint64_t word = ticket.slot->exchange(0);
   SHOAL_KILL_POINT("condition.end.slot");
   Holds::of(member).clear(ticket.held);
@@ -117,7 +119,7 @@ Condition::Slot* Condition::oldest_waiting(uint64_t* word) const noexcept {
   for_each_slot([&](Slot& slot) {
     const uint64_t found = slot.load();
     if ((found & kState) != kWaiting) return;
-    // Tickets wrap at 2^30: older means less than half the circle before.
+    // Tickets wrap at 2^30: a ticket is older if it lies less than half of that range before.
     const bool older =
         oldest == nullptr || ((ticket_of(found) - ticket_of(*word)) & 0x3fffffff) > 0x1fffffff;
     if (!older) return;
@@ -143,7 +145,7 @@ bool Condition::notify_oldest() noexcept {
 uint32_t Condition::notify(arena::Member& member, uint32_t count) {
   Holds& holds = Holds::of(member);
   const int held = holds.publish_surely(handle_, HeldKind::condition);
-  const uint32_t most = count < waiters() ? count : waiters();  // who comes later is not meant
+  const uint32_t most = count < waiters() ? count : waiters();  // later waiters are not notified
   uint32_t notified = 0;
   while (notified < most && notify_oldest()) ++notified;
   holds.clear(held);
@@ -174,14 +176,16 @@ void Condition::end(arena::Arena& arena, arena::Member& member, arena::Handle bl
   state->magic = 0;
 }
 
-// Passes on first and empties the slot then: a reaper that is killed in between has notified one
-// waiter too many, never one too few. Wakes also who was notified and perhaps not yet woken.
+// Passes the notification on first and empties the slot afterwards: a reaper that is killed in
+// between has notified one waiter too many, never one too few. Also wakes live waiters that are
+// notified, since the dead member may have notified them without waking them.
 void Condition::drop_dead(arena::Incarnation dead) noexcept {
   for_each_slot([&](Slot& slot) {
     uint64_t word = slot.load();
     if (word != 0 && waiter_of(word) == dead) {
       if ((word & kState) == kNotified) notify_oldest();
-      // COMMIT(condition.reap.slot): killed before: notified twice at worst; after: reaped.
+      // COMMIT(condition.reap.slot): killed before: at worst two waiters are notified; after:
+      // reaped.
       while (waiter_of(word) == dead && !slot.compare_exchange(word, 0)) {
         if ((word & kState) == kNotified) notify_oldest();
       }
@@ -198,7 +202,7 @@ void Condition::reap(arena::Arena& arena, arena::Member& reaper, arena::Incarnat
       arena.at<ConditionState>(handle)->magic != arena::magic_at(kMagic, handle)) {
     return;
   }
-  // Should the reaper die between notifying and waking, its own reaper comes here again.
+  // If the reaper dies between notifying and waking, its own reaper repeats this.
   const int held = Holds::of(reaper).publish_surely(handle, HeldKind::condition);
   Condition(arena, handle).drop_dead(dead);
   Holds::of(reaper).clear(held);

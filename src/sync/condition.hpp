@@ -1,23 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Condition: members wait to be notified; a notification wakes exactly those that were waiting,
-// oldest first, and one that was given to a waiter that died goes to the next. It does not know
-// the lock it is used with:
+// Condition: members wait to be notified. A call of notify() reaches only waiters that were waiting
+// before it, oldest first; the notification of a waiter that dies goes to the next waiter. A
+// condition does not know the lock that it is used with:
 //     ticket = condition.begin_wait(me);  lock.unlock(me);
 //     while (condition.wait(ticket, deadline) == interrupted) run signal handlers;
 //     notified = condition.end_wait(me, ticket);  lock.lock(me);
-// begin_wait() may allocate (and throw MemoryExhausted) when more than 62 wait at once; nothing
-// else allocates. Only wait() sleeps.
+// begin_wait() may allocate (and throw MemoryExhausted) when more than 62 threads wait at the same
+// time; nothing else allocates. Only wait() sleeps.
 //
-// ConditionState: a table of waiters, chained to further tables (blocks owned by the first one's).
+// ConditionState: a table of waiters, chained to further tables (blocks whose owner is the block of
+// the first table).
 //   tickets  the next ticket (first table only)       more  handle of the next table, 0 = none
 //   slots    one word a waiter:  63..32 incarnation   31..2 ticket   1..0 state
 //            0 empty    1 waiting    2 notified
 // Invariants:
-// 1. The waiter writes empty -> waiting and waiting|notified -> empty; a notifier waiting ->
-//    notified; a reaper dead's waiting -> empty and dead's notified -> empty, and then notifies
-//    another one. All by compare-exchange.
-// 2. A waiter sleeps on the low half of its own slot, so nobody else can swallow its wake-up.
+// 1. Transitions of a slot, each one read-modify-write: by the waiter, empty -> waiting and waiting
+//    or notified -> empty; by a notifier, waiting -> notified; by the reaper of a dead waiter,
+//    waiting or notified -> empty, and for a notified one it first notifies another waiter.
+// 2. A waiter sleeps on the low half of its own slot, so no other thread can take its wake-up.
 // 3. Tables are added, never removed, while the condition lives.
 // Design: docs/design/sync.md
 #pragma once
@@ -45,19 +46,19 @@ class Condition {
 
   struct Ticket {
     os::Atomic<uint64_t>* slot;
-    uint64_t word;  // as it was when waiting
+    uint64_t word;  // the slot's value while waiting
     int held;
   };
 
   static void create(arena::Arena& arena, arena::Handle handle) noexcept;
-  // Throws CorruptArena when no condition is there.
+  // Throws CorruptArena if there is no condition at `handle`.
   Condition(arena::Arena& arena, arena::Handle handle);
-  // For who holds the block and has made the checks above once.
+  // Skips the checks: the caller holds the block and has checked it before.
   Condition(arena::Arena& arena, ConditionState& known) noexcept
       : arena_(&arena), state_(&known), handle_(arena.handle_of(&known)) {}
 
   [[nodiscard]] Ticket begin_wait(arena::Member& member);
-  // ok: notified. Repeat it after `interrupted`; end_wait() in any case.
+  // ok: notified. Call it again after `interrupted`, or give up; call end_wait() in any case.
   [[nodiscard]] WaitResult wait(const Ticket& ticket, int64_t deadline_ns);
   // True if this waiter was notified, however wait() returned.
   bool end_wait(arena::Member& member, const Ticket& ticket);
@@ -68,7 +69,7 @@ class Condition {
   [[nodiscard]] uint32_t waiters() const noexcept;
   [[nodiscard]] arena::Handle handle() const noexcept { return handle_; }
 
-  // Frees the further tables; nobody may wait any more. The caller frees the block itself.
+  // Frees the further tables; no thread may wait any more. The caller frees the block itself.
   void destroy(arena::Member& member) noexcept;
   // The end hook: if the block is a condition, frees its further tables.
   static void end(arena::Arena& arena, arena::Member& member, arena::Handle block);

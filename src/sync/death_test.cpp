@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Members killed at each kill point of this layer, and after each instruction of its operations:
-// the others never wait for the dead, and nothing of the dead stays in the way.
+// Members are killed at each kill point of this layer, and after each instruction of its
+// operations. The others never wait for a dead member, and nothing that it held stays held.
 #include <gtest/gtest.h>
 #include <signal.h>
 
@@ -46,7 +46,7 @@ class DeathTest : public ::testing::Test {
   Event event() { return {*arena_, event_}; }
   Condition condition() { return {*arena_, condition_}; }
 
-  // Everything can be used again, and what the dead had is free.
+  // Every object can be used again, and what the dead member held is free.
   void expect_usable() {
     arena::reap_all_dead(*arena_, *me_);
     const Locked locked = mutex().lock(*me_, in_ms(5'000));
@@ -72,8 +72,7 @@ class DeathTest : public ::testing::Test {
   const Handle condition_ = me_->allocate(512);
 };
 
-// Each operation so that it passes its kill points. Every one runs beside a partner (below) that
-// waits for what it does.
+// Operations that pass the kill points of their object.
 void lock_twice(DeathTest&, Member& member, Mutex mutex) {
   for (int i = 0; i < 2; ++i) {
     if (is_locked(mutex.lock(member))) mutex.unlock(member);
@@ -261,7 +260,7 @@ TEST_F(DeathTest, WhileAddingATableOrReapingAWaiter) {
   expect_usable();
 }
 
-// Every kill point of this layer stands in a test above.
+// The list names the kill points that the tests above cover.
 TEST_F(DeathTest, NoKillPointIsForgotten) {
   const std::string known =
       " mutex.lock.enter mutex.lock.word mutex.unlock.word mutex.unlock.woken mutex.wait.word"
@@ -278,7 +277,8 @@ TEST_F(DeathTest, NoKillPointIsForgotten) {
   }
 }
 
-// The operation, killed after each of its instructions in turn, beside nobody; then all is usable.
+// Kills the operation after each of its instructions in turn, without other members that use the
+// objects; calls survive() after each death.
 void step_through(DeathTest&, const std::shared_ptr<Arena>& arena,
                   const std::function<void(Member&)>& operation,
                   const std::function<void()>& survive) {

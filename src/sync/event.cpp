@@ -46,7 +46,7 @@ WaitResult Event::wait(int64_t deadline_ns) {
   if (is_set()) return WaitResult::ok;
   if (deadline_ns == 0) return WaitResult::timed_out;
   const uint32_t first = state_->word.load();
-  // Set, or was set and cleared since: the epoch has changed.
+  // The event is set, or was set and cleared since `first`, so that the epoch has changed.
   const auto happened = [&](uint32_t word) {
     return (word & kSet) != 0 || (word ^ first) >= kEpoch;
   };
@@ -54,7 +54,7 @@ WaitResult Event::wait(int64_t deadline_ns) {
   for (;;) {
     uint32_t word = state_->word.load();
     if (happened(word)) return WaitResult::ok;
-    // COMMIT(event.wait.word): killed before: nothing; after: set() makes one call too many.
+    // COMMIT(event.wait.word): killed before: nothing; after: set() makes a needless system call.
     if ((word & kWaiters) == 0 && !state_->word.compare_exchange(word, word | kWaiters)) continue;
     SHOAL_KILL_POINT("event.wait.word");
     const WaitResult slept = sleep_on(&state_->word, word | kWaiters, deadline_ns);

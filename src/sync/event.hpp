@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Event: a flag that members wait for. set() and clear() never sleep. Nothing allocates, or throws
+// Event: a flag that members wait for. set() and clear() never sleep. Nothing allocates or throws
 // after the first use by a member.
 //
 // EventState:  word    31..2 epoch: how often it was set    1 WAITERS    0 SET
 // Invariants:
-// 1. Each change from clear to set changes the epoch, so whoever slept while that happened returns
-//    although the event may be clear again by then.
-// 2. Whoever sleeps on `word` has seen it with WAITERS and without SET. set() clears WAITERS and
-//    wakes all. A notified waiter that dies takes nothing from the others.
+// 1. Each change from clear to set changes the epoch, so a thread that slept through the change
+//    returns even if the event is clear again when it wakes.
+// 2. A thread that sleeps on `word` has seen it with WAITERS and without SET. set() clears WAITERS
+//    and wakes all. A woken waiter that dies takes nothing from the others.
 // No wake-up is lost: sync/wait.hpp, with P1 and P2 in one compare-exchange.
 // Design: docs/design/sync.md
 #pragma once
@@ -33,9 +33,9 @@ class Event {
   static constexpr uint32_t kMagic = 0x746e7665;  // "evnt"
 
   static void create(arena::Arena& arena, arena::Handle handle) noexcept;
-  // Throws CorruptArena when no event is there.
+  // Throws CorruptArena if there is no event at `handle`.
   Event(arena::Arena& arena, arena::Handle handle);
-  // For who holds the block and has made the checks above once.
+  // Skips the checks: the caller holds the block and has checked it before.
   Event(arena::Arena& arena, EventState& known) noexcept
       : state_(&known), handle_(arena.handle_of(&known)) {}
 

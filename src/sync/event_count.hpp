@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// One futex word on which any thread of any member sleeps until a condition that lies elsewhere
-// may have changed. Notifying while nobody sleeps costs one load. Never allocates, never throws.
+// EventCount: one futex word on which any thread of any member sleeps until a condition that is
+// stored elsewhere may have changed. Notifying costs one load when nobody sleeps. Never allocates,
+// never throws.
 //
-// Word:  31..1 epoch, changed by each notification     0 somebody may be asleep (WAITERS)
+// Word:  31..1 epoch, changed by each wake-up     0 WAITERS: some thread may be asleep
 //
 // Use:   seen = count.prepare();  if (condition) proceed;  else Ticker.sleep(&count.word(), seen)
 //        ... change the condition (seq_cst) ...; count.notify_one();
 //
-// Why no wake-up is lost: sync/wait.hpp, where prepare() is W1 and notify's load is P2. What is
-// special here: notify_one() clears WAITERS when the kernel woke nobody. A sleeper that came
-// between the wake and the clearing is in the kernel's queue with the old value, or not there yet:
-// the first kind is woken by the wake of all that follows, the second finds the word changed.
+// No wake-up is lost: sync/wait.hpp, where prepare() is W1 and the load in notify is P2. One thing
+// is special here: notify_one() clears WAITERS if the kernel woke no thread. A waiter that prepared
+// between the wake and the clearing either is in the kernel's queue with the old value, and the
+// wake of all that follows wakes it; or is not in the queue yet, and finds the word changed.
 // Design: docs/design/sync.md
 #pragma once
 
@@ -25,10 +26,10 @@ namespace shoal::sync {
 
 class EventCount {
  public:
-  // W1: the value to sleep on, if a look at the condition says so.
+  // W1: the value to sleep on if the condition does not hold.
   [[nodiscard]] uint32_t prepare() noexcept { return word_.fetch_or(kWaiters) | kWaiters; }
 
-  // P2 and P3: after the condition was changed by a seq_cst store or read-modify-write.
+  // P2 and P3: call after a seq_cst store or read-modify-write has changed the condition.
   void notify_one() noexcept {
     if ((word_.load() & kWaiters) != 0) wake_one();
   }
@@ -36,8 +37,9 @@ class EventCount {
     if ((word_.load() & kWaiters) != 0) wake_all();
   }
 
-  // As notify_all(), and also makes everybody look again who is between prepare() and sleep. For
-  // reapers, which do not know what the dead had published.
+  // As notify_all(), but changes the word even without WAITERS, so that each thread between
+  // prepare() and sleep looks again. For reapers, which do not know what the dead member had
+  // published.
   void wake_all() noexcept {
     uint32_t old = word_.load();
     while (!word_.compare_exchange(old, (old + kEpoch) & ~kWaiters)) {

@@ -55,7 +55,7 @@ TEST_F(EventTest, WakesAllWaitersEvenIfItIsClearedAtOnce) {
         waiting.fetch_sub(1);
       });
     }
-    // A thread that was not yet waiting at set() may miss it: set again until all have returned.
+    // A thread that was not yet waiting at set() may miss it, so set again until all have returned.
     while (waiting.load() != 4) std::this_thread::yield();
     while (waiting.load() != 0) {
       event.set(*me_);

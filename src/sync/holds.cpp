@@ -12,16 +12,17 @@ constexpr uint32_t kCached = 2;
 constexpr uint32_t kOwned = 4;
 constexpr int kWordsPerLane = 4;
 
-// A list that only grows and has no lock, so that the child of a fork can use it.
+// The head of a list that only grows and needs no lock, so that the child of a fork can use it.
 os::Atomic<uint64_t> all_holds;
 
 Holds* head() noexcept { return reinterpret_cast<Holds*>(all_holds.load()); }
 
 }  // namespace
 
-// The word that this thread keeps reserved, and whose it is. Every lock and unlock reads it several
-// times, so it is constant-initialized and trivial: one without a guard, at a fixed place of the
-// thread (16 bytes of the static block, which has room for that after the program's start).
+// The held word that this thread keeps reserved, and the Holds to which the word belongs. Every
+// lock and unlock reads this several times. So it is constant-initialized and trivial, which needs
+// no initialization guard, and lies at a fixed offset in the thread's storage (16 bytes of the
+// static TLS block, which has room for a library that is loaded after the program's start).
 struct ThreadCache {
   Holds* holds = nullptr;
   int word = Holds::kNone;
@@ -37,10 +38,10 @@ namespace {
 
 [[gnu::tls_model("initial-exec")]] constinit thread_local ThreadCache cache;
 
-// Gives the word back when the thread ends.
+// Returns the reserved word when the thread ends.
 struct ThreadEnd {
   ~ThreadEnd() { cache.drop(); }
-  void expect() noexcept {}  // registers the destructor
+  void expect() noexcept {}  // the call makes the compiler register the destructor
 };
 thread_local ThreadEnd thread_end;
 
@@ -106,7 +107,7 @@ int Holds::publish(arena::Handle object, HeldKind kind, bool brief) noexcept {
   const int word = take(brief);
   if (word == kNone) return kNone;
   // order: relaxed; read only after this process is dead, when all its stores are visible; the
-  // read-modify-write that follows in every caller keeps the compiler from moving it down
+  // read-modify-write that follows in every caller keeps the compiler from moving this store down
   held(word).store(object | static_cast<uint64_t>(kind), os::relaxed);
   return word;
 }
@@ -121,7 +122,8 @@ int Holds::publish_surely(arena::Handle object, HeldKind kind) noexcept {
 
 void Holds::clear(int word) noexcept {
   if (word == kNone) return;
-  // order: release; keeps the wake before it; nobody pairs with it (read after death only)
+  // order: release; keeps the wake before this store; no acquire pairs with it, since other
+  // processes read the word only after the death of this one
   held(word).store(0, os::release);
   if (cache.holds == this && cache.word == word) {
     // order: relaxed; the word is this thread's own (invariant 2)
@@ -133,15 +135,15 @@ void Holds::clear(int word) noexcept {
 
 void Holds::set_owned(int word) noexcept {
   if (word == kNone) return;
-  // order: relaxed; read by threads that unlock what this thread locked: they were told so by
-  // some synchronization of their own
+  // order: relaxed; read by this thread, or by a thread that unlocks what this thread locked: the
+  // program orders that thread's unlock after the lock by synchronization of its own
   mode_[word].store(mode_[word].load(os::relaxed) | kOwned, os::relaxed);
 }
 
 int Holds::find_owned(arena::Handle object) noexcept {
   const uint64_t wanted = object | static_cast<uint64_t>(HeldKind::mutex);
   const auto owns = [&](int word) {
-    // order: relaxed, twice; as in set_owned
+    // order: relaxed, both; as in set_owned
     return (mode_[word].load(os::relaxed) & kOwned) != 0 && held(word).load(os::relaxed) == wanted;
   };
   if (cache.holds == this && cache.word != kNone && owns(cache.word)) return cache.word;
@@ -153,7 +155,7 @@ int Holds::find_owned(arena::Handle object) noexcept {
 
 void Holds::drop_stale(bool (*is_mine)(arena::Arena&, arena::Handle, arena::Incarnation)) noexcept {
   for (int word = 0; word < kWords; ++word) {
-    // order: relaxed, twice; a word of a lock that this member owns stays, whatever else changes
+    // order: relaxed, both; the word of a lock that this member owns stays, whatever else changes
     if ((mode_[word].load(os::relaxed) & kOwned) == 0) continue;
     const arena::Handle object = held(word).load(os::relaxed) & ~kHeldKindMask;
     if (object != 0 && !is_mine(member_->arena(), object, incarnation_)) clear(word);

@@ -22,11 +22,12 @@ Mutex::Mutex(arena::Arena& arena, arena::Handle handle)
   state_ = arena.at<MutexState>(handle);
 }
 
-// busy, or this member has the lock. `also`: WAITERS when the caller has slept (invariant 2).
+// busy: another thread has the lock; else this member does. `also`: WAITERS when the caller has
+// slept (invariant 2).
 Locked Mutex::take(MutexState& state, arena::Incarnation me, uint32_t also) noexcept {
   uint32_t word = 0;
   while ((word & kOwner) == 0) {
-    // COMMIT(mutex.lock.word): killed before: nothing, one is woken; after: DIED for the next.
+    // COMMIT(mutex.lock.word): killed before: the reaper wakes one; after: DIED for the next owner.
     if (state.word.compare_exchange(word, me | (word & kWaiters) | also)) {
       SHOAL_KILL_POINT("mutex.lock.word");
       return (word & kDied) != 0 ? Locked::owner_died : Locked::ok;
@@ -70,7 +71,7 @@ Locked Mutex::sleep_and_take(arena::Arena& arena, arena::Member& member, MutexSt
   const arena::Incarnation me = member.incarnation();
   Locked result = Locked::busy;
   const auto taken = [&] { return (result = take(state, me, 0)) != Locked::busy; };
-  // order: relaxed; a look that saves failing compare-exchanges, repeated by them
+  // order: relaxed; saves compare-exchanges that would fail; taken() looks again
   const auto free = [&] { return (state.word.load(os::relaxed) & kOwner) == 0 && taken(); };
   if (deadline_ns != 0 && spin_until(free)) return result;
   Ticker ticker(deadline_ns, true);
@@ -96,7 +97,7 @@ Locked Mutex::sleep_and_take(arena::Arena& arena, arena::Member& member, MutexSt
     const arena::Incarnation owner = word & kOwner;
     if (!ticked || owner == me || arena::member_alive(arena, owner)) continue;
     arena::reap(arena, member, owner);
-    take_from_dead(arena, state, owner);  // the dead may have had no held word left
+    take_from_dead(arena, state, owner);  // in case the dead member had no held word for the lock
   }
 }
 
@@ -107,22 +108,24 @@ Unlocked Mutex::unlock(arena::Member& member) {
   const bool mine = (word & kOwner) == holds.incarnation();
   if (mine) {
     if (!handed_off()) held = holds.find_owned(handle_);
-    // COMMIT(mutex.unlock.word): killed before: DIED for the next; after: free, one is woken.
+    // COMMIT(mutex.unlock.word): killed before: DIED for the next owner; after: free, the reaper
+    // wakes one.
     word = state_->word.exchange(0);
     SHOAL_KILL_POINT("mutex.unlock.word");
   } else {
     if ((word & kOwner) == 0) return Unlocked::not_locked;
     held = holds.publish_surely(handle_, HeldKind::mutex);
-    // COMMIT(mutex.handoff.flag): killed before: nothing; after: still locked, deaths undo nothing.
+    // COMMIT(mutex.handoff.flag): killed before: nothing; after: still locked, and an owner's death
+    // does not free it.
     state_->flags.fetch_or(kHandoff);
     SHOAL_KILL_POINT("mutex.handoff.flag");
     do {
       if ((word & kOwner) == 0) break;
-      // COMMIT(mutex.handoff.word): killed before: still locked; after: free, one is woken.
+      // COMMIT(mutex.handoff.word): killed before: still locked; after: free, the reaper wakes one.
     } while (!state_->word.compare_exchange(word, 0));
     SHOAL_KILL_POINT("mutex.handoff.word");
   }
-  // COMMIT(mutex.unlock.woken): killed before: a reaper wakes; after: it wakes once too often.
+  // COMMIT(mutex.unlock.woken): killed before: the reaper wakes one; after: it wakes one too many.
   if ((word & kWaiters) != 0) os::futex_wake(&state_->word, 1);
   SHOAL_KILL_POINT("mutex.unlock.woken");
   holds.clear(held);
@@ -133,7 +136,8 @@ Unlocked Mutex::unlock(arena::Member& member) {
 arena::Incarnation Mutex::owner() const noexcept { return state_->word.load() & kOwner; }
 
 bool Mutex::handed_off() const noexcept {
-  // order: relaxed; a sticky hint: who misses it keeps a held word that reapers will not act on
+  // order: relaxed; the flag is never cleared; a thread that misses it keeps a held word, for which
+  // a reaper will not free the lock
   return (state_->flags.load(os::relaxed) & kHandoff) != 0;
 }
 
@@ -143,10 +147,11 @@ bool Mutex::owned_by(arena::Arena& arena, arena::Handle handle, arena::Incarnati
 
 void Mutex::take_from_dead(arena::Arena& arena, MutexState& state,
                            arena::Incarnation dead) noexcept {
-  const int pid = arena::member_pid(arena, dead);  // a reaper's hook still knows it
+  const int pid = arena::member_pid(arena, dead);  // known until the end of the reap
   uint32_t word = state.word.load();
   while ((word & kOwner) == dead && (state.flags.load() & kHandoff) == 0) {
-    // COMMIT(mutex.reap.word): killed before: the next reaper does it; after: the next one wakes.
+    // COMMIT(mutex.reap.word): killed before: the next reaper does it; after: the next reaper wakes
+    // one.
     if (!state.word.compare_exchange(word, kDied | (word & kWaiters))) continue;
     SHOAL_KILL_POINT("mutex.reap.word");
     if (pid != 0) state.dead_pid.store(static_cast<uint32_t>(pid));

@@ -1,26 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Mutex: a lock between members that survives the death of its owner. Any thread of any member.
-// lock() sleeps; try_lock() and unlock() never do. Nothing here allocates, or throws after the
-// first use by a member. The owner is the member, not the thread: like the standard library's Lock
-// it may be unlocked by another thread, even by another member.
+// Mutex: a lock between members that survives the death of its owner. Any thread of any member may
+// call it. lock() sleeps; try_lock() and unlock() never do. Nothing here allocates or throws after
+// the first use by a member. The owner is the member, not the thread: like the standard library's
+// Lock it may be unlocked by another thread, even by another member.
 //
-// MutexState, one per lock, in any block (64-byte aligned; zero bytes are a free lock but for the
+// MutexState, one per lock, in any block (64-byte aligned; a free lock is all zero except the
 // magic):
 //   word    31 DIED   30 WAITERS   29..0 incarnation of the owner, 0 = free
-//   flags    0 HANDOFF: somebody unlocked what another member had locked. From then on a death
-//              restores nothing: nobody can say whether the dead still was to unlock it.
+//   flags    0 HANDOFF: a member has unlocked what another member had locked. From then on the
+//              death of an owner does not free the lock: nobody can tell whether the dead member or
+//              another one was to unlock it.
 //   deaths  how often the lock was taken back from a dead owner
 // Invariants:
-// 1. DIED is set only while the owner is 0. The next one to take the lock clears it, and is told.
-// 2. Whoever sleeps on `word` has seen WAITERS set in it. A waiter that takes the lock after having
-//    slept sets WAITERS, since others may still sleep; so at most one wake-up too many is given.
-// 3. A member publishes the lock in its held words before it tries for it, and clears that after
-//    it has woken the next one (or gave up): a reaper finds every lock that the dead had, and
-//    wakes one sleeper of every lock that the dead was taking or leaving.
+// 1. DIED is set only while the owner is 0. The next member to take the lock clears it, and is
+//    told (owner_died).
+// 2. A thread that sleeps on `word` has seen WAITERS set in it. A waiter that takes the lock after
+//    having slept sets WAITERS, since others may still sleep; so at most one wake-up too many is
+//    given.
+// 3. A member publishes the lock in its held words before it tries to take it, and clears the held
+//    word after it has woken the next waiter (or has given up). So a reaper finds every lock that
+//    the dead member owned, and wakes one sleeper of every lock that it was taking or releasing.
 //
 // Transitions of word, each one compare-exchange or exchange:
-//   lock    free -> me     free|DIED -> me (the taker is told)     x -> x|WAITERS, then sleep
+//   lock    free -> me     free|DIED -> me (owner_died)            x -> x|WAITERS, then sleep
 //   unlock  me[|WAITERS] -> 0, then wake one if WAITERS
 //   reap    dead[|WAITERS] -> DIED[|WAITERS] unless HANDOFF, then always wake one
 // No wake-up is lost: sync/wait.hpp, with P1 and P2 in one exchange.
@@ -38,10 +41,10 @@ namespace shoal::sync {
 
 enum class [[nodiscard]] Locked {
   ok,
-  owner_died,  // locked, and the member that had it died: what it protects may be half changed
+  owner_died,  // locked; the previous owner died: the data that it protects may be half changed
   busy,        // try_lock only
   timed_out,
-  interrupted,  // a signal came; not locked
+  interrupted,  // by a signal; not locked
 };
 inline constexpr bool is_locked(Locked result) noexcept {
   return result == Locked::ok || result == Locked::owner_died;
@@ -49,7 +52,7 @@ inline constexpr bool is_locked(Locked result) noexcept {
 
 enum class Unlocked {
   ok,
-  handed_off,  // unlocked, but another member had locked it
+  handed_off,  // unlocked; another member had locked it
   not_locked,  // nothing was changed
 };
 
@@ -61,8 +64,8 @@ struct alignas(64) MutexState {
   // For RecursiveMutex only, written by the owner:
   os::Atomic<uint64_t> thread;  // incarnation << 32 | number of the thread in its process
   os::Atomic<uint32_t> depth;
-  os::Atomic<uint32_t> locks;     // how often it was locked, modulo 2^32: readers that do not lock
-                                  // see by it that somebody had it meanwhile
+  os::Atomic<uint32_t> locks;     // how often it was locked, modulo 2^32: a change tells a reader
+                                  // without the lock that the lock was taken during the read
   os::Atomic<uint32_t> dead_pid;  // the process that the lock was last taken back from
   uint32_t padding[7];
 };
@@ -74,9 +77,9 @@ class Mutex {
 
   // Makes the state at `handle`, which must lie in a block of the caller.
   static void create(arena::Arena& arena, arena::Handle handle) noexcept;
-  // Throws CorruptArena when no mutex is there.
+  // Throws CorruptArena if there is no mutex at `handle`.
   Mutex(arena::Arena& arena, arena::Handle handle);
-  // For who holds the block and has made the checks above once.
+  // Skips the checks: the caller holds the block and has checked it before.
   Mutex(arena::Arena& arena, MutexState& known) noexcept
       : arena_(&arena),
         state_(&known),
@@ -86,7 +89,7 @@ class Mutex {
   Locked lock(arena::Member& member, int64_t deadline_ns = kForever);
   Unlocked unlock(arena::Member& member);
 
-  [[nodiscard]] arena::Incarnation owner() const noexcept;  // 0: free; a hint for others
+  [[nodiscard]] arena::Incarnation owner() const noexcept;  // 0: free; a hint for non-owners
   [[nodiscard]] bool handed_off() const noexcept;
   [[nodiscard]] uint32_t deaths() const noexcept { return state_->deaths.load(); }
   [[nodiscard]] arena::Handle handle() const noexcept { return handle_; }

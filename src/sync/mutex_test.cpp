@@ -127,7 +127,7 @@ TEST_F(MutexTest, ReleaseByAnotherMemberHandsOffAndDeathsThenRestoreNothing) {
   other->abandon_for_test();
   arena::reap_all_dead(*arena_, *me_);
   EXPECT_EQ(m.lock(*me_, in_ms(400)), Locked::timed_out);
-  EXPECT_EQ(m.unlock(*me_), Unlocked::handed_off);  // anybody may release it
+  EXPECT_EQ(m.unlock(*me_), Unlocked::handed_off);  // any member may release it
   EXPECT_EQ(m.lock(*me_), Locked::ok);
   m.unlock(*me_);
 }

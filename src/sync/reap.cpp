@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The reaper's side of sync/holds.hpp: goes through the held words of a dead member's lane, and its
-// wake word, which has the same form.
+// The reaper's side of sync/holds.hpp: calls the hooks for the held words of a dead member's lane
+// and for its wake word, which has the same form.
 #include <array>
 
 #include "sync/barrier.hpp"

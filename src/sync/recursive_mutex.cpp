@@ -17,8 +17,8 @@ bool RecursiveMutex::is_mine(arena::Member& member) const noexcept {
 }
 
 void RecursiveMutex::set_depth(arena::Member& member, uint32_t depth) noexcept {
-  // COMMIT(recursive_mutex.depth): killed before: the lock is taken back; after: too.
-  // order: relaxed, both; only the owner reads them for more than a comparison, and it locked
+  // COMMIT(recursive_mutex.depth): killed before or after: the lock is taken back.
+  // order: relaxed, both; other threads only compare them; owners are ordered by the lock
   mutex_.state().depth.store(depth, os::relaxed);
   mutex_.state().thread.store(depth == 0 ? 0 : this_thread(member), os::relaxed);
   SHOAL_KILL_POINT("recursive_mutex.depth");
@@ -32,7 +32,7 @@ Locked RecursiveMutex::lock(arena::Member& member, int64_t deadline_ns) {
   const Locked result =
       deadline_ns == 0 ? mutex_.try_lock(member) : mutex_.lock(member, deadline_ns);
   if (is_locked(result)) {
-    // order: relaxed, both; only the owner writes it, and the lock orders owners
+    // order: relaxed, both; only the owner writes it, and owners are ordered by the lock
     mutex_.state().locks.store(mutex_.state().locks.load(os::relaxed) + 1, os::relaxed);
     set_depth(member, 1);
   }

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// RecursiveMutex: a Mutex that the thread which has it may lock again. Same state, same promises
-// about death; it belongs to a thread, and only that thread may unlock it.
+// RecursiveMutex: a Mutex that its owner thread may lock again. Same state, same promises about
+// death; it belongs to a thread, and only that thread may unlock it.
 //
-// Beside Mutex's invariants:
-// 1. thread and depth are written only by the member that has the lock. thread names the calling
+// Besides Mutex's invariants:
+// 1. Only the member that has the lock writes `thread` and `depth`. `thread` names the calling
 //    thread only if that thread has the lock, so a racy read of it decides correctly. depth >= 1
 //    while thread != 0.
-// 2. The owner writes thread = 0 before it unlocks. Who takes the lock from the dead overwrites
-//    what the dead left. In the child of a fork no thread has the number of a thread of its
-//    parent, since the number contains the member's incarnation.
+// 2. The owner writes thread = 0 before it unlocks. The next member that takes the lock after a
+//    death overwrites what the dead owner left. In the child of a fork no thread has the number of
+//    a thread of its parent, since the number contains the member's incarnation.
 // Design: docs/design/sync.md
 #pragma once
 
@@ -25,12 +25,12 @@ class RecursiveMutex {
   RecursiveMutex(arena::Arena& arena, arena::Handle handle) : mutex_(arena, handle) {}
   RecursiveMutex(arena::Arena& arena, MutexState& known) noexcept : mutex_(arena, known) {}
 
-  // busy when it is not free and deadline_ns is 0.
+  // busy if it is not free and deadline_ns is 0.
   Locked lock(arena::Member& member, int64_t deadline_ns = kForever);
-  // not_locked when this thread does not have it.
+  // not_locked if this thread does not have it.
   Unlocked unlock(arena::Member& member);
-  // For conditions: unlocks it however often this thread has locked it. Returns how often, 0 when
-  // the thread did not have it.
+  // For conditions: unlocks it however often this thread has locked it. Returns how often; 0 if the
+  // thread does not have it.
   uint32_t unlock_all(arena::Member& member);
   void set_depth(arena::Member& member, uint32_t depth) noexcept;
 

@@ -28,7 +28,7 @@ Semaphore::Semaphore(arena::Arena& arena, arena::Handle handle) : state_(nullptr
 bool Semaphore::try_acquire() noexcept {
   uint32_t word = state_->word.load();
   while ((word & ~kWaiters) != 0) {
-    // COMMIT(semaphore.acquire.word): killed before: nothing; after: the dead has the permit.
+    // COMMIT(semaphore.acquire.word): killed before: nothing; after: the permit stays acquired.
     if (state_->word.compare_exchange(word, word - 1)) {
       SHOAL_KILL_POINT("semaphore.acquire.word");
       return true;
@@ -43,7 +43,7 @@ WaitResult Semaphore::acquire(arena::Member& member, int64_t deadline_ns) {
   if (spin_until([&] { return permits() != 0 && try_acquire(); })) return WaitResult::ok;
   Holds& holds = Holds::of(member);
   const int held = holds.publish(handle_, HeldKind::semaphore);
-  Ticker ticker(deadline_ns, held == Holds::kNone);  // without a held word, look now and then
+  Ticker ticker(deadline_ns, held == Holds::kNone);  // without a held word, look at each tick
   WaitResult result = WaitResult::ok;
   while (!try_acquire()) {
     uint32_t word = 0;
@@ -71,11 +71,12 @@ bool Semaphore::release(arena::Member& member, uint32_t count) {
     if ((word & kWaiters) != 0 && held == Holds::kNone) {
       held = Holds::of(member).publish_surely(handle_, HeldKind::semaphore);
     }
-    // COMMIT(semaphore.release.word): killed before: nothing; after: released, a reaper wakes.
+    // COMMIT(semaphore.release.word): killed before: nothing; after: released, a reaper wakes all.
     if (state_->word.compare_exchange(word, word + count)) break;
   }
   SHOAL_KILL_POINT("semaphore.release.word");
-  // COMMIT(semaphore.release.woken): killed before: a reaper wakes; after: it does so needlessly.
+  // COMMIT(semaphore.release.woken): killed before: the reaper wakes all; after: it does so
+  // needlessly.
   if ((word & kWaiters) != 0) wake(word + count, count);
   SHOAL_KILL_POINT("semaphore.release.woken");
   if (held != Holds::kNone) Holds::of(member).clear(held);

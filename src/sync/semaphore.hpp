@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Semaphore: a count of permits, shared by members. Any member may release. acquire() sleeps,
-// release() never does. Nothing allocates, or throws after the first use by a member.
+// release() never does. Nothing allocates or throws after the first use by a member.
 //
-// A permit has no owner: one that a member had acquired when it died stays acquired, as with the
-// standard library's. What a death never costs is a wake-up: see sync/holds.hpp.
+// A permit has no owner: a permit that a member had acquired when it died stays acquired, as with
+// the standard library's semaphore. A death never loses a wake-up: see sync/holds.hpp.
 //
 // SemaphoreState:  word    31 WAITERS   30..0 permits            limit   most permits, >= 1
 // Invariants:
 // 1. 0 <= permits <= limit.
-// 2. Whoever sleeps on `word` has seen it with WAITERS and no permit. WAITERS is cleared only
+// 2. A thread that sleeps on `word` has seen it with WAITERS and no permit. WAITERS is cleared only
 //    together with a wake of all.
 // Transitions, each one compare-exchange:
 //   acquire  n -> n-1 if n > 0      0 -> 0|WAITERS, then sleep on that
@@ -41,22 +41,22 @@ class Semaphore {
 
   static void create(arena::Arena& arena, arena::Handle handle, uint32_t permits,
                      uint32_t limit = kMaxPermits) noexcept;
-  // Throws CorruptArena when no semaphore is there.
+  // Throws CorruptArena if there is no semaphore at `handle`.
   Semaphore(arena::Arena& arena, arena::Handle handle);
-  // For who holds the block and has made the checks above once.
+  // Skips the checks: the caller holds the block and has checked it before.
   Semaphore(arena::Arena& arena, SemaphoreState& known) noexcept
       : state_(&known), handle_(arena.handle_of(&known)) {}
 
   [[nodiscard]] bool try_acquire() noexcept;
   [[nodiscard]] WaitResult acquire(arena::Member& member, int64_t deadline_ns = kForever);
-  // False, and nothing changed, when there would be more than `limit` permits.
+  // False, with nothing changed, if there would be more than `limit` permits.
   [[nodiscard]] bool release(arena::Member& member, uint32_t count = 1);
 
   [[nodiscard]] uint32_t permits() const noexcept { return state_->word.load() & ~kWaiters; }
   [[nodiscard]] arena::Handle handle() const noexcept { return handle_; }
 
-  // The hook for HeldKind::semaphore: wakes everybody, since nobody knows how many the dead had
-  // still to wake.
+  // The hook for HeldKind::semaphore: wakes all sleepers, since nobody knows how many the dead
+  // member had still to wake.
   static void reap(arena::Arena& arena, arena::Member& reaper, arena::Incarnation dead,
                    arena::Handle handle);
 

@@ -98,7 +98,7 @@ TEST_F(SemaphoreTest, AWaiterKilledAsItIsWokenPassesTheWakeUpOn) {
     a.kill();
     const bool a_took_it = a.wait() == Ending::finished;
     arena::reap_all_dead(*arena_, *me_);
-    // The permit is still there, or one has it: b goes on if it is given one more at most.
+    // If the dead member has taken the permit, b needs another one to go on.
     if (a_took_it || s.permits() == 0) {
       ASSERT_TRUE(s.release(*me_));
     }

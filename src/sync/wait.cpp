@@ -13,8 +13,8 @@ constexpr int64_t kMaxSpinNs = 30'000;
 constexpr int64_t kMinSpinNs = 1'000;
 constexpr uint32_t kRetryAfter = 16;
 
-// Of this process; a child of a fork inherits at worst a permit too many taken, which only makes it
-// spin less.
+// How many threads of this process spin. A fork's child inherits the count, with permits of threads
+// that it does not have: that only makes it spin less.
 os::Atomic<uint32_t> spinners;
 
 struct SpinHistory {
@@ -33,7 +33,7 @@ uint32_t spinner_limit() noexcept {
 SpinPermit::SpinPermit() noexcept : granted_(false) {
   const uint32_t limit = spinner_limit();
   if (limit == 0) return;
-  // order: relaxed; a count that limits only how many spin, publishes nothing
+  // order: relaxed; the count only limits how many threads spin; it publishes nothing
   granted_ = spinners.fetch_add(1, os::relaxed) < limit;
   if (!granted_) spinners.fetch_sub(1, os::relaxed);  // order: relaxed; as above
 }

@@ -6,7 +6,7 @@
 // Every wait in shoal follows the same four steps, and the argument that no wake-up is lost is the
 // same for all of them:
 //   waiter:  W1 set the waiters bit in the futex word (read-modify-write), keep the value seen
-//            W2 look for what is waited for
+//            W2 look whether the condition holds
 //            W3 futex_wait(word, value seen)
 //   waker:   P1 publish
 //            P2 read the word's waiters bit (or change the word)
@@ -17,8 +17,9 @@
 // finds the word changed and returns, or the waiter is in the kernel's queue and is woken.
 // Where P1 changes the futex word itself (mutex, semaphore, event), P2 is part of P1.
 //
-// Two deaths could still lose a wake-up: the waker's between P1 and P3, and the death of a woken
-// waiter before it used the notification. The reaper of the dead repairs both: see sync/holds.hpp.
+// Two deaths could still lose a wake-up: that of the waker between P1 and P3, and that of a woken
+// waiter before it has used the notification. The reaper of the dead member repairs both: see
+// sync/holds.hpp.
 //
 // Design: docs/design/sync.md
 #pragma once
@@ -31,18 +32,18 @@
 
 namespace shoal::sync {
 
-// interrupted: a signal came. Nothing was acquired or consumed; the caller runs its signal
-// handlers and waits again with the same deadline.
+// interrupted: by a signal. Nothing was acquired or consumed; the caller runs its signal handlers
+// and waits again with the same deadline.
 enum class WaitResult : uint8_t { ok, timed_out, interrupted };
 
 inline constexpr int64_t kForever = -1;
 
-// Bounds of the pause between two looks at whether those waited for are alive.
+// Bounds of the pause between two checks whether the members that a waiter depends on are alive.
 inline constexpr int64_t kFirstTickNs = 10'000'000;
 inline constexpr int64_t kLastTickNs = 250'000'000;
 
-// Spinning is worth it only while someone else can run: at most usable_cpus() - 1 threads of this
-// process spin at once, and none on one processor.
+// Spinning pays only while another thread can run: at most usable_cpus() - 1 threads of this
+// process spin at the same time, and none on one processor.
 class SpinPermit {
  public:
   SpinPermit() noexcept;
@@ -55,13 +56,13 @@ class SpinPermit {
   bool granted_;
 };
 
-// How long this thread's next spin may take: it doubles when spins succeed, halves when they do
-// not, and every 16th failure is followed by a full one, so that a changed rhythm is noticed.
+// How long this thread's next spin may take. A successful spin doubles it, a failed one halves it;
+// every 16th spin in a row of failures gets the full budget, so that a changed rhythm is noticed.
 int64_t spin_budget_ns() noexcept;
 void spin_ended(bool success) noexcept;
 
-// Gives the rest of the time slice to whatever else runs on this processor: the kernel likes to put
-// a waker and the one it wakes on one core, where spinning alone would only delay the other.
+// Gives the rest of the time slice to other threads of this processor. The kernel tends to put a
+// waker and the thread that it wakes on one core, where a spin without yields delays the other.
 void yield_processor() noexcept;
 
 // Spins until ready() is true. False when the spin's budget is used up or spinning is not worth it.
@@ -84,16 +85,16 @@ bool spin_until(Ready&& ready) {
   return ready();
 }
 
-// Sleeps in slices: until the deadline, or a tick earlier when somebody must be looked at. Ticks
-// grow from kFirstTickNs to kLastTickNs.
+// Sleeps in slices of one tick until the deadline, so that the caller can check other members
+// between them. Ticks grow from kFirstTickNs to kLastTickNs.
 class Ticker {
  public:
-  // ticking: false sleeps straight to the deadline.
+  // ticking: false sleeps to the deadline in one slice.
   Ticker(int64_t deadline_ns, bool ticking) noexcept
       : deadline_ns_(deadline_ns), ticking_(ticking) {}
 
-  // What os::futex_wait says; timed_out only when the deadline itself has passed, and `ticked` is
-  // set when a slice ended instead (the result is then `woken`, as for a spurious wake).
+  // The result of os::futex_wait. timed_out: the deadline itself has passed. `*ticked`: a slice has
+  // ended, and the result is `woken`, as for a spurious wake.
   os::Wake sleep(os::Atomic<uint32_t>* word, uint32_t expected, bool* ticked) noexcept;
 
  private:
@@ -102,7 +103,7 @@ class Ticker {
   bool ticking_;
 };
 
-// Like os::futex_wait, with its four results folded into three: ok means look again.
+// Like os::futex_wait, with its four results folded into three. ok: look at the condition again.
 WaitResult sleep_on(os::Atomic<uint32_t>* word, uint32_t expected, int64_t deadline_ns) noexcept;
 
 }  // namespace shoal::sync
