@@ -403,7 +403,7 @@ class Pool:
             if not engine.closed:
                 text = f"unclosed running shoal pool {self!r}"
                 warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
-        finally:  # also when the warning is an error
+        finally:  # even if the warning is raised as an error
             engine.let_go()
 
     def __reduce__(self) -> Any:

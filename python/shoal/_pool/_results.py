@@ -232,8 +232,8 @@ class MapResult(_Result):
 
 @public
 class IMapIterator:
-    """The iterator over results that `Pool.imap` and `imap_unordered` return. If it is dropped
-    before its end, the job is cancelled.
+    """The iterator over results that `Pool.imap` and `imap_unordered` return. If both the iterator
+    and its pool are dropped before its end, the rest of the work is cancelled.
 
     >>> import shoal
     >>> with shoal.Pool(1) as pool:
