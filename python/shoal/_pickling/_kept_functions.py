@@ -79,7 +79,7 @@ class FunctionKeys:
             assert definitions is not None
             if watch.generation != definitions.generation or not watch.holds():
                 if record.shipped and shipped_key(function, definitions) != record.shipped:
-                    return self._replace(function, record)  # its name is now bound to another object
+                    return self._replace(function, record)  # its name was bound to another object
                 definitions.require(record.roots)
                 record.watch = definitions.watch(record.roots)
         if record.parts is not None and not all(same() for same in record.parts):

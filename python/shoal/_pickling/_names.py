@@ -281,8 +281,7 @@ _ATOMS: Final = frozenset(
 
 
 def is_atom(value: Any, depth: int = 3) -> bool:
-    """Whether `value` consists only of immutable built-in values, so that it refers to nothing else.
-    """
+    """Whether `value` consists only of immutable built-in values, and so refers to nothing else."""
     kind = type(value)
     if kind in _ATOMS:
         return True
