@@ -263,7 +263,7 @@ def _array(pickler: Pickler, array: Any) -> Any:
     if array.dtype.hasobject:
         return NotImplemented
     if array.nbytes < LARGE_ARRAY and array.dtype.isnative:
-        return array.__reduce__()  # (numpy converts a swapped byte order to the machine's own)
+        return array.__reduce__()  # native only: it would replace a swapped byte order
     if not (array.flags.c_contiguous or array.flags.f_contiguous):
         array = array.copy(order="C")
     order = "C" if array.flags.c_contiguous else "F"
