@@ -213,8 +213,7 @@ class Keeper(_watch.Watch):
         self._close()
 
     def forget(self) -> None:
-        """Called in a forked child of the program: leave the workers alone, they are the parent's.
-        """
+        """In a forked child of the program: leave the workers alone, they are the parent's."""
         self.ended = True
         for process in self.processes:
             _processes.close_inherited(process._popen)

@@ -47,8 +47,7 @@ def cache(engine: DropInEngine) -> MappingView:
 
 
 def open_results(engine: DropInEngine) -> dict[int, Any]:
-    """Results that have no outcome yet, by number. For a map whose result object is gone, the job.
-    """
+    """Results that have no outcome yet, by number; for a map whose result is gone, the job."""
     now = Open(engine)
     found: dict[int, Any] = {}
     for sink, _ in now.calls:

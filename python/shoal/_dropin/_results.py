@@ -48,8 +48,7 @@ class MapResult(_Viewed, _results.MapResult):
 
     @property
     def _value(self) -> Any:
-        """The outcome. Before it is known, the results so far, with None in place of missing ones.
-        """
+        """The outcome. Before it is known, the results so far, with None for missing ones."""
         if self._state != _results._PENDING or self._work is None:
             return self._outcome
         from shoal._dropin import _result_view

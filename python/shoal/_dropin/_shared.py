@@ -40,8 +40,7 @@ def check_spawning(obj: Any, name: str, made_for_fork: bool) -> None:
 
 
 class Shared:
-    """An object that is made for a context, and can be pickled only while a child is being spawned.
-    """
+    """An object that is made for a context, and can be pickled only for a child being spawned."""
 
     _is_fork_ctx = False  # an unpickled object keeps this default: it may be passed on
 

@@ -64,8 +64,7 @@ class Spawning:
 
 
 class DescriptorElsewhere:
-    """A descriptor, sent as its number in the process that pickled it. That process keeps it open.
-    """
+    """A descriptor, sent as its number in the process that pickled it, which keeps it open."""
 
     def __init__(self, pid: int, fd: int) -> None:
         self._pid = pid

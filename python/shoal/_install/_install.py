@@ -209,8 +209,7 @@ def _choose(swap: _swaps.Swap, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 
 def _start_fork_server(context: Any) -> None:
-    """Start the fork server if a pool of this context needs it, before importing shoal's modules.
-    """
+    """Start the fork server if a pool of this context needs it, before shoal's imports."""
     context = context or sys.modules["multiprocessing"]
     if context.get_start_method() == "forkserver":
         from shoal._runtime import _children

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 
 class Entry:
-    """`values` and `uses` are complete only after `encode`, because pickling may find more names.
-    """
+    """`values` and `uses` are complete only after `encode`: pickling may find more names."""
 
     def __init__(self, definitions: Definitions, new: dict[_names.Key, Any]) -> None:
         self._definitions = definitions
@@ -72,8 +71,7 @@ class Entry:
                 self._plain.append(key)
 
     def _in_order(self, new: dict[_names.Key, Any]) -> list[_names.Key]:
-        """The keys in an order in which used names precede their users, unless they form a cycle.
-        """
+        """The keys, ordered so that used names precede their users, unless they form a cycle."""
         order: dict[_names.Key, None] = {}
         seen: set[_names.Key] = set()
         stack = [(key, False) for key in reversed(new)]

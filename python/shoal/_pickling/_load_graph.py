@@ -41,8 +41,7 @@ Failed = Callable[[str, BaseException], None]  # (what, why)
 
 
 class _Recovering(pickle.Unpickler):
-    """An unpickler whose memo is filled by a pickle, because CPython loses a memo that is assigned.
-    """
+    """An unpickler whose memo is filled by a pickle: CPython loses a memo that is assigned."""
 
     lost: list[Any]
 

@@ -112,8 +112,7 @@ def canonical(module_name: str) -> str:
 
 
 def locate(obj: Any) -> tuple[str, str] | None:
-    """(module, qualified name) under which this process finds `obj` itself; None if there is none.
-    """
+    """(module, qualified name) under which this process finds `obj` itself, or None."""
     name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
     module_name = getattr(obj, "__module__", None)
     if not isinstance(name, str) or not isinstance(module_name, str) or "<" in name:
@@ -220,8 +219,7 @@ def global_names(code: CodeType) -> tuple[str, ...]:
 
 
 def used_names(code: CodeType, namespace: dict[str, Any]) -> list[str]:
-    """The global names that `code` reads: those in `namespace`, and those that are unbound so far.
-    """
+    """The global names that `code` reads: those in `namespace`, and those still unbound."""
     return [n for n in global_names(code) if n in namespace or not hasattr(builtins, n)]
 
 

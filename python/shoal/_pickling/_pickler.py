@@ -46,16 +46,14 @@ _HEAP_TYPE: Final = 1 << 9
 
 
 class Chunks(list[bytes]):
-    """The output file of a pickler: large `bytes` are stored uncopied, a small pickle is one chunk.
-    """
+    """The output file of a pickler. Large `bytes` are not copied; a small pickle is one chunk."""
 
     __slots__ = ()
     write = list.append
 
 
 class InBandChunks(Chunks):
-    """The same for a pickler without out-of-band buffers: a PickleBuffer is written as one chunk.
-    """
+    """The same for a pickler without out-of-band buffers: a PickleBuffer is one chunk."""
 
     __slots__ = ()
 
@@ -286,8 +284,7 @@ def _as_cloudpickle_does(pickler: Pickler, obj: Any) -> Any:
 
 
 def _classify(kind: type) -> Handler:
-    """Choose the handler of a type, once. A type's own reducers are not expected to change later.
-    """
+    """Choose the handler of a type, once. A type's own reducers must not change later."""
     handler = _handler_of(kind)
     _handlers.set(kind, handler)
     return handler

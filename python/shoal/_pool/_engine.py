@@ -424,8 +424,7 @@ class Engine:
         return threading.get_ident() in self._tellers
 
     def feed_jobs(self) -> bool:
-        """Send as much of the jobs' input as the bounds allow; returns whether anything was sent.
-        """
+        """Send as much of the jobs' input as the bounds allow; returns whether any was sent."""
         sent = False
         for job in list(self._jobs):
             sent = job.fill() or sent

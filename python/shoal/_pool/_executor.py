@@ -285,8 +285,7 @@ class Executor(_base.Executor):
 
 @public
 class ExecutorOptions:
-    """`submit` and `map` of an executor with a time limit and retries. `Executor.options` makes it.
-    """
+    """`submit` and `map` with a time limit and retries. `Executor.options` makes it."""
 
     def __init__(self, executor: Executor, timeout_ns: int, retries: int) -> None:
         self._executor = executor

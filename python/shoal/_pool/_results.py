@@ -23,8 +23,7 @@ _PENDING, _OK, _FAILED = 0, 1, 2
 
 
 def _call(callback: Callable[[Any], object], value: Any) -> None:
-    """Call it. If it raises, its traceback is printed, as for a thread, and nothing else happens.
-    """
+    """Call it. If it raises, only its traceback is printed, as for a thread."""
     try:
         callback(value)
     except BaseException as error:

@@ -29,8 +29,7 @@ _stock_run_path: Any = runpy.run_path
 
 
 def patch() -> None:
-    """Make this process and its forked children use `run_path`. Calling it again changes nothing.
-    """
+    """Make this process and its forked children use `run_path`. May be called again."""
     if hasattr(runpy, "_run_module_code"):
         runpy.run_path = run_path
 

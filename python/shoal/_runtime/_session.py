@@ -60,8 +60,7 @@ def keep_for(popen: Any, obj: Any) -> None:
 
 
 def carrier_for(popen: Any) -> Carrier:
-    """The carrier that sends the session to the child. Each child has one, and so one descriptor.
-    """
+    """The carrier that sends the session to the child; one per child, so one descriptor."""
     carrier = popen.__dict__.get("_shoal_session")
     if carrier is None:
         from multiprocessing.reduction import DupFd

@@ -80,8 +80,7 @@ class _Items(_View, ItemsView[K, V]):
 
 
 def _of_one_moment(mapping: Any) -> Any:
-    """A shared dict as an ordinary one, copied at one moment: iterating key by key may miss some.
-    """
+    """A shared dict copied in one step: iterating over it key by key may miss some."""
     return mapping.copy() if isinstance(mapping, Dict) else mapping
 
 
@@ -259,8 +258,7 @@ class List(core.Sequence, MutableSequence[T]):
         return reversed(self.copy())
 
     def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:
-        """The index of the first equal value; ValueError if there is none. Copies the list first.
-        """
+        """The index of the first equal value; ValueError if none. Copies the list first."""
         values = self.copy()
         return values.index(value, start, len(values) if stop is None else stop)
 
@@ -279,8 +277,7 @@ class List(core.Sequence, MutableSequence[T]):
                 return
 
     def sort(self, *, key: Callable[[T], Any] | None = None, reverse: bool = False) -> None:
-        """Sort in place, in one step. Starts again if another process changes the list meanwhile.
-        """
+        """Sort in place, in one step. Starts again if another process changes the list."""
         for _ in _turns(self):
             changes, values = self._snapshot()
             keys: list[Any] = values if key is None else [key(value) for value in values]

@@ -39,8 +39,7 @@ _FORMATS = {int: "q", float: "d", bool: "xxxxxxx?", type(None): "xxxxxx?x"}
 
 
 def _encode(value: Any) -> tuple[Any, str, int]:
-    """The value to pack, its struct format (for a text, that of the smallest slot), and its kind.
-    """
+    """The value to pack, its struct format (for a text, of the smallest slot), and its kind."""
     if isinstance(value, (str, bytes)):
         is_text = isinstance(value, str)
         # "surrogatepass" allows lone surrogates, so that every str can be stored.

@@ -27,8 +27,7 @@ _WORD = 1 << 32
 
 
 class Seeds(NamedTuple):
-    """Words that represent the state of the program's generators; None: not imported, or inherited.
-    """
+    """The state of the program's generators, as words; None: not imported, or inherited."""
 
     python: int | None = None
     numpy: tuple[int, ...] | None = None

@@ -98,8 +98,7 @@ class Watch:
             self.seated(worker)
 
     def has_given_up(self) -> bool:
-        """Whether so many workers in a row died before their first task that no more are started.
-        """
+        """Whether no more are started: too many in a row died before their first task."""
         return bool(self.supervisor.failed_starts() >= self.start_patience)
 
     def seated(self, worker: Worker) -> None:

@@ -106,8 +106,7 @@ class Sharing:
         self._lock = threading.Lock()
 
     def wrap(self, items: list[Any]) -> tuple[list[Any], list[Any]]:
-        """The calls with their large arrays replaced, and the objects to keep until they are done.
-        """
+        """The calls with large arrays replaced, and the objects to keep until they are done."""
         kept: list[Any] = []
         numpy = sys.modules.get("numpy")
         if numpy is None:

@@ -213,8 +213,7 @@ def _describe(items: list[Any]) -> tuple[str, int]:
 
 
 def _as_joblib_knows_it(error: WorkerDied, calls: tuple[str, int]) -> BatchDied:
-    """The same death, with the user's function in the message instead of the one that runs batches.
-    """
+    """The same death, with the user's function in the message instead of `run_batch`."""
     task, count = calls
     arguments = f"one of {count} calls of a batch" if count > 1 else "..."
     told = str(error).replace(f"{error.task}({error.arguments})", f"{task}({arguments})")
