@@ -71,8 +71,7 @@ def run_forked(plan: AgentPlan, seat: int, rank: int, nth: int, agent_pid: int) 
 
 
 def main(arguments: tuple[Any, ...]) -> NoReturn:
-    """In a fresh interpreter (start="spawn"). It exits normally, because all its state is its own.
-    """
+    """In a fresh interpreter (start="spawn"). It exits normally: all its state is its own."""
     from shoal._workers import _context
 
     plan, (seat, rank, agent_pid) = AgentPlan(*arguments[0]), arguments[1:]
