@@ -233,7 +233,7 @@ def _array_at(handle: int, cls: Any, typecode: str) -> Any:
     return made
 
 
-# ---- Locks and their kin, with the names and errors of the threading module
+# ---- Locks and other synchronization objects, with the names and errors of the threading module
 
 
 class _SyncProxy(_Proxy):

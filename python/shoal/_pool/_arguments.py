@@ -31,7 +31,7 @@ def shown(text: str, flags: int, item: int) -> str:
 
 
 def _arguments(value: ast.expr, flags: int, item: int) -> str:
-    own = 1 if flags & core.BATCH_OWN_FUNCTION else 0  # the function travels in front
+    own = 1 if flags & core.BATCH_OWN_FUNCTION else 0  # the function is the first element
     if flags & core.BATCH_CALL_UNITS:
         args, *kwargs = _elements(value)[own:]
         return ", ".join(_positional(args) + [text for each in kwargs for text in _named(each)])

@@ -95,7 +95,8 @@ class Engine:
     # together.
     chunks_are_tasks = False
     daemons = True  # workers are daemons: their tasks cannot start multiprocessing processes
-    # When a result iterator is dropped: True reads the rest of its input, False cancels the job.
+    # When a result iterator and its pool are dropped: True reads the rest of the input, False
+    # cancels the job.
     reads_unfetched = False
     _let_go = False  # the pool object is gone; only open tasks keep the engine alive
 
@@ -126,7 +127,7 @@ class Engine:
         self.closed = False
         self.forked = False
         self.broken: BaseException | None = None
-        self._lock = _locks.RLock()  # never held across a wait
+        self._lock = _locks.RLock()  # held only briefly
         # Held while the agent starts or ends, which includes waiting for the collector; _lock must
         # never be held for that.
         self._process_lock = _locks.RLock()
@@ -218,7 +219,7 @@ class Engine:
         raise kind("Pool not running: it was closed, terminated or shut down; make a new one")
 
     def function(self, callable_: Callable[..., Any]) -> tuple[Any, str]:
-        """The stored form of a function (None when it must travel with each task) and its name."""
+        """The stored form of a function (None: it must be sent with each task) and its name."""
         key = self.definitions.function_key(callable_)
         entry = self._stored.get(key)
         if entry is not None and key is not None:
