@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m bench` is `python bench/run.py`: this folder's modules go by their own names."""
+"""`python -m bench` is `python bench/run.py`: modules here import each other by top-level names."""
 
 import sys
 from pathlib import Path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Objects between this process and one child, through whatever has a way to put and to get."""
+"""Exchanges objects between this process and one child, given a function to put and one to get."""
 
 from __future__ import annotations
 

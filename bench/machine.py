@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The facts without which a measurement says nothing: machine, kernel, Python, commit, load."""
+"""The facts that every measurement needs beside it: machine, kernel, Python, commit, load."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def facts() -> dict[str, Any]:
-    """Everything that belongs beside a result. No host name, no path."""
+    """The facts that are stored with a result. No host name, no path."""
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "cpu": _cpu_model(),

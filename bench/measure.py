@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a benchmark is made of: rows, samples, and the pools of both sides.
+"""The parts of a benchmark: rows, samples, and the pools of both sides.
 
 A *row* is one line of the table: a question with the same workload for every side. A *sample* is
-one answer, taken in a fresh process (see run.py), so no side finds memory that another has warmed
-or left behind. Its value is a cost: smaller is better. Its check is a count or checksum that has to
-be the same for all sides and all rounds, else the row has no result.
+one measurement of one side, taken in a fresh process (see run.py), so that no side uses memory that
+another has warmed or left behind. Its value is a cost: smaller is better. Its check is a count or
+checksum that must be the same for all sides and all rounds; otherwise the row has no result.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Scale:
 
 @dataclass
 class Sample:
-    """One answer of one side."""
+    """One measurement of one side."""
 
     value: float
     check: object
@@ -51,7 +51,7 @@ class Row:
     """One line of the table.
 
     `target`: the ratio standard library / shoal to reach. `limit`: for a row of shoal alone, the
-    value not to exceed. `peers`: rivals can run it too.
+    largest allowed value. `peers`: whether other packages can run it too.
     """
 
     name: str
@@ -112,7 +112,7 @@ def median_seconds(call: Callable[[], object], repeats: int, warm_up: int = 1) -
 
 
 def best_seconds(call: Callable[[], object], repeats: int, warm_up: int = 1) -> float:
-    """Shortest time of a call: for work so long that only noise can be added to it."""
+    """Shortest time of a call: for long work, where all variation is added noise."""
     return min(_seconds_of_each(call, repeats, warm_up))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From samples to the table: medians, ratios, whether the target is reached."""
+"""Makes the table from samples: medians, ratios, whether the target is reached."""
 
 from __future__ import annotations
 

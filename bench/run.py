@@ -2,9 +2,9 @@
 """Run the benchmarks: `make bench`, or `python bench/run.py --help`.
 
 Each sample is taken in a fresh process. Within a round all sides of a row follow one another, and
-from round to round they change places, so drift of the machine hits all alike. Results go to
+from round to round they change places, so drift of the machine affects all equally. Results go to
 bench/results/local/ as JSON with the facts of the machine; `--save NAME` puts them where they can
-be committed. Exit status 1 when a side fails or the sides disagree in a checksum, never for a time.
+be committed. Exit status 1 if a side fails or checksums differ. Times never affect it.
 """
 
 from __future__ import annotations

@@ -3,11 +3,12 @@
 
 Each row is one small program, run under the standard library and by the command `shoal`, each time
 in fresh processes. Within a round the sides and rows follow one another, and the sides change
-places from round to round, so drift of the machine hits all alike. Shown are medians of wall time,
-and the least processor time that the program and its children took, which on a busy machine tells
-more. Then: from `Pool(2)` to the first result, in programs that have imported what they need, by
-start method, and with pandas (which brings pyarrow's threads) where that is installed. The last
-table has the private memory of the program and of its workers.
+places from round to round, so drift of the machine affects all equally. The first table has medians
+of wall time, and the least processor time that the program and its children took, which is more
+reliable on a busy machine. The second has the time from `Pool(2)` to the first result, in programs
+that have imported what they need, by start method, and with pandas (which loads pyarrow and starts
+its threads) where that is installed. The last table has the private memory of the program and of
+its workers.
 
 Unfair would be: a `shoal` that finds no compiled modules (this compiles them first).
 """
@@ -61,8 +62,8 @@ if __name__ == "__main__":
         workers = [private(process.pid) for process in pool._pool]
         print(json.dumps([private("self"), max(workers)]))
 """
-# Prints the milliseconds from a pool's making to its first result. Twice: the second pool has what
-# the first one imported, a fork server among it.
+# Prints the milliseconds from making a pool to its first result, for two pools: the second has what
+# the first one imported, and its fork server.
 FIRST = """
 import time
 import multiprocessing

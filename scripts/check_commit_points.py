@@ -2,8 +2,8 @@
 """Every COMMIT(name) comment has its kill point, and every kill point its comment.
 
 A kill point that only marks an operation's beginning ends in ".enter" and needs no comment. Each
-comment says what holds when the process is killed before and after the store.
-With --list: prints the names of all kill points, one a line.
+comment says what holds if the process is killed before the store, and after it.
+With --list: prints the names of all kill points, one per line.
 """
 
 from __future__ import annotations

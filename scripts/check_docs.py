@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What pages and comments point at exists: links to files, quoted paths, quoted make targets; in
-comments of the sources, pages and files of the tree."""
+"""Checks that the targets of references exist: in pages, links to files, quoted paths and quoted
+make targets; in comments of the sources, pages and files of the tree."""
 
 from __future__ import annotations
 

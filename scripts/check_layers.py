@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A layer uses only itself and the layers before it; the system and std::atomic stay in os/.
+"""Checks that a layer uses only itself and the layers before it, and that only os/ uses the system
+and std::atomic.
 
-Exceptions, file by file and with the reason, stand in scripts/check_layers_allowed.txt.
+Exceptions, by file and with the reason, are listed in scripts/check_layers_allowed.txt.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every memory order weaker than seq_cst has an `order:` comment: on its line or just above.
+"""Checks that every memory order weaker than seq_cst has an `order:` comment, on its line or just
+above.
 
-Several such accesses in a row may share one comment, as long as no blank line or closing brace at
-the start of a line comes between.
+Several such accesses in a row may share one comment, unless there is a blank line, or a closing
+brace at the start of a line, between them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files stay readable: at most 800 lines, lines at most 100 columns; each begins with its licence.
+"""Checks that files have at most 800 lines of at most 100 columns, and begin with their licence.
 
-Also: no leftovers of a merge, and every C++ test lies where the build looks for tests.
+Also checks that no merge markers are left, and that every C++ test is where the build looks for
+tests.
 """
 
 from __future__ import annotations

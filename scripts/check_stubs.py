@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""python/shoal/_core.pyi names exactly what the extension has: no more, no less.
+"""Checks that python/shoal/_core.pyi has exactly the names that the extension has.
 
 Run with an interpreter for which the extension is built. Names are compared for the module and,
 class by class, for the attributes that a class itself defines.
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from sources import ROOT, Finding, finish
 
 STUB = ROOT / "python/shoal/_core.pyi"
-# What every heap type or nanobind type has; a stub may name them, it need not.
+# Attributes that every heap type or nanobind type has; a stub may name them or not.
 COMMON = set(dir(object)) | set(dir(type("empty", (), {}))) | {"__signature__", "__nb_signature__"}
 COMMON |= {"__buffer__", "__release_buffer__"}  # from CPython 3.12 on
 OPTIONAL = COMMON | {"__file__", "__loader__", "__spec__", "__package__", "__name__"}

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs clang-tidy once on each source: clang_tidy.py BUILD_FOLDER [FILES...].
 
-The compile commands list most sources twice, for the core and for its test variant. The last one is
-taken: there the kill points are live. What a clean result rests on is hashed into the name of an
-empty file under BUILD_FOLDER/tidy, so that an unchanged source costs nothing the next time. System
-headers are not hashed: the pinned requirements and the folders in the compile command stand for
-them.
+The compile commands list most sources twice, for the core and for its test variant. The last entry
+is used, because its kill points are active. Everything on which a clean result depends is hashed
+into the name of an empty file under BUILD_FOLDER/tidy, so that an unchanged source costs nothing
+the next time. System headers are not hashed themselves; instead, the pinned requirements and the
+folders in the compile command are.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def run(source: Path, arguments: list[str], clean: Path) -> str:
     """What clang-tidy says about the source; nothing: it is clean."""
     if clean.exists():
         return ""
-    # The arguments are g++'s: clang does not know all of its warnings.
+    # The arguments are for g++, and clang does not know all of its warnings.
     tidy = ["clang-tidy", "--quiet", f"--header-filter={HEADERS}", str(source), "--", *arguments,
             "-Wno-unknown-warning-option"]  # fmt: skip
     done = subprocess.run(tidy, capture_output=True, text=True, check=False)
@@ -95,7 +95,7 @@ def main() -> None:
     jobs = [(s, all_commands[s], folder / digest(s, all_commands[s], rules)) for s in sources]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
         outputs = list(threads.map(lambda job: run(*job), jobs))
-    # A header's finding comes with each source that includes it.
+    # A finding in a header is reported for each source that includes it.
     findings = dict.fromkeys(
         part.strip() for out in outputs for part in re.split(r"\n(?=/)", out) if part.strip()
     )

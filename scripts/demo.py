@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The demo: the programs of examples/ under the standard library and under shoal, one table.
 
-Each run is a process of its own, the sides alternate, and outputs must agree. Progress goes to
-stderr, the table (with --json the figures) to stdout. Exit status: 0, or 1 when a program failed or
+Each run is a separate process, the sides alternate, and outputs must agree. Progress goes to
+stderr, the table (with --json the figures) to stdout. Exit status: 0, or 1 if a program failed or
 its outputs differ.
 """
 
@@ -25,7 +25,7 @@ from shoal.cli.screen import print_plain_table
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SERIAL = "no workers"
-# How long a program may run. One that takes longer is said to hang.
+# How long a program may run. One that takes longer is reported as hanging.
 LIMIT_S = 300.0
 
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the site of the documentation (`scripts/docs`) sees the package, which it does not run.
+"""Describes the package to the documentation's site (`scripts/docs`), which does not run it.
 
 1. Public classes have methods that are written in C. Their signatures are taken from the stubs of
    the core, their docstrings from the core itself.
-2. Docstrings are written to be read in a terminal. Three of their forms mean something else in
-   Markdown: an example (`>>> `) would be a quotation, a heading underlined with dashes a title, and
-   the lines below it, `name: what it is`, one paragraph.
+2. Docstrings are written to be read in a terminal. Three of their forms would mean something else
+   in Markdown and are converted: an example (`>>> `) would be a quotation, a heading underlined
+   with dashes a title, and the lines below it (`name: what it is`) one paragraph.
 """
 
 from __future__ import annotations

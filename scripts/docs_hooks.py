@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the documentation's site (`scripts/docs`) does to pages: rows of README's measured table
-stand where a page asks for them, named as they are
-there, so that no number is written twice:
+"""Inserts rows of README's measured table into pages of the documentation's site (`scripts/docs`),
+so that no number is written twice. A page names the rows as they are named in README:
 
     <!-- rows of README's table
     `Pool.apply` of a no-op, round trip

@@ -1,8 +1,8 @@
 # Sourced by the other scripts: the interpreter, and the folders that belong to it.
 #   python  the interpreter's path          venv   its private environment
 #   tag     its version, such as 3.13.0     build  its CMake build folder
-#   compiler_cache  CMake's options for ccache where it is; it serves a file to all builds that agree
-# SHOAL_VENVS and SHOAL_BUILDS move the folders (a tree that two systems see needs that).
+#   compiler_cache  CMake's options for ccache if it is installed; builds share its results
+# SHOAL_VENVS and SHOAL_BUILDS move the folders (needed for a tree that two systems use).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export CMAKE_BUILD_PARALLEL_LEVEL="${CMAKE_BUILD_PARALLEL_LEVEL:-$(nproc)}"
@@ -21,7 +21,8 @@ if command -v ccache >/dev/null; then
   export CCACHE_BASEDIR="$PWD" CCACHE_NOHASHDIR=1
 fi
 
-# One at a time for each interpreter: `make test` in two terminals must not build over itself.
+# Waits until no other script holds this interpreter's lock: `make test` in two terminals must not
+# write to one build folder together.
 exclusively() {
   [ -n "${SHOAL_LOCKED:-}" ] && return
   export SHOAL_LOCKED=1

@@ -34,7 +34,7 @@ all() {
     sort -t. -k2,2nr -k3,3nr -s | awk '{split($1, v, "."); if (!seen[v[2]]++) print $2}'
 }
 
-# One line about an interpreter that cannot be used; `make` shows it, so it says what to do.
+# Prints one line about an interpreter that cannot be used, and what to do; `make` shows it.
 refuse() { # the value of PYTHON
   local what
   if ! type -P "$1" >/dev/null; then

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What do shoal's pickler and its definitions cost over plain pickle? Prints microseconds.
+"""What do shoal's pickler and definitions cost, compared with plain pickle? Prints microseconds.
 
 Unfair if another process runs on the same core: use `taskset` and an idle machine. The smallest of
 five repetitions is shown.

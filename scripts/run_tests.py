@@ -3,13 +3,13 @@
 
     run_tests.py [--jobs N] [--times FILE] [PATH ...]      default: pyproject.toml's testpaths
 
-Tests prove that they leave nothing behind, so files that run side by side must not see each other's
-things. Processes, descriptors and threads are a pytest process's own; /dev/shm is made its own by
-scripts/test_worker. Where that is not allowed, files run one after the other. Those with
-`pytest.mark.alone` for a whole file always do, at the end.
+Tests check that they leave nothing behind, so files that run side by side must not see each other's
+resources. Each pytest process has its own processes, descriptors and threads, and
+scripts/test_worker gives it its own /dev/shm. Where that is not allowed, files run one after the
+other. A file that is marked with `pytest.mark.alone` as a whole always runs alone, at the end.
 
-Each file that is done is one line; the output of a file that failed is shown whole, that of others
-is not: workers that die on purpose say so there. Exit status: 0, or 1 when a test failed.
+Each finished file is one line. The output of a file is shown, in full, only if the file failed:
+workers that die on purpose write messages to it. Exit status: 0, or 1 if a test failed.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the check scripts share: the project's source files, and one way to report findings."""
+"""Shared by the check scripts: the project's source files, and one way to report findings."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-# Sourced by the scripts that people watch. step says what is being done and how long it took; what
-# the command prints is shown only when it fails, below one line that says what to do about it.
+# Sourced by the scripts that people watch. step prints what is being done and how long it took. The
+# command's output is shown only if it fails, below one line that says what to do about it.
 #   step "building the core" cmake --build folder
 
 step() { # name, command...
@@ -27,7 +27,7 @@ seconds_since() { # an $EPOCHREALTIME
   awk -v now="$EPOCHREALTIME" -v then="$1" 'BEGIN { print now - then }'
 }
 
-# What is wrong in the machine's surroundings is said in one line; anything else is shown as it is.
+# Explains problems of the machine or network in one line; any other output is shown unchanged.
 explain_failure() { # name, log
   local name=$1 log=$2
   if grep -qE 'No space left on device|Disk quota exceeded' "$log"; then
@@ -47,7 +47,7 @@ explain_failure() { # name, log
   fi
 }
 
-# Ends the script, before anything is begun, where the disk could not hold it.
+# Ends the script before any work if the disk has too little space.
 need_space() { # megabytes, folder
   local free
   free=$(df -Pm "$2" | awk 'NR == 2 { print $4 }')

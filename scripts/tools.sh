@@ -1,4 +1,4 @@
-# Sourced after environment.sh: PATH gets the pinned style tools, in an environment of their own.
+# Sourced after environment.sh: puts the pinned style tools, in a separate environment, on PATH.
 exclusively
 scripts/setup
 tools=$venvs/tools-$tag

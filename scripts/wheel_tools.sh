@@ -1,7 +1,7 @@
-# Sourced after environment.sh and steps.sh: the tools of a release, in an environment of their own.
+# Sourced after environment.sh and steps.sh: the tools for a release, in a separate environment.
 #   release_python  that environment's interpreter; its pip serves others by --python
 #   fresh_environment FOLDER INTERPRETER   an empty environment: neither pip nor this tree in it
-#   smoke WHEEL INTERPRETER                installs the wheel into such a one and tries it there
+#   smoke WHEEL INTERPRETER                installs the wheel into such an environment and tests it
 "$python" -I -c 'import ensurepip, venv' 2>/dev/null || {
   echo "$python has no venv module. Install it (Debian, Ubuntu: apt-get install python3-venv), or choose" \
     "another interpreter: make wheels PYTHON=python3.13" >&2

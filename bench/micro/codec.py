@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What does it cost to encode and to decode a value, and as an inline word, against pickle?
+"""What does it cost to encode and to decode a value, also as an inline word, compared with pickle?
 
-Times are the best of several rounds, in nanoseconds, measured in C for the codec (decoding copies
-and includes freeing the result) and around the C functions for pickle. Unfair if the machine is
-busy, and to pickle for tiny values, where the call from Python is a good part of its time.
+Times are the best of several rounds, in nanoseconds. For the codec they are measured in C (decoding
+copies and includes freeing the result), for pickle around the C functions. The comparison is unfair
+if the machine is busy, and to pickle for tiny values, where the call from Python takes much of the
+time.
 
     python bench/micro/codec.py [--json]
 """

@@ -4,9 +4,9 @@
 Tasks do nothing, so all that is measured is the pool. Two workers on both sides.
 
 Unfair would be: to time the start of the pool (every call is made once before the clock starts); to
-send a function that must be pickled by value on one side (it lives in a module); to give one side
-larger chunks (where the table says chunksize 1, both have 1; where it says default, each its own);
-to keep the results of one side and drop those of the other (all are kept and summed).
+send a function that one side must pickle by value (it is in a module); to give one side larger
+chunks (where the table says chunksize 1, both have 1; where it says default, each has its own
+default); to keep the results of one side and drop those of the other (all are kept and summed).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The program of the rows process-*: `empty_process.py SIDE METHOD TIMES` prints the seconds of
-each start and join of a process that does nothing, as JSON.
+"""The program that the rows process-* run: `empty_process.py SIDE METHOD TIMES` prints, as JSON,
+the seconds of each start and join of a process that does nothing.
 """
 
 import json

@@ -3,8 +3,8 @@
 
 The standard library's manager (a server process, one round trip for each access) against the
 drop-in's, of a fork context on both sides, from the process that made the objects. Values are small
-ints and a short text, so that it is the way and not the pickle that is measured; the last row has
-two processes that change one dict at the same time.
+ints and a short text, so that the transport is measured and not pickling. In the last row two
+processes change one dict at the same time.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def namespace_set(side: str, scale: Scale) -> Sample:
 
 
 def start(side: str, scale: Scale) -> Sample:
-    """From nothing to the first object, and the end."""
+    """Making a manager and a first object, and ending it."""
     context = fork_context(side)
     times = []
     for _ in range(scale.pick(9, 2)):

@@ -5,8 +5,8 @@ The drop-in's `Pipe` against the standard library's, both made by a fork context
 code; one child process, and the parent measures.
 
 Unfair would be: to time the start of the process (the clock starts when the first object has
-arrived); to send by the parent, whose last objects may not have arrived when the clock stops (it
-receives); to compare with a pipe that goes one way only, which both sides have faster.
+arrived); to let the parent send, because its last objects may not have arrived when the clock stops
+(it receives); to compare with a one-way pipe, which is faster on both sides.
 """
 
 from __future__ import annotations

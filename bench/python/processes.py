@@ -2,9 +2,9 @@
 """What does it cost to start a process that does nothing, and to wait for its end?
 
 `Process(target=nothing)`, `start()` and `join()` of each start method: the standard library's, and
-the same under `shoal.multiprocessing`, in a program of its own (`empty_process.py`): children of
-spawn and forkserver run the main module again, and this benchmark's would be most of it. The first
-starts are not counted: they start the fork server.
+the same under `shoal.multiprocessing`. They run in a separate program (`empty_process.py`), because
+children of spawn and forkserver run the main module again, and this benchmark's main module would
+take most of the time. The first starts are not counted: they start the fork server.
 """
 
 from __future__ import annotations

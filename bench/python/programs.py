@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Are whole programs faster, and does the second core help as much as it can?
 
-The examples of this repository, unchanged, as `python prog.py` and as `shoal run prog.py`; for
-primes, the book's comparison of chunk sizes (shoal with none given, against the best of the
-standard library's). Start and end of the interpreter are in the times of the programs.
+The examples of this repository, unchanged, as `python prog.py` and as `shoal run prog.py`. For
+primes, the book's comparison of chunk sizes (shoal without a chunk size, against the standard
+library's best). The times of the programs include the start and end of the interpreter.
 
 Unfair would be: to compare with a chunk size that is bad for the standard library (the best of the
-list counts, and it was found on this machine, in this run); to run shoal on cores that the other
+list counts, found on this machine, in this run); to run shoal on cores that the standard library
 does not have. Efficiency of the second core: time with one worker / time with two / 2.
 """
 

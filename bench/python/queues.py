@@ -2,14 +2,14 @@
 """What does it cost to get an object through a queue to another process?
 
 The drop-in's queues against the standard library's, both made by a fork context, with the same
-code; one producer process, and the consumer is the process that measures. Every object that arrives
-is counted or summed.
+code. There is one producer process; the measuring process is the consumer. Every object that
+arrives is counted or summed.
 
 Unfair would be: to time the start of the processes (the clock starts when the first object has
-arrived); to let one side's producer run ahead before the clock starts (the first object comes by
-the same queue); to give one side a batch interface that the other does not have (there is none
-here); to compare the book's primes with a slow serial program (it is the same check, in one
-process, without any queue).
+arrived); to let one side's producer run ahead before the clock starts (the first object comes
+through the same queue); to use a batch interface that only one side has (none is used); to compare
+the book's primes with a slow serial program (it is the same check, in one process, without a
+queue).
 """
 
 from __future__ import annotations

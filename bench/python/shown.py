@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What does shoal cost where nobody looks: idle, at scale, in memory?
+"""What does shoal cost where it is easily overlooked: idle, at scale, in memory?
 
-Rows of shoal alone, each with a limit. A flat cost is given as the dearest task over the cheapest
-one across the range, so 1.0 is perfectly flat.
+These rows are for shoal alone, each with a limit. Whether a cost is flat is given as the most
+expensive task divided by the cheapest one across the range, so 1.0 is perfectly flat.
 
-Unfair would be: to count the parent only (every process of the program counts: workers, zygote,
-agent); to take resident size for memory (it counts shared pages in each worker; PSS divides them).
+Unfair would be: to count only the parent (every process of the program counts: workers, zygote,
+agent); to use the resident size for memory (it counts shared pages in each worker; PSS divides
+them).
 """
 
 from __future__ import annotations
@@ -88,10 +89,11 @@ def memory_per_worker(side: str, scale: Scale) -> Sample:
 
 
 def memory_after_many(side: str, scale: Scale) -> Sample:
-    """Arena memory that is not given back after many tasks, less that after a hundredth of them.
+    """Arena memory that is not freed after many tasks, minus that after a hundredth of them.
 
-    What is free but warm goes back to the system after 30 s; here it is given back at once. The
-    details have the memory file's size before that: how much the tasks had in flight at most.
+    Free memory that is still warm goes back to the system after 30 s; here it is given back
+    immediately. The details have the memory file's size before that, which shows how much the tasks
+    had in flight at most.
     """
     from shoal._runtime._native import core
 

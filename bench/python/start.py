@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long from making a pool to its first result, when the program has numpy loaded?
+"""How long does it take from making a pool to its first result, when the program has numpy loaded?
 
-The rival is spawn: the standard library's start method that, like shoal's zygote, works whatever
-threads the program has, and the only one of the same promise. Fork is shown beside it.
+The comparison is with spawn: like shoal's zygote, it works whatever threads the program has, and it
+is the only start method of the standard library that guarantees that. Fork is shown in addition.
 
-Unfair would be: to time a second pool (a zygote is warm then; that figure is a row of its own); to
-leave numpy out of the task (spawn would not pay for it before it is used).
+Unfair would be: to time a second pool (the zygote is then warm; that figure has a separate row); to
+leave numpy out of the task (spawn would not pay for importing it before it is used).
 """
 
 from __future__ import annotations

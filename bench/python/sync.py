@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What does it cost to take a lock, read a shared value, count, or look at a flag?
 
-The drop-in's classes against the standard library's, of a fork context on both sides. Where the
-row compares two ways of doing the same (a locked increment and `Atomic.add`, a RawValue and a
-Flag), each side does it its own way.
+The drop-in's classes against the standard library's, of a fork context on both sides. A row that
+compares two ways of doing the same thing (a locked increment and `Atomic.add`, a RawValue and a
+Flag) uses one way on each side.
 
-Unfair would be: to time the loop of one side inside a function and of the other at the top of a
-module (both are functions over a range made before the clock starts); to let one side's object be
+Unfair would be: to time the loop of one side inside a function and of the other at the top level of
+a module (both are functions over a range made before the clock starts); to have one side's object
 in use elsewhere. The row with two processes is the exception: there both sides contend.
 """
 

@@ -4,11 +4,12 @@
 100 MB each way, as `bytes` and as an array of float64. The clock covers the whole call: encoding,
 transport, decoding, and the answer.
 
-Unfair would be: to time the first call only (fresh memory is ten times as slow as warm memory, for
-everybody) or to count on the receiver never reading what it got (arrays are read at one place, all
-that both sides are asked for; a side that maps pages lazily would gain by it, so the mean over all
-pages is a row of its own); to let one side send the same object by reference, so the value is a new
-object in each call where that is possible (arguments are; results are kept by the worker).
+Unfair would be:
+- to time only the first call: fresh memory is ten times as slow as warm memory, on every side;
+- to rely on the receiver not reading the data: in most rows both sides read arrays at one place
+  only, which favours a side that maps pages lazily, so reading all pages is a separate row;
+- to let one side send the same object by reference: so the value is a new object in each call where
+  that is possible (for arguments; results are kept by the worker).
 """
 
 from __future__ import annotations

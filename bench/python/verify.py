@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What does a shared flag cost that lets all workers stop as soon as one has found the answer?
 
-After the prime verification of *High Performance Python* (3rd edition, chapter 9): the possible
-factors of one number are split among the workers; each looks at a flag every 1,000 steps. The
-standard library's side has the book's fastest flag, one byte of an anonymous `mmap`, which workers
-of a forked pool inherit; shoal's has `shoal.Flag`, which is an argument of the task.
+This follows the prime verification of *High Performance Python* (3rd edition, chapter 9): the
+possible factors of one number are split among the workers, and each worker checks a flag every
+1,000 steps. The standard library's side uses the book's fastest flag, one byte of an anonymous
+`mmap`, which workers of a forked pool inherit; shoal's uses `shoal.Flag`, an argument of the task.
 
 Unfair would be: to check the flag less often on one side; to count the start of the pool (both are
-warm). The row without early exit compares shoal with a flag against the standard library without.
+warm). The row without early exit compares shoal with a flag to the standard library without one.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a case is: a program of other people, its input, its command, and what its output is.
+"""A case: a program of other people, its input, its command, and the outcome of a run.
 
-A case says nothing about sides. The runner makes an empty folder for each run, has the case fill it
-(`prepare`), runs the command there, and asks the case what came out (`outcome`). Two runs agree
-when their outcomes are equal, so an outcome leaves out what differs between any two runs, such as
-times and the order in which workers finish.
+A case does not depend on the side. For each run the runner makes an empty folder, lets the case
+fill it (`prepare`), runs the command there, and gets the run's outcome from the case (`outcome`).
+Two runs agree if their outcomes are equal. So an outcome leaves out everything that differs between
+any two runs, such as times and the order in which workers finish.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A private environment for each group of cases, made on demand beside the tree's own.
 
-As `scripts/setup` does for the tree's, each gets this tree's shoal on its path and the start-up
-files that a wheel installs, so that `shoal run` works in it as for a user. An environment is made
-anew when its requirements, the interpreter or the tree's place have changed.
+As in the tree's own environment, which `scripts/setup` makes, this tree's shoal is on its path, and
+it has the start-up files that a wheel installs, so that `shoal run` works as for a user. An
+environment is made again when its requirements, the interpreter or the tree's location change.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write the table of docs/guide/real_programs.md from results: page.py RESULTS.json [MORE.json]
 
-Later files replace cases of earlier ones, so that torch's, which are measured apart, can join.
+Later files replace cases of earlier ones, so that the cases of torch, measured separately, can be
+added.
 """
 
 from __future__ import annotations

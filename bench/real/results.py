@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From runs to a result, and from results to the table.
+"""Makes results from runs, and the table from results.
 
-A result is right when no run failed, all outcomes are equal and nothing was left behind. Ratios are
+A result is right if no run failed, all outcomes are equal and nothing was left behind. Ratios are
 standard library / shoal: above 1 shoal is faster.
 """
 

@@ -5,10 +5,10 @@
     ... --only 'pylint*' --rounds 3               some cases
     ... --group torch                             the cases that need 5 GB of packages
 
-Each run is a fresh program in a fresh folder. The first run of each side warms the file cache and
-has its memory watched; its time is not counted. In the rounds that follow the sides alternate and
-change places (A B, B A, ...), so drift of the machine hits both alike. Exit status: 0 all is well,
-1 a program failed, differed or left something behind, 2 wrong usage; never for a time.
+Each run is a fresh program in a fresh folder. The first run of each side warms the file cache, and
+its memory is sampled; its time is not counted. In the following rounds the sides alternate and
+change places (A B, B A, ...), so drift of the machine affects both equally. Exit status: 0 all is
+well, 1 a program failed, differed or left something behind, 2 wrong usage. Times never affect it.
 """
 
 from __future__ import annotations

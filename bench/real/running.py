@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One run of a program: its time, its memory, and what it leaves behind.
 
-The runner makes itself the process to which orphans are given, so whatever the program starts and
-forgets is a descendant of the runner, to be seen and ended. Memory is looked at in runs of their
-own: reading a process's page tables takes time from the program.
+The runner becomes the parent of orphaned processes, so every process that the program starts and
+leaves behind is a descendant of the runner, which can find and end it. Memory is sampled in
+separate runs, because reading a process's page tables takes time from the program.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from typing import IO
 
 PR_SET_CHILD_SUBREAPER = 36
 SAMPLE_EVERY_S = 0.01
-# Processes that outlive their program for less are not called left behind: helpers of the standard
-# library end when they see its end of a pipe close.
+# Processes that outlive their program for less than this do not count as left behind: helper
+# processes of the standard library end only when they see the program's end of a pipe close.
 PATIENCE_S = 5.0
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Other packages as executors, for `--peers`: those that are installed, none is required."""
+"""Other packages as executors, for `--peers`. Installed ones are used; none is required."""
 
 from __future__ import annotations
 

@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Process parallelism on one shared memory, with the standard library's API.
+"""Process parallelism on shared memory, with the standard library's API.
 
     >>> import shoal
     >>> with shoal.Pool(2) as pool:
     ...     pool.map(abs, [-1, 2, -3])
     [1, 2, 3]
 
-`Pool` is `multiprocessing.Pool`, `Executor` is `concurrent.futures.Executor`, with time limits,
-retries, cancelling and statistics. `Queue`, `Lock` and their kin, `Dict`, `List`, `Set`,
-`Namespace`, `Atomic` and `Flag` lie in shared memory.
-`shoal run prog.py` gives what shoal has to an unmodified program, and `install()` does so from
-within. `shoal.multiprocessing` is the drop-in module.
+`Pool` has the interface of `multiprocessing.Pool`, `Executor` that of
+`concurrent.futures.Executor`, both with time limits, retries, cancelling and statistics. Queues,
+locks and other synchronization objects, `Pipe`, `Dict`, `List`, `Set`, `Namespace`, `Atomic` and
+`Flag` are in shared memory.
+`shoal run prog.py` replaces the standard library's classes by shoal's in an unmodified program;
+`install()` does so from within a program. `shoal.multiprocessing` is the drop-in module.
 
-Names are loaded when they are first used: importing shoal imports nothing else.
+Names are loaded on first use: importing shoal loads none of these classes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import sys
 
 from shoal._runtime import _imports
 
-TYPE_CHECKING = False  # as typing's, whose import would cost more than all the rest here
+TYPE_CHECKING = False  # importing `typing` would cost more than everything else here
 
 if not sys.platform.startswith("linux"):
     raise ImportError(
@@ -80,7 +81,7 @@ _HOMES = {
     "uninstall": "shoal._install._install",
 }
 
-_SUBMODULES = ("errors", "multiprocessing")  # there without being imported by name
+_SUBMODULES = ("errors", "multiprocessing")  # loaded as attributes, without an import statement
 
 __all__ = [
     "AsyncResult",

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The C++ core, by hand: `scripts/check_stubs.py` compares the names with the extension's.
+"""Stubs of the C++ core, written by hand: `scripts/check_stubs.py` compares their names with the
+extension's.
 
-Private: the public interface is the package. Timeouts are in seconds, None waits for ever. What
-_core_testing has besides (kill points, the arena's check) is for tests and not declared.
+Private: the public interface is the package. Timeouts are in seconds; None waits for ever. The
+additional names of _core_testing (kill points, the arena's check) are for tests and not declared.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def purge() -> None: ...
 
 # ---- Constants: the numbers of the core's enumerations (bindings/constants.cpp) ----
 
-# Of a pool: `Client.set_phase`, `Supervisor.phase`.
+# The phases of a pool: `Client.set_phase`, `Supervisor.phase`.
 PHASE_RUNNING: Final[int]
 PHASE_DRAINING: Final[int]
 PHASE_STOPPING: Final[int]
@@ -55,17 +56,17 @@ BATCH_CHUNK_UNITS: Final[int]
 # The weight of failed starts in a row at which a pool gives up.
 START_PATIENCE: Final[int]
 
-# Of a job's results.
+# The order of a job's results.
 ORDER_LIST: Final[int]
 ORDER_ORDERED: Final[int]
 ORDER_UNORDERED: Final[int]
 
-# What a job's chunk is: only packing, or a task.
+# The meaning of a job's chunk: items that are packed together, or one task.
 CHUNK_PACKING: Final[int]
 CHUNK_DEFAULT_TASKS: Final[int]
 CHUNK_TASKS: Final[int]
 
-# What `Client.cancel` and `withdraw` answer.
+# Results of `Client.cancel` and `withdraw`.
 CANCEL_TOO_LATE: Final[int]
 CANCEL_WITHDRAWN: Final[int]
 CANCEL_RUNNING: Final[int]
@@ -86,7 +87,7 @@ def set_pickler(dumps: Callable[..., Any] | None, loads: Callable[..., Any] | No
 def encoding_hooks() -> Any: ...
 
 class _Message:
-    """An encoded value, for tests and measurements of the codec."""
+    """An encoded value. Used by tests and measurements of the codec."""
 
     def decode(self, copy: bool = False, /) -> Any: ...
     def decode_bytes(self, data: bytes, /) -> Any: ...
@@ -104,7 +105,7 @@ def codec_benchmark(value: object, rounds: int, /) -> tuple[float, float, float,
 # ---- Pool: the client ----
 
 class Client:
-    """The side that submits: the pool's state in the arena, and what is open."""
+    """The side that submits tasks: the pool's state in the arena, and the open tasks."""
 
     def __new__(
         cls,
@@ -171,7 +172,7 @@ class Client:
     def forget(self) -> None: ...
 
 class Job:
-    """A map over an iterator: what is sent, what has come back, in which order it is given."""
+    """A map over an iterator: the items sent, the results received, the order of the results."""
 
     def __new__(
         cls,
@@ -229,7 +230,7 @@ class Worker:
     def apply_definitions(self) -> None: ...
 
 class Supervisor:
-    """What the agent must do for a pool: workers to start, to stop, deaths to record."""
+    """The agent's work for a pool: which workers to start and to stop, recording deaths."""
 
     def __new__(cls, pool: int, /) -> Supervisor: ...
     def wants_workers(self) -> bool: ...

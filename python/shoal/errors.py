@@ -1,26 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What shoal raises. Each class also derives from what users of the standard library catch.
+"""shoal's exceptions. Each class also derives from the class that users of the standard library
+catch.
 
     ShoalError
     +-- WorkerDied         also concurrent.futures.process.BrokenProcessPool (a RuntimeError)
     +-- TaskTimeout        also TimeoutError
-    +-- RemoteError        the task's exception, when it cannot itself cross the process border
+    +-- RemoteError        replaces a task's exception that could not be sent or rebuilt
     +-- PoolClosed         also ValueError (as Pool raises) and RuntimeError (as executors do)
     +-- InitializerFailed  also BrokenProcessPool's base, RuntimeError
-    +-- ForkedPool         also RuntimeError: a pool used in the child of a fork
+    +-- ForkedPool         also RuntimeError: a pool used in a forked child
     +-- MemoryExhausted    also MemoryError
     +-- CorruptArena       also RuntimeError
     +-- QueueShutDown      also queue.ShutDown (before 3.13: EOFError): the queue takes no more
-    +-- ConsumerDied       also RuntimeError: objects of a JoinableQueue will never be done
+    +-- ConsumerDied       also RuntimeError: objects of a JoinableQueue will never be processed
     +-- OwnerDied          also RuntimeError: the process that had a lock died
 
-    OwnerDiedWarning       a RuntimeWarning: the same, told by a warning
+    OwnerDiedWarning       a RuntimeWarning: the same as OwnerDied, but as a warning
 
-All pickle with their attributes, so that a task may raise what a pool of its own raised.
+All pickle with their attributes, so that a task can pass on an exception of its own pool.
 
-`WorkerDied` and `QueueShutDown` are made when first asked for: a base of the first lives in
-concurrent.futures.process, which takes 15 ms to import, and most programs never need them. Module
-state: the two classes, each written once.
+`WorkerDied` and `QueueShutDown` are made on first use: a base of the first is in
+concurrent.futures.process, which takes 15 ms to import, and most programs never need them.
+Module state: the two classes, each written once.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ __all__ = [
 
 
 class ShoalError(Exception):
-    """The base of everything that shoal itself raises."""
+    """The base class of the exceptions that shoal itself raises."""
 
 
 class TaskTimeout(ShoalError, TimeoutError):
@@ -82,15 +83,17 @@ class InitializerFailed(ShoalError, RuntimeError):
 
 
 class ForkedPool(ShoalError, RuntimeError):
-    """A pool was used in the child of a fork. Its workers serve the parent; make a pool there."""
+    """A pool was used in a forked child. Its workers serve the parent; make a pool in the child."""
 
 
 class MemoryExhausted(ShoalError, MemoryError):
-    """The arena cannot grow: the message says what was asked, what is in use, and which limit."""
+    """The arena cannot grow. The message says how much was requested, how much is in use, and which
+    limit was reached.
+    """
 
 
 class CorruptArena(ShoalError, RuntimeError):
-    """Shared memory holds what no shoal process writes; this process stopped trusting it."""
+    """Shared memory has contents that no shoal process writes; this process no longer trusts it."""
 
 
 class ConsumerDied(ShoalError, RuntimeError):
@@ -98,11 +101,12 @@ class ConsumerDied(ShoalError, RuntimeError):
 
 
 class OwnerDied(ShoalError, RuntimeError):
-    """The process that had the lock died: what it protects may be half changed. It is not locked
-    now, and who takes it next is not told again: look at the data, with the lock taken.
+    """The process that held the lock died, so the data that the lock protects may be half changed.
+    The lock is now free, and the next thread that acquires it is not told again: acquire the lock
+    and check the data.
 
-    `pid` is that process, 0 when that is not known. Raised by locks that were made with
-    `on_owner_death="raise"`; others give an `OwnerDiedWarning`.
+    `pid` is the dead process, or 0 if it is unknown. Locks that were made with
+    `on_owner_death="raise"` raise this; others issue an `OwnerDiedWarning`.
 
     >>> import os, shoal
     >>> def take(lock):
@@ -127,14 +131,16 @@ class OwnerDied(ShoalError, RuntimeError):
 
 
 class OwnerDiedWarning(RuntimeWarning):
-    """A lock was taken over from a process that died: what it protects may be half changed."""
+    """A lock was taken over from a process that died: the data that the lock protects may be half
+    changed.
+    """
 
 
 class RemoteError(ShoalError):
-    """An exception of the task that could not be sent, or not be rebuilt here, as itself.
+    """Replaces a task's exception that could not be sent, or could not be rebuilt here.
 
     `type_name` is the exception's qualified class name, `message` its text, `traceback_text` the
-    traceback in the worker, `reason` why the exception itself could not come.
+    traceback in the worker, `reason` why the exception itself could not be sent or rebuilt.
     """
 
     def __init__(
@@ -186,12 +192,12 @@ def _make_worker_died() -> type:
     from concurrent.futures.process import BrokenProcessPool
 
     class WorkerDied(ShoalError, BrokenProcessPool):
-        """A worker process ended while it ran a task; the pool has started another one.
+        """A worker process ended while it ran a task. The pool starts another worker.
 
-        `pid`; `signal` (a number) or `exitcode`, the other is None; `peak_memory` in bytes;
-        `memory_limit_hit`: a memory limit killed it; `task`: the function's name; `arguments`: a
-        short text of its arguments. What is not known is None. With `retries=` it is raised only
-        when the last attempt died too.
+        `pid`; `signal` (a number) or `exitcode`, of which the other is None; `peak_memory` in
+        bytes; `memory_limit_hit`: whether a memory limit killed it; `task`: the function's name;
+        `arguments`: a short text of its arguments. An unknown value is None. With `retries=` it is
+        raised only if the worker of the last attempt died too.
 
         >>> import os, shoal
         >>> with shoal.Pool(1) as pool:
@@ -231,7 +237,7 @@ def _make_queue_shut_down() -> type:
     import queue
 
     class QueueShutDown(ShoalError, getattr(queue, "ShutDown", EOFError)):  # type: ignore[misc]
-        """The queue was shut down: nothing can be put any more, and all that was in it is gone."""
+        """The queue was shut down: no object can be put any more, and all its objects were got."""
 
     QueueShutDown.__qualname__ = "QueueShutDown"
     return QueueShutDown
@@ -244,5 +250,5 @@ def __getattr__(name: str) -> Any:
     maker = _MAKERS.get(name)
     if maker is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # Two threads may both get here; setdefault makes the first one's class the only one.
+    # Two threads may both get here; with setdefault both return the first thread's class.
     return globals().setdefault(name, maker())

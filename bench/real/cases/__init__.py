@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One module a program; each has `CASES`."""
+"""One module for each program or kind of program; each defines `CASES`."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""statsmodels: a bootstrap of a regression by a Pool, the data handed over by an initializer."""
+"""statsmodels: a bootstrap of a regression with a Pool; an initializer receives the data."""
 
 from case import SCIENCE, Case, program
 

@@ -6,7 +6,7 @@ import sys
 from case import STDLIB, Case, files_of, names_of
 from inputs import sources
 
-# Before 3.13 what a .pyc file says of shared constants depends on who else refers to them.
+# Before 3.13 the flags of shared constants in a .pyc file depend on their reference counts.
 same = files_of if sys.version_info >= (3, 13) else names_of
 
 CASES = [

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A short script of the kind that every machine has: a checksum of each file of a tree."""
+"""A typical short script: a checksum of each file of a tree."""
 
 from case import STDLIB, Case, program
 from inputs import sources

@@ -11,7 +11,7 @@ CASES = [
         group=TOOLS,
         parallel_by="ProcessPoolExecutor.map, initializer",
         prepare=sources(8, quick=3),
-        # Findings are no failures.
+        # Findings are not failures.
         arguments=["-m", "pylint", "-j", "2", "--exit-zero", "--score=n", "tree"],
         outcome=lines_in_any_order,
     ),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A WSGI application that counts its requests over all worker processes, and answers the count."""
+"""A WSGI application that counts its requests over all worker processes and answers the count."""
 
 import hashlib
 import json

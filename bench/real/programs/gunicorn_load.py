@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Serve so many requests by gunicorn's two workers on 127.0.0.1: gunicorn_load.py REQUESTS.
+"""Have two gunicorn workers on 127.0.0.1 serve so many requests: gunicorn_load.py REQUESTS.
 
-Four client threads ask one after another, each for its share. Printed: how many answers came, how
-many different counts they carried (all, if no worker lost an increment), a checksum of the answers.
+Four client threads each send their share of the requests, one after another. Printed: the number of
+answers, the number of different counts in them (the same number if no worker lost an increment),
+and a checksum of the answers.
 """
 
 import hashlib

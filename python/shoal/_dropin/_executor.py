@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands in for `concurrent.futures.ProcessPoolExecutor`: its signature, its promises.
+"""The replacement of `concurrent.futures.ProcessPoolExecutor`, with its signatures and behaviour.
 
-Made by `shoal.install()` and `shoal run`, never named by users: shoal's own
-class first, the stock class second. The standard library's word holds: workers start with the first
+`shoal.install()` and `shoal run` put it in place; users never name it. Its bases are shoal's own
+class, then the stock class. It behaves as the standard library does: workers start with the first
 task (under spawn and forkserver as many as there are tasks), a running future cannot be cancelled,
-and a worker's death breaks the executor, whether it had a task or not: every open future and every
-later `submit` gets BrokenProcessPool, which says who died, of what, and while it ran what.
+and a worker's death breaks the executor, whether the worker had a task or not: every open future
+and every later `submit` gets a BrokenProcessPool, which says which worker died, why, and what task
+it was running.
 
-What cannot be unpickled, in a worker or here, is BrokenProcessPool for its own future only: the
-standard library gives up the whole executor for it, and no suite asks for that.
+A task or result that cannot be unpickled fails only its own future, with BrokenProcessPool. The
+standard library breaks the whole executor in that case, but none of its tests requires it.
 
-*Healing*: with SHOAL_HEAL=1 in the environment (`shoal run --heal`) a death fails only the task
-that was lost, with WorkerDied, as it does with `shoal.Executor`; a fresh worker takes over.
+*Healing*: with SHOAL_HEAL=1 in the environment (`shoal run --heal`) a death fails only the lost
+task, with WorkerDied, as it does with `shoal.Executor`; a fresh worker takes over.
 Design: docs/design/drop_in.md
 """
 
@@ -49,23 +50,23 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# Its signature differs from ours in details that type checkers mind and callers do not.
+# Any, because its signatures differ from shoal's in details that only type checkers notice.
 _StockExecutor: Any = stock_futures.ProcessPoolExecutor
 _futures_module: Any = stock_futures
 _CLOSED = "cannot schedule new futures after shutdown"
-_MANY = 1 << 30  # chunks, of an input of unknown length
+_MANY = 1 << 30  # the assumed number of chunks of an input of unknown length
 
 
 def heals() -> bool:
-    """Does a worker's death fail only its task, in executors made from now on?"""
+    """Whether executors made from now on heal: a worker's death fails only its task."""
     return os.environ.get("SHOAL_HEAL") == "1"
 
 
 class ExecutorHooks(_client_hooks.ClientHooks):
-    """Errors as the stock executor words them; a death is told to `broken_by`, if that is set."""
+    """Makes errors as the stock executor words them. A death is passed to `broken_by`, if set."""
 
     broken_by: Callable[[BaseException], object] | None = None
-    _told: BaseException | None = None  # the death of which the lost task was told
+    _told: BaseException | None = None  # the error that the dead worker's task got
 
     def worker_died(
         self,
@@ -77,7 +78,7 @@ class ExecutorHooks(_client_hooks.ClientHooks):
     ) -> BaseException:
         told = super().worker_died(pid, status, peak, memory_limit, what)
         if sys.version_info >= (3, 15) and self.broken_by is not None:
-            # From there on the standard library says in this way which process it was.
+            # From 3.15 on the standard library names the dead process in this way.
             code = os.waitstatus_to_exitcode(status)
             text = f"Process {pid} terminated abruptly with exit code {code}"
             told.__cause__ = _futures_module._RemoteTraceback(text)
@@ -112,11 +113,12 @@ def _not_rebuilt(what: str, error: BaseException) -> BaseException:
 
 
 class ExecutorEngine(DropInEngine):
-    """The engine of one executor: breaks as a whole, and starts workers as they are needed."""
+    """The engine of one executor. It breaks as a whole, and starts workers as they are needed."""
 
     _hooks: ExecutorHooks
     _hooks_class = ExecutorHooks
-    why_withdrawn = ""  # what futures that never began are told instead of being cancelled
+    # If set, withdrawn futures get a BrokenProcessPool with this text instead of a CancelledError.
+    why_withdrawn = ""
     daemons = False
 
     def __init__(
@@ -128,7 +130,8 @@ class ExecutorEngine(DropInEngine):
         tasks_per_worker: int | None,
         name: str,
     ) -> None:
-        # The standard library's fork starts all at once as well: later the caller has threads.
+        # Under fork all workers start together, as in the standard library, because a fork is
+        # unsafe once the caller has threads.
         self._first_workers = workers if context.get_start_method() == "fork" else 0
         if initializer is not None:
             initializer, initargs = log_failure, (initializer, *initargs)
@@ -144,18 +147,20 @@ class ExecutorEngine(DropInEngine):
             self._hooks.broken_by = broken_by
 
     def _make_agent(self) -> Any:
-        """A worker that cannot start breaks the executor: none is started in its place."""
+        """Without healing, a worker that cannot start breaks the executor and is not replaced."""
         agent = super()._make_agent()
         if not heals() and hasattr(agent, "start_patience"):
             agent.start_patience = 1
         return agent
 
     def start_workers_for(self, tasks: int) -> None:
-        """There are `tasks` more: a worker for each that is open, as far as there may be any."""
+        """`tasks` tasks were added: start workers until there is one for each open task, or the
+        maximum.
+        """
         client = self.client
         if client.wanted >= self.workers or self.broken is not None:
             return
-        client.collect(0)  # what has ended needs no worker
+        client.collect(0)  # so that tasks that have ended do not count as open
         wanted = min(self.workers, max(client.open_calls, tasks))
         before = client.wanted
         if wanted > before:
@@ -164,19 +169,19 @@ class ExecutorEngine(DropInEngine):
                 with _limits.named("cannot start a worker"):
                     self._agent.start_workers_now()
             except BaseException:
-                if not self.worker_pids():  # so nothing of what was sent can ever begin
+                if not self.worker_pids():  # no sent task could ever begin
                     client.want(before)
                     self.cancel_queued()
                 raise
 
     def withdraw_queued(self, why: str) -> None:
-        """What has not begun fails, and no worker that leaves has a successor."""
+        """Fail the tasks that have not begun, and replace no worker that ends."""
         self.why_withdrawn = why
         self.client.want(0)
         self.cancel_queued()
 
     def break_by(self, error: BaseException) -> None:
-        """A worker has died: nothing that is open has a result, and nothing new is taken."""
+        """A worker has died: fail all open tasks, and accept no new ones."""
         if self.broken is not None and type(self.broken) is not InitializerFailed:
             return
         error = self._why_not_started() or error
@@ -212,7 +217,7 @@ def _broken(error: BaseException) -> BaseException:
 
 
 class DropInFuture(_futures.Future):
-    """Its running task cannot be cancelled."""
+    """A future whose running task cannot be cancelled."""
 
     _engine: ExecutorEngine
 
@@ -228,7 +233,8 @@ class DropInFuture(_futures.Future):
 class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
     """`concurrent.futures.ProcessPoolExecutor` on shoal.
 
-    Workers start with the first task, so under fork they see what the program has made until then.
+    Workers start with the first task, so under fork they see everything the program has made before
+    it.
     """
 
     _future_class = DropInFuture
@@ -256,12 +262,12 @@ class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
         self._initializer = initializer
         self._initargs = initargs
         self._starting = _locks.Lock()
-        self._shutdown_lock = _locks.Lock()  # the stock executor's; nothing here needs it
+        self._shutdown_lock = _locks.Lock()  # an attribute of the stock executor; unused here
         _executor._register_exit()
 
     def __getattr__(self, name: str) -> Any:
-        """The engine starts when it is first needed; private names of the standard library's are
-        answered when a program asks for one. Only missing attributes come here.
+        """Called for missing attributes only. `_engine` starts the engine on its first use; other
+        private names are those of the stock executor, which `_executor_view` answers.
         """
         if not name.startswith("_") or name[:2] == "__" or "_starting" not in self.__dict__:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -287,7 +293,8 @@ class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
     def _submit(self, *arguments: Any) -> _futures.Future:
         future = super()._submit(*arguments)
         engine = self._engine
-        # The standard library finds out what cannot be pickled when the worker is there already.
+        # In the standard library a worker has already started when the pickling of a task fails.
+        # So a task that was not sent still starts a worker.
         unsent = engine.client.wanted if future._ticket == 0 else 0
         engine.start_workers_for(unsent + 1)
         self._queue_count += 1
@@ -341,19 +348,19 @@ class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
     kill_workers.__doc__ = _executor.Executor.kill_workers.__doc__
 
     def _force_shutdown(self, operation: str) -> None:
-        """What the standard library's two methods call, by this name."""
+        """The method of this name that the stock `terminate_workers` and `kill_workers` call."""
         if operation not in ("terminate", "kill"):
             raise ValueError(f"Unsupported operation: {operation!r}")
         if "_engine" not in self.__dict__:
             return self.shutdown(wait=False, cancel_futures=True)  # none has started
         workers = list((self._processes or {}).values())
         self._stop(signal.SIGTERM if operation == "terminate" else signal.SIGKILL)
-        for worker in workers:  # have been told already; these are for who has wrapped them
+        for worker in workers:  # already signalled; called for programs that patch these methods
             getattr(worker, operation)()
 
     @property
     def _force_shutting_down(self) -> bool:
-        """The stock executor's mark that it is being ended by force; it may be set."""
+        """The stock executor's flag that it is being shut down by force. Programs may set it."""
         return self._forced
 
     @_force_shutting_down.setter
@@ -378,7 +385,7 @@ class DropInExecutor(_executor.Executor, _StockExecutor):  # type: ignore[misc]
         return None if engine is None or self._shut_down_unused else WorkersEnd(engine)
 
     def _start_executor_manager_thread(self) -> None:
-        """Recipes that start workers before the first task call these four."""
+        """Recipes that start workers before the first task call this method and the next three."""
         self._engine  # noqa: B018
 
     def _adjust_process_count(self) -> None:
@@ -400,13 +407,17 @@ def _closed_text() -> str:
 
 
 def _chunks(iterables: tuple[Any, ...], chunksize: int) -> int:
-    """How many tasks a map is in the standard library; many for an input of unknown length."""
+    """The number of tasks that the standard library makes of a map; `_MANY` if the length of the
+    input is unknown.
+    """
     shortest = min(map(_engine.length, iterables), default=-1)
     return _MANY if shortest < 0 else -(-shortest // chunksize)
 
 
 def _with_stock_errors(results: Iterator[Any]) -> Iterator[Any]:
-    """The results. Does not hold the executor: it may be dropped before they are fetched."""
+    """Yield the results, with errors converted. Holds no reference to the executor, which may be
+    dropped before the results are fetched.
+    """
     try:
         yield from results
     except Exception as error:
@@ -417,7 +428,7 @@ def _with_stock_errors(results: Iterator[Any]) -> Iterator[Any]:
 
 
 def _as_stock_error(error: BaseException) -> BaseException:
-    """A task's error as the stock executor gives it: of its type, with its type of cause."""
+    """Convert a task's error to the type, and the type of cause, that the stock executor gives."""
     cause: Any = error.__cause__
     if type(error) is InitializerFailed:
         error, cause = _broken(error), error
@@ -430,7 +441,9 @@ def _as_stock_error(error: BaseException) -> BaseException:
 
 
 def _unpicklable(description: str) -> BaseException:
-    """The error of a result that cannot be pickled, from its repr: the object stayed there."""
+    """The error for a result that cannot be pickled, rebuilt from the repr of the worker's error,
+    because the error object itself stayed in the worker.
+    """
     name, _, rest = description.partition("(")
     kind = getattr(builtins, name, None)
     text = rest.removesuffix(")")
@@ -451,7 +464,7 @@ def _check_arguments(
     if max_workers is not None and max_workers <= 0:
         raise ValueError("max_workers must be greater than 0")
     if max_workers is not None:
-        operator.index(max_workers)  # a TypeError here, not in the first task
+        operator.index(max_workers)  # raises TypeError here instead of in the first task
     if initializer is not None and not callable(initializer):
         raise TypeError("initializer must be a callable")
     if max_tasks_per_child is None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The private names of ProcessPoolExecutor, answered for shoal's: see `_stock_counters`.
+"""Private attributes of ProcessPoolExecutor, emulated for shoal's executor: see `_stock_counters`.
 
 `attribute(executor, name)` is called for names that the executor does not have. An executor that
-has sent nothing has no engine yet, and asking does not make one.
+has sent nothing has no engine yet, and reading such an attribute does not create one.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ def _engine_of(executor: DropInExecutor) -> ExecutorEngine | None:
     return executor.__dict__.get("_engine")
 
 
-# ---- What is open --------------------------------------------------------------------------------
+# ---- Open tasks ----------------------------------------------------------------------------------
 
 
 def work_items(engine: ExecutorEngine | None) -> dict[int, Any]:
-    """For each call that is not done, and each chunk of a map, what the standard library has."""
+    """A `_WorkItem` for each open call and each open chunk of a map, as in the standard library."""
     if engine is None:
         return {}
     now = Open(engine)
@@ -61,7 +61,7 @@ def work_items(engine: ExecutorEngine | None) -> dict[int, Any]:
 
 
 def _running() -> Future[Any]:
-    """Stands for a chunk of a map, which cannot be cancelled alone."""
+    """A running future that represents a chunk of a map: a chunk cannot be cancelled alone."""
     future: Future[Any] = Future()
     future.set_running_or_notify_cancel()
     return future
@@ -76,8 +76,9 @@ def waiting(engine: ExecutorEngine | None) -> int:
 
 
 def _split(executor: DropInExecutor) -> tuple[Callable[[], int], Callable[[], int]]:
-    """The two queues of the standard library's: the first takes what fits into the second no more.
-    Their sum is what no worker has begun.
+    """The lengths of the standard library's two queues, of work ids and of calls. A task is in the
+    first queue only if the second is full. Their sum is the number of tasks that no worker has
+    begun.
     """
     engine = _engine_of(executor)
     room = executor._max_workers + _stock.EXTRA_QUEUED_CALLS
@@ -85,7 +86,7 @@ def _split(executor: DropInExecutor) -> tuple[Callable[[], int], Callable[[], in
 
 
 class CallQueueView(QueueView):
-    """What workers take calls from."""
+    """The queue from which workers take calls."""
 
     def __init__(self, executor: DropInExecutor) -> None:
         super().__init__(_split(executor)[1])
@@ -96,7 +97,7 @@ class CallQueueView(QueueView):
         return bool(self.qsize() >= self._maxsize)
 
     def join_thread(self) -> None:
-        """Until the executor has ended, if it has begun to."""
+        """Wait until the executor has ended, if it has started."""
         if self._engine is not None:
             WorkersEnd(self._engine).join()
 
@@ -115,15 +116,15 @@ class IdleView:
         return sum(seat["ready"] and not seat["running"] for seat in engine.client.seats())
 
     def acquire(self, blocking: bool = True, timeout: float | None = None) -> bool:
-        """Whether a worker is idle: none is reserved by that."""
+        """Whether a worker is idle. Reserves none."""
         return self._value > 0
 
     def release(self, n: int = 1) -> None:
-        """Nothing was taken."""
+        """Does nothing, because `acquire` reserves nothing."""
 
 
 class WakeupView:
-    """What wakes the standard library's manager thread: nothing here needs it."""
+    """The object that wakes the standard library's manager thread; shoal has no such thread."""
 
     def wakeup(self) -> None:
         pass

@@ -2,15 +2,18 @@
 """The keeper of a pool or executor of the drop-in (what replaces `multiprocessing.Pool` and
 `ProcessPoolExecutor`): it starts the worker processes, notices when one ends, and starts another.
 
-Three threads use a keeper. The one that makes the pool starts the first workers. One that submits a
-task to an executor, which starts workers as tasks need them, starts those. A thread of the keeper's
-own, in the program's process, does everything else, as a thread of the standard library's `Pool`
-does. That thread holds no lock while it sleeps, so that a fork of the program at that time is safe,
-and has no reference to the pool object, so that a pool nobody uses any more can be collected.
+Three kinds of threads use a keeper:
+- The thread that makes the pool starts the first workers.
+- A thread that submits a task to an executor starts the workers that this task needs.
+- The keeper's own thread, in the program's process, does everything else, as a thread of the
+  standard library's `Pool` does. It holds no lock while it sleeps, so that the program can fork
+  safely at that time. It has no reference to the pool object, so that an unused pool can be
+  collected.
 
-Thread safety: whoever does something holds `Keeper._lock`; nobody sleeps with it. Module state:
-`_living`, the keepers of this process, which a fork's child has to forget (see the end of the
-file). Design: docs/design/drop_in.md
+Thread safety: every thread holds `Keeper._lock` while it works, and none sleeps while holding it.
+Module state: `_living`, the keepers of this process, which a forked child must forget (see the end
+of the file).
+Design: docs/design/drop_in.md
 """
 
 from __future__ import annotations
@@ -42,13 +45,13 @@ class _Watched:
         self.process: Any = process
         self.seat = process.seat
         self.pid = process.pid or 0
-        # What becomes readable when the worker ends: a pidfd. The process object's own `sentinel`,
+        # A pidfd, which becomes readable when the worker ends. The process object's own `sentinel`,
         # the read end of a pipe, may not: a process that the worker has started may still hold the
         # other end.
         self._has_pidfd = True
         try:
             self.fd = os.pidfd_open(self.pid)
-        except OSError:  # an old kernel has none; or the fork server has reaped the worker
+        except OSError:  # an old kernel without pidfds, or the fork server has reaped the worker
             self._has_pidfd = False
             self.fd = os.dup(self.process.sentinel)
 
@@ -73,8 +76,8 @@ class _Watched:
 
 
 class _Started(threading.Event):
-    """The event by which a new thread says that it runs. `Thread.start` waits for it; with this one
-    it returns at once.
+    """The event that a new thread sets when it runs. `Thread.start` waits for such an event; with
+    this class it does not wait.
     """
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -85,9 +88,9 @@ class _Started(threading.Event):
 
 
 class _KeeperThread(threading.Thread):
-    """A thread whose `start()` does not wait until it runs. The processors are busy with the
-    workers that have just been started, so that could take milliseconds, in which the caller can
-    submit its first task.
+    """A thread whose `start()` does not wait until the thread runs. The processors are busy with
+    the workers that have just been started, so that wait could take milliseconds. Without it the
+    caller can submit its first task meanwhile.
     """
 
     def __init__(self, keeper: Keeper) -> None:
@@ -100,8 +103,8 @@ class _KeeperThread(threading.Thread):
 
 
 class Keeper(_watch.Watch):
-    """Has the methods that an engine (`_pool/_engine.py`) calls; native pools have an
-    `AgentProcess` there, a process of its own that does the same.
+    """Has the methods that an engine (`_pool/_engine.py`) calls on its agent. Native pools use an
+    `AgentProcess` instead, which does the same work in a separate process.
     """
 
     def __init__(self) -> None:
@@ -110,19 +113,19 @@ class Keeper(_watch.Watch):
         self.bell = -1
         # Also made by Watch.__init__, but `kill` may be called before `start` has run that.
         self.workers = {}
-        # Process objects of workers that live, or whose end was not noticed yet.
+        # Process objects of workers that live, or whose end has not been noticed yet.
         self.processes: list[Any] = []
         self._lock = _locks.RLock()
         self._thread: threading.Thread | None = None
         self._leaving = False
         self._plan: _plan.Plan | None = None
-        # The signal mask of the thread that last started workers, as it was before. While a thread
+        # The signal mask that the thread that last started workers had before. While a thread
         # starts workers it blocks SIGINT: a KeyboardInterrupt between a fork and the line that
-        # notes the child would leave a worker that nobody knows of. A new worker inherits the
-        # block, and sets this mask once its own handlers are in place.
+        # records the child would leave an unknown worker behind. A new worker inherits the blocked
+        # SIGINT, and sets this mask once its own handlers are in place.
         self._mask: tuple[int, ...] = ()
 
-    # ---- What the engine asks for ----------------------------------------------------------------
+    # ---- Called by the engine --------------------------------------------------------------------
 
     def start(self, engine: DropInEngine, own_threads: int) -> None:
         """Start the first workers in the calling thread, and then the keeper's thread. An error is
@@ -159,9 +162,9 @@ class Keeper(_watch.Watch):
         self._thread.start()
 
     def start_workers_now(self) -> None:
-        """Start the workers that the pool is to have more, in the calling thread. If the pool has
-        none and the first cannot be started, the error is raised, as in the standard library; if it
-        has some, the keeper's thread tries again later.
+        """Start the missing workers, in the calling thread. If the pool has no worker and the first
+        cannot be started, the error is raised, as in the standard library. If it has some, the
+        keeper's thread tries again later.
         """
         self._class.get_ready()
         with self._lock, _signals.interrupts_wait() as self._mask:
@@ -180,13 +183,13 @@ class Keeper(_watch.Watch):
             pass  # the pipe is full: the keeper's thread has been woken already
 
     def restart(self, engine: DropInEngine, own_threads: int) -> None:
-        """Nothing to do: an agent process may die and is started again, this thread cannot die
+        """Nothing to do. An agent process can die and is then restarted; this thread cannot die
         alone.
         """
 
     def wait_for_end(self, client: Any) -> None:
-        """Wait until all workers have ended and the keeper's thread with them. The caller has told
-        the workers to end by setting the pool's phase.
+        """Wait until all workers and the keeper's thread have ended. The caller has told the
+        workers to end by setting the pool's phase.
         """
         self.ring()
         thread = self._thread
@@ -199,7 +202,7 @@ class Keeper(_watch.Watch):
         self._close()
 
     def kill(self) -> None:
-        """Kill and reap the workers that `start` has started, after it failed."""
+        """Kill and reap the workers that a failed `start` has started."""
         for process in self.processes:
             process.kill()
         for process in self.processes:
@@ -210,7 +213,7 @@ class Keeper(_watch.Watch):
         self._close()
 
     def forget(self) -> None:
-        """In a fork of the program: leave the workers alone, they are the parent's."""
+        """In a forked child of the program: leave the workers alone, they are the parent's."""
         self.ended = True
         for process in self.processes:
             _processes.close_inherited(process._popen)
@@ -249,7 +252,7 @@ class Keeper(_watch.Watch):
                 return self._start(seat)
         except OSError:
             raise
-        except Exception as error:  # most likely the fork server was killed while it was asked
+        except Exception as error:  # most likely the fork server was killed during the request
             raise OSError(f"{type(error).__name__}: {error}") from error
 
     def _start_one(self, seat: int) -> None:
@@ -270,7 +273,7 @@ class Keeper(_watch.Watch):
         )
         if self.template.is_copy:
             process.seeds = _seeds.capture(inherited=True)
-        if self._class is not _processes.ForkServerProcess:  # those have the fork server's mask
+        if self._class is not _processes.ForkServerProcess:  # these get the fork server's mask
             process.mask = self._mask
         process.start()
         self.processes.append(process)
@@ -278,7 +281,7 @@ class Keeper(_watch.Watch):
 
     def bury(self, worker: _watch.Worker) -> None:
         super().bury(worker)
-        # A pool that ends keeps its last list, for whoever looks at it.
+        # A pool that ends keeps its last list, so that programs can still read it.
         if self.supervisor.wants_workers():
             self.processes = [p for p in self.processes if p.pid != worker.pid]
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """`multiprocessing.managers.SyncManager` on shared memory.
 
-`Manager()` starts no process. What it makes lies in shared memory, and each access is done in the
-process that asks (`_proxies.py`).
+`Manager()` starts no process. The objects that it makes are in shared memory, and each process
+accesses them itself (`_proxies.py`).
 
-The stock server is started by the first thing that needs one: a type that the program registered,
-`Pool`, `start()` with an initializer, `address`. A manager that is given an address, and every
-subclass, is the standard library's altogether.
+The stock server is started by the first use that needs a server: a type that the program
+registered, `Pool`, `start()` with an initializer, `address`. A manager that is given an address,
+and every subclass, is the standard library's own.
 Design: docs/design/collections.md
 """
 
@@ -45,7 +45,8 @@ _TYPES: dict[str, Callable[..., Any]] = {
 }
 if "set" in _stock.SyncManager._registry:
     _TYPES["set"] = proxies.SetProxy
-# What the standard library registered: a program that registers its own type of that name gets it.
+# The standard library's own registrations. A program that registers another type under such a name
+# gets that type, from a server.
 _REGISTERED = {name: _stock.SyncManager._registry[name] for name in _TYPES}
 
 
@@ -63,18 +64,19 @@ class SyncManager(_stock.SyncManager):  # type: ignore[misc]
         super().__init__(address, authkey, serializer, ctx, **options)
         self._process: Any = None
         self._live: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._stops: list[Callable[[], object]] = []  # the server's, once there is one
+        self._stops: list[Callable[[], object]] = []  # finalizers of the server, once it runs
 
     @staticmethod
     def _left(address: Any = None, *arguments: Any, **options: Any) -> str:
-        """Why such a call is left to the standard library; "" when it is not."""
+        """Why a call with these arguments is left to the standard library; "" if it is not."""
         return "" if address is None else "it has an address, so it needs a server"
 
     def start(
         self, initializer: Callable[..., object] | None = None, initargs: Iterable[Any] = ()
     ) -> None:
         if self._state.value != _stock.State.INITIAL or initializer is not None:
-            # Raises in a wrong state, as there. An initializer is for the server.
+            # In a wrong state this raises, as in the standard library. An initializer needs a
+            # server to run in.
             return self._start_server(initializer, initargs)
         self._started()
 
@@ -92,7 +94,7 @@ class SyncManager(_stock.SyncManager):  # type: ignore[misc]
         self._started()
 
     def _serve(self) -> None:
-        """Start the server that this manager did not need so far."""
+        """Start the server, which this manager has not needed so far."""
         assert self._state.value == _stock.State.STARTED, "server not yet started"
         if self._process is None and self._address is None:
             self.shutdown.cancel()
@@ -100,7 +102,7 @@ class SyncManager(_stock.SyncManager):  # type: ignore[misc]
             self._start_server()
 
     def _create(self, typeid: str, /, *args: Any, **kwds: Any) -> Any:
-        """An object in the server: a type that shoal does not have."""
+        """Make an object in the server; for types that shoal does not implement."""
         self._serve()
         return super()._create(typeid, *args, **kwds)
 
@@ -115,7 +117,7 @@ class SyncManager(_stock.SyncManager):  # type: ignore[misc]
         return self._address
 
     def connect(self) -> None:
-        super().connect()  # to a server at the address that it was given: it has none
+        super().connect()  # raises as long as no server, and so no address, exists
 
     def _number_of_objects(self) -> int:
         there = super()._number_of_objects() if self._process is not None else 0
@@ -135,7 +137,8 @@ class SyncManager(_stock.SyncManager):  # type: ignore[misc]
         except Exception:
             text = traceback.format_exc()
             raise _stock.RemoteError(text) from None
-        made._manager = self  # `Manager().Queue()`: whose end would be the queue's
+        # Keeps the manager alive: in `Manager().Queue()` its end would also end the queue.
+        made._manager = self
         self._live.add(made)
         return made
 
@@ -148,20 +151,20 @@ class SyncManager(_stock.SyncManager):  # type: ignore[misc]
 
 def _build(typeid: str, args: Any, kwargs: Any) -> Any:
     if typeid in ("list", "set") and len(args) == 1 and not kwargs:
-        # Of an iterable as the server would see it, whole before anything is made.
+        # The iterable is read to its end before the object is made, as a server would receive it.
         return _TYPES[typeid](list(args[0]))
     return _TYPES[typeid](*args, **kwargs)
 
 
 def _manager_of_child() -> SyncManager:
-    """A manager that was given to a process which is being started."""
+    """The manager, in a child process that received it while being started."""
     made = SyncManager()
     made._state.value = _stock.State.STARTED
     return made
 
 
 def _shut_down(state: Any, stops: list[Callable[[], object]], live: Any) -> None:
-    """Who waits in a queue of the manager goes on, with an error; the server ends."""
+    """Shut down the manager's queues, so that their waiters get an error, and end the server."""
     for made in list(live):
         if isinstance(made, core.Queue):
             made._shutdown()

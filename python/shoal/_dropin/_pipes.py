@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`multiprocessing.Pipe` on shared memory.
 
-The ends are shoal's connections and, by their last base, the standard library's. A Connection that
-is made for a descriptor of somebody else's (Listener, Client, `Connection(fd)`) stays what it was.
+The ends are shoal's connections. The stock class is their last base. A Connection that is made for
+an existing descriptor (Listener, Client, `Connection(fd)`) is the stock one.
 Design: docs/design/pipe.md
 """
 
@@ -22,17 +22,17 @@ _stock: Any = stock_connection
 
 
 class Connection(_pipes.Connection, _stock.Connection):  # type: ignore[misc]
-    """An end of a pipe, `isinstance` of `multiprocessing.connection.Connection`."""
+    """An end of a pipe; an instance of `multiprocessing.connection.Connection` too."""
 
     def __new__(cls, handle: int, readable: bool = True, writable: bool = True) -> Any:
         return _stock.Connection(handle, readable, writable)
 
     def __init__(self, *args: Any) -> None:
-        """Made by `Pipe`, as it is."""
+        """Does nothing: `Pipe` makes complete objects."""
 
     __repr__ = object.__repr__
 
-    # What code that knows the stock class calls.
+    # Private methods that code written for the stock class calls.
 
     def _send_bytes(self, buf: Any) -> None:
         core.Connection.send_bytes(self, buf)

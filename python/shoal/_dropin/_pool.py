@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What stands in for `multiprocessing.pool.Pool`: its signatures, its promises, our pool.
+"""The replacement of `multiprocessing.pool.Pool`: its signatures and behaviour on shoal's pool.
 
-Made by `shoal.install()`, `shoal run` and `shoal.multiprocessing`, never named by users. It is
-shoal's own class first and the stock class second (`_stock_classes.py`), so `isinstance` holds for
-both and the stock code runs nowhere. The start method is the one of the context, as the standard
-library would have it: fork for fork, spawn for spawn, and the zygote for forkserver.
+`shoal.install()`, `shoal run` and `shoal.multiprocessing` put it in place; users never name it. Its
+bases are shoal's own class, then the stock class (`_stock_classes.py`), so `isinstance` holds for
+both and no stock code runs. The start method is the one of the context.
 
-Where shoal promises more than the standard library pins down, the standard library's word holds
-here: fork forks whatever threads there are (with CPython's warning), and a result that the standard
-library could not pickle is an error.
+Where `shoal.Pool` behaves differently from the standard library, this pool behaves like the
+standard library: fork forks whatever threads there are (with CPython's warning), and a result that
+the standard library could not pickle is an error.
 Design: docs/design/drop_in.md
 """
 
@@ -30,12 +29,12 @@ if TYPE_CHECKING:
 
 
 class PoolHooks(_client_hooks.ClientHooks):
-    """Errors as the stock pool gives them."""
+    """Makes errors as the stock pool does."""
 
     def decode_error(self, encoded: tuple[Any, ...]) -> BaseException:
         error = super().decode_error(encoded)
         if encoded[-1] == "encode" and _stock_classes.is_of_pool(error, "MaybeEncodingError"):
-            error.__cause__ = None  # it says itself what it has to say
+            error.__cause__ = None  # its message is complete without one
         return error
 
 
@@ -68,7 +67,8 @@ class DropInPool(_pool.Pool):
         self._engine = PoolEngine(
             self._ctx, processes, initializer, tuple(initargs), maxtasksperchild, self._name
         )
-        self._engine.closed_error = ValueError  # itself: some compare types (scipy's tests do)
+        # ValueError itself, not a subclass: some programs compare types (scipy's tests do).
+        self._engine.closed_error = ValueError
         self._engine.pool = weakref.ref(self)
         self._processes = self._engine.workers
         self._maxtasksperchild = maxtasksperchild
@@ -92,13 +92,13 @@ class DropInPool(_pool.Pool):
 
     @_state.setter
     def _state(self, value: str) -> None:
-        """Recipes that kill the workers set it: then the pool takes no more tasks."""
+        """Recipes that kill the workers set the state; then the pool accepts no more tasks."""
         self._forced_state = value
         if value != _stock_classes.RUN:
             self._engine.close()
 
     def __getattr__(self, name: str) -> Any:
-        """Private names of the standard library's, when a program asks for one."""
+        """Private attributes of the stock pool: `_pool_view` answers them."""
         if not name.startswith("_") or name.startswith("__"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         from shoal._dropin import _pool_view
@@ -109,11 +109,11 @@ class DropInPool(_pool.Pool):
         """Wait for all tasks, all initializers and all workers to end."""
         engine = self._engine
         if self._initializer is not None and engine.closed and not engine.forked:
-            wait_for_initializers(engine)  # the standard library's workers run them in any case
+            wait_for_initializers(engine)  # the standard library's workers always run them
         super().join()
 
     def _repopulate_pool(self) -> None:
-        """Workers are replaced without being asked."""
+        """Does nothing: workers are replaced automatically."""
 
     def __del__(self) -> None:
         engine = self.__dict__.get("_engine")
@@ -123,7 +123,7 @@ class DropInPool(_pool.Pool):
             if self._state == _stock_classes.RUN:
                 text = f"unclosed running multiprocessing pool {self!r}"
                 warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
-        finally:  # also when the warning is an error
+        finally:  # even if the warning is raised as an error
             if not engine._agent.ended:
                 engine.let_go()
 

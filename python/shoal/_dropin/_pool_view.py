@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The private names of the standard library's Pool, answered for shoal's: see `_stock_counters`.
+"""Private attributes of the standard library's Pool, emulated for shoal's: see `_stock_counters`.
 
-`attribute(pool, name)` is called for names that the pool does not have. No view keeps the pool: its
-end must not wait for one that somebody has kept.
+`attribute(pool, name)` is called for names that the pool does not have. No view references the
+pool, so a view that a program keeps does not keep the pool alive.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def attribute(pool: Any, name: str) -> Any:
         raise AttributeError(f"{type(pool).__name__!r} object has no attribute {name!r}")
     made = view(pool._engine)
     if isinstance(made, HandlerView):
-        return pool.__dict__.setdefault(name, made)  # its state may be set
+        return pool.__dict__.setdefault(name, made)  # kept, because programs set its state
     return made
 
 
-# ---- What is open --------------------------------------------------------------------------------
+# ---- Open results --------------------------------------------------------------------------------
 
 
 def cache(engine: DropInEngine) -> MappingView:
@@ -47,7 +47,7 @@ def cache(engine: DropInEngine) -> MappingView:
 
 
 def open_results(engine: DropInEngine) -> dict[int, Any]:
-    """Results that have no outcome yet, by number; those of maps whose result nobody has, too."""
+    """Results that have no outcome yet, by number; for a map whose result is gone, the job."""
     now = Open(engine)
     found: dict[int, Any] = {}
     for sink, _ in now.calls:
@@ -60,8 +60,8 @@ def open_results(engine: DropInEngine) -> dict[int, Any]:
 
 
 def waiting(engine: DropInEngine) -> int:
-    """What the standard library's task queue holds: calls that no worker has begun, and one for
-    each map of which that can be said.
+    """The length of the standard library's task queue: calls that no worker has begun, plus one for
+    each map with chunks that no worker has begun.
     """
     now = Open(engine)
     return now.waiting_calls + sum(waiting_chunks(engine, job) > 0 for job in now.jobs.values())
@@ -71,7 +71,7 @@ def waiting(engine: DropInEngine) -> int:
 
 
 class HandlerView:
-    """One of them: it lives as long as the pool."""
+    """A thread of the stock pool, which lives as long as the pool."""
 
     daemon = True
     ident = native_id = None
@@ -89,7 +89,7 @@ class HandlerView:
 
     @_state.setter
     def _state(self, value: str) -> None:
-        """Recipes that kill the workers set this first, so that none has a successor."""
+        """Recipes that kill the workers set this first, so that no worker is replaced."""
         self._set_state = value
         if value == _stock_classes.TERMINATE:
             replace_no_worker(self._engine)
@@ -109,13 +109,13 @@ class HandlerView:
 
 
 def replace_no_worker(engine: DropInEngine) -> None:
-    """From now on a worker that dies has no successor."""
+    """From now on a worker that dies is not replaced."""
     if not is_over(engine):
         engine.client.want(0)
 
 
 class TerminateView:
-    """The standard library's finalizer of a pool: calling it ends the pool."""
+    """The stock pool's finalizer: calling it ends the pool."""
 
     def __init__(self, engine: DropInEngine) -> None:
         self._engine = engine
@@ -127,11 +127,11 @@ class TerminateView:
         return not is_over(self._engine)
 
     def cancel(self) -> None:
-        """The pool ends with the program in any case."""
+        """Does nothing: the pool ends with the program in any case."""
 
 
 class NotifierView:
-    """What wakes the standard library's handlers: nothing here needs it."""
+    """The queue that wakes the stock pool's handler threads; shoal has no such threads."""
 
     def put(self, item: object) -> None:
         pass
@@ -150,7 +150,7 @@ _VIEWS: dict[str, Callable[[DropInEngine], Any]] = {
     "_cache": cache,
     "_taskqueue": lambda engine: QueueView(lambda: waiting(engine)),
     "_inqueue": lambda engine: QueueView(lambda: waiting(engine)),
-    "_outqueue": lambda engine: QueueView(lambda: 0),  # looking takes in what has arrived
+    "_outqueue": lambda engine: QueueView(lambda: 0),  # outcomes that have arrived are processed
     "_quick_put": lambda engine: QueueView(lambda: 0).put,
     "_quick_get": lambda engine: QueueView(lambda: 0).get,
     "_worker_handler": lambda engine: HandlerView(engine, "Thread-workers"),

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The workers of the drop-in's pools: processes of `multiprocessing`, made by the program itself.
 
-Each is a process object of the pool's context, so it starts as the standard library's workers do:
-by fork from the program as it then is, by a fresh interpreter (`set_executable`, frozen
+Each worker is a process object of the pool's context, so it starts as the standard library's
+workers do: by a fork of the program, as a fresh interpreter (`set_executable`, frozen
 applications), or by the fork server (`set_forkserver_preload`). The program is its parent
-(`os.getppid()`, `active_children()`), and its name and number count on over all processes of the
-program. `_keeper.py` starts and watches them.
+(`os.getppid()`, `active_children()`), and its name and number come from the counter of all
+processes of the program. `_keeper.py` starts and watches the workers.
 
-Who dies with whom: a worker asks the kernel to be killed when the program's end of the pipe closes
-that tells it of its parent's end (`tie_to_parent`). In forked children of the program these ends
-are closed, so that they are the program's alone (`close_inherited`).
+When the program dies, its workers die. A worker has the read end of a pipe whose write end only the
+program holds, and the kernel kills the worker when that write end is closed (`tie_to_parent`).
+Forked children of the program close their copies of the write ends (`close_inherited`).
 Design: docs/design/drop_in.md
 """
 
@@ -34,18 +34,18 @@ if TYPE_CHECKING:
     from typing import Any
 
 _contexts: Any = multiprocessing.context
-_WAIT = os.WEXITED | os.WNOWAIT  # of waitid(): leave the status to be read
-_F_SETSIG = 10  # of fcntl(2); the standard library has no name for it
+_WAIT = os.WEXITED | os.WNOWAIT  # flags of waitid(): wait, but leave the status to be read
+_F_SETSIG = 10  # a command of fcntl(2); the standard library has no name for it
 
 
 # ---- In the program ------------------------------------------------------------------------------
 
 
 class Waited:
-    """How a child of ours ended, with its use of memory, for whoever asks first.
+    """Mixin for Popen classes that reads a child's exit status and peak memory.
 
-    The keeper and the user's own threads may ask for the same process. Somebody else may have
-    waited for it (`os.wait()`): then its status is unknown, and 255 stands for it.
+    The keeper and the user's own threads may poll the same process. If the program has reaped the
+    child itself (`os.wait()`), its status is unknown and its exit code is reported as 255.
     """
 
     pid: int
@@ -60,7 +60,7 @@ class Waited:
         super().__init__(process)  # type: ignore[call-arg]
 
     def undo(self) -> None:
-        """The start was interrupted: kill the child if there is one already, close its pipes."""
+        """Undo an interrupted start: kill the child if it exists, and close its pipes."""
         pid = getattr(self, "pid", None)
         if pid:
             os.kill(pid, signal.SIGKILL)
@@ -114,7 +114,7 @@ def _ask_fork_server(process: Any) -> Any:
 
     class ForkServerPopen(popen_forkserver.Popen):
         def poll(self, flag: int = os.WNOHANG) -> int | None:
-            """The fork server tells the exit code once: one thread must not read another's."""
+            """The fork server sends the exit code once, so threads read it one at a time."""
             if not flag & os.WNOHANG:
                 wait([self.sentinel])
             with Waited._reading:
@@ -125,7 +125,7 @@ def _ask_fork_server(process: Any) -> Any:
 
 
 class PoolProcess(stock_process.BaseProcess):
-    """A worker: the object in the program, and in the worker itself."""
+    """A worker. The object exists in the program and in the worker process."""
 
     def __init__(self, plan: _plan.Plan, seat: int, daemon: bool) -> None:
         super().__init__(daemon=daemon)
@@ -135,9 +135,10 @@ class PoolProcess(stock_process.BaseProcess):
         self.seat = seat
         self.bell: Any = None
         self.seeds = _seeds.Seeds()
-        self.mask: tuple[int, ...] | None = None  # of signals, to be restored: see Keeper._mask
+        self.mask: tuple[int, ...] | None = None  # the signal mask to restore: see Keeper._mask
         self.starting: Any = None  # the Popen object while `start` runs
-        self.follows_thread = False  # the thread that starts it lives as long as the program
+        # Whether the thread that starts the worker lives as long as the program.
+        self.follows_thread = False
         self.unprepared: RuntimeError | None = None  # why this worker cannot serve
 
     def __getstate__(self) -> dict[str, Any]:
@@ -145,12 +146,12 @@ class PoolProcess(stock_process.BaseProcess):
 
     @staticmethod
     def get_ready() -> None:
-        """Start the helper process that this start method needs, if it is not running yet. It
-        inherits the calling thread's mask of signals, so SIGINT must not be blocked here.
+        """Start the helper process that this start method needs, if it is not running yet. The
+        helper inherits the calling thread's signal mask, so SIGINT must not be blocked here.
         """
 
     def start(self) -> None:
-        """As the standard library's, but that a daemon may start pools of shoal's."""
+        """As in the standard library, except that a daemon process may start shoal's pools."""
         me: Any = self
         stock_process._cleanup()  # type: ignore[attr-defined]
         try:
@@ -165,8 +166,8 @@ class PoolProcess(stock_process.BaseProcess):
         stock_process._children.add(self)  # type: ignore[attr-defined]
 
     def _bootstrap(self, parent_sentinel: int | None = None) -> int:
-        """In the worker: what comes before all that a process of `multiprocessing` does, the main
-        module's import among it.
+        """In the worker: prepare the process before the standard library's `_bootstrap`, and import
+        the main module.
         """
         core.set_bond(self.plan.client)
         tie_to_parent(self, parent_sentinel)
@@ -187,7 +188,7 @@ class PoolProcess(stock_process.BaseProcess):
         from shoal._workers import _worker
 
         if not self.plan.context:
-            gc.freeze()  # collections here leave alone what is shared with the program
+            gc.freeze()  # garbage collection here must not write to pages shared with the program
             _seeds.apply(self.seeds, self._identity)
         _worker.serve(self.plan, self.seat, self.bell.descriptor, self.unprepared)
 
@@ -213,14 +214,14 @@ class ForkServerProcess(PoolProcess, _contexts.ForkServerProcess):  # type: igno
     def get_ready() -> None:
         from multiprocessing import forkserver
 
-        forkserver.ensure_running()  # it may import the main module, if it is told of it
+        forkserver.ensure_running()  # may preload the main module (`set_forkserver_preload`)
 
 
 CLASSES = {"fork": ForkProcess, "spawn": SpawnProcess, "forkserver": ForkServerProcess}
 
 
 class Bell:
-    """The write end of a keeper's bell, on its way to a worker."""
+    """The write end of a keeper's bell, in a form that can be sent to a worker."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -236,8 +237,8 @@ def _receive_bell(duplicate: Any) -> Bell:
 
 
 def close_inherited(popen: Any) -> None:
-    """In a child of the program: close the ends of a worker's pipes that the program holds. The
-    worker is to see that the program has ended, whoever else lives on.
+    """In a forked child of the program: close the program's ends of a worker's pipes. The worker
+    must notice the program's end even if this child still lives.
     """
     finalizer = popen.finalizer
     if finalizer is not None and finalizer.still_active():
@@ -253,7 +254,7 @@ _locks.renew_in_children(Waited, "_reading", _locks.Lock)
 
 def tie_to_parent(process: Any, sentinel: int | None) -> None:
     """Have the kernel kill this worker as soon as the program has ended. `sentinel`: the read end
-    of a pipe whose other end only the program has, and to which nobody writes any more.
+    of a pipe whose write end only the program holds, and to which nothing more is written.
     """
     if process.follows_thread:
         core.die_with_parent(process._parent_pid)
@@ -265,5 +266,5 @@ def tie_to_parent(process: Any, sentinel: int | None) -> None:
     fcntl.fcntl(sentinel, fcntl.F_SETFL, flags | os.O_ASYNC)
     poll = select.poll()
     poll.register(sentinel, 0)
-    if poll.poll(0):  # it had ended before
+    if poll.poll(0):  # the program had already ended
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The proxies of `multiprocessing.managers` on shared memory.
 
-Each class is the C type first, shoal's native class, and the stock proxy class last, so that
-`isinstance` holds; no stock proxy code runs. Names and reprs are the stock ones. They pickle at any
-time, as stock proxies do, for members of the session.
+The bases of each class are the C type, shoal's native class and, last, the stock proxy class, so
+that `isinstance` holds; no stock proxy code runs. Names and reprs are the stock ones. Like stock
+proxies, they can be pickled at any time; only members of the session can unpickle them.
 Design: docs/design/collections.md
 """
 
@@ -29,7 +29,7 @@ _MISSING = object()
 
 
 class _Proxy:
-    """What code that knows stock proxies looks for, whatever the type."""
+    """The attributes that code written for stock proxies expects of every proxy."""
 
     _typeid = ""
     _manager = None
@@ -50,7 +50,7 @@ class _Proxy:
         return key
 
     def _callmethod(self, methodname: str, args: Any = (), kwds: Any = {}) -> Any:  # noqa: B006
-        """Call a method by its name, as code with stock proxies does."""
+        """Call a method by its name, as code written for stock proxies does."""
         if methodname == "#GETVALUE":
             return self._getvalue()
         exposed = getattr(type(self), "_exposed_", ())
@@ -233,12 +233,12 @@ def _array_at(handle: int, cls: Any, typecode: str) -> Any:
     return made
 
 
-# ---- Locks and their kin, with the names and errors of the threading module
+# ---- Locks and other synchronization objects, with the names and errors of the threading module
 
 
 class _SyncProxy(_Proxy):
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        """The C type's `__new__` has made it."""
+        """Does nothing: the C type's `__new__` makes complete objects."""
 
     def _getvalue(self) -> Any:
         raise TypeError(f"a {self._typeid} has no copy")
@@ -248,7 +248,7 @@ class _SyncProxy(_Proxy):
 
 
 def _seconds(timeout: float | None) -> float | None:
-    """A timeout of the threading module, where -1 is none."""
+    """Convert a timeout of the threading module, where -1 means no timeout."""
     return None if timeout == -1 else timeout
 
 
@@ -274,7 +274,7 @@ class LockProxy(_AcquirerProxy, _sync.Lock, _stock.AcquirerProxy):  # type: igno
         try:
             core.Lock.release(self)
         except ValueError:
-            # What a dead process had locked can be unlocked by anybody, once.
+            # A lock whose owner died can be released once, by any process.
             if not (core.Lock.acquire(self, False) and self._release_from_dead()):
                 raise RuntimeError("release unlocked lock") from None
 
@@ -361,7 +361,7 @@ class EventProxy(_SyncProxy, _sync.Event, _stock.EventProxy):  # type: ignore[mi
 
 
 class BarrierProxy(_SyncProxy, _sync.Barrier, _stock.BarrierProxy):  # type: ignore[misc]
-    """A `threading.Barrier` for all processes; the action runs in the last one to come."""
+    """A `threading.Barrier` for all processes; the action runs in the process that arrives last."""
 
     _typeid = "Barrier"
 

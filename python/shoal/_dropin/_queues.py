@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """`multiprocessing.queues` on shared memory.
 
-Each class is the C type first (its methods are the ones that are called), shoal's native class, and
-the stock class last (`_stock_classes.py`), so that `isinstance` holds for all and no stock code
-runs. What the standard library pins down holds: `Queue.put` prints what cannot be pickled and goes
-on, closing is local, they pickle only for a child being spawned. There is no feeder thread, so
-`join_thread` has nothing to wait for: what was put is there. Private attributes that others look at
-are there; the two ends are views of the queue.
+The bases of each class are the C type (whose methods are called), shoal's native class and, last,
+the stock class (`_stock_classes.py`), so that `isinstance` holds for all and no stock code runs.
+The behaviour is the standard library's: when `Queue.put` cannot pickle an object it prints the
+error and does not raise, closing is local to the process, and queues can be pickled only for a
+child that is being spawned. There is no feeder thread, so `join_thread` has nothing to wait for:
+`put` writes to shared memory itself. Private attributes that programs read exist; `_reader` and
+`_writer` are views of the queue.
 Design: docs/design/queue.md
 """
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class _NoLock:
-    """In the place of a stock queue's lock: nobody needs to wait for anybody."""
+    """Replaces a stock queue's lock. Never waits, because shoal's queues need no lock."""
 
     def acquire(self, block: bool = True, timeout: float | None = None) -> bool:
         return True
@@ -44,7 +45,7 @@ class _NoLock:
 
 
 class _End:
-    """A stock queue's `_reader` or `_writer`: as much of a Connection as others use of them."""
+    """A queue's `_reader` or `_writer`, with the methods of a Connection that programs use."""
 
     def __init__(self, queue: Any, end: int) -> None:
         self._queue = queue
@@ -91,7 +92,7 @@ class _End:
 
 
 class _Ends(Shared):
-    """What code that knows the stock queues looks for."""
+    """The attributes that code written for the stock queues expects."""
 
     _rlock = _wlock = _NoLock()
     _closed: int
@@ -105,7 +106,9 @@ class _Ends(Shared):
         return self._end(core.QUEUE_PUT_END)
 
     def _end(self, which: int) -> _End:
-        """The same one as long as anybody has it: callers look for it in what `wait` returns."""
+        """Returns the same object as long as it is referenced: callers compare it with what `wait`
+        returns.
+        """
         ends: Any = self.__dict__.setdefault("_ends", weakref.WeakValueDictionary())
         end: _End | None = ends.get(which)
         return ends.setdefault(which, _End(self, which)) if end is None else end
@@ -114,7 +117,9 @@ class _Ends(Shared):
         return self._reader.poll(timeout)
 
     def __getattr__(self, name: str) -> Any:
-        """An attribute that only the stock class has: import that, and it is a base class."""
+        """An attribute that only the stock class has: importing the stock module makes that class a
+        base.
+        """
         if "multiprocessing.queues" in sys.modules:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         import multiprocessing.queues  # noqa: F401
@@ -165,11 +170,11 @@ class Queue(_Ends, _queues.Queue):  # type: ignore[type-arg]
         return core.Queue.empty(self)
 
     def join_thread(self) -> None:
-        """Nothing to wait for: what was put is in shared memory."""
+        """Nothing to wait for: every object that was put is in shared memory."""
         assert self._closed, f"Queue {self!r} not closed"
 
     def cancel_join_thread(self) -> None:
-        """Nothing to cancel: exit does not wait, and nothing is lost by that."""
+        """Nothing to cancel: the exit of the process does not wait, and loses no objects."""
 
     def _raise_closed(self) -> None:
         raise ValueError(f"Queue {self!r} is closed")
@@ -179,7 +184,8 @@ class Queue(_Ends, _queues.Queue):  # type: ignore[type-arg]
         try:
             raise error
         except Exception as raised:
-            self._on_queue_feeder_error(raised, obj)  # the program's, or the standard library's
+            # The stock class's method, or one that the program's subclass defines.
+            self._on_queue_feeder_error(raised, obj)
 
     def _terminate_broken(self) -> None:
         self.close()

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The private names of the standard library's results, answered for shoal's: see `_stock_counters`.
+"""Private attributes of the standard library's results, emulated for shoal's: see
+`_stock_counters`.
 
 `attribute(result, name)` is called for names that the result does not have.
 """
@@ -24,7 +25,7 @@ _stock: Any = stock_pool
 
 
 class EventView:
-    """What tells that a result is ready."""
+    """The event that is set when a result is ready."""
 
     def __init__(self, result: Any) -> None:
         self._result = result
@@ -47,7 +48,7 @@ def attribute(result: Any, name: str) -> Any:
 
 
 def _number(result: Any) -> int:
-    """Its number, the same each time: the key under which it stands in `pool._cache`."""
+    """The result's number, which does not change: its key in `pool._cache`."""
     number: int = result.__dict__.setdefault("_job", next(_stock.job_counter))
     return number
 
@@ -83,14 +84,16 @@ def _chunksize(result: Any) -> int:
 
 
 def _arrived(iterator: Any) -> int:
-    """Results that have come, whether fetched or not; of an ordered one up to the first gap."""
+    """The number of results that have arrived, fetched or not; for an ordered iterator, up to the
+    first gap.
+    """
     take_in(iterator._engine)
     _, _, _, taken, ready, _ = iterator._work.counts
     return int(taken + ready)
 
 
 def _waiting(iterator: Any) -> range:
-    """As many as there are results to fetch."""
+    """A range whose length is the number of results to fetch."""
     take_in(iterator._engine)
     return range(iterator._work.counts[4])
 

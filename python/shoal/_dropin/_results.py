@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the asynchronous methods of the drop-in's pool return: shoal's results, which are instances
-of the standard library's classes (`_stock_classes`) and have their private names (`_result_view`).
+"""The results that the asynchronous methods of the drop-in's pool return: shoal's results, which
+are also instances of the standard library's classes (`_stock_classes`) and have their private
+attributes (`_result_view`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _Viewed:
-    """Private names of the standard library's are answered when a program asks for one."""
+    """Private attributes of the stock results: `_result_view` answers them."""
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_") or name.startswith("__"):
@@ -31,7 +32,7 @@ class ApplyResult(_Viewed, _results.AsyncResult):
     viewed_as = "call"
 
     def _set(self, i: int, obj: tuple[bool, Any]) -> None:
-        """By this name recipes for lost tasks give a result its outcome."""
+        """Recipes for lost tasks call this stock method to set the outcome of a result."""
         self._deliver(*obj)
 
 
@@ -47,7 +48,7 @@ class MapResult(_Viewed, _results.MapResult):
 
     @property
     def _value(self) -> Any:
-        """The outcome; before, the results so far, with None in the places of those to come."""
+        """The outcome. Before it is known, the results so far, with None for missing ones."""
         if self._state != _results._PENDING or self._work is None:
             return self._outcome
         from shoal._dropin import _result_view

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Base class of the drop-in's locks and queues: as in the standard library, they can be pickled
-only for a child that is being spawned, and from 3.11 on not if they were made for a fork context.
+"""Base class of the drop-in's locks and queues. As in the standard library, they can be pickled
+only for a child that is being spawned. From 3.11 on, those made for a fork context cannot be
+pickled at all.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _FORK_TEXT = (
 
 
 def is_fork(ctx: Any) -> bool:
-    """Whether an object made for this context must stay among forked processes."""
+    """Whether an object made for this context may be shared only with forked processes."""
     context = _context._default_context.get_context() if ctx is None else ctx
     return bool(context.get_start_method() == "fork")
 
@@ -39,9 +40,9 @@ def check_spawning(obj: Any, name: str, made_for_fork: bool) -> None:
 
 
 class Shared:
-    """An object that is made for a context, and pickled only while a child is being spawned."""
+    """An object that is made for a context, and can be pickled only for a child being spawned."""
 
-    _is_fork_ctx = False  # of what was unpickled: it may be passed on
+    _is_fork_ctx = False  # an unpickled object keeps this default: it may be passed on
 
     def __init__(self, *arguments: Any, ctx: Any = None, **options: Any) -> None:
         if is_fork(ctx):

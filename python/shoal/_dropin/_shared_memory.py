@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`multiprocessing.shared_memory`'s SharedMemory and ShareableList, as shoal's: the stock classes
-are bases, and names are made by the stock module's function.
+"""shoal's SharedMemory and ShareableList as `multiprocessing.shared_memory` has them: the stock
+classes are bases, and the stock module's function makes the names.
 Design: docs/design/shared_memory.md
 """
 
@@ -25,10 +25,12 @@ class SharedMemory(_shared_memory.SharedMemory, _stock.SharedMemory):  # type: i
         return name
 
     def __del__(self) -> None:
-        """The stock class closes here; the memory goes by itself."""
+        """Overrides the stock class's `__del__`, which closes the block; shoal frees the memory
+        itself.
+        """
 
 
 class ShareableList(_shareable_list.ShareableList, _stock.ShareableList):  # type: ignore[misc]
-    """A list of fixed length in a block, exact: see `shoal.ShareableList`."""
+    """A list of fixed length in a block, with exact values: see `shoal.ShareableList`."""
 
     _block = SharedMemory

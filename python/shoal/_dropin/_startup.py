@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Initializers of the drop-in's pools: how they are run in a worker, and how they get there.
+"""Initializers of the drop-in's pools: how they are sent to a worker, and how they run there.
 
-A module of its own, so that workers need not import the engine.
+This is a separate module so that workers need not import the engine.
 
-Module state: `inherited`, initializers by token, kept while their engine lives.
+Module state: `inherited`, the initializers by token, each kept while its engine lives.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ inherited: dict[int, tuple[Callable[..., object], tuple[Any, ...]]] = {}
 
 
 def log_failure(initializer: Callable[..., object], *initargs: Any) -> None:
-    """Call it; what it raises is logged here, in the worker, as the standard library does it."""
+    """Call the initializer. If it raises, log that in the worker, as the standard library does."""
     try:
         initializer(*initargs)
     except BaseException:
@@ -47,7 +47,9 @@ def run_in_fresh_interpreter(
 
 
 class Spawning:
-    """Stands for the process being spawned while what it will inherit is pickled."""
+    """Takes the place of the Popen object of a process being spawned, while inheritable objects are
+    pickled for a worker.
+    """
 
     def __init__(self, kept: list[int]) -> None:
         self._kept = kept
@@ -62,7 +64,7 @@ class Spawning:
 
 
 class DescriptorElsewhere:
-    """A descriptor by its place in the process that pickled it, which keeps it open meanwhile."""
+    """A descriptor, sent as its number in the process that pickled it, which keeps it open."""
 
     def __init__(self, pid: int, fd: int) -> None:
         self._pid = pid
@@ -70,7 +72,9 @@ class DescriptorElsewhere:
         self._mode = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE
 
     def detach(self) -> int:
-        """A descriptor of this process: pipes and files are opened again, sockets are fetched."""
+        """Get a descriptor in this process: pipes and files are reopened through /proc, sockets are
+        fetched with pidfd_getfd.
+        """
         try:
             flags = self._mode | os.O_NONBLOCK | os.O_CLOEXEC
             fd = os.open(f"/proc/{self._pid}/fd/{self._fd}", flags)

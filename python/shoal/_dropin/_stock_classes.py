@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the drop-in's classes become subclasses of the standard library's without importing those.
+"""How the drop-in's classes become subclasses of the standard library's without importing them.
 
 Only code that has imported `multiprocessing.pool` can ask `isinstance(x,
-multiprocessing.pool.Pool)`. So shoal's Pool gets that base class at the moment when somebody
-imports `multiprocessing.pool`. Importing it for this alone (it brings queue, tempfile, shutil,
-random and traceback) would take longer than everything else that a first pool does. Results, queues
-and locks do the same.
+multiprocessing.pool.Pool)`. So shoal's Pool gets that base class when the program imports
+`multiprocessing.pool`. Importing it only for this (it imports queue, tempfile, shutil, random and
+traceback) would take longer than everything else that a first pool does. Results, queues and locks
+work the same way.
 
-Programs also use what the standard library happens to have imported for them: after a
+Programs also use submodules that the standard library happens to have imported: after a
 `multiprocessing.Queue()` they catch `multiprocessing.queues.Empty` without importing that module.
-`multiprocessing.__getattr__` imports such a submodule when it is asked for.
+`multiprocessing.__getattr__` imports such a submodule when a program accesses it.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 # States of a pool, as `multiprocessing.pool` names them.
 INIT, RUN, CLOSE, TERMINATE = "INIT", "RUN", "CLOSE", "TERMINATE"
-# Submodules that are imported along with the stock classes of pools, queues and locks.
+# Submodules that importing the stock classes of pools, queues and locks would also import.
 _BROUGHT = frozenset({"connection", "pool", "queues", "resource_tracker", "synchronize", "util"})
 
 
 def follow(module: str, *pairs: tuple[type, str]) -> None:
     """Make each class a subclass of the class of that name in the stock module: now, if the module
-    has been imported, else when it is.
+    has been imported, otherwise when it is imported.
     """
     sys.modules["multiprocessing"].__dict__.setdefault("__getattr__", _submodule)
     _import_hook.follow(module, *pairs)
@@ -48,7 +48,7 @@ def _submodule(name: str) -> Any:
 
 
 def repr_of(module: str, name: str) -> Callable[[Any], str]:
-    """The `__repr__` of a stock class, which is imported when the repr is asked for."""
+    """A `__repr__` that imports the stock class and calls its `__repr__`."""
 
     def __repr__(self: Any) -> str:
         __import__(module)
@@ -58,7 +58,7 @@ def repr_of(module: str, name: str) -> Callable[[Any], str]:
 
 
 def state_of(engine: Engine) -> str:
-    """The state of an engine's pool, in the standard library's words."""
+    """The state of an engine's pool, as one of the standard library's constants."""
     if not engine.closed:
         return RUN
     return TERMINATE if engine._agent.ended else CLOSE

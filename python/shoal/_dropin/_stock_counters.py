@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is open in a pool, counted as the standard library counts it.
+"""The open tasks of a pool, counted as the standard library counts them.
 
-Progress bars, back-pressure and "kill the pool" recipes read private attributes of its pools,
-executors and results. `_pool_view`, `_executor_view` and `_result_view` answer them with what
-is here: views, which look when they are asked. They are imported when a program asks for the first
-such name, and cost nothing before.
+Progress bars, back-pressure and "kill the pool" recipes read private attributes of the standard
+library's pools, executors and results. `_pool_view`, `_executor_view` and `_result_view` emulate
+these attributes with the views of this module, which compute their values on each access. The
+modules are imported when a program reads the first such attribute, and cost nothing before.
 
-Who asks has waited for nothing, so whoever asks also takes in the outcomes that have arrived: a
-loop that only looks at a counter sees it fall. Where a collector does that, it is left to it.
+Reading a counter also processes the outcomes that have arrived, so that a loop that only polls a
+counter sees it fall. If a collector thread runs, the processing is left to that thread.
 Design: docs/design/drop_in.md
 """
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def take_in(engine: Engine) -> None:
-    """The outcomes that have arrived, as `ready()` does."""
+    """Process the outcomes that have arrived, as `ready()` does."""
     if not (engine.forked or engine._agent.ended or engine.collected_for):
         engine.client.collect(0)
         engine.feed_jobs()
@@ -37,17 +37,17 @@ def is_over(engine: Engine) -> bool:
 
 
 def is_open(result: Any) -> bool:
-    """Whether outcomes of a result of the drop-in's are still to come."""
+    """Whether a result of the drop-in still misses outcomes."""
     if result.viewed_as == "iterator":
         return not (result._work.done or is_over(result._engine))
     return bool(result._state == _results._PENDING)
 
 
 class Open:
-    """What an engine has open now.
+    """A snapshot of the open tasks of an engine.
 
-    `calls`: for each call without an outcome, who is told of it, and whether a worker has begun it.
-    `jobs`: the core's jobs of maps without all outcomes, by identity.
+    `calls`: for each call without an outcome, its sink, and whether a worker has begun the call.
+    `jobs`: by identity, the core's jobs of maps that miss outcomes.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -72,13 +72,15 @@ class Open:
 
 
 def chunks_left(job: Any) -> int:
-    """How many chunks of a map have no outcome; of an input of unknown length, of what is read."""
+    """How many chunks of a map have no outcome. If the length of the input is unknown, only chunks
+    of the items read so far count.
+    """
     total, pulled, delivered, _, _, chunk = job.counts
     return int(-(-((pulled if total < 0 else total) - delivered) // chunk))
 
 
 def waiting_chunks(engine: Engine, job: Any) -> int:
-    """How many of them no worker has begun."""
+    """How many chunks of a map no worker has begun."""
     total, pulled, *_, chunk = job.counts
     items = 0 if total < 0 else total - pulled
     queued = 0
@@ -89,7 +91,7 @@ def waiting_chunks(engine: Engine, job: Any) -> int:
 
 
 class QueueView:
-    """A queue of the standard library's pool, of which only the length is known."""
+    """A queue of the standard library's pool. Only its length is emulated."""
 
     def __init__(self, length: Callable[[], int]) -> None:
         self._length = length
@@ -108,7 +110,7 @@ class QueueView:
     get = put
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""
 
     @property
     def _reader(self) -> EndView:
@@ -118,7 +120,7 @@ class QueueView:
 
 
 class EndView:
-    """Such a queue's end, as much of a Connection as can be asked without reading it."""
+    """An end of such a queue, with the methods of a Connection that do not read from it."""
 
     closed = False
 
@@ -126,15 +128,15 @@ class EndView:
         self._length = length
 
     def poll(self, timeout: float | None = 0.0) -> bool:
-        """Whether the queue holds something, waiting as long for it."""
+        """Wait until the queue is not empty; False on timeout."""
         return wait_until(lambda: self._length() > 0, timeout)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Nothing to close."""
 
 
 def wait_until(holds: Callable[[], bool], timeout: float | None) -> bool:
-    """Look every millisecond; the views have nothing else to wait for."""
+    """Poll the condition every millisecond: the views have no event to wait for."""
     end = None if timeout is None else time.monotonic() + timeout
     while not holds():
         if end is not None and time.monotonic() >= end:
@@ -144,7 +146,7 @@ def wait_until(holds: Callable[[], bool], timeout: float | None) -> bool:
 
 
 class MappingView:
-    """A dictionary of the standard library's, made anew each time it is asked."""
+    """A dictionary of the standard library's, recomputed on each access."""
 
     def __init__(self, make: Callable[[], dict[int, Any]]) -> None:
         self._make = make

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What programs read of the standard library's private attributes, answered for shoal's pools.
+"""The private attributes of the standard library that list a pool's workers, emulated for shoal.
 
-`pool._pool` and `executor._processes` are read by monitoring code and by CPython's tests. They are
-views: made when asked for, and writing into them changes nothing.
+Monitoring code and CPython's tests read `pool._pool` and `executor._processes`. They are views:
+computed on each access, and writing into them changes nothing.
 
-Module state: `_views`, the views that somebody has, by the number of the process.
+Module state: `_views`, the views that are still referenced, by process id.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 
     from shoal._pool._engine import Engine
 
-_PATIENCE = 10.0  # seconds for workers that are being started
+_PATIENCE = 10.0  # seconds to wait for workers that are being started
 _views: weakref.WeakValueDictionary[int, WorkerView] = weakref.WeakValueDictionary()
 
 
 class WorkerView:
-    """A worker as a `multiprocessing.Process`, as far as another process's child can be one."""
+    """A worker with the interface of a `multiprocessing.Process`, as far as that is possible for a
+    process that is not a child of this one.
+    """
 
     daemon = True
 
@@ -51,7 +53,7 @@ class WorkerView:
 
     @property
     def exitcode(self) -> int | None:
-        """None while it lives; its status is the agent's to know, so 0 stands for all of them."""
+        """None while the worker lives, then always 0: only the agent knows its exit status."""
         return None if self.is_alive() else 0
 
     def is_alive(self) -> bool:
@@ -80,8 +82,8 @@ class WorkerView:
 
 
 def view_workers(engine: Engine, prefix: str) -> list[Any]:
-    """The workers of a pool: its processes, if they are children of this one. Else views of them,
-    waiting a while for those being started; busy ones come first.
+    """The workers of a pool. If they are children of this process, their process objects. Otherwise
+    views of them, busy workers first, after a bounded wait for workers that are being started.
     """
     processes = getattr(engine._agent, "processes", None)
     if processes is not None:
@@ -100,15 +102,15 @@ def view_workers(engine: Engine, prefix: str) -> list[Any]:
 
 
 def _view(pid: int, name: str) -> WorkerView:
-    """The same object for a worker, as long as somebody has it."""
+    """The view of a worker; the same object as long as it is referenced."""
     view = _views.get(pid)
-    if view is None or not view.is_alive():  # another process's number by now
+    if view is None or not view.is_alive():  # if dead, the pid now belongs to another process
         view = _views[pid] = WorkerView(pid, name)
     return view
 
 
 def wait_for_initializers(engine: Engine) -> None:
-    """Until each worker has started, with its initializer run, or the pool has given up."""
+    """Wait until each worker has started and run its initializer, or the pool has given up."""
     deadline = time.monotonic() + _PATIENCE
     while engine.broken is None and not engine._agent.ended and time.monotonic() < deadline:
         if sum(seat["ready"] for seat in engine.client.seats()) >= engine.client.wanted:
@@ -117,7 +119,9 @@ def wait_for_initializers(engine: Engine) -> None:
 
 
 def wait_for_a_beginning(engine: Engine) -> None:
-    """Until a worker has begun a task, or nothing is open: the first tasks are not withdrawn."""
+    """Wait until a worker has begun a task, or no task is open, so that the first tasks are not
+    withdrawn.
+    """
     deadline = time.monotonic() + _PATIENCE
     while engine.client.busy and not engine._agent.ended and time.monotonic() < deadline:
         if any(seat["running"] or seat["tasks"] for seat in engine.client.seats()):
@@ -126,7 +130,9 @@ def wait_for_a_beginning(engine: Engine) -> None:
 
 
 class WorkersEnd:
-    """What the stock executor's manager thread and queue are waited for: the end of its workers."""
+    """Emulates joining the stock executor's manager thread or queue, which wait for the end of the
+    workers.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """`multiprocessing.synchronize` on shared memory.
 
-Each class is the C type first (its methods are the ones that are called), shoal's native class, and
-the stock class last (`_stock_classes.py`), so that `isinstance` holds for all and no stock code
-runs but reprs. What the standard library pins down holds (`_shared.py`), and private
-attributes that others look at are there.
+The bases of each class are the C type (whose methods are called), shoal's native class and, last,
+the stock class (`_stock_classes.py`), so that `isinstance` holds for all and no stock code except
+reprs runs. Pickling is restricted as in the standard library (`_shared.py`), and private attributes
+that programs read exist.
 Design: docs/design/drop_in.md
 """
 
@@ -61,7 +61,7 @@ class BoundedSemaphore(Shared, _sync.BoundedSemaphore):
 
 
 class _Count:
-    """A stock condition's semaphore, for who looks at it: a number."""
+    """Emulates a stock condition's semaphore, of which only the value can be read."""
 
     def __init__(self, value: int) -> None:
         self._value = value
@@ -84,7 +84,7 @@ class Condition(Shared, _sync.Condition):
 
     @staticmethod
     def _left(lock: Any = None, *arguments: Any, **options: Any) -> str:
-        """Why such a call is left to the standard library; "" when it is not."""
+        """Why a call with these arguments is left to the standard library; "" if it is not."""
         fits = lock is None or isinstance(lock, (core.Lock, core.RLock))
         return "" if fits else "its lock is not shoal's"
 

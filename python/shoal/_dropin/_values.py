@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """`multiprocessing.sharedctypes` on shared memory: Value, Array, RawValue, RawArray.
 
-The standard library's functions stay what they are, for any ctypes type; what they allocate from is
-`new_value`, a zeroed block of the session. `Synchronized` (a Value of a simple type) has a C type's
-`value`. The functions of this module are the stock ones with these two names exchanged: they serve
-`shoal.multiprocessing` without `install()`, which exchanges them in the stock module.
+The standard library's functions are used unchanged, for any ctypes type, but two names that they
+look up are replaced. `new_value` allocates from a zeroed block of the session. `Synchronized` (a
+Value of a simple type) has a `value` that is implemented in C. The functions of this module are
+copies of the stock ones with these two names replaced, for `shoal.multiprocessing` without
+`install()`; `install()` replaces the names in the stock module.
 Design: docs/design/drop_in.md
 """
 
@@ -28,7 +29,7 @@ _ctypes: Any = ctypes
 
 
 class Block(core.Block):
-    """What a shared ctypes object lies in, in the place of the stock heap's BufferWrapper."""
+    """The memory of a shared ctypes object; replaces the stock heap's BufferWrapper."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         _context.assert_spawning(self)
@@ -50,7 +51,7 @@ def new_value(type_: Any) -> Any:
 
 
 class Synchronized(core.ValueCell, _stock.Synchronized):  # type: ignore[misc]
-    """A Value: its `value` is read and written with the lock."""
+    """A Value: reading or writing `value` holds the lock."""
 
     def __new__(cls, obj: Any, lock: Any = None, ctx: Any = None) -> Any:
         if lock is None:
@@ -63,7 +64,7 @@ class Synchronized(core.ValueCell, _stock.Synchronized):  # type: ignore[misc]
 
     @staticmethod
     def _left(obj: Any = None, lock: Any = None, ctx: Any = None) -> str:
-        """Why such a call is left to the standard library; "" when it is not."""
+        """Why a call with these arguments is left to the standard library; "" if it is not."""
         fits = isinstance(lock, (core.Lock, core.RLock)) and isinstance(obj, _ctypes._SimpleCData)
         return "" if fits else "its lock is not shoal's"
 
@@ -76,7 +77,7 @@ core.ValueCell._read_directly(Synchronized)
 
 
 def _synchronized(obj: Any, lock: Any = None, ctx: Any = None) -> Any:
-    """The class for a simple value: the stock one where the lock is foreign."""
+    """Make a Synchronized for a simple value: of the stock class if the lock is not shoal's."""
     cls = _stock.Synchronized if Synchronized._left(obj, lock) else Synchronized
     return cls(obj, lock, ctx)
 
@@ -85,7 +86,7 @@ _namespace = {**vars(stock), "_new_value": new_value, "Synchronized": _synchroni
 
 
 def _rebound(name: str) -> Any:
-    """The stock function, which looks up its module's names in `_namespace`."""
+    """A copy of the stock function that looks up global names in `_namespace`."""
     function = getattr(_stock, name)
     made = FunctionType(function.__code__, _namespace, name, function.__defaults__)
     made.__kwdefaults__ = function.__kwdefaults__

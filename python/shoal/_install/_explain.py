@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `shoal run --explain` prints at exit: what was swapped, what was left, and why.
+"""The report that `shoal run --explain` prints at exit: what was swapped, what was left, and why.
 
 Loaded only when SHOAL_EXPLAIN is set, which holds the pid of the program's root process. The root
 always reports; its children report only when they made pools of their own. Reports go to stderr,
@@ -15,7 +15,7 @@ from collections import Counter
 
 from shoal._install import _swaps
 
-# Packages with process pools of their own, which no change to the standard library reaches.
+# Packages with their own process pools, which no change to the standard library affects.
 _OTHER_PACKAGES = {
     "billiard": "billiard (Celery's fork of multiprocessing)",
     "multiprocess": "multiprocess (pathos)",
@@ -26,8 +26,8 @@ _OTHER_PACKAGES = {
     "distributed": "Dask distributed",
 }
 
-# What the standard library has beside the classes of the table: (module, name, label, why). A row
-# is not shown once the table names it, nor while the program has not imported its module.
+# Parts of the standard library that the table does not swap: (module, name, label, why). A row is
+# shown only if the table does not name it and the program has imported its module.
 _FAMILIES = (
     ("multiprocessing.process", "BaseProcess", "Process", "the standard library's own processes"),
     ("multiprocessing.connection", "Listener", "Listener, Client", "they may lead out of here"),
@@ -55,7 +55,7 @@ def record(verdict: str, what: str, why: str) -> None:
     global _registered_pid
     _events[verdict, what, why] += 1
     if _registered_pid != os.getpid():
-        # A child of fork ends by os._exit and runs no atexit handler, but multiprocessing's own.
+        # A forked child ends with os._exit and runs no atexit handlers, only multiprocessing's.
         _registered_pid = os.getpid()
         from multiprocessing.util import Finalize
 
@@ -63,13 +63,13 @@ def record(verdict: str, what: str, why: str) -> None:
 
 
 def _is_served(package: str) -> bool:
-    """Does the table have something for a module of this package?"""
+    """Whether the table has an adapter for a module of this package."""
     modules = [module for module, _ in _swaps.ADAPTERS]
     return any(f"{module}.".startswith(f"{package}.") for module in modules)
 
 
 def _left_alone() -> list[tuple[str, str]]:
-    """(label, why) of what this program may use and the table does not swap."""
+    """(label, why) of the parts that this program may use and the table does not swap."""
     swapped = {(swap.module, swap.name) for swap in _swaps.SWAPS}
     swapped |= {(module, name) for module, name, _ in _swaps.FUNCTIONS}
     return [

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Imported by the fork server after the user's modules, once: see `_fork_server`.
+"""The fork server imports this module once, after the user's modules: see `_fork_server`.
 
-Its children find the same modules, functions and settings as those of a plain fork server, only
-sooner. Makes no thread, opens no descriptor.
+Its children find the same modules, functions and settings as children of a plain fork server, but
+already imported. Starts no thread and opens no descriptor.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def _import_all(names: str) -> None:
     for name in filter(None, names.split(",")):
         try:
             importlib.import_module(name)
-        except Exception:  # made by the parent, or not for this process
+        except Exception:  # the parent made the module by hand, or it cannot be imported here
             continue
 
 
@@ -30,4 +30,4 @@ _import_all(os.environ.pop("SHOAL_MODULES", ""))
 _run_path.patch()
 if "SHOAL_MAIN" in os.environ:
     _run_path.keep(os.environ.pop("SHOAL_MAIN"))
-gc.freeze()  # collections in the children leave alone what they share
+gc.freeze()  # garbage collection in the children must not write to shared pages

@@ -1,27 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """Swap shoal into the standard modules of this process and its children.
 
-Who may call it: `shoal.install()` from any thread; the start-up file `shoal_boot.pth` in every
-interpreter that has SHOAL_RUN=1; the preparation data of spawn and forkserver children.
-Under SHOAL_RUN the start-up file only puts a finder of its own, `ShoalBoot`, on `sys.meta_path`; it
-calls `install()` when the program imports `multiprocessing` or `concurrent.futures.process`, so an
-interpreter that does not pays microseconds. `install()` never imports a stock module itself.
+Callers of `install()`: users, from any thread; the start-up file `shoal_boot.pth` in every
+interpreter that has SHOAL_RUN=1; the preparation data of spawn and forkserver children. Under
+SHOAL_RUN the start-up file only puts a finder, `ShoalBoot`, on `sys.meta_path`. The finder calls
+`install()` when the program imports `multiprocessing` or `concurrent.futures.process`, so an
+interpreter that imports neither loses only microseconds. `install()` never imports a stock module
+itself.
 
-How. Only `__new__` of the *stock classes* of the table in `_swaps.py` is replaced, so names that
-were imported long before see it too, and class identity, pickling by reference and `isinstance`
-stay what they were:
+Only `__new__` of the *stock classes* in the table in `_swaps.py` is replaced. So the swap also
+affects names that were imported long before, and class identity, pickling by reference and
+`isinstance` do not change:
 
 1. `Pool(...)` of exactly the stock class makes shoal's subclass of it. `multiprocessing.Pool(...)`
    does so without importing the stock class (`_dropin/_stock_classes.py`).
 2. A subclass of the stock class (ThreadPool, joblib's MemmappingPool, the user's) stays stock.
-3. A context that is not the standard library's own (a mock, another package's) stays stock.
+3. With a context that is not the standard library's own (a mock, another package's), the object
+   stays stock.
 
-A fork inherits the swap. Children that start from a fresh interpreter are told of it before they
+A fork inherits the swap. Children that start from a fresh interpreter install shoal before they
 import the program's main module (`_runtime/_children.py`).
 
-Module state: `_active` (written by install and uninstall), `_patched` (classes that have our
-`__new__`; it stays on them after uninstall, as CPython cannot restore a type's slot, and then does
-what the stock class does).
+Module state: `_active` (written by install and uninstall), `_patched` (classes that have shoal's
+`__new__`; CPython cannot restore a type's slot, so this `__new__` stays after `uninstall`, and then
+behaves like the stock one).
 Design: docs/design/drop_in.md
 """
 
@@ -46,11 +48,11 @@ _patched: set[type] = set()
 
 
 def install() -> None:
-    """Give shoal's classes in the place of the standard library's to this process and its children.
+    """Replace the standard library's classes by shoal's, in this process and its children.
 
-    `multiprocessing.Pool`, the `Pool` of every context, `multiprocessing.pool.Pool`, and so on for
-    all that shoal has, then make shoal's, under the names by which the program knows them. Calling
-    it again changes nothing.
+    Afterwards `multiprocessing.Pool`, the `Pool` of every context, `multiprocessing.pool.Pool`, and
+    so on for every class that shoal has, make shoal's objects. The names that the program uses stay
+    the same. Calling it again changes nothing.
 
     >>> import shoal
     >>> shoal.install()
@@ -75,9 +77,9 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Make new pools and executors the standard library's again. Existing ones live on.
+    """Make new pools and executors the standard library's again. Existing objects are not affected.
 
-    Under `shoal run` too; children that are started from then on do not install it either.
+    This works under `shoal run` too. Children that are started afterwards do not install shoal.
     """
     global _active
     _active = False
@@ -85,17 +87,19 @@ def uninstall() -> None:
 
 
 def is_installed() -> bool:
-    """Whether `install()` is in force in this process."""
+    """Whether shoal is installed in this process."""
     return _active
 
 
-# As `_runtime/_public.py` does, which is not loaded here: this module is part of the start of every
-# program under `shoal run`.
+# The same as `_runtime/_public.py` does. That module is not imported here, because every program
+# under `shoal run` loads this module at its start.
 install.__module__ = uninstall.__module__ = is_installed.__module__ = "shoal"
 
 
 def _replace_finders(first: list[Any]) -> None:
-    """Put `first` before all finders, in the place of ours. An import may be reading the list."""
+    """Remove shoal's finders, and put `first` before all others. Makes a new list, because another
+    thread's import may be iterating over the old one.
+    """
     ours = [_watcher, *(f for f in sys.meta_path if getattr(f, "__name__", "") == "ShoalBoot")]
     sys.meta_path = first + [finder for finder in sys.meta_path if finder not in ours]
 
@@ -116,7 +120,7 @@ def _patch_classes(module: ModuleType) -> None:
 
 
 def _patch_function(module: ModuleType, name: str, home: str) -> None:
-    """Let a function of a stock module be shoal's while installed."""
+    """Let a function of a stock module call shoal's while shoal is installed."""
     stock: Any = getattr(module, name, None)
     if stock is None or hasattr(stock, "_shoal"):
         return
@@ -178,7 +182,7 @@ def _patch_maker(context: type, swap: _swaps.Swap) -> None:
 
     @functools.wraps(stock)
     def make(self: Any, *args: Any, **kwargs: Any) -> Any:
-        # A call that does not fit the stock signature goes to the stock method, for its error.
+        # A call that does not fit the stock signature goes to the stock method, which raises.
         fits = len(args) <= len(names) and kwargs.keys() <= set(names)
         fits = fits and kwargs.keys() >= set(names[len(args) : required])
         if fits and _active and swap.module not in sys.modules and _is_stock_context(self):
@@ -194,7 +198,7 @@ def _patch_maker(context: type, swap: _swaps.Swap) -> None:
 
 
 def _choose(swap: _swaps.Swap, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, str]:
-    """Shoal's class, and why the call is left to the stock class all the same ("": it is not)."""
+    """Shoal's class, and why the call is left to the stock class anyway ("" if it is not)."""
     if not _is_stock_context(swap.context_of(args, kwargs)):
         return None, "its context is not the standard library's own"
     if swap.home == _swaps.POOL:
@@ -205,7 +209,7 @@ def _choose(swap: _swaps.Swap, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 
 def _start_fork_server(context: Any) -> None:
-    """For a pool of this context, if it needs one, before shoal's modules are imported for it."""
+    """Start the fork server if a pool of this context needs it, before shoal's imports."""
     context = context or sys.modules["multiprocessing"]
     if context.get_start_method() == "forkserver":
         from shoal._runtime import _children
@@ -214,7 +218,9 @@ def _start_fork_server(context: Any) -> None:
 
 
 def _is_stock_context(context: Any) -> bool:
-    """None, the module, or a context of the standard library (or our own subclass of one)."""
+    """Whether `context` is None, the module `multiprocessing`, or a context of the standard library
+    or of shoal.
+    """
     if context is None or context is sys.modules.get("multiprocessing"):
         return True
     home = type(context).__module__
@@ -243,7 +249,7 @@ def _adapt(home: str) -> Patch:
     def patch(module: ModuleType) -> None:
         try:
             serve = _swaps.load(home)
-        except ImportError:  # this Python lacks what the other package needs to start processes
+        except ImportError:  # this Python lacks a module that the other package needs
             return
         serve(module)
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which stock classes `shoal.install()` swaps, and for what: the one table of the drop-in.
+"""The drop-in's table: which stock classes `shoal.install()` swaps, and which classes replace them.
 
-A further class is one more row of `SWAPS` (docs/design/drop_in.md, "To add a class"). Nothing is
-imported for it but when the first object is made: rows name things by text.
+To swap another class, add a row to `SWAPS` (docs/design/drop_in.md, "To add a class"). Rows name
+modules and classes by text, so nothing is imported before the first object is made.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 class Swap:
     """One row: the stock class `module.name`, and shoal's subclass of it at `home`.
 
-    `context` names the constructor's parameter that is a context, `position` its place among the
-    positional ones (None: keyword only). A class at `home` may have a static method
-    `_left(*args, **kwargs)`, which says why a call is left to the standard library, "" if not.
+    `context` names the constructor's parameter for the context, `position` is its index among the
+    positional parameters (None: keyword only). A class at `home` may have a static method
+    `_left(*args, **kwargs)`, which returns why a call is left to the standard library, or "" if it
+    is not.
     """
 
     __slots__ = ("context", "home", "loaded", "module", "name", "position")
@@ -47,7 +48,7 @@ class Swap:
 
 
 def load(home: str) -> Any:
-    """What `"module:name"` names."""
+    """The object that `"module:name"` names."""
     from shoal._runtime import _imports
 
     module, _, name = home.partition(":")
@@ -92,14 +93,14 @@ SWAPS = (
 # them.
 BY_CONTEXT = frozenset({_POOL, _SYNC, _QUEUES})
 
-# Modules of other packages, and what is called with them once they are imported: (module, home).
+# Functions that are called with a module of another package once it is imported: (module, home).
 ADAPTERS = (
     ("joblib.parallel", "shoal.adapters.joblib:serve"),
     ("joblib.externals.loky.reusable_executor", "shoal.adapters._loky:serve"),
     ("loky.reusable_executor", "shoal.adapters._loky:serve"),
 )
 
-# Functions of stock modules that other functions there call by name: (module, name, home).
+# Functions of stock modules that are replaced in their modules: (module, name, home).
 FUNCTIONS = (
     (_VALUES, "_new_value", "shoal._dropin._values:new_value"),
     ("multiprocessing.resource_tracker", "unregister", "shoal._shared._tracking:unregister"),

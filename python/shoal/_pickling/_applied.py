@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The worker's side of definitions: entries of the parent's log, applied in order.
+"""The worker's side of definitions: it applies the entries of the parent's log in order.
 
-1. After `apply(entry)`, the names of the entry are bound in this process's modules, except those
-   that this process has bound itself since: a worker's own globals stay the worker's.
-2. An entry never fails as a whole. What could not be sent or rebuilt is in `missing`, and
-   `explain` says so when a NameError shows that it was needed.
+1. After `apply(entry)`, the names of the entry are bound in this process's modules, except names
+   that this process has rebound itself: a worker keeps its own globals.
+2. An entry never fails as a whole. A definition that could not be sent or rebuilt is recorded in
+   `missing`, and `explain` adds the reason to a NameError that shows that it was needed.
 
-One per process. Thread safety: entries are applied by one thread, between tasks.
+One object per process. Thread safety: one thread applies entries, between tasks.
 
 Module state: `current`, written when an `Applied` is made.
 """
@@ -26,7 +26,7 @@ current: Applied | None = None
 
 
 def make_main(facts: dict[str, Any] | None = None) -> ModuleType:
-    """Give this process a real, empty `__main__`, as a worker of a clean template needs it."""
+    """Give this process a real, empty `__main__`, which a worker of a clean template needs."""
     main = ModuleType(_names.MAIN)
     vars(main).update({"__builtins__": sys.modules["builtins"], **(facts or {})})
     sys.modules[_names.MAIN] = sys.modules["__mp_main__"] = main
@@ -34,25 +34,25 @@ def make_main(facts: dict[str, Any] | None = None) -> ModuleType:
 
 
 def _globals_of_functions(module: ModuleType) -> dict[str, Any] | None:
-    """Those of the functions that the module defines, if any."""
+    """The globals of a function that the module defines; None if it defines none."""
     found = list(vars(module).values())
     for value in found:
         if isinstance(value, type) and value.__module__ == module.__name__:
             found.extend(vars(value).values())
         elif isinstance(value, FunctionType):
             variables = value.__globals__
-            # not those of who has wrapped a function of this module
+            # Skip a function whose globals belong to another module, which has wrapped it.
             if variables.get("__name__") == module.__name__:
                 return variables
     return None
 
 
 class Applied:
-    """What this worker has of the parent's definitions.
+    """The parent's definitions that this worker has.
 
-    With `forked`, this process is a fork of the parent, and what its main module holds now came
-    from there: the parent may send it again. With `imported`, this process has run the main module
-    itself, and what that holds stays: the parent only adds to it.
+    With `forked`, this process is a fork of the parent, and the present contents of its main module
+    came from the parent, which may send them again. With `imported`, this process has run the main
+    module itself, and keeps its contents: the parent only adds to them.
     """
 
     def __init__(self, forked: bool = False, imported: bool = False) -> None:
@@ -107,14 +107,17 @@ class Applied:
             self._bound.pop(key, None)  # the worker's own from now on
             return
         variables[name] = self._bound[key] = value
-        _rebuild.module_dict(module_name)[name] = value  # another one in an imported main module
+        # For an imported main module, the dictionary of its functions is a different one.
+        _rebuild.module_dict(module_name)[name] = value
         self.missing.pop(name, None)
 
     def _failed(self, what: str, error: BaseException) -> None:
         self.missing[what] = f"{type(error).__name__}: {error}"
 
     def explain(self, error: BaseException) -> str | None:
-        """Why the name that `error` misses is not here, if definitions are the reason."""
+        """Why the name that `error` reports as missing is not here; None if definitions are not the
+        reason.
+        """
         if not isinstance(error, (NameError, AttributeError)):
             return None
         reason = self.missing.get(error.name or "")

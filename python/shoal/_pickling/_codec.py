@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The C++ codec's way of pickling what it does not know itself, connected to this package.
+"""Connects this package to the C++ codec, which uses it for objects that it cannot encode itself.
 
-Module state: none here; the core has the two functions, once `connect_pickler` was called.
+Module state: none here; the core holds the two functions once `connect_pickler` was called.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 
 
 def dumps(obj: Any) -> tuple[bytes, Any]:
-    """The codec's way of pickling: for the pool that encodes in this thread, if it is one.
+    """Pickle an object for the codec, with the definitions of the pool that this thread encodes
+    for, if any.
 
-    `hooks.by_name`: what the standard library cannot pickle is an error (results of the drop-in).
+    `hooks.by_name`: an object that the standard library cannot pickle is an error (for results of
+    the drop-in).
     """
     hooks = core.encoding_hooks()
     if hooks is None:
@@ -26,7 +28,7 @@ def dumps(obj: Any) -> tuple[bytes, Any]:
 
 
 def connect_pickler() -> None:
-    """Make the codec use shoal's pickling; once per process, again after exec."""
+    """Make the codec use shoal's pickling. Needed once per process, and again after exec."""
     core.set_pickler(dumps, _pickler.loads)
 
 

@@ -12,13 +12,13 @@ message: `length`, read right after the message was encoded.
    plain values (numbers, texts and the like: `_names.is_atom`) becomes empty once all its names
    were sent again by later entries.
 2. After `require(keys)`, workers that have applied the log have the present value of each name in
-   `keys`, and of each name that those use in their turn. What cannot be sent is named in the entry,
-   with the reason. What workers have anyway (`Beforehand`) is not in the log.
+   `keys`, and of each name that those use in turn. Values that cannot be sent are named in the
+   entry, with the reason. Names that workers have anyway (`Beforehand`) are not in the log.
 3. A name is sent again when `require` finds it bound to another object than the one that was sent.
    A change inside the object is not noticed.
 
-Thread safety: `require` takes a lock of its own; everything may be called from any thread. Design:
-docs/design/definitions.md
+Thread safety: `require` takes a lock of its own; everything may be called from any thread.
+Design: docs/design/definitions.md
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ _FACTS: Final = ("__file__", "__package__", "__doc__")
 
 
 class ForkedMain:
-    """What the main module and the list of modules were when a template was forked.
+    """The contents of the main module, and the list of modules, at the fork of a template.
 
-    Values are held weakly where they can be, so that it pins little.
+    Values are held weakly where possible, so that few objects are kept alive.
     """
 
     def __init__(self) -> None:
@@ -89,8 +89,9 @@ class ForkedMain:
 
 
 class ImportedMain:
-    """What workers have that import the main module: the names that its import binds. Each worker
-    has objects of its own for them, which stay, whatever this process binds the names to later.
+    """The definitions of workers that import the main module: the names that its import binds. Each
+    worker has its own objects for them, and keeps them, whatever this process binds the names to
+    later.
     """
 
     def __init__(self, names: frozenset[str]) -> None:
@@ -112,14 +113,14 @@ class _Sent:
     __slots__ = ("entry", "uses", "value")
 
     def __init__(self, value: Any, uses: Collection[_names.Key], entry: int) -> None:
-        self.value = value  # held, so that no other object gets its id
+        self.value = value  # a reference, so that no other object gets its id
         self.uses = uses
         self.entry = entry
 
 
 class Watch:
-    """Tells fast whether some names, and all that those use, are still bound to the objects that
-    were sent. `holds` calls only functions written in C.
+    """A fast check whether some names, and all names that they use, are still bound to the objects
+    that were sent. `holds` calls only functions written in C.
     """
 
     __slots__ = ("_groups", "generation")
@@ -147,7 +148,7 @@ class Watch:
 
 
 class Definitions:
-    """The parent's side: the log, and what each function and class needs of it."""
+    """The parent's side: the log, and the names that each function and class needs from it."""
 
     def __init__(self) -> None:
         from shoal._pickling._kept_functions import FunctionKeys
@@ -155,8 +156,8 @@ class Definitions:
         self._log: list[bytes] = []
         self._sent: dict[_names.Key, _Sent] = {}
         self._ids: dict[int, _names.Key] = {}  # id of an object that `_sent` holds -> its name
-        # By id, functions and classes that were sent under the names they were defined with: how to
-        # look up what that name is bound to now, the name, and its key.
+        # By id, functions and classes that were sent under the names they were defined with: a
+        # function that returns the current value of a name, the name, and its key.
         self.own_names: dict[int, tuple[Callable[[str], Any], str, _names.Key]] = {}
         self._watches: dict[_names.Key, Watch] = {}
         self._beforehand: Beforehand | None = None
@@ -169,7 +170,7 @@ class Definitions:
 
     @property
     def length(self) -> int:
-        """The number of entries, all of which a message that was encoded just before may need."""
+        """The number of entries. A message that was just encoded may need all of them."""
         return len(self._log)
 
     def entry(self, index: int) -> bytes:
@@ -177,7 +178,7 @@ class Definitions:
         return self._log[index]
 
     def workers_have(self, beforehand: Beforehand) -> None:
-        """Say what workers have without the log. To be called before the first worker starts."""
+        """Set what workers have without the log. Call it before the first worker starts."""
         self._beforehand = beforehand
 
     # --- functions -----------------------------------------------------------------------------
@@ -186,13 +187,13 @@ class Definitions:
         """("cached", token) if workers may keep the function after the first task that uses it;
         None if the caller has to pickle it for each unit of work.
 
-        Also brings the log up to date for what the function uses. When a function has to be sent
-        again, it gets another token. `dropped_tokens` tells which tokens will not be used any more.
+        Also updates the log for the names that the function uses. A function that must be sent
+        again gets another token. `dropped_tokens` returns the tokens that will not be used again.
         """
         return self._functions.key(function)
 
     def encode_function(self, function: Any) -> bytes:
-        """Bytes for `decode_function` in a worker that has applied the log."""
+        """The function as bytes, for `decode_function` in a worker that has applied the log."""
         return _pickler.dumps_in_band(function, self, generous=True)
 
     def dropped_tokens(self) -> list[int]:
@@ -202,7 +203,7 @@ class Definitions:
     # --- names ---------------------------------------------------------------------------------
 
     def require(self, keys: Iterable[_names.Key]) -> None:
-        """Bring the log up to date for these names and all that they use."""
+        """Update the log for these names and all names that they use."""
         stale = []
         for key in keys:
             watch = self._watches.get(key)
@@ -242,7 +243,7 @@ class Definitions:
         entry = Entry(self, new)
         data = entry.encode()
         index = len(self._log)
-        # Before the names are noted as sent: other threads read those without the lock.
+        # Append before the names are noted as sent: other threads read those without the lock.
         self._log.append(data)
         for key, value in entry.values.items():
             self._replace(key, value, entry.uses[key], index)
@@ -253,8 +254,8 @@ class Definitions:
         self.generation += 1
 
     def find_new(self, keys: Iterable[_names.Key]) -> dict[_names.Key, Any]:
-        """By name, the values to send for `keys` and for what they use. Notes as sent what workers
-        have without the log.
+        """The values to send for `keys` and for the names that they use, by name. Names that
+        workers have without the log are noted as sent.
         """
         new: dict[_names.Key, Any] = {}
         queue, seen = deque(keys), set(keys)
@@ -321,7 +322,7 @@ def _value(key: _names.Key) -> Any:
 
 
 def decode_function(payload: Any) -> Any:
-    """In a worker: make the function from what `Definitions.encode_function` has returned."""
+    """In a worker: the function from the bytes that `Definitions.encode_function` returned."""
     return _pickler.loads(payload)
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One entry of the log of definitions while it is made: a graph without an object.
+"""Builds one entry of the log of definitions: a graph message without an object.
 
-Functions and classes become nodes, which are bound to their names as soon as they are made; then
-come modules (imported there), then what functions and classes hold, then all other values. So by
-the time a value's `__setstate__` runs, the functions that it may call are there.
+Functions and classes become nodes, which are bound to their names as soon as they are made. Then
+follow modules (which the receiver imports), then the contents of functions and classes, then all
+other values. So when the `__setstate__` of a value runs, the functions that it may call exist.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 
 class Entry:
-    """`values` and `uses` are complete after `encode`: pickling may find more names."""
+    """`values` and `uses` are complete only after `encode`: pickling may find more names."""
 
     def __init__(self, definitions: Definitions, new: dict[_names.Key, Any]) -> None:
         self._definitions = definitions
         self.values: dict[_names.Key, Any] = {}
-        self.left_out: set[_names.Key] = set()  # could not be pickled
+        self.left_out: set[_names.Key] = set()  # values that could not be pickled
         self.uses: dict[_names.Key, set[_names.Key]] = {}
         self._pickler = Pickler(out_of_band=False)
         self._pickler.definitions = definitions
         self._pickler.generous = self._pickler.in_round = True
         self._graph = self._pickler.graph = Graph(self._pickler, strict=False)
-        self._known: set[_names.Key] = set()  # of the pickler's needs, those looked at
+        self._known: set[_names.Key] = set()  # the pickler's needs that have been handled
         self._modules: deque[_names.Key] = deque()
         self._plain: deque[_names.Key] = deque()
         self._add(new)
@@ -54,7 +54,7 @@ class Entry:
                 self._add(self._definitions.find_new(found - self.values.keys()))
             elif not self._plain and not self._modules:
                 data = graph.message()
-                self._pickler.graph = None  # they refer to each other
+                self._pickler.graph = None  # breaks the reference cycle of pickler and graph
                 return data
 
     def _add(self, new: dict[_names.Key, Any]) -> None:
@@ -71,7 +71,7 @@ class Entry:
                 self._plain.append(key)
 
     def _in_order(self, new: dict[_names.Key, Any]) -> list[_names.Key]:
-        """What others use comes first, as far as there is no circle."""
+        """The keys, ordered so that used names precede their users, unless they form a cycle."""
         order: dict[_names.Key, None] = {}
         seen: set[_names.Key] = set()
         stack = [(key, False) for key in reversed(new)]
@@ -90,7 +90,7 @@ class Entry:
         return isinstance(value, kinds) and shipped_key(value, self._definitions) == key
 
     def _add_node(self, key: _names.Key, value: Any) -> bool:
-        if "." in value.__qualname__:  # a nested class under a name of its own too
+        if "." in value.__qualname__:  # a nested class that also has a top-level name
             return False
         try:
             self._graph.names.append((self._graph.node(value), *key))
@@ -99,15 +99,15 @@ class Entry:
         return True
 
     def _found(self) -> set[_names.Key]:
-        """Names that the pickler has met since the last look."""
+        """Names that the pickler has found since the last call."""
         return self._pickler.needs - self._known
 
     def _news(self) -> bool:
-        """Whether what was just pickled needs names that are not in this entry yet."""
+        """Whether the value that was just pickled needs names that are not in this entry yet."""
         return bool(self._definitions.find_new(self._found() - self.values.keys()))
 
     def _dump(self, key: _names.Key) -> bool:
-        """Whether the name is dealt with; else what it needs has to go first."""
+        """Pickle the value of a name. False if names that it needs must be added first."""
         before = set(self._pickler.needs)
         part = ("bind", *key, self.values[key])
         done = self._graph.dump_part(part, key[1], again=self._news)

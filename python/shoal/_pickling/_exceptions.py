@@ -1,18 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exceptions from a worker to the parent.
+"""Sends exceptions from a worker to the parent.
 
-`encode_exception(error)` in the worker gives a tuple of plain values, `decode_exception(fields)` in
-the parent an exception to raise: the original, with `__cause__` showing the worker's traceback as
-the standard library shows it, or a `RemoteError` that says why the original could not come.
+In the worker, `encode_exception(error)` returns a tuple of plain values. In the parent,
+`decode_exception(fields)` returns an exception to raise: the original, whose `__cause__` shows the
+worker's traceback as the standard library does, or a `RemoteError` that says why the original could
+not be sent.
 
-Neither ever raises, whatever the exception's own code does: a task's error must not become the
-worker's. The fields, in order:
+Neither function ever raises, whatever the exception's own code does: a task's error must not become
+the worker's error. The fields, in order:
 
     module, qualified name   of the exception's class
-    text                     str(error), or what stands for it
-    traceback                as traceback.format_exception gives it, with causes and contexts
-    pickled, reason          the exception itself, or None and why it could not be pickled
-    notes                    __notes__ that are text
+    text                     str(error), or a replacement if str() raises
+    traceback                as traceback.format_exception returns it, with causes and contexts
+    pickled, reason          the pickled exception, or None and why it could not be pickled
+    notes                    the __notes__, as text
     chain                    one line for each cause or context, nearest first
 """
 
@@ -47,7 +48,7 @@ def encode_exception(error: BaseException) -> Fields:
 
 
 def decode_exception(fields: tuple[Any, ...]) -> BaseException:
-    """The exception to raise in the parent; `fields` may have more behind those that are read."""
+    """The exception to raise in the parent. Extra elements at the end of `fields` are ignored."""
     module, qualname, text, trace, pickled, reason, notes, *_ = fields
     error: Any = None
     if pickled is not None:
@@ -86,7 +87,7 @@ def _remote_traceback(trace: str) -> BaseException:
 
 
 def _explain(error: BaseException) -> None:
-    """Say in a NameError why the definitions did not bring the name."""
+    """Add to a NameError why the definitions do not include the name."""
     from shoal._pickling import _applied
 
     if _applied.current is None or not isinstance(error, (NameError, AttributeError)):
@@ -113,7 +114,7 @@ def _text(error: BaseException) -> str:
 
 
 def _places(error: BaseException) -> Iterator[str]:
-    """Where it was raised, without anything that could raise in its turn."""
+    """The lines of the traceback, without calling anything that could raise."""
     part = error.__traceback__
     while part is not None:
         code = part.tb_frame.f_code

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which functions a worker may keep, and under what token.
+"""Decides which functions a worker may keep, and under which token.
 
-Kept are functions, classes and built-in functions that another process finds by name or that the
-definitions send, and lambdas and closures whose cells and defaults hold nothing that can change:
-atoms, modules, and functions that are themselves such. Everything else is pickled with each unit,
-as the standard library does: bound methods, partials, callable instances, closures over a list.
+A worker may keep functions, classes and built-in functions that it finds by name or that the
+definitions send. It may also keep lambdas and closures whose cells and defaults contain nothing
+that can change: only atoms, modules, and functions for which the same holds. Everything else is
+pickled with each unit, as the standard library does: bound methods, partials, callable instances,
+closures over a list.
 
-A token stands for one state of one function object. Tokens are never used twice, and functions are
-held weakly, so an id that another function takes over is no danger.
+A token identifies one state of one function object. Tokens are never reused. Functions are held
+weakly, and a record is removed with its function, so a reused id does no harm.
 """
 
 from __future__ import annotations
@@ -40,25 +41,26 @@ class _Record:
 
     def __init__(self, token: int) -> None:
         self.key: Key = ("cached", token)
-        self.shipped: _names.Key | None = None  # the name it is sent under
-        self.roots: tuple[_names.Key, ...] = ()  # names it uses
+        self.shipped: _names.Key | None = None  # the name under which the function is sent
+        self.roots: tuple[_names.Key, ...] = ()  # the names that the function uses
         self.watch: Watch | None = None
-        self.parts: list[Callable[[], bool]] | None = None  # by value: what must stay the same
+        # for a function sent by value: checks that it has not changed
+        self.parts: list[Callable[[], bool]] | None = None
 
 
 class FunctionKeys:
     """The functions of one pool."""
 
     def __init__(self, definitions: Definitions) -> None:
-        # Weak: definitions own this object, and nothing else may keep them.
+        # Weak, because the definitions own this object.
         self._definitions: Callable[[], Definitions | None] = weakref.ref(definitions)
         self._gone: deque[int] = deque()
         gone = self._gone
         self._records: _names.IdentityMap = _names.IdentityMap(
             lambda record: gone.append(record.key[1])
         )
-        # next() is one step for all threads: two functions must never share a token, or one would
-        # be called for the other.
+        # next() is atomic. Two functions must never share a token, or a worker would call one of
+        # them instead of the other.
         self._tokens = itertools.count()
 
     def dropped(self) -> list[int]:
@@ -77,7 +79,7 @@ class FunctionKeys:
             assert definitions is not None
             if watch.generation != definitions.generation or not watch.holds():
                 if record.shipped and shipped_key(function, definitions) != record.shipped:
-                    return self._replace(function, record)  # its name is another function's now
+                    return self._replace(function, record)  # its name was bound to another object
                 definitions.require(record.roots)
                 record.watch = definitions.watch(record.roots)
         if record.parts is not None and not all(same() for same in record.parts):
@@ -108,7 +110,7 @@ class FunctionKeys:
         return record.key
 
     def _describe(self, function: Any, record: _Record, definitions: Definitions) -> bool:
-        """Note what the record depends on; False if the function must not be kept."""
+        """Fill in the record; False if the function must not be kept."""
         located = _names.locate(function)
         if located and _names.place(located[0], definitions) is _names.Place.THERE:
             return True
@@ -126,7 +128,7 @@ class FunctionKeys:
 def _collect_parts(
     function: FunctionType, parts: list[Callable[[], bool]], definitions: Definitions
 ) -> bool:
-    """The checks that a function sent by value has not changed; False if that cannot be told."""
+    """Collect checks that a function sent by value has not changed; False if no check can tell."""
     seen: set[int] = set()
     stack = [function]
     while stack:
@@ -155,14 +157,14 @@ def _is_fixed(value: Any) -> bool:
 
 
 def _facts(function: FunctionType) -> list[Any]:
-    """All that the pickle of a function says, but for its globals."""
+    """The objects that the pickle of a function contains, except its globals."""
     keywords = function.__kwdefaults__ or {}
     facts: list[Any] = [function.__code__, *(function.__defaults__ or ()), *keywords.values()]
     return facts + [_names.cell_content(cell) for cell in function.__closure__ or ()]
 
 
 def _same_function(function: FunctionType) -> Callable[[], bool]:
-    """A check that does not keep the function: it may itself be in one of its cells."""
+    """A check that holds no reference to the function, which may be in one of its own cells."""
     reference = weakref.ref(function)
     facts = [_hold(fact) for fact in _facts(function)]
 

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Classes from recipes: the receiving half of `_send_class.py`.
+"""Makes classes from recipes: the receiving half of `_send_class.py`.
 
 A class is made with its namespace, by the most derived metaclass that is not itself shipped.
-`__init_subclass__` of shipped classes is out of the way meanwhile, as what it did is in the state
-that comes; a library's runs, as the library's state does not travel. A library that refuses (it
-wants the keywords of the class statement) is passed over too.
+Meanwhile the `__init_subclass__` of shipped classes is disabled, because its effects are part of
+the state that is sent. The `__init_subclass__` of a library runs, because the library's own state
+is not sent. If that raises (for example because it needs the keywords of the class statement), the
+class is made without it.
 
-Entries are applied between tasks, by the thread that runs them.
+The thread that runs tasks applies entries, between tasks.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def create(loader: Loader, kind: str, description: dict[str, Any]) -> type:
     else:
         namespace["__qualname__"] = description["qualname"]
         if "__orig_bases__" in description["names"]:
-            namespace["__orig_bases__"] = ()  # typing.Generic wants one; the real one follows
+            namespace["__orig_bases__"] = ()  # typing.Generic needs a value; the real one follows
         made = _create_plain(meta, description["name"], bases, namespace)
     return made
 
@@ -66,7 +67,7 @@ def _is_shipped(cls: type) -> bool:
 
 @contextmanager
 def _without_hooks(bases: tuple[type, ...], all_of_them: bool) -> Iterator[None]:
-    """Take `__init_subclass__` out of the bases for a moment."""
+    """Disable `__init_subclass__` of the bases in the block."""
     saved: list[tuple[type, Any]] = []
     for cls in {c: None for base in bases for c in base.__mro__}:
         hook = cls.__dict__.get("__init_subclass__")
@@ -75,7 +76,7 @@ def _without_hooks(bases: tuple[type, ...], all_of_them: bool) -> Iterator[None]
         try:
             type.__setattr__(cls, "__init_subclass__", classmethod(_pass_on(cls, all_of_them)))
         except TypeError:
-            continue  # built-in classes cannot be changed, and have harmless hooks
+            continue  # built-in classes cannot be changed, and their hooks do no harm
         saved.append((cls, hook))
     try:
         yield
@@ -120,7 +121,7 @@ def _create_named_tuple(description: dict[str, Any], namespace: dict[str, Any]) 
 
 
 def _fill_values(target: Any, values: dict[str, Any]) -> None:
-    """Give members the values that were not there when they were made."""
+    """Give members the values that were not available when they were made."""
     by_value = target._value2member_map_
     for name, value in values.items():
         member = target._member_map_[name]
@@ -144,7 +145,9 @@ def _create_enum(
     description: dict[str, Any],
     namespace: dict[str, Any],
 ) -> type:
-    """The members by their values only: the user's `__new__` and `__init__` have run already."""
+    """Make the members from their values only: the user's `__new__` and `__init__` ran already, in
+    the sending process.
+    """
     from enum import EnumMeta
 
     name, raw_type = description["name"], description["raw"]

@@ -4,18 +4,19 @@
 A *graph message* is  mark (1 byte) | size of header (4, little endian) | header | parts.
 The header is a plain pickle of (recipes, parts, names, modules, failures):
 
-    recipes  one tuple per node, made in order: ("function", ...), ("cell", ...), ("globals", ...),
-             ("class", ...), ("enum", ...), ("namedtuple", ...). A recipe refers only to nodes
-             before it, so cycles are closed by the parts.
-    parts    (size, memo, what): each part is one pickle; all share one memo, of `memo` objects
-             after it, so that what two parts refer to stays one object. memo -1: must not fail.
+    recipes  one tuple per node, in the order of making: ("function", ...), ("cell", ...),
+             ("globals", ...), ("class", token, kind, ...). A recipe refers only to earlier nodes;
+             parts close the cycles.
+    parts    (size, memo, what): each part is one pickle. All parts share one memo, so that an
+             object to which two parts refer stays one object; after the part it has `memo` objects.
+             memo -1: the part must not fail.
     names    (node, module, name): bound in the module as soon as the node is made.
-    modules  name -> facts (`__file__`, ...): modules to be there before all else.
+    modules  name -> facts (`__file__`, ...): modules that must exist before everything else.
     failures (what, why): what the sender had to leave out.
 
-Messages have neither names nor modules nor failures; log entries have no object.
+Messages have no names, modules or failures; log entries have no object.
 
-The first part of a `dumps` message is the object; every other part is (kind, ...) for `fill`.
+The first part of a `dumps` message is the object; every other part is (kind, ...) for `_fill`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ Failed = Callable[[str, BaseException], None]  # (what, why)
 
 
 class _Recovering(pickle.Unpickler):
-    """An unpickler whose memo is made by a pickle: it cannot be assigned (CPython loses it)."""
+    """An unpickler whose memo is filled by a pickle: CPython loses a memo that is assigned."""
 
     lost: list[Any]
 
@@ -55,7 +56,7 @@ def _recall(count: int) -> bytes:
 
 
 class Loader:
-    """One graph message while it is loaded."""
+    """Loads one graph message."""
 
     def __init__(self, data: Any, buffers: Any = None) -> None:
         view = memoryview(data)
@@ -66,7 +67,7 @@ class Loader:
         self._buffers = iter(buffers or ())
         self._unpickler = pickle.Unpickler(io.BytesIO(self._stream), buffers=self._buffers)
         self.nodes: list[Any] = []
-        self.known: set[int] = set()  # nodes that were here already: their parts are skipped
+        self.known: set[int] = set()  # classes that this process already has: skip their parts
 
     def create(self, failed: Failed | None = None, bind: Any = None) -> None:
         names: dict[int, list[tuple[str, str]]] = {}
@@ -90,7 +91,7 @@ class Loader:
         return self._unpickler.load()
 
     def skip_part(self, index: int) -> None:
-        """After part `index` could not be loaded: go on behind it, with the memo filled up."""
+        """After part `index` failed to load: continue with the next part, and fill up the memo."""
         end = sum(part[0] for part in self._parts[: index + 1])
         known: dict[int, Any] = dict(self._unpickler.memo.copy())
         count = self._parts[index][1]
@@ -101,7 +102,7 @@ class Loader:
         self._unpickler = unpickler
 
     def fill_from(self, first: int, failed: Failed | None, bind: Any = None) -> None:
-        """Load the parts from `first` on and put each where it belongs."""
+        """Load the parts from `first` on, and store the content of each in its node."""
         for index in range(first, len(self._parts)):
             _size, memo, what = self._parts[index]
             part = None
@@ -162,7 +163,7 @@ class Loader:
         return made
 
     def resolve(self, spec: tuple[Any, ...]) -> Any:
-        """What a reference in a recipe means: see `_send_class.py`, which writes them."""
+        """The object of a reference in a recipe. `_send_class.py` writes and describes them."""
         kind = spec[0]
         if kind == "o":
             return spec[1]

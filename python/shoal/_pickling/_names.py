@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Objects by name: what a function's code mentions, and what another process can find by name.
+"""Names of objects: which names a function's code uses, and what another process finds by name.
 
 A *key* is (module name, top-level name): the unit in which definitions are sent. `__mp_main__` is
-another name of the main module (multiprocessing's), so keys always say `__main__`.
+multiprocessing's second name of the main module, so keys always say `__main__`.
 
-Module state: `received` and `inherited` (written by the worker's `Applied`: modules that came from
-the other side, which therefore has them), `_importable` (a cache: module name -> answer, for one
+Module state: `received` and `inherited` (the modules that came from the parent, which therefore has
+them; the worker's `Applied` writes these), `_importable` (a cache: module name -> answer, for one
 module object), `_present` (what `present_modules` returned last).
 """
 
@@ -38,12 +38,12 @@ received: set[str] = set()
 inherited: frozenset[str] = frozenset()
 _present: frozenset[str] = frozenset()
 _importable: dict[str, tuple[int, bool]] = {}
-# What every process of a session has.
+# The modules that every process of a session can import.
 _STANDARD: Final = frozenset({*sys.stdlib_module_names, *sys.builtin_module_names, "shoal"})
 
 
 class _Absent:
-    """The type of ABSENT, which stands for a name that is not there. None is a value."""
+    """The type of ABSENT, which stands for the value of an unbound name. None is a value."""
 
     def __repr__(self) -> str:
         return "<absent>"
@@ -60,10 +60,11 @@ def cell_content(cell: CellType) -> Any:
 
 
 class IdentityMap:
-    """Object -> value by identity, without keeping the object: its entry goes when it is collected.
+    """Maps objects to values by identity, without keeping the objects alive: an entry is removed
+    when its object is collected.
 
-    Faster than WeakKeyDictionary, and calls no `__hash__` or `__eq__` of a user's. An object that
-    weak references cannot name is kept for good (built-in descriptors: they never die anyway).
+    Faster than WeakKeyDictionary, and never calls a user's `__hash__` or `__eq__`. An object that
+    cannot be weakly referenced is kept for ever (built-in descriptors, which never die anyway).
     """
 
     __slots__ = ("_entries", "_gone")
@@ -81,7 +82,7 @@ class IdentityMap:
 
         def collected(reference: Any) -> None:
             entry = entries.get(key)
-            # Not ours any more: another object took the id before this callback ran.
+            # Another object may have got the id before this callback ran; then the entry is its.
             if entry is not None and entry[0] is reference:
                 del entries[key]
                 if gone is not None:
@@ -104,14 +105,14 @@ class IdentityMap:
 
 
 def canonical(module_name: str) -> str:
-    """The module's name as keys have it."""
+    """The module's name as it is used in keys."""
     if module_name == "__mp_main__" and sys.modules.get(module_name) is sys.modules.get(MAIN):
         return MAIN
     return module_name
 
 
 def locate(obj: Any) -> tuple[str, str] | None:
-    """(module, qualified name) under which `obj` itself is found in this process, else None."""
+    """(module, qualified name) under which this process finds `obj` itself, or None."""
     name = getattr(obj, "__qualname__", None) or getattr(obj, "__name__", None)
     module_name = getattr(obj, "__module__", None)
     if not isinstance(name, str) or not isinstance(module_name, str) or "<" in name:
@@ -127,7 +128,9 @@ def key_of(located: tuple[str, str]) -> Key:
 
 
 def _found_by_finders(module_name: str, module: ModuleType) -> bool | None:
-    """None: not found, but one could not be asked (a signal's handler may have raised in it)."""
+    """Whether the finders find the module. None: not found, but a finder raised, which may be due
+    to a signal handler.
+    """
     parent = module_name.rpartition(".")[0]
     path = getattr(sys.modules.get(parent), "__path__", None) if parent else None
     origin = getattr(getattr(module, "__spec__", None), "origin", None)
@@ -137,7 +140,7 @@ def _found_by_finders(module_name: str, module: ModuleType) -> bool | None:
         try:
             spec = finder.find_spec(module_name, path, None)
         except Exception:
-            missing = None  # a finder's own trouble: the next one may know
+            missing = None  # this finder failed; the next one may find the module
             continue
         if spec is not None:
             return origin is None or spec.origin is None or spec.origin == origin
@@ -145,9 +148,10 @@ def _found_by_finders(module_name: str, module: ModuleType) -> bool | None:
 
 
 def importable(module_name: str) -> bool:
-    """Whether a fresh process with our sys.path gets this module by `import`.
+    """Whether a fresh process with our sys.path can import this module.
 
-    Submodules of a package follow their package: packages make modules in their own ways.
+    For a submodule the answer is that of its top package, because packages may make modules in
+    their own ways.
     """
     root = module_name.partition(".")[0]
     if root in _STANDARD:
@@ -159,7 +163,7 @@ def importable(module_name: str) -> bool:
     if known is None or known[0] != id(module):
         found = _found_by_finders(root, module)
         if found is None:
-            return False  # for now
+            return False  # not cached
         known = _importable[root] = (id(module), found)
     return known[1] and not _registered_by_value(module_name)
 
@@ -185,7 +189,8 @@ def nested_codes(code: CodeType) -> Iterator[CodeType]:
         stack.extend(c for c in current.co_consts if isinstance(c, CodeType))
 
 
-# By how much the argument is shifted: LOAD_GLOBAL's lowest bit says something else from 3.11 on.
+# By how many bits the argument is shifted: from 3.11 on LOAD_GLOBAL's lowest bit is not part of the
+# name's index.
 _LOADS_GLOBAL: Final = {
     "LOAD_GLOBAL": 1 if sys.version_info >= (3, 11) else 0,
     "LOAD_NAME": 0,
@@ -195,7 +200,7 @@ _LOADS_GLOBAL: Final = {
 
 @functools.lru_cache(maxsize=4096)
 def global_names(code: CodeType) -> tuple[str, ...]:
-    """The global names that `code` reads, nested code included, in order of first use."""
+    """The global names that `code` reads, including its nested code, in order of first use."""
     opmap = core.opcodes()  # the module `opcode` has them too, but takes long to import
     shifts = {opmap[name]: shift for name, shift in _LOADS_GLOBAL.items() if name in opmap}
     extended = opmap["EXTENDED_ARG"]
@@ -214,7 +219,7 @@ def global_names(code: CodeType) -> tuple[str, ...]:
 
 
 def used_names(code: CodeType, namespace: dict[str, Any]) -> list[str]:
-    """The names of `namespace` that `code` reads, and those that it does not have yet."""
+    """The global names that `code` reads: those in `namespace`, and those still unbound."""
     return [n for n in global_names(code) if n in namespace or not hasattr(builtins, n)]
 
 
@@ -232,9 +237,9 @@ def used_submodules(module: ModuleType, codes: list[CodeType]) -> list[str]:
 
 
 def present_modules() -> frozenset[str]:
-    """The names in `sys.modules`. As long as no module was imported since the last call, the same
-    set is returned again: making a new one counts a reference to every name, and in a process that
-    shares its memory with a forked child, each such write copies a page.
+    """The names in `sys.modules`. If no module was imported since the last call, the same set is
+    returned again. Building a new one writes the reference count of every name, and in a process
+    that shares its memory with a forked child, such a write copies a page.
     """
     global _present
     modules = sys.modules
@@ -244,15 +249,17 @@ def present_modules() -> frozenset[str]:
 
 
 class Place(enum.Enum):
-    """How another process comes by a module's names."""
+    """How another process gets a module's names."""
 
     THERE = enum.auto()  # it imports the module, or has it already
     SHIPPED = enum.auto()  # the definitions of a pool send them
-    NOWHERE = enum.auto()  # not at all: its objects travel by value
+    NOWHERE = enum.auto()  # it cannot get them: the module's objects are sent by value
 
 
 def place(module_name: str, definitions: Baseline | None) -> Place:
-    """Without definitions (in a worker, for a result) the other side has `__main__` already."""
+    """How another process gets the names of this module. Without definitions (in a worker, for a
+    result) the other process is the parent, which has `__main__` already.
+    """
     if definitions is None and (
         module_name == MAIN or module_name in received or module_name in inherited
     ):
@@ -272,7 +279,7 @@ _ATOMS: Final = frozenset(
 
 
 def is_atom(value: Any, depth: int = 3) -> bool:
-    """Whether `value` is immutable and built-in all through: it cannot refer to anything."""
+    """Whether `value` consists only of immutable built-in values, and so refers to nothing else."""
     kind = type(value)
     if kind in _ATOMS:
         return True

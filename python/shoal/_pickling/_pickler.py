@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pickling of everything that the codec's fast path does not take.
+"""Pickles every object that the codec's fast path does not handle.
 
 `dumps(obj)` is pickle protocol 5 by reference, with these differences:
 
-1. Functions and classes that the other side cannot find by name travel by value (`_graph`).
+1. Functions and classes that the other side cannot find by name are sent by value (`_send_graph`).
 2. Names of `__main__` that the object needs are sent first, by the `Definitions` of the pool.
-3. Modules and a few more that plain pickle refuses go as cloudpickle sends them (`_reducers`).
-4. Large numpy arrays go out of band and come back writable, read-only ones too.
+3. Modules and a few other types that plain pickle refuses are sent as cloudpickle sends them
+   (`_reducers`).
+4. Large numpy arrays are sent out of band and arrive writable, even if they were read-only.
 5. Registrations with `copyreg` and `multiprocessing.reduction.ForkingPickler` are honoured.
 
-Users' hooks run exactly as often as plain pickle would run them. Everything here may be called from
-any thread; a hook may itself call `dumps`.
+Users' hooks run exactly as often as plain pickle would run them. Every function here may be called
+from any thread; a hook may itself call `dumps`.
 
-Module state: `_idle` (picklers between two uses: making one costs more than a small dump),
-`_handlers` (what to do for a type; cleared on new registrations).
+Module state: `_idle` (unused picklers: making one costs more than a small dump), `_handlers` (the
+handler for each type; cleared on new registrations), `_by_name` (functions and classes that are
+known to be found by name), `_registered` and `_extra_reducers` (registrations seen last).
 """
 
 from __future__ import annotations
@@ -37,20 +39,21 @@ if TYPE_CHECKING:
     Handler = Callable[["Pickler", Any], Any]
 
 PROTOCOL: Final = 5
-LARGE_ARRAY: Final = 64 * 1024  # smaller ones are copied in band: they must not pin a message
-_SMALL: Final = 4096  # a pickler's memo stays as large as it was once, and is cleared by memset
+LARGE_ARRAY: Final = 64 * 1024  # smaller arrays are copied in band, so that they pin no message
+# Only picklers of dumps up to this size are reused: a memo never shrinks, and is cleared by memset.
+_SMALL: Final = 4096
 _HEAP_TYPE: Final = 1 << 9
 
 
 class Chunks(list[bytes]):
-    """A file for a pickler: large `bytes` arrive uncopied, a small pickle is one chunk."""
+    """The output file of a pickler. Large `bytes` are not copied; a small pickle is one chunk."""
 
     __slots__ = ()
     write = list.append
 
 
 class InBandChunks(Chunks):
-    """The same for a pickler without buffers: what would be one arrives here whole."""
+    """The same for a pickler without out-of-band buffers: a PickleBuffer is one chunk."""
 
     __slots__ = ()
 
@@ -60,7 +63,7 @@ class InBandChunks(Chunks):
 
 
 class Pickler(pickle.Pickler):
-    """pickle's own, with a look at each function, class and instance before it is reduced."""
+    """pickle's own pickler, with a handler for each function, class and instance."""
 
     def __init__(self, out_of_band: bool = True) -> None:
         self.chunks: Chunks = Chunks() if out_of_band else InBandChunks()
@@ -69,10 +72,10 @@ class Pickler(pickle.Pickler):
         super().__init__(self.chunks, PROTOCOL, buffer_callback=callback)
         self.definitions: Definitions | None = None
         self.needs: set[_names.Key] = set()  # names that the other side must have
-        self.graph: Graph | None = None  # what travels by value; made when first needed
-        self.by_name = False  # nothing travels by value
-        self.generous = False  # reduce also locks, thread-locals...: inside definitions
-        self.in_round = False  # this is a log entry: only names of earlier entries are there
+        self.graph: Graph | None = None  # objects sent by value; made when first needed
+        self.by_name = False  # send nothing by value
+        self.generous = False  # reduce locks, thread-locals... too: inside definitions
+        self.in_round = False  # pickling a log entry: only names of earlier entries exist
 
     def reducer_override(self, obj: Any, /) -> Any:
         kind = type(obj)
@@ -88,7 +91,7 @@ class Pickler(pickle.Pickler):
 
     def by_value(self, obj: Any) -> Any:
         if self.by_name:
-            return NotImplemented  # so that pickle raises what it raises for the standard library
+            return NotImplemented  # so that pickle raises the same error as in the standard library
         if self.graph is None:
             from shoal._pickling._send_graph import Graph
 
@@ -96,7 +99,7 @@ class Pickler(pickle.Pickler):
         return _rebuild.node, (self.graph.node(obj),)
 
     def message(self) -> bytes:
-        """The bytes of what was dumped by a pickler that serves once."""
+        """The bytes that were dumped; for a pickler that is used once."""
         return self.graph.message() if self.graph is not None else b"".join(self.chunks)
 
 
@@ -108,8 +111,9 @@ def dumps(
 ) -> tuple[bytes, list[pickle.PickleBuffer] | None]:
     """Pickle `obj`: the bytes, and the buffers that go out of band (None when there are none).
 
-    definitions: of the pool that is to have it; what the object needs of `__main__` is in their log
-    afterwards. by_name: nothing travels by value; what the standard library cannot pickle raises.
+    definitions: those of the receiving pool; afterwards their log has the names of `__main__` that
+    the object needs. by_name: send nothing by value, and raise for an object that the standard
+    library cannot pickle.
     """
     if _registered != len(_copyreg_table) + len(_extra_reducers):
         _look_at_registrations()
@@ -142,7 +146,7 @@ def dumps(
 
 
 def loads(data: Any, buffers: Any = None) -> Any:
-    """The object that `dumps` took."""
+    """The object that `dumps` pickled."""
     if type(data) is not bytes:
         data = memoryview(data)  # a block of shared memory
     if data[0] == _rebuild.GRAPH_MARK:
@@ -153,19 +157,21 @@ def loads(data: Any, buffers: Any = None) -> Any:
 
 
 def dumps_in_band(obj: Any, definitions: Definitions | None, generous: bool = False) -> bytes:
-    """`obj` as one piece of bytes; `generous` reduces what only definitions may carry."""
+    """`obj` as one bytes object. `generous`: also reduce objects that only definitions may
+    contain.
+    """
     pickler = Pickler(out_of_band=False)
     pickler.definitions = definitions
     pickler.generous = generous
     pickler.dump(obj)
     data = pickler.message()
-    pickler.graph = None  # they refer to each other
+    pickler.graph = None  # breaks the reference cycle of pickler and graph
     if pickler.needs and definitions is not None:
         definitions.require(pickler.needs)
     return data
 
 
-# --- what to do for a type ---------------------------------------------------------------------
+# --- handlers by type --------------------------------------------------------------------------
 
 
 def _no_handler(pickler: Pickler, obj: Any) -> Any:
@@ -206,7 +212,7 @@ def _by_name_or_value(pickler: Pickler, obj: Any) -> Any:
 
 
 def _custom(pickler: Pickler, obj: Any) -> Any:
-    """Instances with a reducer of their own: it is called once, here instead of by pickle."""
+    """Instances with their own reducer: it is called once, here instead of by pickle."""
     kind = type(obj)
     reducer = _extra_reducers.get(kind) or _copyreg_table.get(kind)
     reduced = obj.__reduce_ex__(PROTOCOL) if reducer is None else reducer(obj)
@@ -216,7 +222,9 @@ def _custom(pickler: Pickler, obj: Any) -> Any:
 
 
 def _reduce_named(pickler: Pickler, obj: Any, name: str) -> Any:
-    """`obj` is a global of that name: a singleton, a TypeVar, an lru_cache function."""
+    """For an object whose reducer returns a global's name: a singleton, a TypeVar, an lru_cache
+    function.
+    """
     module_name = getattr(obj, "__module__", None)
     module_name = _names.canonical(module_name) if isinstance(module_name, str) else _names.MAIN
     if _names.place(module_name, pickler.definitions) is _names.Place.SHIPPED:
@@ -253,7 +261,7 @@ def _array(pickler: Pickler, array: Any) -> Any:
     if array.dtype.hasobject:
         return NotImplemented
     if array.nbytes < LARGE_ARRAY and array.dtype.isnative:
-        return array.__reduce__()  # which turns swapped byte orders into the machine's own
+        return array.__reduce__()  # native only: it would replace a swapped byte order
     if not (array.flags.c_contiguous or array.flags.f_contiguous):
         array = array.copy(order="C")
     order = "C" if array.flags.c_contiguous else "F"
@@ -267,7 +275,7 @@ def _registered_reducer(pickler: Pickler, obj: Any) -> Any:
 
 
 def _as_cloudpickle_does(pickler: Pickler, obj: Any) -> Any:
-    """Modules, views of a dictionary...: libraries that reckon with cloudpickle send them."""
+    """Modules, views of a dictionary and others: libraries that expect cloudpickle send them."""
     if pickler.by_name:
         return NotImplemented
     from shoal._pickling._reducers import reduce_harmless
@@ -276,7 +284,7 @@ def _as_cloudpickle_does(pickler: Pickler, obj: Any) -> Any:
 
 
 def _classify(kind: type) -> Handler:
-    """Decide once for a type. A type's own reducers are not expected to change afterwards."""
+    """Choose the handler of a type, once. A type's own reducers must not change later."""
     handler = _handler_of(kind)
     _handlers.set(kind, handler)
     return handler
@@ -287,7 +295,7 @@ def _handler_of(kind: type) -> Handler:
         return _by_name_or_value
     method_kinds = (MethodType, partial, type(list.append), type(int.__add__))
     if kind in _copyreg_table or kind in _extra_reducers:
-        # multiprocessing registers these only because pickle once could not do them.
+        # multiprocessing registers these only because old versions of pickle could not pickle them.
         return _no_handler if kind in method_kinds else _registered_reducer
     if kind.__module__ == "numpy" and kind.__name__ == "ndarray":
         return _array
@@ -307,7 +315,7 @@ def _handler_of(kind: type) -> Handler:
 
 _handlers: _names.IdentityMap = _names.IdentityMap()
 _by_name: _names.IdentityMap = _names.IdentityMap()
-# The insides of the maps: one dictionary look-up for each object.
+# The dictionaries inside the maps, for one direct look-up per object.
 _entries = _handlers._entries
 _by_name_entries = _by_name._entries
 _copyreg_table: Final = copyreg.dispatch_table
@@ -316,7 +324,7 @@ _registered = -1
 
 
 def _look_at_registrations() -> None:
-    """Somebody has registered reducers since the last time: types have to be looked at again."""
+    """Reducers were registered since the last call: choose the handlers of all types again."""
     global _registered, _extra_reducers
     _extra_reducers = ForkingPickler._extra_reducers  # type: ignore[attr-defined]
     _registered = len(_copyreg_table) + len(_extra_reducers)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What pickles of shoal's call where they are loaded. Their names are part of what is sent.
+"""The functions that shoal's pickles call while they are loaded. The pickles contain their names.
 
-Module state: `loading` (each thread's nodes of the graph message that it is loading) and
+Module state: `loading` (by thread, the nodes of the graph message that it is loading) and
 `main_globals` (set once, before any entry is applied).
 """
 
@@ -27,8 +27,8 @@ class _Loading(threading.local):
 
 
 loading = _Loading()
-# Where the functions of a main module that `runpy` has run find their globals: the module that
-# multiprocessing then puts in its place has a copy of them.
+# The globals of the functions of a main module that `runpy` has run. The module object that
+# multiprocessing creates for it has only a copy of them.
 main_globals: dict[str, Any] | None = None
 
 
@@ -37,7 +37,7 @@ def module_named(name: str) -> Any:
 
 
 def node(index: int) -> Any:
-    """A node of the message that this thread is loading (pickles call this)."""
+    """A node of the graph message that this thread is loading."""
     nodes = loading.nodes
     if nodes is None:
         raise pickle.UnpicklingError("shoal: a part of a message, loaded on its own")

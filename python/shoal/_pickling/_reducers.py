@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reducers for what plain pickle refuses.
+"""Reducers for objects that plain pickle refuses.
 
-A global, a closure or a class attribute may hold a lock, a module, a property, the stdout: there
-the other side gets one of the same kind. In arguments and results only what cloudpickle sends too
-is sent (`is_harmless`); a lock or a thread-local stays an error there, as in pickle: the copy would
-have nothing to do with the original.
+A global, a closure or a class attribute may hold a lock, a module, a property, or stdout. In
+definitions, the other side gets a new object of the same kind. In arguments and results, only types
+that cloudpickle sends too are reduced (`is_harmless`). A lock or a thread-local is an error there,
+as in pickle, because the copy would have no relation to the original.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _LOCK: Final = type(threading.Lock())
 _RLOCK: Final = type(threading.RLock())
-# Types without a name that is worth an import, by `kind.__name__`.
+# Types by `kind.__name__`, so that their modules need not be imported.
 _CONTENTS: Final = frozenset(
     {
         "memoryview",
@@ -45,7 +45,7 @@ _BY_CLOUDPICKLE: Final = _CONTENTS | {"TypeVar", "ParamSpec", "TypeVarTuple"}
 
 
 def reduce_odd(pickler: Pickler, obj: Any, is_plain: bool) -> Any:
-    """The reduction of `obj` if it needs one of these, else NotImplemented."""
+    """The reduction of `obj` by a reducer of this module; NotImplemented if it needs none."""
     kind = type(obj)
     reducer = _REDUCERS.get(kind)
     if reducer is not None:
@@ -66,7 +66,8 @@ def reduce_odd(pickler: Pickler, obj: Any, is_plain: bool) -> Any:
     return NotImplemented
 
 
-# multiprocessing can send these, by a server thread: not because a function mentions one.
+# multiprocessing can send these, through a server thread; but a function that merely mentions one
+# must not send it.
 _OF_THIS_PROCESS: Final = frozenset({"socket", "_socket", "multiprocessing.connection"})
 _STREAMS: Final = ("stdout", "stderr", "stdin")
 _CLOUDPICKLE_MODULES: Final = frozenset(
@@ -75,7 +76,7 @@ _CLOUDPICKLE_MODULES: Final = frozenset(
 
 
 def is_harmless(kind: type) -> bool:
-    """Whether arguments and results may hold instances of `kind`: their copies are as good."""
+    """Whether arguments and results may contain instances of `kind`: copies serve as well."""
     if kind in _HARMLESS:
         return True
     return kind.__name__ in _CONTENTS and kind.__module__ in _CLOUDPICKLE_MODULES
@@ -117,7 +118,7 @@ def _module(pickler: Pickler, module: types.ModuleType) -> Any:
 
 
 def module_names(module: types.ModuleType) -> list[str]:
-    """What a module that was made by hand holds: nobody knows which of it will be used."""
+    """All names of a module that was made by hand, because it is unknown which will be used."""
     return [n for n in vars(module) if not (n.startswith("__") and n.endswith("__"))]
 
 
@@ -188,11 +189,13 @@ _HARMLESS: Final = frozenset(
 )
 
 
-# --- The odd ones among what has a name ---
+# --- Special cases among objects that have a name ---
 
 
 def reduce_built_in_type(cls: type) -> Any:
-    """A type of an extension that a module holds under another name (3.10's `_thread.lock`)."""
+    """An extension type whose module has it under another name than its own (3.10's
+    `_thread.lock`).
+    """
     for module_name in (cls.__module__, "types"):
         module = sys.modules.get(module_name)
         if module is not None and _names.importable(module_name):
@@ -216,7 +219,7 @@ def reduce_lru_cache(function: Any) -> Any:
 
 
 def reduce_plainly(obj: Any) -> Any:
-    """An instance by its class and state, without its own reducer."""
+    """Reduce an instance to its class and state, without its own reducer."""
     if type(obj).__module__ in ("typing", "_typing"):
         reduced = reduce_by_cloudpickle(obj)
         if reduced is not NotImplemented:

@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Classes as recipes: the sending half. `_classes` is the receiving half.
+"""Describes classes as recipes: the sending half of `_load_class.py`.
 
 A recipe is ("class", token, kind, description): kind is "plain", "enum" or "namedtuple", and
-description a dictionary of references and of the namespace as far as it can be given at once.
+description is a dictionary of references, including the part of the namespace that can be given
+immediately.
 
 A *reference* is a tuple that `Loader.resolve` understands:
 
-    ("o", object)                itself: an atom, or something that pickles by an importable name
+    ("o", object)                the object itself: an atom, or pickled by an importable name
     ("n", node)                  a node before this one
     ("m", module, qualname)      a definition that an earlier log entry has sent
     ("static", ref) ("class", ref) ("property", getter, setter, deleter, doc)
 
-The namespace at once: atoms, functions, properties, nested classes. The rest, instances above all,
-follows as parts, as it may refer to the class itself. The state of the class is sent as it is now,
-so users' hooks (`__init_subclass__`, `__set_name__`, metaclass code) do not run again.
+Atoms, functions, properties and nested classes of the namespace are in the recipe. The rest, mainly
+instances, follows as parts, because it may refer to the class itself. The present state of the
+class is sent, so users' hooks (`__init_subclass__`, `__set_name__`, metaclass code) do not run
+again.
 """
 
 from __future__ import annotations
@@ -32,11 +34,11 @@ if TYPE_CHECKING:
     from shoal._pickling._send_graph import Graph
 
 _GIVEN: Final = frozenset({"__dict__", "__weakref__", "_abc_impl", "__classcell__"})
-# 3.14's ways to evaluate annotations later; the annotations themselves are sent.
+# How 3.14 evaluates annotations lazily; the evaluated annotations are sent instead.
 _ANNOTATE: Final = frozenset(
     {"__annotations__", "__annotate__", "__annotate_func__", "__annotations_cache__"}
 )
-# What the metaclass computes from the namespace, and what must replace it afterwards.
+# Attributes that the metaclass computes from the namespace, and that must be replaced afterwards.
 _COMPUTED: Final = frozenset({"__abstractmethods__", "__parameters__", "__orig_bases__"})
 _ENUM_MADE: Final = frozenset(
     {
@@ -69,7 +71,7 @@ _MEMBER_MADE: Final = frozenset(
         "__dict__",
     }
 )
-_TEMPLATE: Final = namedtuple("_TEMPLATE", "field")  # what namedtuple puts into a class
+_TEMPLATE: Final = namedtuple("_TEMPLATE", "field")  # has what namedtuple puts into every class
 _RAW: Final[dict[type, Any]] = {
     int: int.__int__,
     str: str.__str__,
@@ -80,7 +82,7 @@ _RAW: Final[dict[type, Any]] = {
 
 
 def add_class(graph: Graph, cls: type) -> int:
-    """The node of `cls`, after the nodes of what it is made from."""
+    """Add a node for `cls`, after the nodes of its metaclass, bases and attributes."""
     late_values: dict[str, Any] = {}
     if issubclass(cls, Enum):
         kind, description = "enum", _describe_enum(cls, late_values)
@@ -96,7 +98,7 @@ def add_class(graph: Graph, cls: type) -> int:
     description["names"] = frozenset(cls.__dict__)
     late: dict[str, Any] = {}
     description["namespace"] = _namespace(graph, cls, kind, late)
-    if graph.has(cls):  # a member refers to it, and so it has been added meanwhile
+    if graph.has(cls):  # an attribute refers to the class, so the class was added meanwhile
         return graph.node(cls)
     index = graph.add(cls, ("class", _tokens.token_of(cls), kind, description))
     for name, value in late.items():
@@ -126,7 +128,7 @@ def class_reference(graph: Graph, cls: type) -> tuple[Any, ...]:
 def _namespace(
     graph: Graph, cls: type, kind: str, late: dict[str, Any]
 ) -> list[tuple[str, tuple[Any, ...]]]:
-    """The attributes that can be given at once; the others are put into `late`."""
+    """The attributes that can be in the recipe; the others are put into `late`."""
     namespace = []
     for name, value in _own_attributes(cls, kind):
         reference = None if name in _COMPUTED else _attribute(graph, cls, value)
@@ -158,7 +160,7 @@ def _is_slot(cls: type, value: Any) -> bool:
 
 
 def _is_of_template(name: str, value: Any) -> bool:
-    """Whether an attribute of a named tuple is what `namedtuple` itself puts there."""
+    """Whether an attribute of a named tuple was put there by `namedtuple` itself."""
     value = getattr(value, "__func__", value)
     usual = _TEMPLATE.__dict__.get(name)
     usual = getattr(usual, "__func__", usual)
@@ -193,12 +195,12 @@ def _attribute(graph: Graph, cls: type, value: Any) -> tuple[Any, ...] | None:
 
 
 def _add_rest(graph: Graph, cls: type, index: int) -> None:
-    """Parts for what is not in the namespace, or must replace what was computed from it."""
+    """Add parts for what is not in the namespace, or must replace what was computed from it."""
     try:
         annotations = dict(vars(cls).get("__annotations__") or {})
         if not annotations and sys.version_info >= (3, 14):
             annotations = dict(cls.__annotations__)
-    except Exception:  # 3.14 evaluates them now; they may name what does not exist
+    except Exception:  # 3.14 evaluates annotations here, and they may contain unbound names
         annotations = {}
     if annotations:
         graph.later("annotations", index, annotations)
@@ -229,7 +231,8 @@ def _describe_enum(cls: Any, late: dict[str, Any]) -> dict[str, Any]:
         is_early = _names.is_atom(value) and _names.is_atom(raw)
         if not is_early:
             late[name] = value
-        # Two names of one late value must be one member: a member's own name stands for it.
+        # Two names with the same late value must stay one member, so the member's own name takes
+        # the place of the value.
         members.append((name, value if is_early else ("", member.name), raw if is_early else None))
     return {
         "members": members,

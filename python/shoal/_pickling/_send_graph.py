@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sending half of pickling by value: functions, cells and classes as nodes of a graph.
 
-A node's *recipe* is enough to make it; what may lie on a cycle or may fail (closure contents,
-defaults, attributes) follows in *parts*, pickled one after the other by one pickler with one memo.
-So definitions may refer to each other in any way, depth never recurses, and what a part cannot
-carry costs only that part. `_rebuild` describes the bytes and reads them.
+A node's *recipe* is enough to make it. Contents that may be on a cycle or may fail (closure
+contents, defaults, attributes) follow in *parts*, which one pickler pickles one after the other
+with one memo. So definitions may refer to each other in any way, nesting causes no recursion, and a
+failure affects only one part. `_load_graph` describes the bytes and reads them.
 
-A function's globals are those of the module it lives in, on the other side too: functions share
-them there as they do here. Only code with globals of its own (`exec`) takes a copy of what it uses.
+On the other side, too, a function's globals are those of its module, so that functions share them
+there as they do here. Only code with its own globals (`exec`) takes a copy of the names it uses.
 
 Thread safety: a graph belongs to one pickler, which belongs to one thread at a time.
 """
@@ -32,10 +32,11 @@ _EMPTY = _names.ABSENT
 
 
 class Graph:
-    """What one message or log entry carries by value.
+    """The objects that one message or log entry sends by value.
 
-    `strict`: a part that cannot be pickled fails the whole (messages); otherwise it is left out
-    and `failures` says why (log entries: a function may mention what it never touches).
+    `strict`: a part that cannot be pickled fails the whole message. Otherwise the part is left out
+    and `failures` says why; that is for log entries, as a function may mention objects that it
+    never uses.
     """
 
     def __init__(self, pickler: Pickler, strict: bool) -> None:
@@ -79,7 +80,9 @@ class Graph:
         return id(obj) in self._index
 
     def later(self, *part: Any) -> None:
-        """Send this part after the recipes: functions', then classes', then enumerations'."""
+        """Send this part after the recipes. Parts of functions come first, then those of classes,
+        then values of enumerations.
+        """
         if part[0] == "values":
             self._last.append(part)
         elif part[0] in ("attribute", "virtual"):
@@ -128,13 +131,15 @@ class Graph:
     def _add_annotations(self, index: int, function: FunctionType) -> None:
         try:
             annotations = dict(function.__annotations__)
-        except Exception:  # 3.14 evaluates them now; they may name what does not exist
+        except Exception:  # 3.14 evaluates annotations here, and they may contain unbound names
             return
         if annotations:
             self.later("annotations", index, annotations)
 
     def _namespace(self, function: FunctionType) -> str | int:
-        """The module whose globals the function has, else the node of a copy of what it uses."""
+        """The name of the module whose globals the function has. If there is none, the node of a
+        copy of the globals that the function uses.
+        """
         variables = function.__globals__
         name = variables.get("__name__")
         definitions = self.pickler.definitions
@@ -154,10 +159,12 @@ class Graph:
         return index
 
     def _use(self, name: str, code: CodeType, variables: dict[str, Any], shipped: bool) -> None:
-        """Note what the code needs of its module, and of submodules nobody names.
+        """Note which names of its module the code needs, and which submodules it reaches only as
+        attributes of a package.
 
-        A module that the other side imports has its globals there, but for those that an import
-        hook put in here: no source can bind names like pytest's `@pytest_ar`.
+        A module that the other side imports has the same globals there, except those that an import
+        hook added here. These are recognized by names that no source can bind, like pytest's
+        `@pytest_ar`.
         """
         used = [n for n in _names.used_names(code, variables) if n in variables]
         if shipped:
@@ -172,7 +179,7 @@ class Graph:
     # --- parts ---------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """Pickle all parts that wait."""
+        """Pickle all waiting parts."""
         while True:
             waiting = self._fills or self._class_fills or self._last
             if not waiting:
@@ -181,7 +188,7 @@ class Graph:
             self.dump_part(part, self._label(part))
 
     def _label(self, part: tuple[Any, ...]) -> str:
-        """The name under which somebody would miss this part."""
+        """The name that an error about this missing part would contain."""
         kind: str
         kind, index, value = part
         if kind == "cell":
@@ -219,7 +226,9 @@ class Graph:
         return True
 
     def message(self) -> bytes:
-        """Everything as bytes. What was dumped before the first part is a part of its own."""
+        """The whole graph as bytes. An object that was dumped before the first part becomes a part
+        too.
+        """
         pickler = self.pickler
         before = sum(map(len, pickler.chunks)) - sum(part[0] for part in self._parts)
         pickler.generous = True

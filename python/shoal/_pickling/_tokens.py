@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Classes that travelled by value, by name: a class that comes back is the class that left.
+"""Tokens that identify classes sent by value, so that a class that is sent back is recognized.
 
 Module state: `tokens` and `_by_token`.
 """
@@ -16,7 +16,7 @@ _by_token: weakref.WeakValueDictionary[str, type] = weakref.WeakValueDictionary(
 
 
 def token_of(cls: type) -> str:
-    """The name of a class that has none: the same in every process that it reaches."""
+    """The token of a class. It is the same in every process that the class reaches."""
     token: str | None = tokens.get(cls)
     if token is None:
         token = os.urandom(12).hex()

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which shipped names an object needs, found by looking at it, without pickling.
+"""Finds the shipped names that an object needs, by inspecting it, without pickling.
 
-Only a first answer: what it misses (functions deep inside a container, say) the pickler finds when
-it gets there. It decides the order of definitions, and which names to watch for rebinding.
+The result may be incomplete: names that it misses (functions deep inside a container, for example)
+are found by the pickler later. It determines the order of definitions, and which names to watch for
+rebinding.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
     from typing import Any, Final
 
 _CONTAINERS: Final = (list, tuple, set, frozenset)
-_MANY: Final = 256  # of a container's items, so many are looked at
-_BUDGET: Final = 10_000  # and so many objects in all
+_MANY: Final = 256  # the most items of one container that are inspected
+_BUDGET: Final = 10_000  # the most objects that are inspected in all
 
 
 def uses_of(value: Any, definitions: _names.Baseline) -> dict[_names.Key, None]:
-    """The keys of shipped names that `value` needs, in the order in which they are met."""
+    """The keys of the shipped names that `value` needs, in the order in which they are found."""
     found: dict[_names.Key, None] = {}
     seen: set[int] = set()
     stack: list[tuple[Any, int]] = [(value, 0)]
@@ -107,7 +108,7 @@ def _parts_of(obj: Any) -> list[Any]:
 
 
 def _state_of(obj: Any) -> list[Any]:
-    """What an instance holds in its dictionary and its slots."""
+    """The values in an instance's dictionary and slots."""
     state = list(getattr(obj, "__dict__", {}).values())
     slots = copyreg._slotnames(type(obj))  # type: ignore[attr-defined]
     state += [getattr(obj, name, None) for name in slots]

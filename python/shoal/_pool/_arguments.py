@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a task was called with, as error messages show it.
+"""The arguments of a task, as error messages show them.
 
 The codec describes a unit by an expression (`src/codec/summary.hpp`): plain values as themselves,
-arrays by shape and dtype, anything else as `Type(...)`. Here the part that belongs to one call is
-taken out of it. Nothing is unpickled, and nothing is evaluated.
+arrays by shape and dtype, anything else as `Type(...)`. This module extracts the part that belongs
+to one call. Nothing is unpickled, and nothing is evaluated.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def shown(text: str, flags: int, item: int) -> str:
 
 
 def _arguments(value: ast.expr, flags: int, item: int) -> str:
-    own = 1 if flags & core.BATCH_OWN_FUNCTION else 0  # the function travels in front
+    own = 1 if flags & core.BATCH_OWN_FUNCTION else 0  # the function is the first element
     if flags & core.BATCH_CALL_UNITS:
         args, *kwargs = _elements(value)[own:]
         return ", ".join(_positional(args) + [text for each in kwargs for text in _named(each)])

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the C++ core calls on a pool's client side: it makes the exceptions for tasks' results.
+"""The hooks that the C++ core calls in the client process of a pool, to make exceptions for tasks.
 
-The core calls the methods by name; a method that fails becomes the task's error. Hooks do not know
-the pool object, so no reference cycle keeps a pool alive.
+The core calls the methods by name. If a method raises, its exception becomes the task's error.
+Hooks have no reference to the pool object, so no reference cycle keeps a pool alive.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
     from shoal._pickling._definitions import Definitions
 
-    # the function's name, a text of its unit, BatchFlags, the item's place in the unit
+    # the function's name, the codec's description of the unit, BatchFlags, the item's index in it
     What = tuple[str | None, str, int, int]
 
 FORKED = "this pool was made before a fork and belongs to the parent process; make a new one here"
 
 
 class ClientHooks:
-    """Makes the exception that a task's result gets when the task has no result of its own."""
+    """Makes the exception that stands in for the result of a task that returned none."""
 
     def __init__(self, definitions: Definitions) -> None:
         self.definitions = definitions
         self.by_name = False  # see `_codec.dumps`
         self.broken: BaseException | None = None  # why the pool gave up
-        self.forked = False  # this process is a child of the pool's
+        self.forked = False  # this process is a forked child of the process that made the pool
 
     def worker_died(
         self, pid: int, status: int, peak: int, memory_limit: bool, what: What | None = None
@@ -46,7 +46,7 @@ class ClientHooks:
         if memory_limit:
             message += (
                 "; a memory limit killed a process here at that time: "
-                "give tasks less to hold, or use fewer workers"
+                "make tasks use less memory, or use fewer workers"
             )
         elif number == signal.SIGKILL:
             message += "; kill -9 or the kernel's out-of-memory killer does this"
@@ -65,7 +65,7 @@ class ClientHooks:
         return ". The pool goes on with a fresh worker; retries= runs such tasks again"
 
     def worker_ended(self, pid: int, status: int, peak: int, memory_limit: bool) -> None:
-        """A worker died unforeseen; `worker_died` was told of its task before, if it ran one."""
+        """A worker died unexpectedly. If it ran a task, `worker_died` was called for it before."""
 
     def timed_out(self, seconds: float, what: What) -> BaseException:
         from shoal.errors import TaskTimeout
@@ -109,7 +109,7 @@ class ClientHooks:
 
 
 def _cause(status: int) -> tuple[int | None, int | None]:
-    """(signal, exit code) of a wait status; (None, None) when nobody saw it."""
+    """(signal, exit code) of a wait status; one of the two is None."""
     if status & 0x7F:
         return status & 0x7F, None
     return None, status >> 8
@@ -125,7 +125,7 @@ def _describe_exit(number: int | None, code: int | None) -> str:
 
 
 def _call(what: What) -> tuple[str | None, str]:
-    """The task's name and its arguments as they would be written."""
+    """The task's name, and its arguments as source text."""
     from shoal._pool import _arguments
 
     task, text, flags, item = what

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The engine of a pool: its client in shared memory, its agent, and its end. `Pool` and `Executor`
-are thin over it.
+"""The engine of a pool: its client in shared memory, its agent, and its shutdown. `Pool` and
+`Executor` are thin layers over it.
 
-The thread that waits collects; helper threads exist only where that is not enough. A *collector*,
-while callbacks or waiters from outside (`concurrent.futures.wait`, asyncio) must hear of results
-that nobody fetches; it is joined before every fork. A *feeder*, while the input of an `imap` that
-may wait is read; it cannot be joined, as it runs the user's iterator.
+A thread that waits for a result collects results itself. There are two helper threads, for the
+cases in which that is not enough:
+- The *collector* runs while callbacks or outside waiters (`concurrent.futures.wait`, asyncio) must
+  be told of results that no thread fetches. It is joined before every fork.
+- A *feeder* reads the input of an `imap` whose iterator may block. It cannot be joined, because it
+  runs the user's iterator.
 
 State: running -> closed (no new tasks) -> ended (no process left), or terminated at any time. An
-engine belongs to the process that made it; in the child of a fork it only raises ForkedPool.
+engine belongs to the process that made it; in a forked child its methods only raise ForkedPool.
 Design: docs/design/pool.md
 """
 
@@ -39,11 +41,11 @@ BYTES_IN_FLIGHT = 64 * 1024 * 1024
 MAX_WORKERS = _cpus.MAX_WORKERS
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
-_left_to_results: set[Engine] = set()  # have lost their pool, and have something open
+_left_to_results: set[Engine] = set()  # their pool object is gone, but they have open tasks
 
 
 def all_of(members: weakref.WeakSet[Any]) -> list[Any]:
-    """The members now. Iterating the set itself fails when another thread adds to it."""
+    """The current members. Iterating the set itself fails when another thread adds to it."""
     references: list[weakref.ref[Any]] = list(members.data)  # type: ignore[attr-defined]
     return [member for reference in references if (member := reference()) is not None]
 
@@ -55,7 +57,7 @@ def function_name(function: Any) -> str:
 
 
 def length(iterable: Any) -> int:
-    """`len(iterable)`, -1 if it is not known: loaders of streams have a `__len__` that raises."""
+    """`len(iterable)`, or -1 if it is unknown: stream data loaders have a `__len__` that raises."""
     if not hasattr(iterable, "__len__"):
         return -1
     try:
@@ -85,16 +87,18 @@ class Engine:
     """
 
     _hooks_class = _client_hooks.ClientHooks
-    _first_workers: int | None = None  # how many start at once; None: all
-    results_by_name = False  # what the standard library cannot pickle is no result
+    _first_workers: int | None = None  # how many workers start with the pool; None: all
+    results_by_name = False  # a result that the standard library cannot pickle is an error
     closed_error: type[Exception] | None = None  # what a closed pool raises; None: PoolClosed
-    start_method: str | None = None  # that of multiprocessing's to which the pool belongs
-    # What an explicit chunk is: one task, as in the standard library, or just pickled together.
+    start_method: str | None = None  # the multiprocessing start method of a drop-in pool
+    # True: a chunk is one task, as in the standard library. False: its items are only pickled
+    # together.
     chunks_are_tasks = False
-    daemons = True  # workers are pool workers: their tasks start no processes of multiprocessing's
-    # An input whose iterator is gone: is it read to its end all the same, or given up?
+    daemons = True  # workers are daemons: their tasks cannot start multiprocessing processes
+    # When a result iterator and its pool are dropped: True reads the rest of the input, False
+    # cancels the job.
     reads_unfetched = False
-    _let_go = False  # the pool's object is gone, and only what is open keeps the engine
+    _let_go = False  # the pool object is gone; only open tasks keep the engine alive
 
     def __init__(
         self,
@@ -123,19 +127,22 @@ class Engine:
         self.closed = False
         self.forked = False
         self.broken: BaseException | None = None
-        self._lock = _locks.RLock()  # held for moments
-        # held while the agent starts or ends; nothing waits for the collector under _lock
+        self._lock = _locks.RLock()  # held only briefly
+        # Held while the agent starts or ends, which includes waiting for the collector; _lock must
+        # never be held for that.
         self._process_lock = _locks.RLock()
         self._ending = False
-        self._stored: dict[Any, tuple[Any, str]] = {}  # functions kept in the pool, by token
-        # jobs whose input is not used up and that nobody waits for yet
+        # functions kept in the pool, by `Definitions.function_key`
+        self._stored: dict[Any, tuple[Any, str]] = {}
+        # jobs whose input is not exhausted; `start_job` adds them
         self._jobs: set[Any] = set()
-        # of these, jobs whose iterator is gone: nobody will fetch their results
+        # the subset of `_jobs` whose result iterator is gone: their results are never fetched
         self._unfetched: set[Any] = set()
         self._collector: threading.Thread | None = None
-        self._collector_tells = False  # it collects; else it only sends what jobs still have
+        # True: the collector collects results. False: it only sends the remaining input of jobs.
+        self._collector_tells = False
         self._stop_collector = False
-        self._tellers: list[int] = []  # threads that run callbacks of outcomes
+        self._tellers: list[int] = []  # ids of the threads that are running callbacks
         from shoal._pickling._definitions import Definitions
 
         self.definitions = Definitions()
@@ -164,7 +171,7 @@ class Engine:
             raise
 
     def _make_agent(self) -> Any:
-        """What starts and watches the workers: has the methods of `AgentProcess`."""
+        """The object that starts and watches the workers; it has the methods of `AgentProcess`."""
         from shoal._workers._agent_process import AgentProcess
 
         return AgentProcess()
@@ -172,8 +179,8 @@ class Engine:
     # ---- Starting --------------------------------------------------------------------------------
 
     def store_startup(self) -> None:
-        """Leave the initializer for the workers; the template is decided, so it is known what they
-        have.
+        """Store the initializer for the workers. Call it after the template is decided, because the
+        encoding depends on the definitions that workers already have.
         """
         if self._startup is None:
             return
@@ -183,7 +190,7 @@ class Engine:
         self.client.set_startup(payload)
 
     def preparation(self) -> dict[str, Any] | None:
-        """What a fresh interpreter is to be told besides `_context.capture()`: see there."""
+        """What a fresh interpreter is told in addition to `_context.capture()`: see there."""
         return None
 
     # ---- Tasks -----------------------------------------------------------------------------------
@@ -212,7 +219,7 @@ class Engine:
         raise kind("Pool not running: it was closed, terminated or shut down; make a new one")
 
     def function(self, callable_: Callable[..., Any]) -> tuple[Any, str]:
-        """The stored form of a function (None when it must travel with each task) and its name."""
+        """The stored form of a function (None: it must be sent with each task) and its name."""
         key = self.definitions.function_key(callable_)
         entry = self._stored.get(key)
         if entry is not None and key is not None:
@@ -241,7 +248,7 @@ class Engine:
         try:
             return self.client.call(stored, callable_, name, args, kwargs, timeout_ns, retries)
         except KeyboardInterrupt:
-            self._agent.ring()  # the task that nobody waits for is to be stopped
+            self._agent.ring()  # stop the task, because this thread no longer waits for it
             raise
 
     def submit(
@@ -259,7 +266,7 @@ class Engine:
             sink, stored, callable_, name, args, kwargs, timeout_ns, retries
         )
         if ticket >> 63:
-            self.need_collector()  # it waits for a slot, and perhaps nobody else sends it
+            self.need_collector()  # the call waits for a free slot; the collector will send it
         return ticket
 
     def job(
@@ -279,8 +286,8 @@ class Engine:
         bounded: bool = False,
         chunk_asked: bool = True,
     ) -> Any:
-        """A map over an iterator; see core.Job. `bounded`: the window is the caller's wish;
-        `chunk_asked`: so is the size of chunks.
+        """A map over an iterator; see core.Job. `bounded`: the caller gave the window;
+        `chunk_asked`: the caller gave the chunk size.
         """
         chunk_is = core.CHUNK_PACKING
         if self.chunks_are_tasks:
@@ -307,10 +314,10 @@ class Engine:
         )
 
     def start_job(self, job: Any, may_wait: bool = False, sized: bool = True) -> None:
-        """Send what the bounds allow now; what is left goes when results are fetched, or when the
-        workers run out of it (if `sized`: other inputs are read by the caller's thread), or at the
-        end. Reading an input that `may_wait` is left to a thread: it may wait for the very results
-        that are fetched here.
+        """Send as many items as the bounds allow now. The rest is sent when results are fetched,
+        when the workers are about to run out of tasks (only if `sized`: other inputs are read by
+        the caller's thread), or at the end. An input that `may_wait` is read by a feeder thread,
+        because it may wait for results that this thread fetches.
         """
         if may_wait:
             job.hand_over()
@@ -323,10 +330,10 @@ class Engine:
                 self._unfetched &= self._jobs
                 self._jobs.add(job)
             if sized and not may_wait:
-                self.need_collector(to_tell=False)  # the caller may be busy with something else
+                self.need_collector(to_tell=False)  # the caller may not fetch results for a while
 
     def cancel_queued(self) -> None:
-        """Withdraw everything that has not begun."""
+        """Withdraw every task that has not begun."""
         if self._agent.ended:
             return
         with self._lock:
@@ -336,8 +343,8 @@ class Engine:
         self.client.cancel_all(False)
 
     def interrupt(self) -> None:
-        """Withdraw what has not begun, and stop what runs, as `cancel` does: for a Ctrl-C, which
-        the workers themselves do not hear of.
+        """Withdraw the tasks that have not begun and stop the running ones, as `cancel` does. This
+        is for Ctrl-C, which the workers themselves ignore.
         """
         self.cancel_queued()
         if not self._agent.ended:
@@ -347,10 +354,11 @@ class Engine:
     # ---- The collector ---------------------------------------------------------------------------
 
     def need_collector(self, to_tell: bool = True) -> None:
-        """Somebody must hear of results without fetching them: have them collected. Or (not
-        `to_tell`) only have more sent when the workers are about to run out.
+        """Make sure that a collector runs. With `to_tell` it collects results, because somebody
+        must be told of them without fetching them. Without `to_tell` it only sends more input when
+        the workers are about to run out of tasks.
         """
-        with self._lock:  # also to look: it may just be leaving
+        with self._lock:  # needed to read `_collector` too: the collector may be about to exit
             if to_tell and not self._collector_tells:
                 self._collector_tells = True
                 self.client.wake()
@@ -372,15 +380,15 @@ class Engine:
 
     @property
     def collected_for(self) -> bool:
-        """Whether a collector is there, other than the calling thread: outcomes come by themselves,
-        and what users have called with them is its to call.
+        """Whether a collector thread other than the calling thread collects results. If so, the
+        caller must leave collecting, and running users' callbacks, to that thread.
         """
         collector = self._collector
         tells = collector is not None and self._collector_tells
         return tells and collector is not threading.current_thread()
 
     def collect_until_idle(self) -> bool:
-        """One turn of the collector; False when it is not needed any more."""
+        """One turn of the collector's loop; False when the collector is not needed any more."""
         if self._let_go:
             self._settle_unfetched()
         sent = self.feed_jobs()
@@ -399,7 +407,9 @@ class Engine:
 
     @contextlib.contextmanager
     def telling(self) -> Iterator[None]:
-        """While a callback of an outcome runs: the outcome is open until it has returned."""
+        """Marks the calling thread as running a callback of an outcome. The outcome counts as open
+        until the callback has returned.
+        """
         me = threading.get_ident()
         self._tellers.append(me)
         try:
@@ -409,11 +419,13 @@ class Engine:
 
     @property
     def in_callback(self) -> bool:
-        """Whether the calling thread is in such a callback: it would wait for itself to the end."""
+        """Whether the calling thread is running a callback. Waiting there for all outcomes would be
+        a deadlock, because the callback's own outcome is still open.
+        """
         return threading.get_ident() in self._tellers
 
     def feed_jobs(self) -> bool:
-        """Send what the bounds allow; was there anything?"""
+        """Send as much of the jobs' input as the bounds allow; returns whether any was sent."""
         sent = False
         for job in list(self._jobs):
             sent = job.fill() or sent
@@ -424,8 +436,8 @@ class Engine:
         return sent
 
     def stop_collector(self) -> bool:
-        """Before a fork and at the end. A callback that keeps it longer than a second is left to
-        itself: it may wait for us.
+        """Stop the collector, before a fork and at the end. Waits one second at most: a callback
+        that runs longer may be waiting for the calling thread.
         """
         thread = self._collector
         if thread is None or thread is threading.current_thread():
@@ -440,8 +452,8 @@ class Engine:
     # ---- Without its pool ------------------------------------------------------------------------
 
     def let_go(self) -> None:
-        """The pool's object is gone. What is open goes on, as its results are wanted: then the
-        engine ends by itself, else at once.
+        """The pool object is gone. With open tasks the engine goes on until they are done, because
+        their results may still be fetched, and then ends by itself. Without any it ends now.
         """
         if self._is_open() and not sys.is_finalizing():
             with self._lock:
@@ -454,12 +466,14 @@ class Engine:
         self.terminate()
 
     def end_without_pool(self) -> None:
-        """The collector found nothing open: was it there for an engine without a pool?"""
+        """Called by the collector when it finds nothing to do: end the engine if its pool object is
+        gone and no task is open.
+        """
         if self._let_go and not self._stop_collector and not self._is_open():
             self.terminate()
 
     def not_fetched(self, job: Any) -> None:
-        """The iterator of a job is gone before its input was used up."""
+        """The result iterator of a job was dropped before the job's input was exhausted."""
         with self._lock:
             if job in self._jobs:
                 self._unfetched.add(job)
@@ -505,15 +519,15 @@ class Engine:
         self._end(core.PHASE_STOPPING)
 
     def finish(self) -> None:
-        """After drain(): the workers leave, the memory is given back. What another thread had still
-        sent when it was closed is completed first.
+        """After `drain()`: end the workers and free the memory. Tasks that another thread submitted
+        while the pool was being closed are completed first.
         """
         self.closed = True
         while not self.forked and not self._end(core.PHASE_DRAINING):
             self.drain()
 
     def _end(self, phase: int) -> bool:
-        """False when it is to be drained, and outcomes are still to come."""
+        """End the engine. False if `phase` is PHASE_DRAINING and tasks are still open."""
         with self._process_lock:
             if self._agent.ended or self._ending:
                 return True
@@ -522,13 +536,13 @@ class Engine:
             self._ending = True
             try:
                 self.stop_collector()
-                self.client.collect(0)  # what has ended in time counts
+                self.client.collect(0)  # results that have arrived by now still count
                 self.client.end()
                 self.client.abandon(_terminated)
                 self.client.set_phase(phase)
                 self._agent.wait_for_end(self.client)
             finally:
-                self._ending = False  # interrupted: it can be tried again
+                self._ending = False  # if interrupted, `_end` can be called again
             self._jobs.clear()
             self._unfetched.clear()
             self._stored.clear()
@@ -578,7 +592,7 @@ def _terminated() -> BaseException:
 
 
 def _start(thread: threading.Thread) -> None:
-    """Start it; from 3.12 on that is refused once the interpreter is about to exit."""
+    """Start the thread. From Python 3.12 on `start` raises while the interpreter exits."""
     try:
         thread.start()
     except RuntimeError as error:
@@ -590,7 +604,9 @@ def _start(thread: threading.Thread) -> None:
 
 
 def _collect_for(reference: weakref.ref[Engine]) -> None:
-    """The collector thread: holds the engine only while it works for it."""
+    """The main function of a collector thread. It references the engine only during a turn, so that
+    the engine can be collected in between.
+    """
     reported = False
     while True:
         engine = reference()
@@ -600,7 +616,7 @@ def _collect_for(reference: weakref.ref[Engine]) -> None:
             if not engine.collect_until_idle():
                 engine.end_without_pool()
                 return
-        except BaseException:  # others count on this thread: say it once, and try again
+        except BaseException:  # others rely on this thread: report the first error, and continue
             if not reported:
                 reported = True
                 sys.excepthook(*sys.exc_info())
@@ -609,7 +625,7 @@ def _collect_for(reference: weakref.ref[Engine]) -> None:
 
 
 def _trouble(reference: weakref.ref[Engine], kind: str) -> None:
-    """Called by the core while it waits: the agent is gone, or no worker can start."""
+    """Called by the core during a wait, when the agent has died or no worker can start."""
     engine = reference()
     if engine is None or engine.closed and engine._agent.ended:
         return
@@ -664,7 +680,7 @@ def _ready_to_start() -> None:
 
 
 def running_collectors() -> int:
-    """Threads of shoal's own that are stopped before a fork."""
+    """How many collector threads run; they are all stopped before a fork."""
     return sum(1 for engine in all_of(_engines) if engine._collector is not None)
 
 
@@ -715,7 +731,7 @@ def _register_at_exit() -> None:
         _exit_registered = True
         from multiprocessing.util import Finalize
 
-        # As the standard library's pool: before other processes and queues are torn down.
+        # The priority of the standard library's pool: before other processes and queues are closed.
         Finalize(None, _terminate_all, exitpriority=15)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`shoal.Executor`: the contract of `concurrent.futures.Executor` on one shared memory."""
+"""`shoal.Executor`: the interface of `concurrent.futures.Executor` on shared memory."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Executor(_base.Executor):
     Parameters
     ----------
     max_workers: number of workers; None: `shoal.cpu_count()`.
-    mp_context: a context of `multiprocessing`, whose start method is taken: "fork" and "spawn" as
-    named, the zygote for "forkserver".
+    mp_context: a context of `multiprocessing`. Its start method chooses `start`: "fork" and "spawn"
+    are the same, "forkserver" means "zygote".
     initializer, initargs: called in each worker before its first task.
-    start: "zygote" (default), "fork" or "spawn", as for `shoal.Pool`; instead of a context.
+    start: "zygote" (default), "fork" or "spawn", as for `shoal.Pool`. Give this or a context.
     max_tasks_per_child: a worker is replaced after that many tasks.
 
     A worker's death fails only the task that it ran (`WorkerDied`); the executor goes on with a
@@ -72,8 +72,8 @@ class Executor(_base.Executor):
     # ---- Tasks -----------------------------------------------------------------------------------
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
-        """Call `fn(*args, **kwargs)` in a worker; returns a `Future`. What cannot be pickled is the
-        future's error. Raises `PoolClosed` after `shutdown`.
+        """Call `fn(*args, **kwargs)` in a worker; returns a `Future`. If the call cannot be
+        pickled, the future gets that error. Raises `PoolClosed` after `shutdown`.
 
         >>> import shoal
         >>> with shoal.Executor(1) as executor:
@@ -113,10 +113,11 @@ class Executor(_base.Executor):
         """An iterator over `fn(*items)` for the zipped iterables, in order.
 
         timeout: seconds from this call after which asking for a result raises TimeoutError.
-        chunksize: items that are pickled together. buffersize: at most that many items are taken
-        ahead of the caller; without it inputs with a length are sent at once, as far as 64 MiB
-        allow, and others (they may be endless) as results are fetched. `shutdown` reads the rest of
-        an input; with a `buffersize` it does not, and asking for more raises `PoolClosed`.
+        chunksize: how many items are pickled together. buffersize: at most that many items are
+        read ahead of the caller. Without a `buffersize`, up to 64 MiB of an input with a length are
+        sent immediately; an input without a length, which may be endless, is sent as results are
+        fetched. `shutdown` reads the rest of the input; with a `buffersize` it does not, and asking
+        for more results raises `PoolClosed`.
 
         >>> import shoal
         >>> with shoal.Executor(2) as executor:
@@ -142,7 +143,7 @@ class Executor(_base.Executor):
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
         single = len(iterables) == 1
-        items = iter(iterables[0]) if single else zip(*iterables)  # TypeError before all else
+        items = iter(iterables[0]) if single else zip(*iterables)  # a TypeError comes first
         self._check_open()
         end = None if timeout is None else timeout + time.monotonic()
         lengths = [_engine.length(iterable) for iterable in iterables]
@@ -182,10 +183,10 @@ class Executor(_base.Executor):
     # ---- The end ---------------------------------------------------------------------------------
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Take no more tasks; free everything once they have ended.
+        """Accept no more tasks, and free all resources once the submitted tasks have ended.
 
-        wait: return when all is done and the workers are gone; else that happens in the background.
-        A callback of one of its futures cannot wait: RuntimeError.
+        wait: return when all tasks are done and the workers have ended; otherwise that happens in
+        the background. A callback of one of the executor's futures cannot wait: RuntimeError.
         cancel_futures: withdraw tasks that have not begun.
 
         >>> import shoal
@@ -209,12 +210,12 @@ class Executor(_base.Executor):
             _finish_behind(engine)
             if wait:
                 raise RuntimeError(
-                    "a callback can't wait for the end of its own executor, which goes on without"
-                    " it; call shutdown(wait=False)"
+                    "a callback can't wait for its own executor, which now shuts down in the"
+                    " background; call shutdown(wait=False)"
                 )
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> bool | None:
-        """`shutdown()`. Tasks are cancelled, those that run too, if the block is left by Ctrl-C."""
+        """`shutdown()`. If Ctrl-C ends the block, all tasks are cancelled, running ones too."""
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             self._interrupt()
         return super().__exit__(kind, error, traceback)
@@ -274,7 +275,7 @@ class Executor(_base.Executor):
     # ---- Looking inside --------------------------------------------------------------------------
 
     def worker_pids(self) -> list[int]:
-        """Process ids of the workers that are there now."""
+        """Process ids of the current workers."""
         return self._engine.worker_pids()
 
     def statistics(self) -> dict[str, Any]:
@@ -284,7 +285,7 @@ class Executor(_base.Executor):
 
 @public
 class ExecutorOptions:
-    """`submit` and `map` of an executor with a time limit and retries; by `Executor.options`."""
+    """`submit` and `map` with a time limit and retries. `Executor.options` makes it."""
 
     def __init__(self, executor: Executor, timeout_ns: int, retries: int) -> None:
         self._executor = executor
@@ -303,14 +304,14 @@ class ExecutorOptions:
         chunksize: int = 1,
         buffersize: int | None = None,
     ) -> Iterator[Any]:
-        """As `Executor.map`; its `timeout` is still about iterating."""
+        """As `Executor.map`; its `timeout` still limits the iteration, not a task."""
         return self._executor._map(
             fn, iterables, timeout, chunksize, buffersize, self._timeout_ns, self._retries
         )
 
 
 def _start_of(context: Any, start: str | None) -> str:
-    """How workers start: as told, or as a context of `multiprocessing` names it."""
+    """The start method of the workers: `start`, or the one that the context chooses."""
     if context is None:
         return start or "zygote"
     if start is not None:
@@ -335,15 +336,15 @@ def _results(engine: _engine.Engine, job: Any, end: float | None) -> Iterator[An
         return
     finally:
         if not job.done and not engine._agent.ended and not engine.forked:
-            job.cancel()  # the caller has gone: what has not begun need not run
+            job.cancel()  # the caller dropped the iterator: tasks that have not begun need not run
             engine._agent.ring()
 
 
-_finishing: set[threading.Thread] = set()  # each ends an engine that has futures to complete
+_finishing: set[threading.Thread] = set()  # each completes the futures of an engine, and ends it
 
 
 def _finish_behind(engine: _engine.Engine) -> None:
-    """End it once its futures are done, in a thread that the interpreter's exit waits for."""
+    """End the engine once its futures are done, in a thread that the interpreter's exit joins."""
     thread = threading.Thread(target=_finish, args=(engine,), name="shoal-shutdown", daemon=True)
     _finishing.add(thread)
     try:
@@ -366,7 +367,7 @@ _exiting = False
 
 
 def _register_exit() -> None:
-    """At the interpreter's exit all futures are completed first, as the standard library does."""
+    """Have all futures completed at the interpreter's exit, as the standard library does."""
     global _exit_registered
     if not _exit_registered:
         _exit_registered = True
@@ -374,13 +375,13 @@ def _register_exit() -> None:
 
 
 def exiting() -> bool:
-    """Has the interpreter begun to exit, so that no task can be sent any more?"""
+    """Whether the interpreter has begun to exit, so that no task can be sent any more."""
     return _exiting
 
 
 def _program_was_interrupted() -> bool:
-    """Whether the main module has ended by Ctrl-C. (At a prompt, `sys.last_type` is the type of the
-    last error that was printed, which may be an old one.)
+    """Whether Ctrl-C ended the main module. At an interactive prompt this cannot be known:
+    `sys.last_type` is then the type of the last error printed, which may be an old one.
     """
     last = getattr(sys, "last_type", None)
     return last is not None and issubclass(last, KeyboardInterrupt) and not hasattr(sys, "ps1")

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`shoal.Future`: a `concurrent.futures.Future` that costs little until somebody looks at it.
+"""`shoal.Future`: a `concurrent.futures.Future` that costs little until its condition is used.
 
-The condition variable of the base class is made when it is first used: by `wait`, `as_completed`,
-`add_done_callback` or asyncio. Until then whoever calls `result()` collects results itself; from
-then on the engine's collector thread does.
+The condition variable of the base class is made on its first use: by `wait`, `as_completed`,
+`add_done_callback` or asyncio. Before that, the thread that calls `result()` collects results
+itself. After that, the engine's collector thread does.
 
-The state is written under the condition when there is one, else under `_making`, the lock under
-which conditions are made: so whoever holds the condition sees the state stand still, as `wait` and
-`as_completed` need it.
+The state is written while holding the condition if there is one, and otherwise while holding
+`_making`, the lock under which conditions are made. So the state cannot change while a thread
+holds the condition, which `wait` and `as_completed` require.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _PENDING, _FINISHED = _base.PENDING, _base.FINISHED
 _CANCELLED = _base.CANCELLED_AND_NOTIFIED
-_SLICE = 0.1  # seconds until who waits for the collector looks whether it is still there
+_SLICE = 0.1  # seconds between a waiter's checks that the collector still runs
 _making = _locks.Lock()
 _locks.renew_in_children(sys.modules[__name__], "_making", _locks.Lock)
 
@@ -39,11 +39,12 @@ _locks.renew_in_children(sys.modules[__name__], "_making", _locks.Lock)
 class Future(_base.Future):  # type: ignore[type-arg]
     """The outcome of `Executor.submit`.
 
-    `cancel()` also stops a task that runs: it is interrupted, and killed after a grace period. The
-    future is cancelled at once, and what the task still returns is dropped.
+    `cancel()` also stops a running task: the task is interrupted, and its worker is killed after a
+    grace period. The future is cancelled immediately; a result that the task still returns is
+    dropped.
 
-    Until somebody asks by `wait`, `as_completed`, a callback or asyncio no thread of this process
-    works for it: who calls `result()` collects results itself.
+    Unless `wait`, `as_completed`, a callback or asyncio is used, no background thread serves the
+    future: the thread that calls `result()` collects results itself.
 
     >>> import time, shoal
     >>> with shoal.Executor(1) as executor:
@@ -86,7 +87,7 @@ class Future(_base.Future):  # type: ignore[type-arg]
                 self._invoke_callbacks()  # type: ignore[attr-defined]
 
     def _tell(self, ok: bool, value: Any) -> bool:
-        """The outcome, to all who wait for it; whether callbacks are to hear of it."""
+        """Set the outcome and wake the waiters. Returns whether there are callbacks to run."""
         with _making:
             condition = self._lazy_condition
             if condition is None:
@@ -106,7 +107,7 @@ class Future(_base.Future):  # type: ignore[type-arg]
         return bool(self._done_callbacks)
 
     def _settle(self, ok: bool, value: Any) -> bool:
-        """The outcome, if there is none yet: what a stopped task still gave is dropped."""
+        """Set the outcome, unless there is one already (a cancelled task may still return)."""
         if self._state != _PENDING:
             return False
         if ok:
@@ -129,7 +130,8 @@ class Future(_base.Future):  # type: ignore[type-arg]
             engine.check_usable()
             left = None if deadline is None else max(0.0, deadline - time.monotonic())
             if self._lazy_condition is not None and engine.collected_for:
-                # Callbacks and waiters are the collector's to tell: not under the caller's locks.
+                # The collector runs callbacks and wakes waiters. This thread must not collect: it
+                # would run users' callbacks under locks that its caller may hold.
                 with self._lazy_condition:
                     if self._state == _PENDING:
                         self._lazy_condition.wait(_SLICE if left is None else min(left, _SLICE))
@@ -170,7 +172,7 @@ class Future(_base.Future):  # type: ignore[type-arg]
         return self._state != _PENDING
 
     def running(self) -> bool:
-        """Whether a worker runs it now."""
+        """Whether a worker is running the task."""
         if self.done():
             return False
         return bool(self._engine.client.state(self._ticket) == "running")
@@ -180,7 +182,7 @@ class Future(_base.Future):  # type: ignore[type-arg]
         return self._state == _CANCELLED
 
     def cancel(self) -> bool:
-        """Withdraw the task or stop it. False when it has ended."""
+        """Withdraw the task, or stop it if it runs. False if it has ended."""
         if self._state == _CANCELLED:
             return True
         if self.done():
@@ -202,8 +204,8 @@ class Future(_base.Future):  # type: ignore[type-arg]
         return True
 
     def add_done_callback(self, fn: Callable[[Any], object]) -> None:
-        """Call `fn(future)` when it is done: in the thread that collects, or here if it is done
-        already.
+        """Call `fn(future)` when the future is done: in the collector thread, or in the calling
+        thread if it is done already.
         """
         with self._condition:
             if self._state == _PENDING:

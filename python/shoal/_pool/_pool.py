@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`shoal.Pool`: `multiprocessing.pool.Pool` on one shared memory."""
+"""`shoal.Pool`: `multiprocessing.pool.Pool` on shared memory."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
-_WINDOW = 1 << 16  # items that imap takes from its input ahead of the caller, at most
-# An imap of at most so many items is sent to the workers at once. A longer one is sent as they need
-# it, so tasks of a map that is called later may run before its last ones.
+_WINDOW = 1 << 16  # the most items that imap reads from its input ahead of the caller
+# The input of an imap with at most this many items is sent to the workers immediately. A longer
+# input is sent as the workers need it, so tasks of a later map may run before the last tasks of it.
 _SENT_WHOLE = 1024
 
 
@@ -27,20 +27,21 @@ class Pool:
 
     Parameters
     ----------
-    processes: number of workers; None: `shoal.cpu_count()`, the CPUs that affinity and
-        cgroup quota grant, or what PYTHON_CPU_COUNT says.
+    processes: number of workers; None: `shoal.cpu_count()`, which is PYTHON_CPU_COUNT or the CPUs
+        that affinity and the cgroup quota allow.
     initializer, initargs: called in each worker before its first task. When it fails in several
         fresh workers in a row, the pool gives up with `InitializerFailed`.
     maxtasksperchild: a worker is replaced after that many tasks (chunks, for the map family).
-    start: "zygote" (default): workers are forked from a template that has what this program has
-        imported, and need no `__main__` guard; "fork": from a copy of this process; "spawn": fresh
-        interpreters.
+    start: "zygote" (default): workers are forked from a template process that has imported what
+        this program has, and need no `__main__` guard; "fork": workers are forked from a copy of
+        this process; "spawn": workers are fresh interpreters.
 
-    Every task method takes `timeout=` (seconds a task may run before it is stopped: `TaskTimeout`)
-    and `retries=` (how often a task runs again after its worker died: else `WorkerDied`) by
-    keyword. A worker's death fails only the task that it ran. Arguments and results are copied once
-    into shared memory; large numpy arrays come out without another copy. Use it as a context
-    manager: leaving the block terminates the pool, as the standard library's does.
+    Every task method takes two keyword arguments. `timeout=`: seconds a task may run before it is
+    stopped with `TaskTimeout`. `retries=`: how often a task runs again after its worker died,
+    before it fails with `WorkerDied`. A worker's death fails only the task that it ran. Arguments
+    and results are copied once into shared memory; large numpy arrays are read without another
+    copy. Use the pool as a context manager: leaving the block terminates the pool, as with the
+    standard library's.
 
     >>> import shoal
     >>> with shoal.Pool(2) as pool:
@@ -108,7 +109,7 @@ class Pool:
         timeout: float | None = None,
         retries: int = 0,
     ) -> _results.AsyncResult:
-        """Like `apply`, but returns an `AsyncResult` at once. Arguments that cannot be pickled
+        """Like `apply`, but returns an `AsyncResult` immediately. Arguments that cannot be pickled
         raise here.
 
         `callback(result)` or `error_callback(exception)` runs in a thread of this process.
@@ -145,8 +146,8 @@ class Pool:
         """`[func(x) for x in iterable]` in the workers. Raises the first item's exception after all
         have ended.
 
-        `chunksize`: items that are pickled together. Scheduling does not depend on it: batches are
-        sized by what tasks cost, and idle workers take over what others have not begun.
+        `chunksize`: how many items are pickled together. Scheduling does not depend on it: batches
+        are sized by the cost of the tasks, and idle workers steal tasks that others have not begun.
 
         >>> import shoal
         >>> offset = 10
@@ -165,7 +166,7 @@ class Pool:
         timeout: float | None = None,
         retries: int = 0,
     ) -> list[Any]:
-        """`[func(*x) for x in iterable]` in the workers; all else as `map`.
+        """`[func(*x) for x in iterable]` in the workers; otherwise like `map`.
 
         >>> import shoal
         >>> with shoal.Pool(2) as pool:
@@ -185,7 +186,7 @@ class Pool:
         timeout: float | None = None,
         retries: int = 0,
     ) -> _results.MapResult:
-        """Like `map`, but returns a `MapResult` at once. Callbacks as for `apply_async`."""
+        """Like `map`, but returns a `MapResult` immediately. Callbacks as for `apply_async`."""
         return self._map_async(
             func, iterable, chunksize, False, callback, error_callback, timeout, retries
         )
@@ -201,7 +202,7 @@ class Pool:
         timeout: float | None = None,
         retries: int = 0,
     ) -> _results.MapResult:
-        """Like `starmap`, but returns a `MapResult` at once. Callbacks as for `apply_async`."""
+        """Like `starmap`, but returns a `MapResult` immediately. Callbacks as for `apply_async`."""
         return self._map_async(
             func, iterable, chunksize, True, callback, error_callback, timeout, retries
         )
@@ -216,15 +217,15 @@ class Pool:
         retries: int = 0,
         buffersize: int | None = None,
     ) -> _results.IMapIterator:
-        """An iterator over the results, in order. The input may be endless, and it may wait, for
-        earlier results even: one without `len()` is read by a thread.
+        """An iterator over the results, in order. The input may be endless, and it may block, even
+        on earlier results of this iterator: an input without `len()` is read by a thread.
 
-        At most `buffersize` items (default 65,536) and 64 MiB of arguments are ahead of the caller.
-        `join` reads the input to its end; with a `buffersize` it reads no further, and asking for
-        more than was sent raises `PoolClosed`.
+        At most `buffersize` items (default 65,536) and 64 MiB of arguments are read ahead of the
+        caller. `join` reads the input to its end; with a `buffersize` it reads no further, and
+        asking for more results than were sent raises `PoolClosed`.
 
-        A task's exception is raised where its result would have come; the next one can be asked
-        for all the same.
+        A task's exception is raised in the place of its result; the iteration can continue after
+        it.
 
         >>> import itertools, shoal
         >>> with shoal.Pool(2) as pool:
@@ -246,7 +247,7 @@ class Pool:
         retries: int = 0,
         buffersize: int | None = None,
     ) -> _results.IMapIterator:
-        """Like `imap`, results as they come.
+        """Like `imap`, but yields results in the order in which tasks end.
 
         >>> import shoal
         >>> with shoal.Pool(2) as pool:
@@ -297,7 +298,7 @@ class Pool:
         job = self._list_job(func, iterable, chunksize, star, timeout, retries, False, None)
         try:
             job.wait(None)
-        except BaseException:  # Ctrl-C, most likely: nobody will fetch the rest
+        except BaseException:  # Ctrl-C, most likely: the remaining results will not be fetched
             job.cancel()
             self._engine._agent.ring()
             raise
@@ -363,7 +364,7 @@ class Pool:
     # ---- The end ---------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Take no more tasks. What was submitted still runs."""
+        """Accept no more tasks. Submitted tasks still run."""
         self._engine.close()
 
     def terminate(self) -> None:
@@ -371,8 +372,8 @@ class Pool:
         self._engine.terminate()
 
     def join(self) -> None:
-        """Wait for all tasks and all workers to end. Needs `close()` or `terminate()` first:
-        ValueError.
+        """Wait for all tasks and all workers to end. Raises ValueError unless `close()` or
+        `terminate()` was called before.
         """
         engine = self._engine
         if not engine.closed:
@@ -402,7 +403,7 @@ class Pool:
             if not engine.closed:
                 text = f"unclosed running shoal pool {self!r}"
                 warnings.warn(text, ResourceWarning, source=self, stacklevel=2)
-        finally:  # also when the warning is an error
+        finally:  # even if the warning is raised as an error
             engine.let_go()
 
     def __reduce__(self) -> Any:
@@ -422,16 +423,16 @@ class Pool:
     # ---- Looking inside --------------------------------------------------------------------------
 
     def worker_pids(self) -> list[int]:
-        """Process ids of the workers that are there now."""
+        """Process ids of the current workers."""
         return self._engine.worker_pids()
 
     def statistics(self) -> dict[str, Any]:
-        """Counters since the pool was made: tasks, seconds run, waited, encoding and decoding,
-        bytes, memory.
+        """Counters since the pool was made: tasks, bytes, memory, and the seconds spent running,
+        waiting, encoding and decoding.
 
-        `run_seconds` is time inside tasks, `wait_seconds` time without one; `per_worker` has the
-        same by worker, `memory` what the program's shared memory holds. No system call on the
-        tasks' path pays for it; reading it costs about 1 us a worker.
+        `run_seconds` is time inside tasks, `wait_seconds` time without a task; `per_worker` has the
+        same counters for each worker, `memory` describes the contents of the program's shared
+        memory. Counting adds no system call to a task; reading costs about 1 us per worker.
 
         >>> import shoal
         >>> with shoal.Pool(1) as pool:
@@ -443,7 +444,7 @@ class Pool:
 
 
 def _chunk(chunksize: int | None, count: int, workers: int) -> int:
-    """The pickling unit: the standard library's default where none is given."""
+    """How many items are pickled together; by default as many as in the standard library."""
     if chunksize is not None:
         return max(1, chunksize)
     size, extra = divmod(count, workers * 4)

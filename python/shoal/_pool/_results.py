@@ -23,19 +23,19 @@ _PENDING, _OK, _FAILED = 0, 1, 2
 
 
 def _call(callback: Callable[[Any], object], value: Any) -> None:
-    """A callback that raises harms nobody: its traceback is printed, as threads do."""
+    """Call it. If it raises, only its traceback is printed, as for a thread."""
     try:
         callback(value)
     except BaseException as error:
         main = threading.current_thread() is threading.main_thread()
         if main and isinstance(error, KeyboardInterrupt):
-            raise  # Ctrl-C came while it ran; whoever collects here hears of it
+            raise  # Ctrl-C came during the callback; the caller who collects gets it
         print(f"shoal: the callback {callback!r} raised:", file=sys.stderr)
         sys.excepthook(*sys.exc_info())
 
 
 class _Result:
-    """What the outcomes of calls and of maps share: states, callbacks, waiting."""
+    """Base class of the results of calls and of maps: states, callbacks, waiting."""
 
     def __init__(
         self,
@@ -50,16 +50,16 @@ class _Result:
         self._value: Any = None
 
     def _collect(self) -> None:
-        """Take in what has come, without waiting."""
+        """Process the outcomes that have arrived, without waiting."""
         raise NotImplementedError
 
     def _wait_once(self, left: float | None) -> bool:
-        """Wait for news, `left` seconds at most; False when the time is up."""
+        """Wait for outcomes, `left` seconds at most; False on timeout."""
         raise NotImplementedError
 
     def _settle(self, ok: bool, value: Any) -> None:
-        """The outcome is known. The callback has its one call, and returns before the result is
-        ready, as in the standard library.
+        """Set the outcome. The callback runs once, and the result becomes ready only after the
+        callback has returned, as in the standard library.
         """
         callback: Callable[[Any], object] | None
         callback = self._callback if ok else self._error_callback
@@ -72,8 +72,8 @@ class _Result:
             self._state = _OK if ok else _FAILED
 
     def ready(self) -> bool:
-        """Whether the outcome is known. Never waits, and leaves callbacks to the thread that is
-        there for them.
+        """Whether the outcome is known. Never waits, and leaves callbacks to the collector thread
+        if there is one.
         """
         if self._state == _PENDING:
             engine = self._engine
@@ -105,13 +105,13 @@ class _Result:
         return self._value
 
     def successful(self) -> bool:
-        """Whether it ended without an exception. Raises ValueError while it is not ready."""
+        """Whether the result is not an exception. Raises ValueError while it is not ready."""
         if not self.ready():
             raise ValueError(f"{self!r} not ready")
         return self._state == _OK
 
     def __del__(self) -> None:
-        """The standard class has one, which is not to be called for shoal's results."""
+        """Overrides the `__del__` of the standard class, which must not run for shoal's results."""
 
 
 @public
@@ -148,11 +148,12 @@ class AsyncResult(_Result):
         return True
 
     def cancel(self) -> bool:
-        """Withdraw the task, or stop it when it runs: interrupted first, killed after a grace
-        period.
+        """Withdraw the task, or stop it if it runs: the task is interrupted, and its worker is
+        killed after a grace period.
 
-        True unless it had ended. `get()` then raises `concurrent.futures.CancelledError`; a task
-        that ends just before it is stopped keeps its result.
+        Returns True unless the task had ended. `get()` then raises
+        `concurrent.futures.CancelledError`; a task that ends just before it is stopped keeps its
+        result.
         """
         if self.ready():
             return False
@@ -184,8 +185,8 @@ class MapResult(_Result):
         self._finishing = _locks.Lock()
 
     def _finished(self) -> None:
-        """All outcomes are in: called by whoever collected the last one, again if a signal handler
-        raised here, and by whoever waits for a pool that has ended.
+        """All outcomes have arrived. Called by the thread that collected the last one, again if a
+        signal handler raised here, and by a thread that waits for a pool that has ended.
         """
         if self._work is not None:
             with self._finishing:
@@ -218,7 +219,9 @@ class MapResult(_Result):
         return True
 
     def cancel(self) -> bool:
-        """Withdraw what has not begun and stop what runs; `get()` then raises CancelledError."""
+        """Withdraw the tasks that have not begun and stop the running ones; `get()` then raises
+        CancelledError.
+        """
         if self.ready():
             return False
         self._work.cancel()
@@ -228,8 +231,8 @@ class MapResult(_Result):
 
 @public
 class IMapIterator:
-    """What `Pool.imap` and `imap_unordered` return: results as they are asked for. One that is
-    dropped before its end withdraws what has not been sent.
+    """The iterator over results that `Pool.imap` and `imap_unordered` return. If both the iterator
+    and its pool are dropped before its end, the rest of the work is cancelled.
 
     >>> import shoal
     >>> with shoal.Pool(1) as pool:
@@ -247,8 +250,8 @@ class IMapIterator:
         return self
 
     def next(self, timeout: float | None = None) -> Any:
-        """The next result; raises `multiprocessing.TimeoutError` after `timeout` seconds, and can
-        be asked again.
+        """The next result. Raises `multiprocessing.TimeoutError` after `timeout` seconds; it can
+        then be called again.
         """
         return self._next(timeout, multiprocessing.TimeoutError)
 
@@ -260,7 +263,7 @@ class IMapIterator:
             self._engine.not_fetched(self._work)
 
 
-# Results are instances of the standard class, whenever the program imports that. To import it here
+# Results become instances of the standard class when the program imports it. Importing it here
 # would take a third of the time that a pool takes to start.
 _import_hook.follow(
     "multiprocessing.pool", (AsyncResult, "AsyncResult"), (MapResult, "AsyncResult")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who hears of the outcome of a call: the two methods and the attribute that the core uses."""
+"""The interface of an object that receives the outcome of a call from the core."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, Protocol
 else:
-    Protocol = object  # all that it is at run time
+    Protocol = object  # at run time `typing` need not be imported
 
 
 class Sink(Protocol):
-    """Given to `Engine.submit`. A call is known to the core by its ticket, which it writes here."""
+    """Passed to `Engine.submit`. The core identifies a call by its ticket, and writes it here."""
 
     _ticket: int
 
     def _launched(self, ticket: int) -> None:
-        """The call had to wait until there was room; from here on this is its ticket."""
+        """The call had waited for a free slot and has now been sent; `ticket` is its new ticket."""
 
     def _deliver(self, ok: bool, value: Any) -> None:
-        """The outcome: a result or, not `ok`, an exception. Told once, or again when a signal
-        handler raised in here.
+        """The outcome: a result or, if not `ok`, an exception. Called once, and again if a signal
+        handler raised during the call.
         """

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What children are told that start as fresh interpreters, under spawn and from the fork server.
+"""Passes shoal's state to children that start as fresh interpreters: under spawn, and from the fork
+server.
 
-`multiprocessing.spawn.get_preparation_data` is patched, whose outcome a child reads before it
-imports the program's main module. In it travel whom the child comes from, the session if there is
-one (`_session.py`), and, while shoal is installed, the name of the function that installs it
-(`carry_swap`: this floor does not know what that is).
+`multiprocessing.spawn.get_preparation_data` is patched. A child reads its result before it imports
+the program's main module. shoal adds the child's ancestors, the session if there is one
+(`_session.py`), and, while shoal is installed, the name of the function that installs it
+(`carry_swap`; this layer does not know that function).
 
-Module state: `_starting` (by thread: how its next child starts), `_carrying` (once
+Module state: `_starting` (by thread, how its next child starts), `_carrying` (whether
 `carry_session()` was called), `_entrance` (see `carry_swap`).
 """
 
@@ -34,7 +35,7 @@ def _no_entrance() -> str:
 
 _entrance: Callable[[], str] = _no_entrance
 
-# Runs in a child while it unpickles its preparation data: `sys.path` is not the parent's yet.
+# Runs in a child while it unpickles its preparation data, before `sys.path` is the parent's.
 _CHILD = """
 import sys
 try:
@@ -50,13 +51,15 @@ _children.enter({entrance!r}, carried, lineage)
 
 
 def carry_swap(entrance: Callable[[], str]) -> None:
-    """Have children call first what `entrance()` names ("module:function", or "" for nothing)."""
+    """Have children first call the function that `entrance()` names: "module:function", or "" for
+    none.
+    """
     global _entrance
     _entrance = entrance
 
 
 def carry_session() -> None:
-    """See to it that children of spawn and forkserver join before they import the main module."""
+    """Make children of spawn and forkserver join the session before they import the main module."""
     global _carrying
     if _carrying:
         return
@@ -69,10 +72,10 @@ def carry_session() -> None:
 
 
 def start_fork_server() -> None:
-    """Start it if it does not run. Called before anything else is done, or imported, for a pool: it
-    takes as long as an interpreter takes to start, and the pool can be made meanwhile.
+    """Start the fork server if it does not run. Called before anything else is imported or done for
+    a pool: it takes as long to start as an interpreter, and the pool can be made meanwhile.
 
-    Without a main module that can be imported, the workers do not come from the fork server
+    Without an importable main module, the workers do not come from the fork server
     (`_dropin/_engine.py`), and it is not started.
     """
     if getattr(sys.modules.get("__main__"), "__file__", None) is None:
@@ -84,13 +87,13 @@ def start_fork_server() -> None:
 
     spawn._check_not_importing_main()  # type: ignore[attr-defined]
     with _limits.named("cannot start the fork server"):
-        core.incarnation()  # makes the session, if there is none: the server is told of it
+        core.incarnation()  # makes the session if there is none: the server must join it
         carry_session()
         forkserver.ensure_running()
 
 
 def patch_spawn(module: ModuleType) -> None:
-    """Let the data that a fresh child reads first carry the swap and the session."""
+    """Add the swap and the session to the preparation data, which a fresh child reads first."""
     stock = module.get_preparation_data
     if getattr(stock, "_shoal", False):
         return
@@ -107,8 +110,8 @@ def patch_spawn(module: ModuleType) -> None:
 
 
 class main_module_left_out:
-    """`with main_module_left_out():` children that this thread starts are not told of the main
-    module: they import it themselves, later, where an error can be reported.
+    """`with main_module_left_out():` children that this thread starts do not get the main module in
+    their preparation data. They import it later, where an error can be reported.
     """
 
     def __enter__(self) -> None:
@@ -119,13 +122,15 @@ class main_module_left_out:
 
 
 def _has_session() -> bool:
-    """Is there shared memory that the child should see? Imports nothing to find out."""
+    """Whether this process has a session that the child must join. Imports nothing."""
     session: Any = sys.modules.get("shoal._runtime._session")
     return session is not None and session.core.session_identity() is not None
 
 
 class _InChild:
-    """Pickles as code that runs `enter` where it is unpickled; needs nothing importable."""
+    """Pickles as code that calls `enter` when it is unpickled. The child need not be able to import
+    shoal by itself.
+    """
 
     def __reduce__(self) -> tuple[Any, ...]:
         import os
@@ -145,7 +150,7 @@ def _what_to_join() -> Any:
 
 
 def enter(entrance: str, carried: tuple[Any, Any] | None, lineage: list[str]) -> None:
-    """In a child that started afresh: whom it comes from, what it calls first, its session."""
+    """In a fresh child: record its ancestors, call the entrance function, join the session."""
     _leftovers.come_from(lineage)
     if entrance:
         from shoal._runtime import _imports

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many workers a pool has that was not told a number.
+"""The default number of workers of a pool.
 
-Shoal's own pools and executors have as many as this process may use CPUs. What stands in for the
-standard library's has as many as the standard library's of this Python version would have: an
-unmodified program may depend on it, and may have patched `os.cpu_count` to change it.
+For shoal's own pools and executors it is the number of CPUs that this process may use. For the
+drop-in's it is the number that the standard library of this Python version would use: an unmodified
+program may depend on it, and may have patched `os.cpu_count` to change it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sys
 from shoal._runtime._native import core
 from shoal._runtime._public import public
 
-MAX_WORKERS = 500  # member slots of a session, less some for others
+MAX_WORKERS = 500  # the member slots of a session, minus some for processes that are not workers
 
 
 @public
@@ -30,7 +30,7 @@ def cpu_count() -> int:
 
 
 def standard_count() -> int:
-    """What the standard library's pools take here."""
+    """The default number of workers of the standard library's pools."""
     if sys.version_info >= (3, 13):
         count = os.process_cpu_count()
     else:
@@ -39,7 +39,7 @@ def standard_count() -> int:
 
 
 def _configured() -> int:
-    """What the user of this interpreter has set; 0: nothing, or nothing that is a number."""
+    """The number of CPUs that the user has configured; 0 if none, or if it is not a number."""
     if sys.version_info >= (3, 13):
         return max(0, sys._get_cpu_count_config())  # type: ignore[attr-defined,no-any-return]
     chosen = sys._xoptions.get("cpu_count")

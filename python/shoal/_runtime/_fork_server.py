@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The standard library's fork server, started warm: what its children would import is there.
+"""Starts the standard library's fork server warm: with the modules that its children would import.
 
-Most of the time that a child of a plain fork server needs goes into imports (pkgutil and typing,
-for `runpy`, and what the main module asks for) and into compiling the main module, anew in each
-child. So while `ForkServer` starts its process, the preloaded modules are the user's and then
-`_fork_server_warm`, which imports once what this process has of the standard library, compiles the
-main module, and freezes the garbage collector's generations. The user's list, and what
-else the class does (one server per program, started again when it was killed, its children's exit
-statuses), stay as they are.
+A child of a plain fork server spends most of its time on imports (pkgutil and typing, for `runpy`,
+and the imports of the main module) and on compiling the main module, again in each child. So while
+`ForkServer` starts its process, the preloaded modules are the user's and then `_fork_server_warm`.
+That module imports once what this process has imported from the standard library, compiles the main
+module, and freezes the garbage collector's generations. The user's list, and everything else that
+the class does (one server per program, restarted when it was killed, its children's exit statuses),
+do not change.
 
 A fork server that cannot import shoal (its folder is on `sys.path` of the parent only) starts cold.
 Design: docs/design/drop_in.md
@@ -28,13 +28,14 @@ if TYPE_CHECKING:
 Variables = Callable[[], dict[str, str]]
 
 WARM = "shoal._install._fork_server_warm"
-# For the fork server only, while it starts: the main module's file, and modules that this process
-# has. Those of other packages are left to the children: their import may start threads.
+# Environment variables for the fork server, set only while it starts: the main module's file, and
+# the modules to import. Modules of other packages are left to the children, because their import
+# may start threads.
 MAIN, MODULES = "SHOAL_MAIN", "SHOAL_MODULES"
 _told: list[Variables] = []
 _starting = _locks.RLock()
 _locks.renew_in_children(sys.modules[__name__], "_starting", _locks.RLock)
-# What workers of pools import of shoal, and what makes neither a thread nor a member of a session.
+# The modules of shoal that workers import and whose import starts no thread and joins no session.
 _OURS = tuple(
     f"shoal.{name}"
     for name in (
@@ -54,12 +55,12 @@ _NOT_QUIET = ("antigravity", "this", "idlelib", "tkinter", "readline", "site", "
 
 
 def tell(variables: Variables) -> None:
-    """Have each fork server that starts find what `variables()` gives in its environment."""
+    """Add the result of `variables()` to the environment of each fork server that starts."""
     _told.append(variables)
 
 
 def patch(module: Any) -> None:
-    """`module` is `multiprocessing.forkserver`. Calling it again changes nothing."""
+    """Patch `module`, which is `multiprocessing.forkserver`. Calling it again changes nothing."""
     stock: Any = module.ForkServer.ensure_running
     if hasattr(stock, "_shoal"):
         return
@@ -68,7 +69,7 @@ def patch(module: Any) -> None:
         if _runs(self._forkserver_pid):
             stock(self)
             return
-        with _starting:  # the environment and the list are put back by who changed them
+        with _starting:  # one thread at a time changes and restores the environment and the list
             preload, environment = self._preload_modules, {}
             for variables in _told:
                 environment.update(variables())
@@ -92,8 +93,8 @@ def patch(module: Any) -> None:
 
 
 class _StartedLater:
-    """Stands for the module `resource_tracker` while the fork server is started, and does not start
-    the tracker then. The tracker is an interpreter of its own, and while it boots it would take
+    """Replaces the module `resource_tracker` while the fork server is started, so that the tracker
+    is not started then. The tracker is a separate interpreter, and while it boots it would take
     processor time from the fork server and from this program. The standard library starts it when
     it asks the fork server for the first child, which is early enough.
     """
@@ -114,11 +115,11 @@ def _runs(pid: int | None) -> bool:
             os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT
         )
     except ChildProcessError:
-        return False  # started by a process that this one was forked from: the stock code decides
+        return False  # an ancestor that forked this process started it: the stock code decides
 
 
 def _warmth() -> dict[str, str]:
-    """The main module's file, if children run one as `__mp_main__`, and what to import."""
+    """The variables MODULES and, if children run the main module's file as `__mp_main__`, MAIN."""
     found = {MODULES: ",".join(_quiet_modules())}
     main = sys.modules.get("__main__")
     file = getattr(main, "__file__", None)
@@ -128,8 +129,8 @@ def _warmth() -> dict[str, str]:
 
 
 def _quiet_modules() -> list[str]:
-    """What this process has imported of the standard library that starts no thread, in that order;
-    then what workers need of shoal.
+    """The modules of the standard library that this process has imported and that start no thread,
+    in the order of import; then the modules of shoal that workers need.
     """
     standard = sys.stdlib_module_names
     quiet = [

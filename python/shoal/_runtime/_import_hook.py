@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Changing a module of somebody else's as soon as it has been imported.
+"""Patches modules of other packages as soon as they are imported.
 
-Module state: none but the finders that it puts on `sys.meta_path`.
+Module state: only the finders that it puts on `sys.meta_path`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def patch_now_or_later(name: str, patch: Patch) -> None:
-    """Call `patch(module)` for the module of that name: at once, or when it is imported."""
+    """Call `patch(module)` for the module of that name: now, or when it is imported."""
     module = sys.modules.get(name)
     if module is not None:
         patch(module)
@@ -29,7 +29,7 @@ def patch_now_or_later(name: str, patch: Patch) -> None:
 
 def follow(module: str, *pairs: tuple[type, str]) -> None:
     """Make each class a subclass of the class of that name in the module: now, if the module has
-    been imported, else when it is.
+    been imported, otherwise when it is imported.
     """
 
     def adopt(imported: ModuleType) -> None:
@@ -46,13 +46,13 @@ class Watcher:
 
     def __init__(self, patches: dict[str, Patch]) -> None:
         self._patches = patches
-        self._asking: set[str] = set()  # names for which others are asked just now
+        self._asking: set[str] = set()  # names for which this watcher is asking the other finders
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         patch = self._patches.get(name)
-        if patch is None or name in self._asking:  # another watcher asks, in its turn
+        if patch is None or name in self._asking:  # in the latter case another watcher is asking
             return None
         self._asking.add(name)
         try:

@@ -1,30 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the import statements in shoal's modules do, so that a user's file named like a module of
-the standard library cannot get in shoal's way.
+"""Implements the import statements in shoal's modules, so that a user's file named like a module of
+the standard library does not affect shoal.
 
-A program's folder stands first in `sys.path`. So a file `token.py` or `queue.py` beside the program
-takes the place of the standard library's module of that name, for everybody in the process. If
-shoal got it, functions that shoal calls would be missing, and a file that the program perhaps never
-imports would be executed.
+A program's folder is first in `sys.path`. So a file `token.py` or `queue.py` beside the program
+replaces the standard library's module of that name, for all code in the process. If shoal imported
+the file, functions that shoal calls would be missing, and a file that the program may never import
+would be executed.
 
-Each module of shoal is executed with `__builtins__` of its own, whose `__import__` is
+Each module of shoal is executed with its own `__builtins__`, whose `__import__` is
 `import_for_shoal`. It decides for each import statement in shoal, at the top of a module or inside
 a function:
 
 1. A name of the standard library, or `cloudpickle`: shoal gets the installed module, never a file
    of the program's folder. If the program has imported a file of its own under that name, or would
    get one by importing it, shoal keeps a second module for itself, which is not in `sys.modules`.
-2. The program notices nothing: `sys.modules` keeps the modules that the program has imported. If an
-   import by the program would find a file of its own, shoal leaves no other module under that name.
-3. Any other name (numpy, joblib, a module of the program's) is imported in the ordinary way.
+2. The program is not affected: `sys.modules` keeps the modules that the program has imported. If an
+   import by the program would find its own file, shoal leaves no other module under that name.
+3. Any other name (numpy, joblib, a module of the program) is imported in the ordinary way.
 
-A known gap: while a second module is imported for shoal, the program's module of that name is out
-of `sys.modules`. Another thread of the program that imports the name at that moment gets the
-standard library's module.
+A known gap: while a second module is imported for shoal, the program's module of that name is
+missing from `sys.modules`. If another thread of the program imports the name at that moment, it
+gets the standard library's module.
 
-This file itself may import only built-in and frozen modules, which no file can replace. Module
-state, guarded by `_lock`: `_known`, modules in `sys.modules` that were found to be the installed
-ones; `_own`, the second modules that only shoal has. Design: docs/design/drop_in.md
+This file itself may import only built-in and frozen modules, which no file can replace.
+Module state, guarded by `_lock`: `_known`, modules in `sys.modules` that were found to be the
+installed ones; `_own`, the second modules that only shoal has.
+Design: docs/design/drop_in.md
 """
 
 from __future__ import annotations
@@ -46,14 +47,14 @@ if TYPE_CHECKING:
 _import: Callable[..., Any] = builtins.__import__
 _bootstrap: Any = _frozen_importlib
 import_module: Callable[[str], Any] = _bootstrap._gcd_import  # as importlib.import_module
-_FOLDER: str = __file__.rpartition("/")[0].rpartition("/")[0]  # of the package shoal
+_FOLDER: str = __file__.rpartition("/")[0].rpartition("/")[0]  # the folder of the package shoal
 _STANDARD_FOLDER: str = (getattr(sys.modules.get("os"), "__file__", None) or "").rpartition("/")[0]
 _STANDARD_FOLDERS = (
     _STANDARD_FOLDER,
     f"{_STANDARD_FOLDER}/lib-dynload",
     f"{sys.base_exec_prefix}/{sys.platlibdir}/{_STANDARD_FOLDER.rpartition('/')[2]}/lib-dynload",
 )
-_NAMES = frozenset({*sys.stdlib_module_names, "cloudpickle"})  # names that rule 1 is for
+_NAMES = frozenset({*sys.stdlib_module_names, "cloudpickle"})  # the names that rule 1 covers
 _SUFFIXES: tuple[str, ...] = (".py", ".pyc", *sys.modules["_imp"].extension_suffixes())
 
 _PACKAGES = (
@@ -81,8 +82,8 @@ def import_for_shoal(
     fromlist: Sequence[str] | None = (),
     level: int = 0,
 ) -> Any:
-    """What an import statement in a module of shoal calls."""
-    # C code calls this too (PyImport_Import, which pickle uses to find a class of the program's).
+    """Every import statement in a module of shoal calls this function."""
+    # C code calls it too (PyImport_Import, which pickle uses to find a class of the program).
     # It passes `fromlist` as a list, an import statement as a tuple or None. Calls with a
     # list follow rule 3.
     if level == 0 and type(fromlist) is not list:
@@ -93,7 +94,7 @@ def import_for_shoal(
 
 
 def _is_there(name: str, fromlist: Iterable[str]) -> bool:
-    """Whether the installed module was found there before, and has all names of `fromlist`."""
+    """Whether `sys.modules` still has the installed module, with all names of `fromlist`."""
     module = _known.get(name)
     if module is None or sys.modules.get(name) is not module:
         return False
@@ -118,8 +119,8 @@ def _import_standard(name: str, top: str, fromlist: Sequence[str]) -> Any:
 
 
 def _import_apart(name: str, top: str, fromlist: Sequence[str], shadows: frozenset[str]) -> Any:
-    """Import the module for shoal alone, with all that it imports in its turn: the program has, or
-    would get, files of its own under some of those names.
+    """Import the module, and all modules that it imports, for shoal alone, because the program has
+    imported, or would import, its own files under some of these names.
     """
     own = _own.get(name)
     if own is not None and all(hasattr(own, item) for item in fromlist):
@@ -143,14 +144,14 @@ def _import_apart(name: str, top: str, fromlist: Sequence[str], shadows: frozens
 
 
 def _is_theirs(key: str) -> bool:
-    """Whether `sys.modules[key]` is a file of the program, though rule 1 is for its name."""
+    """Whether `sys.modules[key]` is a file of the program although rule 1 covers its name."""
     top = key.partition(".")[0]
     return top in _NAMES and not _is_standard(sys.modules.get(top))
 
 
 def _is_standard(module: Any) -> bool:
-    """Whether the module comes from the standard library (for cloudpickle: from where packages are
-    installed).
+    """Whether the module comes from the standard library (for cloudpickle: from a folder of
+    installed packages).
     """
     spec: Any = getattr(module, "__spec__", None)
     origin = getattr(spec, "origin", None)
@@ -167,20 +168,22 @@ def _is_standard(module: Any) -> bool:
 
 
 def _folders_of_packages() -> list[str]:
-    """Where installed packages are: what follows the standard library in `sys.path`."""
+    """The folders of installed packages: shoal's own, and those behind the standard library in
+    `sys.path`.
+    """
     path = [entry for entry in sys.path if isinstance(entry, str)]
     last = max((path.index(folder) for folder in _STANDARD_FOLDERS if folder in path), default=-1)
     return [_FOLDER.rpartition("/")[0], *path[last + 1 :]]
 
 
-# ---- Which names the program would get from elsewhere --------------------------------------------
+# ---- Which names the program would import from its own folders -----------------------------------
 
-# Folder -> (its time of change, the module names in it).
+# Folder -> (its device, inode and modification time; the module names in it).
 _listed: dict[str, tuple[Any, frozenset[str]]] = {}
 
 
 def _shadows() -> frozenset[str]:
-    """Names of the standard library which a plain import would take from the program's folders."""
+    """Names of the standard library that a plain import would find in the program's folders."""
     found: frozenset[str] = frozenset()
     for entry in sys.path:
         if entry in _STANDARD_FOLDERS:
@@ -215,13 +218,13 @@ def _list(folder: str) -> Iterable[str]:
 
 
 def _takes_the_place(name: str, folder: str) -> bool:
-    """A folder without `__init__.py` does not."""
+    """Whether the file or folder would be imported; a folder without `__init__.py` would not."""
     spec = _files.PathFinder.find_spec(name, [folder])
     return spec is not None and spec.origin is not None
 
 
 def _module_name(entry: str) -> str:
-    """What `import` would call a file or folder of that name."""
+    """The module name of a file or folder."""
     for suffix in _SUFFIXES:
         if entry.endswith(suffix):
             return entry[: -len(suffix)]
@@ -229,7 +232,7 @@ def _module_name(entry: str) -> str:
 
 
 def _list_archive(path: str) -> Iterable[str]:
-    """A program in a zip file: its finder knows what is in it."""
+    """For a program in a zip file: ask its finder for each name."""
     finder = sys.path_importer_cache.get(path)
     return (name for name in _NAMES if finder is not None and finder.find_spec(name) is not None)
 
@@ -253,7 +256,9 @@ class _StandardFinder:
             if found is not None:
                 return found
         found = _files.PathFinder.find_spec(name, list(_STANDARD_FOLDERS))
-        if found is None:  # of another system: the standard library tries it, and expects this
+        # Modules of other operating systems: the standard library tries to import them and expects
+        # this error.
+        if found is None:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
         return found
 
@@ -264,7 +269,7 @@ _BUILTINS: dict[str, Any] = {**vars(builtins), "__import__": import_for_shoal}
 
 
 class _Loader(_files.SourceFileLoader):
-    """Executes a module of shoal with the above in the place of `__import__`."""
+    """Executes a module of shoal with `import_for_shoal` as its `__import__`."""
 
     def exec_module(self, module: ModuleType) -> None:
         module.__dict__["__builtins__"] = _BUILTINS
@@ -272,18 +277,18 @@ class _Loader(_files.SourceFileLoader):
 
 
 def load(name: str) -> Any:
-    """The module of shoal with that name."""
+    """Import and return the module of shoal with that name."""
     _import(name)
     return sys.modules[name]
 
 
 def standard(name: str) -> Any:
-    """The top module of the standard library with that name."""
+    """Import and return the top-level module of the standard library with that name."""
     return import_for_shoal(name)
 
 
 def _watch_own_folders() -> None:
-    """Have the interpreter load what is in shoal's folders by `_Loader`."""
+    """Make the interpreter load the modules in shoal's folders with `_Loader`."""
     kinds = (
         (_files.ExtensionFileLoader, list(sys.modules["_imp"].extension_suffixes())),
         (_Loader, _files.SOURCE_SUFFIXES),
@@ -296,9 +301,9 @@ def _watch_own_folders() -> None:
 
 def _after_fork_in_child() -> None:
     global _lock
-    _lock = _thread.RLock()  # a thread that is not here may have held it
+    _lock = _thread.RLock()  # a thread of the parent may have held the old one
 
 
 posix.register_at_fork(after_in_child=_after_fork_in_child)
-if isinstance(sys.path_importer_cache.get(_FOLDER), _files.FileFinder):  # not in an archive, say
+if isinstance(sys.path_importer_cache.get(_FOLDER), _files.FileFinder):  # not if in an archive
     _watch_own_folders()

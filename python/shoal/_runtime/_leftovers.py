@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whose a named block in /dev/shm is, and the removal of those whose program was killed.
+"""Records the owners of named blocks in /dev/shm, and removes blocks whose program was killed.
 
-A block that goes with its program carries a record of its *owners*: the process that made it, the
-processes which that one comes from, and their resource tracker. While one of them lives the block
-is in use; when all are dead nobody is left who would remove it, and the next program that has shoal
-does so when it starts. So a block outlives a child that made it for others.
+A block that must be removed with its program has a record of its *owners*: the process that made
+it, that process's ancestors, and their resource tracker. While one of them lives, the block is in
+use. When all are dead, no process is left that would remove it, and the next program with shoal
+removes it at its start. So a block outlives a child that made it for other processes.
 
-1. The record is on the file before the file has a name: a process killed at any instruction leaves
-   either nothing or a file that says whose it is.
-2. Nothing is removed on doubt: not a file without a record, of another user, of another process
+1. The file has its record before it has a name: a process killed at any instruction leaves either
+   nothing or a file with a record.
+2. In doubt nothing is removed: not a file without a record, of another user, of another process
    namespace (its pids mean nothing here), or whose record cannot be read.
-3. A process is its pid and its start time: a pid that was given anew is another process.
+3. A process is identified by its pid and start time: a reused pid is another process.
 
-The record is an extended attribute (Linux 6.6 and later has them on /dev/shm); before, a symbolic
-link beside the file whose target is the text: made at once, as a whole.
+The record is an extended attribute (on /dev/shm from Linux 6.6 on). On older kernels it is a
+symbolic link beside the file, whose target is the text: a link is created atomically.
 
 Design: docs/design/shared_memory.md
 """
@@ -25,8 +25,8 @@ import sys
 
 FOLDER = "/dev/shm"
 _ATTRIBUTE = "user.shoal.owners"
-_LINK = ".shoal-owners."  # and the inode's number
-_MOST = 40  # owners in a record
+_LINK = ".shoal-owners."  # followed by the inode number
+_MOST = 40  # the most owners in a record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ _self: tuple[int, str] = (0, "")
 
 
 def _start_time(pid: int) -> str | None:
-    """In clock ticks after the machine's start; None: there is no such process, or it has ended
-    and its parent has not asked for its status (an orphan's may never).
+    """The process's start time, in clock ticks after the machine's start. None: there is no such
+    process, or it has ended and was not reaped (an orphan may never be).
     """
     try:
         file = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
@@ -65,18 +65,18 @@ def myself() -> str:
 
 
 def lineage() -> list[str]:
-    """The processes that this one comes from, as far as shoal knows, and itself last."""
+    """The ancestors of this process that shoal knows, then this process itself."""
     return [*_ancestors, myself()]
 
 
 def come_from(those: Iterable[str]) -> None:
-    """In a process that has just started afresh: who started it, and whom that one comes from."""
+    """In a fresh process: record the lineage of the process that started it."""
     _ancestors[:0] = [one for one in those if one not in _ancestors]
 
 
 def _after_fork() -> None:
     _ancestors.append(_self[1])
-    myself()  # now: no hook before the next fork, in which a Ctrl-C would be lost
+    myself()  # cached now, because a Ctrl-C in a before-fork hook would be lost
 
 
 myself()
@@ -113,8 +113,8 @@ def _link_of(inode: int) -> str:
 
 
 def mark(fd: int, name: str) -> None:
-    """Write the owners of a file that will be `name` in /dev/shm. Where that cannot be done the
-    file is as the standard library's are.
+    """Write the record of a file that will be `name` in /dev/shm. If that is not possible, the file
+    stays without a record, like the standard library's.
     """
     record = _record()
     try:
@@ -124,14 +124,14 @@ def mark(fd: int, name: str) -> None:
         pass
     try:
         link = _link_of(os.fstat(fd).st_ino)
-        _remove(link)  # of a file that is gone: numbers are given anew
+        _remove(link)  # an old link, of a removed file: inode numbers are reused
         os.symlink(f"{record}\n{name}", link)
     except OSError:
         pass
 
 
 def unmark(inode: int) -> None:
-    """The file is gone, or has got no name after all."""
+    """Remove the link of a file that was removed or never got a name."""
     _remove(_link_of(inode))
 
 
@@ -149,7 +149,7 @@ def _is_dead(record: str) -> bool:
 
 
 def remove_once() -> None:
-    """`remove_all`, at most once in a process and what forks from it."""
+    """Call `remove_all`, at most once in a process and its forked children."""
     global _looked
     if not _looked:
         _looked = True
@@ -157,7 +157,7 @@ def remove_once() -> None:
 
 
 def remove_all() -> list[str]:
-    """Remove the blocks of dead programs; their names."""
+    """Remove the blocks of dead programs, and return their names."""
     removed: list[str] = []
     try:
         entries = list(os.scandir(FOLDER))
@@ -175,12 +175,12 @@ def remove_all() -> list[str]:
                 if _is_dead(record) and _remove(entry.path):
                     removed.append(entry.name)
         except (OSError, ValueError):
-            continue  # no record, or gone meanwhile
+            continue  # no record, or already removed
     return removed
 
 
 def _remove_linked(link: str) -> list[str]:
-    """By a record that is a symbolic link."""
+    """Remove the file of a record that is a symbolic link, if its program is dead."""
     if os.lstat(link).st_uid != os.geteuid():
         return []
     record, _, name = os.readlink(link).partition("\n")

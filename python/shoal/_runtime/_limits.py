@@ -13,8 +13,8 @@ from shoal._runtime._native import core
 
 class named:
     """`with named("cannot start a pool"):` adds the limit to the message of an OSError that the
-    block raises, and of the RuntimeError by which `threading` says that no thread can be started.
-    Type and `errno` stay the same, so `except` clauses catch it as before.
+    block raises, and of the RuntimeError that `threading` raises when no thread can be started.
+    Type and `errno` do not change, so `except` clauses catch the error as before.
     """
 
     def __init__(self, doing: str) -> None:
@@ -27,7 +27,7 @@ class named:
         if isinstance(error, OSError):
             number = error.errno or 0
         elif type(error) is RuntimeError and str(error) == "can't start new thread":
-            # Either there are too many threads, or no address space for the new one's stack.
+            # Either there are too many threads, or the new thread's stack has no address space.
             number = errno.ENOMEM if core.limit_behind(errno.ENOMEM) else errno.EAGAIN
         else:
             return

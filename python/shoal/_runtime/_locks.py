@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Locks among the threads of this process that a Ctrl-C cannot leave held.
+"""Locks between the threads of this process that a Ctrl-C cannot leave held.
 
-CPython 3.14 looks for signals between the return of a built-in `__enter__` and the body of the
-`with`: an exception raised there leaves the lock held for ever. (3.13 and 3.15 do not.) There the
-`__enter__` is a Python function, after whose return nothing is looked for; what comes while it runs
-it cleans up itself. `__exit__` stays the built-in one, which has let go before anything is raised.
+CPython 3.14 checks for signals between the return of a built-in `__enter__` and the body of the
+`with` block; an exception raised there leaves the lock held for ever. (3.13 and 3.15 do not check
+there.) So on 3.14 `__enter__` is a Python function: there is no check after its return, and it
+handles an exception during its run itself. `__exit__` is the built-in one, which has released the
+lock before anything is raised.
 
-The child of a fork has one thread, and finds held for ever what other threads of its parent held:
-`renew_in_children`.
+A forked child has only one thread, so a lock that another thread of its parent held is never
+released there. `renew_in_children` replaces such locks.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 if sys.version_info[:2] == (3, 14):
 
     class RLock(_thread.RLock):
-        """A `threading.RLock` whose `with` is held or not, whatever a signal handler raises."""
+        """A `threading.RLock` whose `with` statement leaves no lock held, whatever a signal handler
+        raises.
+        """
 
         def __enter__(self) -> bool:
             depth: int = self._recursion_count()  # type: ignore[attr-defined]
@@ -35,17 +38,17 @@ if sys.version_info[:2] == (3, 14):
                     self.release()
                 raise
 
-    Lock = RLock  # nobody here relies on waiting for himself
+    Lock = RLock  # no code here relies on a thread blocking on its own lock
 else:
     Lock = threading.Lock
     RLock = threading.RLock
 
 
 def renew_in_children(owner: object, name: str, make: Callable[[], object]) -> None:
-    """Set the attribute `name` of a module or class, a lock, to `make()` in each child of a fork.
+    """Set the attribute `name` (a lock) of a module or class to `make()` in each forked child.
 
-    A new lock, not the old one made free: the thread that forks may itself hold the old one, and
-    lets go of it later.
+    It is a new lock, not the old one released: the thread that forks may itself hold the old one,
+    and releases it later.
     """
 
     def renew() -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The C++ core: `from shoal._runtime._native import core`.
 
-Tests set SHOAL_TEST_CORE=1 to get the same core with its kill points live.
+Tests set SHOAL_TEST_CORE=1 to get the same core with active kill points.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if not sys.platform.startswith("linux"):
         "Use multiprocessing here: the API is the same."
     )
 
-# What a signal handler raises while an extension is loaded can be lost in it: a Ctrl-C waits.
+# Block SIGINT: an exception that a signal handler raises while an extension loads can be lost.
 _mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 try:
     if TYPE_CHECKING or os.environ.get("SHOAL_TEST_CORE") != "1":

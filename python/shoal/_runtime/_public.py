@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Showing public classes and functions under the name by which users import them."""
+"""Gives public classes and functions the module name under which users import them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 def public(thing: Thing) -> Thing:
-    """A decorator for what `shoal.__all__` names: its reprs and pickles say `shoal.Pool`, not in
-    which private module it is defined.
+    """A decorator for the objects in `shoal.__all__`: their reprs and pickles say `shoal.Pool`, for
+    example, instead of the private module that defines them.
 
-    Subclasses are not affected. As for other packages that do this (numpy, trio), inspect.getsource
-    finds the source of the methods, but not that of the class.
+    Subclasses are not affected. As with other packages that do this (numpy, trio),
+    inspect.getsource finds the source of the methods, but not that of the class.
     """
     thing.__module__ = "shoal"
     return thing

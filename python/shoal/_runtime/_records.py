@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`NamedTuple` as typing's, whose import would take longer than all else of shoal's start.
+"""A substitute for `typing.NamedTuple`: importing `typing` would take longer than the rest of
+shoal's start.
 
-To type checkers it is typing's. Only what shoal uses is here: annotated fields, defaults, methods,
-`_replace`. Neither does it compile anything, as `collections.namedtuple` does for each class.
+Type checkers see `typing.NamedTuple`. Only what shoal uses is implemented: annotated fields,
+defaults, methods, `_replace`. Unlike `collections.namedtuple`, it compiles no code per class.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 else:
 
     class _Maker(type):
-        """Makes a subclass of tuple of each class that is derived from NamedTuple."""
+        """Turns each class that derives from NamedTuple into a subclass of tuple."""
 
         def __new__(cls, name: str, bases: tuple[type, ...], body: dict[str, Any]) -> type:
             if not bases:

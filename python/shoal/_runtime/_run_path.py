@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Running a main module's file in a fresh process as `runpy.run_path` does it, without what that
-imports for files of other kinds.
+"""Runs a main module's file in a fresh process as `runpy.run_path` does, but without its imports
+for files of other kinds.
 
-A process of spawn or forkserver runs the program's main module by `runpy.run_path(file, None,
-"__mp_main__")`, which imports pkgutil and with it typing: 5 ms in each process, and most programs
-need neither. For a plain source file the outcome here is the same. Whatever else a main module may
-be (a zip file, a folder, compiled code) is left to the standard library.
+A process of spawn or forkserver runs the program's main module with `runpy.run_path(file, None,
+"__mp_main__")`, which imports pkgutil and so typing: 5 ms in each process, and most programs need
+neither. For a plain source file the result here is the same. Any other kind of main module (a zip
+file, a folder, compiled code) is left to the standard library.
 
-Module state: `_kept`, the code of one file, with what its file was when it was compiled.
+Module state: `_kept`, the compiled code of files, with each file's stamp when it was compiled.
 """
 
 from __future__ import annotations
@@ -29,15 +29,13 @@ _stock_run_path: Any = runpy.run_path
 
 
 def patch() -> None:
-    """Have this process and its children run main modules this way. Calling it again changes
-    nothing.
-    """
+    """Make this process and its forked children use `run_path`. May be called again."""
     if hasattr(runpy, "_run_module_code"):
         runpy.run_path = run_path
 
 
 def run_path(path_name: Any, init_globals: Any = None, run_name: str | None = None) -> Any:
-    """`runpy.run_path`, which says what it does and returns."""
+    """Replaces `runpy.run_path`; see there."""
     if init_globals is None and run_name == MAIN and isinstance(path_name, str):
         code = _code_of(path_name)
         if code is not None:
@@ -47,8 +45,8 @@ def run_path(path_name: Any, init_globals: Any = None, run_name: str | None = No
 
 
 def keep(file: str) -> None:
-    """Compile the file now, for children that will be forked. What is wrong with it is theirs to
-    say.
+    """Compile the file now, for children that will be forked. Errors are ignored here; the children
+    report them.
     """
     stamp = _stamp(file)
     try:
@@ -60,7 +58,7 @@ def keep(file: str) -> None:
 
 
 def _code_of(file: str) -> CodeType | None:
-    """None: not a plain source file."""
+    """The code of the file; None if it is not a plain source file."""
     stamp, code = _kept.get(file, (None, None))
     if code is not None and stamp == _stamp(file):
         return code
@@ -80,7 +78,7 @@ def _compiled(file: str) -> CodeType | None:
 
 
 def _has_importer(path: str) -> bool:
-    """Whether modules can be imported from `path`: a folder, a zip file whatever its name."""
+    """Whether modules can be imported from `path`: a folder, or a zip file of any name."""
     if path in sys.path_importer_cache:
         return sys.path_importer_cache[path] is not None
     for hook in sys.path_hooks:

@@ -1,23 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How shared objects and their session travel to other processes.
+"""Sends shared objects and their session to other processes.
 
-An object in shared memory pickles as (session, handle). Whoever unpickles it must be a member:
+An object in shared memory pickles as (session, handle). The process that unpickles it must be a
+member of the session:
 
-1. Children of fork are members already (the core's fork handlers).
+1. Forked children are members already (the core's fork handlers).
 2. A child of spawn or forkserver joins. The session's memory file is passed to it once, whatever
-   the number of objects, as a descriptor of the process being spawned; what it joins with is in the
-   preparation data, which it reads before it imports the program's main module, and again beside
-   each object, for children that somebody else's code prepares.
-3. The fork server may make objects itself, in modules that it preloads. So that its children are
-   not of a session of its own, it is told ours when it starts: the variable SHOAL_JOIN, there only
-   for that moment and only for it, names the memory file's place in this process.
-4. Elsewhere in the session (a task, a queue) the handle alone travels.
+   the number of objects, as a descriptor of the process being spawned. The data for joining is in
+   the preparation data, which the child reads before it imports the program's main module. It is
+   also sent beside each object, for children whose preparation data other code makes.
+3. The fork server may make objects itself, in modules that it preloads. It must not create its own
+   session for them, so it gets this process's session when it starts: the variable SHOAL_JOIN, set
+   only during the start and only for the fork server, names the memory file's descriptor in this
+   process.
+4. Within the session (in a task, a queue) only the handle is sent.
 
-An object that is passed to a child being spawned is kept by the parent until the parent lets go of
-the child's Popen object, so that it can't be freed before it has arrived. One that travels anywhere
-else is kept by the process that sent it until that ends (`handle` does so).
+The parent keeps an object that is passed to a child being spawned as long as it has the child's
+Popen object, so that the object is not freed before it has arrived. An object that is sent in any
+other way is kept by the sending process until that ends (`_given_handle` does so).
 
-Module state: `_arrived_pid`, the process that has used its descriptor of the session.
+Module state: `_arrived_pid`, the pid of the process that has used up its descriptor of the session.
 Design: docs/design/drop_in.md
 """
 
@@ -38,13 +40,13 @@ _arrived_pid = 0
 
 
 def spawning_popen() -> Any:
-    """The child that is being started right now and for which we pickle, or None."""
+    """The Popen object of the child for which this thread is pickling, or None."""
     context: Any = sys.modules.get("multiprocessing.context")
     return None if context is None else context.get_spawning_popen()
 
 
 def reduce_shared(rebuild: Callable[..., Any], obj: Any, *arguments: Any) -> tuple[Any, ...]:
-    """What `obj.__reduce__` returns: `rebuild(handle, *arguments)` where it is unpickled."""
+    """The result of `obj.__reduce__`. Unpickling calls `rebuild(handle, *arguments)`."""
     popen = spawning_popen()
     if popen is None:
         return _arrive, (core.session_identity(), rebuild, obj._given_handle, *arguments)
@@ -58,7 +60,7 @@ def keep_for(popen: Any, obj: Any) -> None:
 
 
 def carrier_for(popen: Any) -> Carrier:
-    """What takes the session to the child; one for each child, so one descriptor."""
+    """The carrier that sends the session to the child; one per child, so one descriptor."""
     carrier = popen.__dict__.get("_shoal_session")
     if carrier is None:
         from multiprocessing.reduction import DupFd
@@ -70,7 +72,7 @@ def carrier_for(popen: Any) -> Carrier:
 
 
 class Carrier:
-    """Joins the session when it is unpickled, and is then the session's identity."""
+    """Unpickling a carrier joins the session and returns the session's identity."""
 
     def __init__(self, identity: Any, descriptor: Any) -> None:
         self._identity = identity
@@ -85,9 +87,9 @@ class Carrier:
 
 
 def join(identity: tuple[int, int], descriptor: Any) -> tuple[int, int]:
-    """Become a member of the session, unless this process is one of a session already.
+    """Become a member of the session, unless this process is already a member of a session.
 
-    Its descriptor is used up once, by whichever of a child's pickles comes first.
+    The descriptor can be used only once: the first of a child's pickles uses it.
     """
     global _arrived_pid
     if _arrived_pid != os.getpid():
@@ -113,7 +115,7 @@ def _arrive(identity: Any, rebuild: Callable[..., Any], handle: int, *arguments:
 
 
 def announcement() -> dict[str, str]:
-    """Our session, for a fork server that starts."""
+    """The environment variable that tells a starting fork server this process's session."""
     identity = core.session_identity()
     if identity is None:
         return {}
@@ -121,14 +123,16 @@ def announcement() -> dict[str, str]:
 
 
 def _join_announced() -> None:
-    """In the fork server, and in its children if it made nothing itself."""
+    """Join the announced session: in the fork server, or in its children if the fork server itself
+    has not imported this module.
+    """
     told = os.environ.pop(_ANNOUNCED, None)
     if told is None or core.session_identity() is not None:
         return
     pid, place, device, inode = map(int, told.split(":"))
     try:
         fd = os.open(f"/proc/{pid}/fd/{place}", os.O_RDWR | os.O_CLOEXEC)
-    except OSError:  # that process has ended
+    except OSError:  # the announcing process has ended
         return
     try:
         found = os.fstat(fd)

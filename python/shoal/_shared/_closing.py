@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`with` for what has a `close()`."""
+"""`with` statements for classes that have a `close()`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Closing:
-    """The end of the `with` closes it in this process."""
+    """The end of the `with` block closes the object in this process."""
 
     __slots__ = ()
 

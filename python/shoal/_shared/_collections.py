@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Dictionaries, lists, sets and namespaces in shared memory: `shoal.Dict` and so on.
 
-Thin classes over the C types of `shoal._core`, whose methods are the ones that are called often.
-They may be made at any time, passed to any process of the session, and put into each other, and are
-freed by the last process or container that has them. No server: each access is a lock, a lookup and
-a copy, in the process that asks.
+Thin classes over the C types of `shoal._core`, which implement the methods that are called often.
+They may be made at any time, passed to any process of the session, and put into each other. The
+last process or container that has one frees it. There is no server: each access is a lock, a lookup
+and a copy, in the calling process.
 
-What is put in is encoded there and then, and each look gives a new copy, so a change to a copy is
-not seen: put it back, or put in a shared container (`share` makes them all the way down).
-A process killed within a change loses that change and nothing else.
+A value is encoded when it is put in, and each lookup returns a new copy. So changing a copy does
+not change the container: put the copy back, or put in a shared container (`share` makes nested
+ones).
+If a process is killed during a change, that change is lost and nothing else.
 Design: docs/design/collections.md
 """
 
@@ -47,7 +48,7 @@ T = TypeVar("T")
 
 
 class _View:
-    """Each iteration is over one moment, forwards or backwards."""
+    """Each iteration, forwards or backwards, is over a snapshot taken when it begins."""
 
     _what = core.COPY_KEYS
     _mapping: Any
@@ -71,7 +72,7 @@ class _Values(_View, ValuesView[V]):
     _what = core.COPY_VALUES
 
     def __contains__(self, value: object) -> bool:
-        return value in self._values()  # key by key, it would miss those that go meanwhile
+        return value in self._values()  # key by key, it would miss concurrent changes
 
 
 class _Items(_View, ItemsView[K, V]):
@@ -79,12 +80,12 @@ class _Items(_View, ItemsView[K, V]):
 
 
 def _of_one_moment(mapping: Any) -> Any:
-    """A shared dict as an ordinary one: whoever goes through it key by key may miss some."""
+    """A shared dict copied in one step: iterating over it key by key may miss some."""
     return mapping.copy() if isinstance(mapping, Dict) else mapping
 
 
 def _recursive_repr(shown: str) -> Callable[[Callable[[Any], str]], Callable[[Any], str]]:
-    """`reprlib.recursive_repr` for what is another object each time that it is looked up."""
+    """`reprlib.recursive_repr` for containers that are a new object at each lookup."""
     running: set[tuple[int, int]] = set()
 
     def decorate(function: Callable[[Any], str]) -> Callable[[Any], str]:
@@ -108,13 +109,12 @@ def _recursive_repr(shown: str) -> Callable[[Callable[[Any], str]], Callable[[An
 class Dict(core.Map, MutableMapping[K, V]):
     """A dict that all processes of the session see and change.
 
-    Each method that a dict has is here; those that change one key (`d[k] = v`, `pop`,
-    `setdefault`, `popitem`, `clear`) are one step for all others; `update` is one step a key. `d[k]
-    += 1` is two: use `shoal.Atomic` or a lock. Iteration goes over the keys of the moment when it
-    began.
+    It has every method of a dict. A method that changes one key (`d[k] = v`, `pop`, `setdefault`,
+    `popitem`), and `clear`, is one atomic step; `update` is one step per key. `d[k] += 1` is two
+    steps: use `shoal.Atomic` or a lock. Iteration goes over the keys that existed when it began.
 
-    Keys are found by value in all processes. Those of the program's own classes are looked at one
-    by one in processes that have another hash seed than the maker of the dict.
+    Keys are found by value in all processes. A process whose hash seed differs from that of the
+    dict's maker compares keys of the program's own classes one by one.
 
     >>> import shoal
     >>> with shoal.Pool(2) as pool:
@@ -138,30 +138,32 @@ class Dict(core.Map, MutableMapping[K, V]):
         return iter(self._snapshot(core.COPY_KEYS)[1][::-1])
 
     def keys(self) -> KeysView[K]:
-        """A view; each iteration over it goes over the keys of the moment when it began."""
+        """A view; each iteration over it goes over the keys that existed when it began."""
         return _Keys(self)
 
     def values(self) -> ValuesView[V]:
-        """A view; each iteration makes copies of all values at one moment."""
+        """A view; each iteration first copies all values, in one step."""
         return _Values(self)
 
     def items(self) -> ItemsView[K, V]:
-        """A view; each iteration makes copies of all pairs at one moment."""
+        """A view; each iteration first copies all pairs, in one step."""
         return _Items(self)
 
     def popitem(self, last: bool = True) -> tuple[K, V]:
-        """Take out the pair that came last (or first), in one step; KeyError when empty."""
+        """Remove and return the last inserted pair (or the first), in one step; KeyError when
+        empty.
+        """
         pair = self._take(last)
         if pair is None:
             raise KeyError("popitem(): dictionary is empty")
         return pair
 
     def update(self, other: Any = (), /, **values: Any) -> None:
-        """As a dict's, one step a key."""
+        """As a dict's `update`, one step per key."""
         super().update(_of_one_moment(other), **values)
 
     def copy(self) -> dict[K, V]:
-        """An ordinary dict with what is in it at one moment."""
+        """An ordinary dict with the contents at one moment."""
         return dict(self._snapshot(core.COPY_ITEMS)[1])
 
     @classmethod
@@ -206,7 +208,9 @@ def _map_at(handle: int, cls: Any) -> Any:
 
 
 def _turns(values: Any) -> Iterator[None]:
-    """For what is done in one step or begun anew: again and again, the others are asked to wait."""
+    """Turns for an operation that starts again if another process changes the list meanwhile. After
+    each second failed turn, the other processes are asked to wait for a while.
+    """
     asked = False
     try:
         while True:
@@ -224,9 +228,9 @@ def _turns(values: Any) -> Iterator[None]:
 class List(core.Sequence, MutableSequence[T]):
     """A list that all processes of the session see and change.
 
-    Each method that a list has is here, and each is one step for all others, but `extend` and
-    `+=`, of which a death may leave the first part. Appending and taking from either end is cheap;
-    all that moves values makes a new table of 8 bytes a value.
+    It has every method of a list, and each is one atomic step, except `extend` and `+=`: if the
+    process dies during these, the first part may remain. Appending and removing at either end is
+    cheap. Any other operation that moves values makes a new table of 8 bytes per value.
 
     >>> import shoal
     >>> found = shoal.List([3, 1])
@@ -244,7 +248,7 @@ class List(core.Sequence, MutableSequence[T]):
             self.extend(values)
 
     def copy(self) -> list[T]:
-        """An ordinary list with what is in it at one moment."""
+        """An ordinary list with the contents at one moment."""
         return self._snapshot()[1]
 
     def __contains__(self, value: object) -> bool:
@@ -254,7 +258,7 @@ class List(core.Sequence, MutableSequence[T]):
         return reversed(self.copy())
 
     def index(self, value: Any, start: int = 0, stop: int | None = None) -> int:
-        """The first place of an equal value; ValueError if there is none. Copies the list first."""
+        """The index of the first equal value; ValueError if none. Copies the list first."""
         values = self.copy()
         return values.index(value, start, len(values) if stop is None else stop)
 
@@ -263,7 +267,7 @@ class List(core.Sequence, MutableSequence[T]):
         return self.copy().count(value)
 
     def remove(self, value: Any) -> None:
-        """Take out the first that is equal; ValueError when there is none."""
+        """Remove the first equal value; ValueError if there is none."""
         for _ in _turns(self):
             changes, values = self._snapshot()
             if value not in values:
@@ -273,7 +277,7 @@ class List(core.Sequence, MutableSequence[T]):
                 return
 
     def sort(self, *, key: Callable[[T], Any] | None = None, reverse: bool = False) -> None:
-        """Sort in place, in one step; begun anew if another process changes it meanwhile."""
+        """Sort in place, in one step. Starts again if another process changes the list."""
         for _ in _turns(self):
             changes, values = self._snapshot()
             keys: list[Any] = values if key is None else [key(value) for value in values]
@@ -327,8 +331,8 @@ def _sequence_at(handle: int, cls: Any) -> Any:
 class Set(core.KeySet, MutableSet[T]):
     """A set that all processes of the session see and change.
 
-    `add`, `discard`, `remove`, `pop` and `clear` are one step for all others; what takes several
-    values is one step a value. Values are found as `Dict` finds keys.
+    `add`, `discard`, `remove`, `pop` and `clear` are one atomic step each; a method that takes
+    several values is one step per value. Values are found as `Dict` finds keys.
 
     >>> import shoal
     >>> seen = shoal.Set("ab")
@@ -344,27 +348,29 @@ class Set(core.KeySet, MutableSet[T]):
         self.update(values)
 
     @classmethod
-    def _from_iterable(cls, values: Iterable[Any]) -> Any:  # what the operators make
+    def _from_iterable(cls, values: Iterable[Any]) -> Any:  # makes the results of operators
         return set(values)
 
     def __iter__(self) -> Iterator[T]:
         return iter(self._snapshot(core.COPY_KEYS)[1])
 
     def add(self, value: T) -> None:
-        """Put a value in, unless it is there; TypeError when it cannot be hashed."""
+        """Add a value unless the set has it; TypeError if it cannot be hashed."""
         self._add(value)
 
     def discard(self, value: Any) -> None:
-        """Take a value out, if it is there."""
+        """Remove a value if the set has it."""
         self._discard(value)
 
     def remove(self, value: Any) -> None:
-        """Take a value out; KeyError when it is not there. Of several processes one succeeds."""
+        """Remove a value; KeyError if the set does not have it. Of several processes that remove
+        the same value, one succeeds.
+        """
         if not self._discard(value):
             raise KeyError(value)
 
     def pop(self) -> T:
-        """Take out any value, in one step; KeyError when empty."""
+        """Remove and return any value, in one step; KeyError when empty."""
         pair = self._take(False)
         if pair is None:
             raise KeyError("pop from an empty set")
@@ -372,54 +378,56 @@ class Set(core.KeySet, MutableSet[T]):
         return value
 
     def copy(self) -> set[T]:
-        """An ordinary set with what is in it at one moment."""
+        """An ordinary set with the contents at one moment."""
         return set(self._snapshot(core.COPY_KEYS)[1])
 
     def update(self, *others: Iterable[T]) -> None:
-        """Put all values in, one step each."""
+        """Add all values, one step each."""
         for other in others:
             for value in other:
                 self._add(value)
 
     def union(self, *others: Iterable[Any]) -> set[Any]:
-        """An ordinary set of what is in any of them."""
+        """An ordinary set of the values that are in any of them."""
         return self.copy().union(*others)
 
     def intersection(self, *others: Iterable[Any]) -> set[T]:
-        """An ordinary set of what is in all of them."""
+        """An ordinary set of the values that are in all of them."""
         return self.copy().intersection(*others)
 
     def difference(self, *others: Iterable[Any]) -> set[T]:
-        """An ordinary set of what is in none of the others."""
+        """An ordinary set of the values that are in none of the others."""
         return self.copy().difference(*others)
 
     def symmetric_difference(self, other: Iterable[Any]) -> set[Any]:
-        """An ordinary set of what is in one of the two only."""
+        """An ordinary set of the values that are in only one of the two."""
         return self.copy().symmetric_difference(other)
 
     def intersection_update(self, *others: Iterable[Any]) -> None:
-        """Keep what is in all of the others too, one step a value."""
+        """Keep only values that are in all of the others too, one step per value."""
         for value in self.copy().difference(self.intersection(*others)):
             self._discard(value)
 
     def difference_update(self, *others: Iterable[Any]) -> None:
-        """Take out what is in any of the others, one step a value."""
+        """Remove the values that are in any of the others, one step per value."""
         for other in others:
             for value in list(other):
                 self._discard(value)
 
     def symmetric_difference_update(self, other: Iterable[T]) -> None:
-        """Take out what the other has, and put in what only it has, one step a value."""
+        """Remove the values that the other has too, and add those that only it has, one step per
+        value.
+        """
         for value in set(other):
             if not self._discard(value):
                 self._add(value)
 
     def issubset(self, other: Iterable[Any]) -> bool:
-        """Whether all of it, at one moment, is in the other."""
+        """Whether the other contains all values that this set has at one moment."""
         return self.copy().issubset(other)
 
     def issuperset(self, other: Iterable[Any]) -> bool:
-        """Whether all of the other is in it, at one moment."""
+        """Whether this set, at one moment, contains all values of the other."""
         return self.copy().issuperset(other)
 
     __hash__ = None  # type: ignore[assignment]
@@ -482,10 +490,10 @@ def _namespace_at(handle: int, cls: Any) -> Any:
 
 @public
 def share(value: Any) -> Any:
-    """A copy in which each dict, list and set is a shared one, all the way down.
+    """A copy in which each dict, list and set, at any depth, is a shared one.
 
-    Changes anywhere in it are seen by all. Only the builtin types themselves are turned into
-    shared ones; anything else is a value. RecursionError for a structure that contains itself.
+    All processes see changes anywhere in it. Only the builtin types themselves are converted, not
+    their subclasses; anything else is a value. RecursionError for a structure that contains itself.
 
     >>> import shoal
     >>> state = shoal.share({"done": [], "best": {"loss": 1.0}})
@@ -504,9 +512,9 @@ def share(value: Any) -> Any:
 
 @public
 def plain(value: Any) -> Any:
-    """A copy in which each shared dict, list and set is an ordinary one, all the way down.
+    """A copy in which each shared dict, list and set, at any depth, is an ordinary one.
 
-    Each of them is copied at one moment, the structure as a whole is not.
+    Each container is copied in one step, but the structure as a whole is not.
 
     >>> import shoal
     >>> shoal.plain(shoal.List([1, shoal.Set("a")]))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Told by the core when a lock was taken over from a process that died with it."""
+"""The core calls `tell` when a thread takes over a lock from a process that died holding it."""
 
 from __future__ import annotations
 

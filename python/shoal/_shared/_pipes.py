@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pipes: `shoal.Pipe` gives two connections, as `multiprocessing.Pipe` does.
 
-Thin classes over the C type `shoal._core.Connection`, whose methods are the ones that are called.
-The descriptor carries what the standard library's connections would write, or where that is large,
-a note of the block of shared memory that has it. So a connection is readable for `select`, ends
-and breaks exactly as one of the standard library, and sends an array with one copy.
-What they promise and what not: docs/design/pipe.md
+Thin classes over the C type `shoal._core.Connection`, whose methods programs call directly. The
+bytes on the descriptor are those of the standard library's connections; a large message is replaced
+by a note that names a block of shared memory. So a connection works with `select`, ends and breaks
+exactly as in the standard library, and sends an array with one copy.
+Guarantees and limits: docs/design/pipe.md
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ __all__ = ["Connection", "Pipe"]
 
 @public
 class Connection(core.Connection, Closing):
-    """One end of a pipe. Made by `shoal.Pipe`, and by receiving one from another process.
+    """One end of a pipe. `shoal.Pipe` makes it, or it is received from another process.
 
-    Has the interface of `multiprocessing.connection.Connection`, and `multiprocessing.connection.
-    wait` takes it. An array of a megabyte is copied once, into shared memory, and is the receiver's
-    own.
+    Has the interface of `multiprocessing.connection.Connection`, and can be passed to
+    `multiprocessing.connection.wait`. An array of a megabyte is copied once, into shared memory,
+    and then belongs to the receiver.
 
     >>> import shoal
     >>> reader, writer = shoal.Pipe(duplex=False)
@@ -41,10 +41,10 @@ class Connection(core.Connection, Closing):
     """
 
     def recv_bytes_into(self, buf: Any, offset: int = 0) -> int:
-        """Receive one message into a writable buffer at `offset`; its size in bytes.
+        """Receive one message into a writable buffer at `offset`; returns its size in bytes.
 
-        `multiprocessing.BufferTooShort`, with the whole message in its `args[0]`, when it does not
-        fit.
+        Raises `multiprocessing.BufferTooShort`, with the whole message in its `args[0]`, if the
+        message does not fit.
 
         >>> import shoal
         >>> one, other = shoal.Pipe()
@@ -79,10 +79,10 @@ class Connection(core.Connection, Closing):
 def Pipe(duplex: bool = True) -> tuple[Connection, Connection]:
     """Two connected connections. Without `duplex` the first only receives, the second only sends.
 
-    What is sent belongs to the receiver. An object that cannot be pickled raises in `send`; lambdas
-    and closures can be sent. `recv` raises EOFError when all copies of the other end are closed or
-    their processes have ended, `send` raises BrokenPipeError. Costs a pair of descriptors, and 4.3
-    KiB of shared memory for each direction.
+    A received object belongs to the receiver. An object that cannot be pickled raises in `send`;
+    lambdas and closures can be sent. When all copies of the other end are closed or their processes
+    have ended, `recv` raises EOFError and `send` raises BrokenPipeError. A pipe costs two
+    descriptors, and 4.3 KiB of shared memory for each direction.
 
     >>> import shoal
     >>> one, other = shoal.Pipe()
@@ -127,25 +127,25 @@ def _connect(
     fd = descriptor.detach()
     if core.session_identity() == identity:
         return core.Connection.__new__(cls, state, end, fd, readable, writable)
-    # Not of the session: frames can be read and written all the same.
+    # This process is not in the session, but it can still read and write frames.
     from multiprocessing.connection import Connection as StockConnection
 
     return StockConnection(fd, readable, writable)
 
 
 def _arrived(note: bytes) -> Any:
-    """The object that a note names, for readers that are no Connection of shoal's."""
+    """The object that a note names, for readers that are not shoal's Connection."""
     try:
         return core.take_noted(note)
     except LookupError as error:
         raise RuntimeError(
-            f"a large message of a shoal pipe can't be had here: {error}. Receive it once, with a"
-            " connection, in a process of the program that made the pipe."
+            f"a large message of a shoal pipe can't be received here: {error}. Receive it once,"
+            " with a connection, in a process of the program that made the pipe."
         ) from None
 
 
 def _pickled(obj: Any) -> bytes:
-    """An object as `recv_bytes` shows it."""
+    """The bytes that `recv_bytes` returns for an object."""
     data, buffers = _pickler.dumps(obj)
     if buffers is None and data[0] == 0x80:
         return data

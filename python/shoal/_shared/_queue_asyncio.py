@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Coroutines that wait for a queue's descriptor: `Queue.aget` and `aput`.
 
-An event loop takes one callback for each descriptor, so all coroutines of a loop that wait for one
-end of a queue share it. A wake-up says "look again": each of them does, and waits again if another
-was faster. Used by the threads that run the loops; no lock, since each touches only its own entry.
+An event loop allows one callback per descriptor, so all coroutines of a loop that wait for one end
+of a queue share it. A wake-up wakes all of them: each tries again, and waits again if another was
+faster. The threads that run the loops use it without a lock, because each uses only its own entry.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Waiters:
         ] = weakref.WeakKeyDictionary()
 
     async def wait(self, descriptor: int) -> None:
-        """Until the descriptor is readable."""
+        """Wait until the descriptor is readable."""
         loop = asyncio.get_running_loop()
         waiting = self._waiting.setdefault(loop, [])
         future: asyncio.Future[None] = loop.create_future()

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Queues in shared memory: `shoal.Queue`, `shoal.JoinableQueue`, `shoal.SimpleQueue`.
 
-Thin classes over the C type `shoal._core.Queue`, whose methods are the ones that are called. They
-may be made at any time, passed to any process of the session (as arguments, through queues, as
-results), and are freed, with what is in them, by the last process that has them. No thread, no
-pipe, nothing that waits at exit.
-What they promise and what not: docs/design/queue.md
+Thin classes over the C type `shoal._core.Queue`, whose methods programs call directly. They may be
+made at any time and passed to any process of the session (as arguments, through queues, as
+results). The last process that has a queue frees it, with its contents. There is no thread, no
+pipe, and nothing that waits at exit.
+Guarantees and limits: docs/design/queue.md
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ else:
     T = "T"
 
     class _Of:
-        """Has it that `Queue[int]` may be written, without the cost of importing `typing`."""
+        """Allows `Queue[int]` in annotations without the cost of importing `typing`."""
 
         __slots__ = ()
         __class_getitem__ = classmethod(types.GenericAlias)
@@ -57,14 +57,16 @@ class SimpleQueue(core.Queue, Closing, _Of[T]):
     (1, {'answer': 42}, True)
     """
 
-    _forgiving = False  # the drop-in's put() prints what cannot be pickled
-    _joinable = False  # what is got is to be marked by task_done()
+    _forgiving = False  # True: put() prints pickling errors instead of raising (the drop-in)
+    _joinable = False  # True: task_done() must be called for each object
 
     def __new__(cls) -> Self:
         return core.Queue.__new__(cls)
 
     def close(self) -> None:
-        """Put and get nothing more in this process. Others go on; what is in it stays."""
+        """Allow no more put and get in this process. Other processes and the contents are not
+        affected.
+        """
         self._closed = 3
 
     def _raise_closed(self) -> None:
@@ -83,10 +85,11 @@ class SimpleQueue(core.Queue, Closing, _Of[T]):
 class Queue(SimpleQueue[T]):
     """A queue between processes and threads, bounded by objects or bytes or not at all.
 
-    `put` encodes the object there and then: what cannot be pickled raises, later changes to it are
-    not seen, and what was put is there for the others whatever becomes of this process. `maxbytes`
-    counts memory as it is allocated; an object that alone is larger is let in when the queue is
-    empty. Where there is no limit, `put` never waits: MemoryError when the memory is used up.
+    `put` encodes the object immediately. So an object that cannot be pickled raises there, later
+    changes to the object have no effect, and other processes can get it whatever happens to this
+    process. `maxbytes` counts memory as it is allocated; an object that alone is larger is accepted
+    when the queue is empty. Without a limit `put` never waits, and raises MemoryError when the
+    memory is used up.
 
     >>> import shoal
     >>> queue = shoal.Queue(maxsize=2)
@@ -99,13 +102,13 @@ class Queue(SimpleQueue[T]):
     _queue.Empty
     """
 
-    _waiters: tuple[Waiters, Waiters] | None = None  # for objects, for room
+    _waiters: tuple[Waiters, Waiters] | None = None  # those for objects, those for free space
 
     def __new__(cls, maxsize: int = 0, maxbytes: int = 0) -> Self:
         return core.Queue.__new__(cls, maxsize, maxbytes, 0, cls._forgiving, cls._joinable)
 
     def shutdown(self) -> None:
-        """Let no process put anything more. What is in it can be got, then `get` raises too.
+        """Let no process put more objects. The remaining objects can be got; then `get` raises too.
 
         >>> import shoal
         >>> queue = shoal.Queue()
@@ -120,7 +123,7 @@ class Queue(SimpleQueue[T]):
         self._shutdown()
 
     async def aget(self) -> T:
-        """`get` for asyncio: the event loop goes on meanwhile. Cancelling it loses nothing.
+        """`get` for asyncio: the event loop is not blocked. Cancelling it loses no object.
 
         >>> import asyncio, shoal
         >>> async def pass_on():
@@ -137,7 +140,7 @@ class Queue(SimpleQueue[T]):
                 await self._two_waiters()[0].wait(self.fileno())
 
     async def aput(self, obj: T) -> None:
-        """`put` for asyncio: the event loop goes on while the queue is full. If it is cancelled,
+        """`put` for asyncio: a full queue does not block the event loop. If it is cancelled,
         nothing was put.
         """
         while True:
@@ -156,11 +159,12 @@ class Queue(SimpleQueue[T]):
 
 @public
 class JoinableQueue(Queue[T]):
-    """A queue that knows when all that was put into it has been dealt with.
+    """A queue whose `join` waits until all objects that were put into it have been processed.
 
-    Call `task_done` in the process that got the object. If a process ends with objects that it has
-    got and not marked, `join` raises `ConsumerDied` (once) instead of waiting for ever. Where other
-    processes call `task_done` for those that got them, `join` cannot know, and waits.
+    Call `task_done` in the process that got the object. If a process ends without having called
+    `task_done` for all objects that it got, `join` raises `ConsumerDied` (once) instead of waiting
+    for ever. If another process calls `task_done` than the one that got the object, `join` cannot
+    detect this, and waits.
 
     >>> import shoal
     >>> queue = shoal.JoinableQueue()
@@ -174,13 +178,13 @@ class JoinableQueue(Queue[T]):
     _joinable = True
 
     def task_done(self) -> None:
-        """Say that an object that was got has been dealt with. ValueError: more than were put."""
+        """Mark an object that was got as processed. ValueError if called more often than `put`."""
         self._task_done()
 
     def join(self, timeout: float | None = None) -> bool:
-        """Wait until `task_done` was called for all that was put; whether it was so in time.
+        """Wait until `task_done` was called for all objects that were put; False on timeout.
 
-        ConsumerDied: all others are done, and these never will be.
+        Raises ConsumerDied if only objects are left that dead processes had got.
         """
         return self._join(timeout)
 

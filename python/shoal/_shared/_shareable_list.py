@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """ShareableList: a list of fixed length in a named block, with the standard library's interface.
 
-The layout is the standard library's, so that programs without shoal can attach, and behind it,
-where they do not look, the exact length of each text. All numbers are 8 bytes in this machine's
-order unless said otherwise:
+The layout is the standard library's, so that programs without shoal can attach. Behind it, where
+these programs do not look, is the exact length of each text. All numbers have 8 bytes, in this
+machine's byte order, unless stated otherwise:
 
     N | N+1 offsets of items from the start of the data | data: slots of 8 bytes or a multiple
       | N struct formats, 8 bytes each ("q", "16s") | N kinds, 1 byte each
       | N lengths | MAGIC
 
-The standard library cuts all zero bytes off the end of a text and so loses those that belong to it.
-What was written by a process without shoal is read as it does: then the bytes behind the recorded
-length are not all zero.
+The standard library strips all zero bytes from the end of a text, and so loses those that belong to
+it. If the bytes behind the recorded length are not all zero, a process without shoal wrote the
+text, and it is read as the standard library reads it.
 
-Items are not locked: a reader may see one that is half written, as in the standard library.
+Items are not locked: a reader may see a half-written item, as in the standard library.
 Design: docs/design/shared_memory.md
 """
 
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
 
 _MAGIC = b"shoal.SL"
 _SLOT = 8
-_LARGEST = 9_999_999  # the format of a text has 8 characters
+_LARGEST = 9_999_999  # because the format of a text has at most 8 characters
 _NUMBER, _TEXT, _BYTES, _NONE = range(4)
 _FORMATS = {int: "q", float: "d", bool: "xxxxxxx?", type(None): "xxxxxx?x"}
 
 
 def _encode(value: Any) -> tuple[Any, str, int]:
-    """What is packed, its format (for a text, that of the smallest slot), and its kind."""
+    """The value to pack, its struct format (for a text, of the smallest slot), and its kind."""
     if isinstance(value, (str, bytes)):
         is_text = isinstance(value, str)
-        # Lone surrogates too: whatever a str can have.
+        # "surrogatepass" allows lone surrogates, so that every str can be stored.
         data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
-        # As the standard library counts, by characters; more where UTF-8 takes more.
+        # The standard library's size, from the number of characters, or more if UTF-8 needs more.
         room = _SLOT * max(len(value) // _SLOT + 1, -(-len(data) // _SLOT))
         if room > _LARGEST:
             raise ValueError(
@@ -69,10 +69,10 @@ def _room(form: str) -> int:
 class ShareableList:
     """A list of int (64 bits), float, bool, str, bytes and None whose length is fixed.
 
-    Items can be replaced, a text by one that fits into its place: at least its length in UTF-8,
-    rounded up to a multiple of 8. Other processes attach by `ShareableList(name=list.shm.name)`, or
-    are sent the list. `shm` is its block, to be closed and unlinked like any `SharedMemory`.
-    Reading a number takes about 1.5 us, a text 3.
+    Items can be replaced. A new text must fit into its slot, which has at least the first text's
+    length in UTF-8, rounded up to a multiple of 8. Other processes attach with
+    `ShareableList(name=list.shm.name)`, or receive the list. `shm` is its block, to be closed and
+    unlinked like any `SharedMemory`. Reading a number takes about 1.5 us, a text 3 us.
 
     >>> import shoal
     >>> items = shoal.ShareableList([1, "two", b"three\\0", None])
@@ -109,7 +109,7 @@ class ShareableList:
         struct.pack_into("8s", buffer, self._end - 8, _MAGIC)
 
     def _look(self) -> None:
-        """What an existing block says."""
+        """Read the layout of an existing block."""
         buffer = self.shm.buf
         (count,) = struct.unpack_from("q", buffer, 0)
         if not 0 <= count < self.shm.size // _SLOT:
@@ -119,7 +119,7 @@ class ShareableList:
         self._has_lengths = end <= self.shm.size and buffer[end - 8 : end] == _MAGIC
 
     def _place(self, offsets: list[int]) -> None:
-        """Where everything is."""
+        """Compute the position of each section from the offsets of the items."""
         self._list_len = count = len(offsets) - 1
         self._allocated_offsets = offsets
         self._data = (count + 2) * 8
@@ -169,7 +169,7 @@ class ShareableList:
         return exact.decode("utf-8", "surrogatepass") if kind == _TEXT else exact
 
     def _exact(self, index: int, slot: bytes) -> bytes:
-        """The text in its slot, without what fills it up."""
+        """The text in its slot, without the padding."""
         if self._has_lengths:
             (length,) = struct.unpack_from("=q", self._buffer(), self._lengths + 8 * index)
             if 0 <= length <= len(slot) and not slot[length:].rstrip(b"\0"):
@@ -204,7 +204,7 @@ class ShareableList:
 
     @property
     def format(self) -> str:
-        """The struct formats of all items, one after the other."""
+        """The struct formats of all items, concatenated."""
         return "".join(self._get_packing_format(index) for index in range(self._list_len))
 
     def count(self, value: Any) -> int:
@@ -212,7 +212,7 @@ class ShareableList:
         return sum(value == item for item in self)
 
     def index(self, value: Any) -> int:
-        """The first position of `value`; ValueError when it is not there."""
+        """The first position of `value`; ValueError if no item equals it."""
         for position, item in enumerate(self):
             if value == item:
                 return position

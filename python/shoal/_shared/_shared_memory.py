@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """SharedMemory: named blocks in /dev/shm, with the standard library's interface.
 
-1. A block lives until it is unlinked, or until the program that made it has ended. To attach and to
-   end never removes it.
-2. `close()` gives up this object's access and never fails. The memory stays mapped as long as a
-   memoryview or an array looks at it.
-3. A block has all its memory from the start, or there is none: what does not fit into /dev/shm is
-   refused when it is made, and later writing kills nobody. It gets its name when it is complete.
+1. A block lives until it is unlinked, or until the program that made it has ended. A process that
+   attaches and ends never removes it.
+2. `close()` ends this object's access and never fails. The memory stays mapped as long as a
+   memoryview or an array uses it.
+3. All memory of a block is allocated when it is made. A block that does not fit into /dev/shm is
+   refused then, so later writes kill no process. It gets its name when it is complete.
 4. An object keeps no file descriptor.
 
 Design: docs/design/shared_memory.md
@@ -31,24 +31,25 @@ if TYPE_CHECKING:
 
 _PREFIX = "/psm_"
 _NAME_LIMIT = 255
-_SMALL = 1 << 20  # not worth asking the cgroups about
+_SMALL = 1 << 20  # up to this size the cgroup limits are not checked
 
 
 @public
 class SharedMemory:
     """A block of memory that other processes attach to by its name.
 
-    `create=True` makes one of `size` bytes, all zero, under `name` or under one of its own making;
-    else the block of that name is attached to, and `size` is not looked at. `buf` is the memory.
+    `create=True` makes a block of `size` zero bytes, with the given or a generated `name`.
+    Otherwise the object attaches to the block of that name, and `size` is ignored. `buf` is the
+    memory.
 
-    `track`: whether the block is removed when the program ends that made it, even if it is killed.
-    True for a block that is made here (default), False leaves it until somebody calls `unlink()`.
-    For one that is attached to the default is False; True has it removed when this program ends.
+    `track`: whether the block is removed when the program ends, even if it is killed. The default
+    is True for a block that is made here; with False it stays until `unlink()` is called. For a
+    block that is attached to, the default is False; with True it is removed when this program ends.
 
-    Raises FileExistsError or FileNotFoundError for a name that is there or not, OSError for one
-    that no block can have, ValueError for a wrong size, MemoryExhausted (a MemoryError) when
-    /dev/shm or the memory limit is too small. Making one costs 60 us and clearing its memory, 0.1
-    to 0.25 ms a MB.
+    Raises FileExistsError if the name to create exists, FileNotFoundError if the name to attach to
+    does not, OSError for an invalid name, ValueError for a wrong size, and MemoryExhausted (a
+    MemoryError) if /dev/shm or the memory limit is too small. Making a block costs 60 us plus
+    clearing its memory, 0.1 to 0.25 ms per MB.
 
     >>> import shoal
     >>> block = shoal.SharedMemory(create=True, size=16)
@@ -68,7 +69,7 @@ class SharedMemory:
     _track = False
     _inode = 0
     _size = 0
-    _slashes = 0  # at the head of the name that was given: POSIX's own names begin with one
+    _slashes = 0  # leading slashes of the given name: POSIX names begin with one
 
     def __init__(
         self,
@@ -124,7 +125,7 @@ class SharedMemory:
         self._size = int(size)
 
     def _open_new(self, asked: str | None) -> tuple[int, str | None]:
-        """A new file, without a name where the system can do that; else with the name returned."""
+        """Make a file: without a name if the system supports that, else with the returned name."""
         try:
             flags = os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC
             return os.open(_leftovers.FOLDER, flags, self._mode), None
@@ -189,25 +190,25 @@ class SharedMemory:
 
     @property
     def size(self) -> int:
-        """Bytes, as they were asked for."""
+        """The size in bytes, as requested."""
         return self._size
 
     @property
     def _fd(self) -> int:
-        """For others' code that wants one: none is kept."""
+        """Exists for code that reads it; no descriptor is kept."""
         return -1
 
     def close(self) -> None:
-        """Give up this object's access. Arrays and memoryviews over the memory stay valid; when the
-        last one is gone it is unmapped. Closing again does nothing.
+        """End this object's access. Arrays and memoryviews over the memory stay valid; when the
+        last one is gone, the memory is unmapped. Closing again does nothing.
         """
         self._buf = None
         self._mmap = None
 
     def unlink(self) -> None:
-        """Remove the block: nobody can attach any more, and its memory is given back when the last
-        process has unmapped it. To be called once for a block, by any process; FileNotFoundError
-        when it is gone already.
+        """Remove the block: no process can attach any more, and the memory is freed when the last
+        process has unmapped it. Call it once for each block, in any process; FileNotFoundError if
+        the block was already removed.
         """
         if self._name:
             _posix().shm_unlink(self._name)
@@ -233,17 +234,17 @@ def _posix() -> Any:
 
 
 def _checked(name: str) -> str:
-    """The name with one slash at its head, if a file of /dev/shm can have it."""
+    """The name with one leading slash. Raises if no file in /dev/shm can have it."""
     name = "/" + name.lstrip("/")
     if "\0" in name:
         raise ValueError("embedded null character in the name of a shared memory")
     if name in ("/", "/.", "/.."):
-        raise OSError(errno.EINVAL, "that is no name for a shared memory", name[1:])
+        raise OSError(errno.EINVAL, "not a valid name for a shared memory", name[1:])
     if "/" in name[1:]:
-        text = "the name of a shared memory can't have a slash in it"
+        text = "the name of a shared memory can't contain a slash"
         raise OSError(errno.EINVAL, text, name[1:])
     if len(os.fsencode(name)) - 1 > _NAME_LIMIT:
-        text = f"the name of a shared memory can have {_NAME_LIMIT} bytes"
+        text = f"the name of a shared memory can have at most {_NAME_LIMIT} bytes"
         raise OSError(errno.ENAMETOOLONG, text, name[1:])
     return name
 
@@ -259,11 +260,11 @@ def _mb(size: int) -> str:
 
 
 def check_room(size: int) -> None:
-    """Refuse what can't fit, before any of it is taken."""
+    """Raise if a block of this size can't fit, before any memory is allocated."""
     try:
         facts = os.statvfs(_leftovers.FOLDER)
     except OSError:
-        return  # there is none: opening says so
+        return  # no /dev/shm: opening the file will raise
     free = facts.f_bavail * facts.f_frsize
     if facts.f_blocks and size > free:
         _refuse(size)
@@ -292,7 +293,7 @@ def _refuse(size: int) -> None:
 
 
 def reserve(fd: int, size: int) -> None:
-    """Give the file its size and have memory behind all of it."""
+    """Set the file's size and allocate all its memory."""
     try:
         core.reserve_file(fd, size)
     except OSError as error:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Locks and their kin in shared memory: `shoal.Lock` and so on.
+"""Locks and other synchronization objects in shared memory: `shoal.Lock` and so on.
 
-Thin classes over the C types of `shoal._core`: signatures, pickling, repr. Every method that a
-program calls often is the C type's own. They may be made at any time, passed to any process of the
-session (as arguments, through queues, as results), and are freed by the last process that has them.
-What each promises: docs/reference/sync.md.
+Thin classes over the C types of `shoal._core`: signatures, pickling, repr. The C types implement
+every method that a program calls often. The objects may be made at any time and passed to any
+process of the session (as arguments, through queues, as results). The last process that has an
+object frees it.
+Guarantees of each class: docs/reference/sync.md.
 """
 
 from __future__ import annotations
@@ -39,12 +40,12 @@ __all__ = [
 
 def _check_death(on_owner_death: str) -> bool:
     if on_owner_death not in ("warn", "raise"):
-        raise ValueError(f'on_owner_death is "warn" or "raise", not {on_owner_death!r}')
+        raise ValueError(f'on_owner_death must be "warn" or "raise", not {on_owner_death!r}')
     return on_owner_death == "raise"
 
 
 def _owner(lock: Any) -> str:
-    """For reprs: who has the lock."""
+    """The owner of a lock, for reprs."""
     pid = lock.owner
     if pid == 0:
         return "free"
@@ -55,8 +56,9 @@ def _owner(lock: Any) -> str:
 class Lock(core.Lock):
     """A lock between processes and threads. Any process of the session may release it.
 
-    Where its owner died, the next taker gets it and is told: `owner_died` is True, and a warning is
-    given, or OwnerDied is raised (and the lock let go) if made with `on_owner_death="raise"`.
+    If its owner died, the next thread that acquires it gets it and is told: `owner_died` is True,
+    and a warning is issued. With `on_owner_death="raise"` OwnerDied is raised instead, and the lock
+    is released.
 
     >>> import shoal
     >>> lock = shoal.Lock()
@@ -77,7 +79,7 @@ class Lock(core.Lock):
 
 @public
 class RLock(core.RLock):
-    """A lock that the thread which has it may take again.
+    """A lock that its owner thread may acquire again.
 
     >>> import shoal
     >>> lock = shoal.RLock()
@@ -103,7 +105,8 @@ def _lock_at(handle: int, cls: Any, raises: bool) -> Any:
 
 @public
 class Semaphore(core.Semaphore):
-    """Permits, taken and given back by any process. A permit has no owner: the dead keep theirs.
+    """Permits that any process may acquire and release. A permit has no owner, so a process that
+    dies does not return its permits.
 
     >>> import shoal
     >>> places = shoal.Semaphore(2)
@@ -126,7 +129,7 @@ class Semaphore(core.Semaphore):
 
 @public
 class BoundedSemaphore(Semaphore):
-    """A semaphore whose permits never exceed those it was made with: ValueError instead.
+    """A semaphore that raises ValueError if more permits are released than it was made with.
 
     >>> import shoal
     >>> shoal.BoundedSemaphore(1).release()
@@ -154,7 +157,7 @@ def _semaphore_at(handle: int, cls: Any) -> Any:
 
 @public
 class Event(core.Event):
-    """A flag to wait for.
+    """A flag that threads and processes can wait for.
 
     >>> import shoal
     >>> event = shoal.Event()
@@ -177,7 +180,7 @@ def _event_at(handle: int, cls: Any) -> Any:
 
 
 class Waiting:
-    """`wait_for`, for conditions."""
+    """Adds `wait_for` to conditions."""
 
     __slots__ = ()
     wait: Callable[..., bool]
@@ -220,10 +223,11 @@ def _condition_at(handle: int, cls: Any, lock: Any) -> Any:
 
 @public
 class Barrier(core.Barrier):
-    """Wait until `parties` processes or threads have come; then it is as new.
+    """Wait until `parties` processes or threads have arrived; then the barrier can be used again.
 
-    `wait` returns 0 to parties - 1, each once; the last one to come runs `action` first. A party
-    that dies at the barrier breaks it: the others get BrokenBarrierError, as after a timeout.
+    `wait` returns the numbers from 0 to parties - 1, each to one party; the last party to arrive
+    runs `action` first. A party that dies while waiting breaks the barrier: the others get
+    BrokenBarrierError, as after a timeout.
 
     >>> import shoal
     >>> barrier = shoal.Barrier(1, action=lambda: print("all here"))
@@ -274,7 +278,7 @@ def _barrier_at(handle: int, cls: Any, parties: int, action: Any, timeout: Any) 
 
 @public
 class Flag(core.Event):
-    """A flag that costs next to nothing to read: for "found it, stop" between processes.
+    """A flag that is very cheap to read: for "found it, stop" between processes.
 
     >>> import shoal
     >>> found = shoal.Flag()
@@ -294,11 +298,11 @@ class Flag(core.Event):
 
 @public
 class Atomic(core.Atomic):
-    """A number between processes that needs no lock: each method is one step.
+    """A number shared between processes without a lock: each method is one atomic step.
 
-    `kind` is "int64", "uint64", "float64" or "bool", by default what the first value is. `add`,
-    `sub`, `max`, `min` and `exchange` return the value before. Sums wrap around.
-    `wait(seen)` sleeps until the value is another one than `seen`.
+    `kind` is "int64", "uint64", "float64" or "bool"; by default it follows from the first value.
+    `add`, `sub`, `max`, `min` and `exchange` return the previous value. Sums wrap around.
+    `wait(seen)` sleeps until the value differs from `seen`.
 
     >>> import shoal
     >>> total = shoal.Atomic(0)

@@ -1,17 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shared memory blocks and the standard library's resource tracker, which removes what a killed
-program leaves behind.
+"""Registers shared memory blocks with the standard library's resource tracker, which removes the
+blocks of a killed program.
 
-The tracker is told of a block by the process that makes it, and by no process that only attaches:
-that one's end is not the block's. Who attaches and asks for it (`track=True`) is tracked all the
-same.
+The process that makes a block registers it. A process that only attaches does not, because the
+block must not be removed when that process ends; with `track=True` it registers the block anyway.
 
-A child of fork whose parent has no tracker yet would start one of its own, which would remove the
-child's blocks when the child ends. Such a block is left to its owner record
+A forked child whose parent has no tracker yet would start its own, which would remove the child's
+blocks when the child ends. So such a block is not registered, and its owner record serves instead
 (`_runtime/_leftovers.py`).
 
-Module state: `_made`, the names that this process has told its tracker of; `_attached`, the last
-names that it attached to without; `_exit_registered`.
+Module state: `_made`, the names that this process has registered; `_attached`, the last names that
+it attached to without registering; `_exit_registered`.
 Design: docs/design/shared_memory.md
 """
 
@@ -44,7 +43,9 @@ def _stock_unregister() -> Any:
 
 
 def track(name: str, inode: int) -> bool:
-    """Have the tracker remove the block when this program dies. False: it is not told."""
+    """Register the block, so that the tracker removes it when this program dies. False: it was not
+    registered.
+    """
     stock = _tracker()
     if stock._resource_tracker._fd is None and _leftovers.has_living_ancestor():
         return False
@@ -56,7 +57,7 @@ def track(name: str, inode: int) -> bool:
 
 
 def note_attached(name: str) -> None:
-    """This process uses the block and has not told the tracker."""
+    """Record that this process uses the block without having registered it."""
     if name not in _made:
         _attached[name] = None
         if len(_attached) > _MOST:
@@ -64,19 +65,20 @@ def note_attached(name: str) -> None:
 
 
 def forget(name: str) -> None:
-    """The block has been removed: by whomever it was made, the tracker need not do it."""
+    """The block has been removed, so the tracker need not do it, whichever process made it."""
     _attached.pop(name, None)
     _made.pop(name, None)
     stock = _tracker()
     if stock._resource_tracker._fd is not None:
-        # Told first, it can't complain about a name that it does not know.
+        # Register first: the tracker complains when it unregisters an unknown name.
         stock.register(name, _KIND)
         _stock_unregister()(name, _KIND)
 
 
 def unregister(name: str, rtype: str) -> None:
-    """`resource_tracker.unregister`, but for blocks that this process attached to: programs call
-    it to undo what the standard library does there, and that has not happened here.
+    """`resource_tracker.unregister`, except that it ignores blocks that this process attached to.
+    Programs call it to undo the registration that the standard library makes when attaching, and
+    shoal makes none.
     """
     if rtype != _KIND or name not in _attached:
         _stock_unregister()(name, rtype)
@@ -93,7 +95,7 @@ def _register_at_exit() -> None:
 
 
 def _forget_what_is_gone() -> None:
-    """What another program has removed is no leak."""
+    """Unregister blocks that another program has removed: they are not leaks."""
     for name, inode in list(_made.items()):
         try:
             if os.stat(_leftovers.FOLDER + name).st_ino == inode:

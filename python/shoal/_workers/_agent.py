@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent: the process that starts a pool's workers, watches them, and stops what must stop.
+"""The agent: the process that starts a pool's workers, watches them, and stops tasks and workers.
 
-It is a template of the worker: either a *snapshot* (a fork of the client, taken where that is safe)
-or *clean*: a fresh interpreter that imports what the client has imported. It has one thread, runs
-no user code, blocks all signals, and sleeps in poll() on: its bell, the client's pidfd, its
-workers' pidfds, and the nearest time limit.
+It is a template for the workers: either a *snapshot* (a fork of the client, taken where that is
+safe) or *clean*: a fresh interpreter that imports what the client has imported. It has one thread,
+runs no user code, and blocks all signals. It sleeps in poll() on its bell, the client's pidfd and
+its workers' pidfds, until the nearest time limit.
 
-Who dies with whom: the agent ends when its client does (pidfd), the workers when the agent does
-(PDEATHSIG, set by each worker right after its fork; safe because the agent has one thread, which
-lives as long as it does).
+The agent ends when its client does (pidfd). A worker ends when the agent does: it sets PDEATHSIG
+right after its fork. That is safe because the agent has only one thread, so that thread lives as
+long as the process.
 Design: docs/design/pool.md
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 
-_forked = itertools.count()  # workers of this agent so far
+_forked = itertools.count()  # numbers the workers that this agent forks
 
 
 class _Child:
@@ -56,7 +56,9 @@ class _Child:
 
 
 class Agent(_watch.Watch):
-    """The loop. `start(seat, rank)` returns the new worker's pid; never returns there."""
+    """The agent's loop. `start(seat, rank)` returns the new worker's pid in the agent; in a forked
+    worker it never returns.
+    """
 
     def __init__(self, plan: AgentPlan, start: Callable[[int, int], int]) -> None:
         super().__init__(plan.pool, plan.bell_read)
@@ -96,7 +98,7 @@ def run_snapshot(plan: AgentPlan) -> NoReturn:
         import gc
 
         import_for_workers()
-        gc.freeze()  # collections in the workers leave what they share alone
+        gc.freeze()  # garbage collection in the workers must not write to shared pages
         _signals.keep_out()
         core.set_bond(plan.client)
         _run(plan, _fork_worker)
@@ -114,7 +116,7 @@ def _run(plan: AgentPlan, starter: Callable[[AgentPlan, int, int], int]) -> None
 
 
 def import_for_workers() -> None:
-    """Once here, so that not every worker does it after its fork."""
+    """Import in the agent what every worker would otherwise import after its fork."""
     from shoal._pickling import _load_graph  # noqa: F401
     from shoal._workers import _worker, _worker_process  # noqa: F401
 
@@ -174,5 +176,5 @@ def _exec_worker(plan: AgentPlan, seat: int, rank: int) -> int:
 
 
 def main(plan: tuple[Any, ...]) -> NoReturn:
-    """Entry of the fresh interpreter (shoal._workers._launch)."""
+    """Entry point of the fresh interpreter; `shoal._workers._launch` calls it."""
     run_clean(AgentPlan(*plan))

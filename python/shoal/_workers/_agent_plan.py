@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an agent and its workers are told when they start."""
+"""The parameters that an agent and its workers get when they start."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class AgentPlan(NamedTuple):
-    """What an agent and its workers need to know; plain values, so that it can be sent to a fresh
+    """The parameters of an agent and its workers. Plain values, so that they can be sent to a fresh
     interpreter.
     """
 
@@ -22,13 +22,13 @@ class AgentPlan(NamedTuple):
     bell_write: int
     method: str  # "fork": workers are forked from this process; "exec": each is a fresh interpreter
     name: str  # prefix of the workers' process names
-    identity: tuple[int, ...]  # the client's, as `multiprocessing` counts processes
-    numbers: tuple[int, ...]  # by rank: the worker's place among all processes of the client
-    memory_fd: int  # the session's memory, for exec'd processes
+    identity: tuple[int, ...]  # the client's `_identity` in `multiprocessing`
+    numbers: tuple[int, ...]  # by rank: the worker's number among all processes of the client
+    memory_fd: int  # the session's memory, for processes started by exec
     context: dict[str, Any]  # see _context.py
     results_by_name: bool  # see Engine
     daemons: bool  # see Engine
-    start_method: str | None  # of multiprocessing, which workers take over; None: leave it alone
+    start_method: str | None  # the workers' multiprocessing start method; None: leave it alone
     mask: tuple[int, ...]  # the signals that the client blocks
     seeds: tuple[Any, ...]  # see _seeds.py
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The client's view of a pool's agent: starting it (a snapshot of this process, or a clean one),
-ringing it, starting it anew when it was killed, waiting for its end.
+"""The client's view of a pool's agent: starting it (as a snapshot of this process or clean),
+ringing its bell, restarting it after it was killed, waiting for its end.
 
-Used by the engine alone, which holds its process lock around start, restart and the end.
+Only the engine uses it, and holds its process lock around start, restart and end.
 Design: docs/design/pool.md
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from shoal._pool._engine import Engine
 
 
-_PATIENCE = 5  # agents in a row without a worker
+_PATIENCE = 5  # consecutive agents without a worker after which no more are started
 
 
 class AgentProcess:
@@ -36,7 +36,7 @@ class AgentProcess:
     def __init__(self) -> None:
         self.pid = 0
         self.pidfd = -1
-        # Both ends, while there is an agent: a write to a pipe that nobody can read from would end
+        # Both ends stay open while there is an agent. Writing to a pipe without a reader would kill
         # a program that has the default action for SIGPIPE.
         self.bell = self.bell_read = -1
         self.template = _template.UNDECIDED
@@ -46,8 +46,9 @@ class AgentProcess:
         self._numbers: tuple[int, ...] = ()
 
     def start(self, engine: Engine, own_threads: int) -> None:
-        """Start it. A Ctrl-C waits until all is in place: fork handlers could not take it.
-        `own_threads`: shoal's, which do not hinder a snapshot.
+        """Start the agent. A Ctrl-C is held back until the start is complete, because fork handlers
+        cannot handle a KeyboardInterrupt. `own_threads`: the number of shoal's own threads, which
+        do not prevent a snapshot.
         """
         seeds = _seeds.capture(inherited=False)
         with _signals.interrupts_wait() as mask:
@@ -60,8 +61,9 @@ class AgentProcess:
         refusal = None
         if engine.start != "spawn":
             refusal = _fork_safety.refusal(own_threads)
-        # What was encoded for workers made from a snapshot names what only a snapshot has; threads
-        # that were started meanwhile are a smaller risk, as for the standard library's fork.
+        # Messages that were encoded for workers of a snapshot refer to names that only a snapshot
+        # has. So a restart takes another snapshot even if threads run by now: that is the smaller
+        # risk, and the standard library's fork takes it too.
         forced = self.template.is_copy and self.pid != 0
         if engine.start == "spawn":
             self._start_clean(engine, "exec", Template(Kind.FRESH))
@@ -76,7 +78,7 @@ class AgentProcess:
         self._close_bell()
         self.bell_read, self.bell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         process: Any = stock_process.current_process()
-        if not self._numbers:  # of the program's processes, so that no two have one name
+        if not self._numbers:  # from the program's process counter, so that names are unique
             counter = stock_process._process_counter  # type: ignore[attr-defined]
             self._numbers = tuple(next(counter) for _ in range(engine.workers))
         mask, seeds = self._for_workers
@@ -101,7 +103,7 @@ class AgentProcess:
 
     def _start_snapshot(self, engine: Engine) -> None:
         self.template = Template(Kind.SNAPSHOT)
-        _agent.import_for_workers()  # here, once, instead of in every agent and worker
+        _agent.import_for_workers()  # once in the client instead of in every agent and worker
         if not self._startup_stored:
             engine.definitions.workers_have(ForkedMain())
         self._store_startup(engine)
@@ -110,7 +112,7 @@ class AgentProcess:
         import warnings
 
         with warnings.catch_warnings():
-            # _fork_safety.refusal() has looked at the threads
+            # _fork_safety.refusal() has checked the threads
             warnings.simplefilter("ignore", DeprecationWarning)
             self.pid = os.fork()
         if self.pid == 0:
@@ -128,7 +130,9 @@ class AgentProcess:
         self.pid = _launch.spawn("shoal._workers._agent", plan, fds, context)
 
     def _store_startup(self, engine: Engine) -> None:
-        """Once, for the first agent's kind of template; later ones are of that kind."""
+        """Store the initializer once, for the first agent's kind of template; later agents are of
+        the same kind.
+        """
         if not self._startup_stored:
             self._startup_stored = True
             engine.store_startup()
@@ -137,26 +141,26 @@ class AgentProcess:
         try:
             os.write(self.bell, b"!")
         except OSError:
-            pass  # full: it has been rung; closed: the agent has ended
+            pass  # the pipe is full: the bell was rung already; or closed: the agent has ended
 
-    start_workers_now = ring  # there are to be more: the agent looks when it is rung
+    start_workers_now = ring  # the agent looks for missing workers when its bell is rung
 
     def restart(self, engine: Engine, own_threads: int) -> None:
-        """The agent was killed, and its workers with it."""
+        """Start another agent after this one was killed, and its workers with it."""
         with engine._process_lock:
             if self.ended or engine._ending or not self._has_died():
-                return  # by now another thread has started the next one
+                return  # another thread has already started the next agent
             self._barren = 0 if engine.worker_pids() else self._barren + 1
             if not engine.client.bury():
-                return  # the workers are dying: the next wait comes here again
+                return  # the workers are still dying: the core's next wait calls `restart` again
             self._wait()
             dead = self.pidfd
-            # when this fails the dead one stays known, and who waits tries again
+            # if this fails, `pidfd` still names the dead agent, and the next wait tries again
             self.start(engine, own_threads)
             os.close(dead)
 
     def is_barren(self) -> bool:
-        """So many agents in a row have ended without a worker that the next one would, too."""
+        """Whether so many agents in a row have ended without a worker that the pool gives up."""
         return self._barren >= _PATIENCE
 
     def _has_died(self) -> bool:
@@ -167,7 +171,7 @@ class AgentProcess:
     def _wait(self) -> None:
         try:
             os.waitpid(self.pid, 0)
-        except ChildProcessError:  # the program has waited for it
+        except ChildProcessError:  # the program has reaped the agent itself
             poll = select.poll()
             poll.register(self.pidfd, select.POLLIN)
             poll.poll()
@@ -187,7 +191,7 @@ class AgentProcess:
                 os.close(end)
 
     def kill(self) -> None:
-        """Give up while starting."""
+        """Kill the agent after a failed start."""
         if self.pid and not self.ended:
             self.ended = True
             os.kill(self.pid, signal.SIGKILL)
@@ -195,7 +199,7 @@ class AgentProcess:
         self._close_bell()
 
     def wait_for_end(self, client: Any) -> None:
-        """The phase is set: the agent leaves when its workers have left."""
+        """Wait for the agent, which ends after its workers. The caller has set the pool's phase."""
         self.ring()
         self._reap()
         while not client.bury():

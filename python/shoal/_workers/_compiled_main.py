@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `_main_module` reads off a main module's source, read off its compiled file (`.pyc`).
+"""Does for a compiled main module (`.pyc`) what `_main_source` does for a source file: find its
+guard and the names that importing it binds.
 
-The code of a guard loads the question, `__name__` or a text such as "__main__", and then jumps over
-what only the program runs. What is bound up to there, and from there on, others have by importing
-it.
+The bytecode of a guard loads `__name__`, or a text such as "__main__", and then jumps over the code
+that only the program runs. The names that are bound before or after the skipped code are the ones
+that an import binds.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ import marshal
 from collections.abc import Set
 from types import CodeType
 
-_HEADER = 16  # bytes in front of the code: magic number, flags, facts of the source
-_LOOKAHEAD = 8  # instructions from the question to its jump
+_HEADER = 16  # bytes before the code: magic number, flags, modification time and size or hash
+_LOOKAHEAD = 8  # the most instructions between loading the name or text and the jump
 
 
 def read(data: bytes, name: str, texts: Set[str]) -> frozenset[str] | None:
-    """Names bound by importing it; None: it has no guard, or is another version's."""
+    """The names that importing the module binds; None if it has no guard, or was compiled by
+    another Python version.
+    """
     if data[:4] != importlib.util.MAGIC_NUMBER:
         return None
     code = marshal.loads(data[_HEADER:])
@@ -28,7 +31,9 @@ def read(data: bytes, name: str, texts: Set[str]) -> frozenset[str] | None:
 
 def _read_code(code: CodeType, questions: set[str]) -> frozenset[str] | None:
     bound: set[str] = set()
-    inside: set[str] = set()  # bound by the program only; its handlers of exceptions lie at the end
+    # Names bound only by the program. Its exception handlers lie at the end of the bytecode, where
+    # they would look as if they were outside the guard.
+    inside: set[str] = set()
     found = False
     guarded_to, asked_at = -1, -_LOOKAHEAD
     for place, instruction in enumerate(dis.get_instructions(code)):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a fresh process must take over from the client to feel like it: paths, environment, modules.
+"""The settings that a fresh process must take over from the client: paths, environment, modules.
 
-A snapshot has all of it. A clean template and exec'd workers get it as one dictionary of plain
-values.
+A snapshot has them already. A clean template, and workers started by exec, get them as one
+dictionary of plain values.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 def capture(modules: bool, preparation: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The client's context now. `modules`: name what it has imported, for a template to import.
-    `preparation`: see `prepare`.
+    """The client's current context. `modules`: include the names of the imported modules, for a
+    template to import. `preparation`: see `prepare`.
     """
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
@@ -57,7 +57,7 @@ def _umask() -> int:
                     return int(line.split()[1], 8)
     except OSError:
         pass  # /proc is not mounted
-    mask = os.umask(0o077)  # the only other way to read it; strict for that moment
+    mask = os.umask(0o077)  # reading needs setting; a strict value is safe for that moment
     os.umask(mask)
     return mask
 
@@ -73,7 +73,7 @@ _DEBUGGERS = ("pydev", "_pydev", "debugpy")
 
 
 def _module_names() -> list[str]:
-    """Modules that can be imported by name, in the order in which the client got them."""
+    """Modules that can be imported by name, in the order in which the client imported them."""
     names = []
     for name, module in list(sys.modules.items()):
         spec = getattr(module, "__spec__", None)
@@ -100,14 +100,14 @@ def apply(context: dict[str, Any]) -> None:
     os.environ.update(context["environment"])
     os.umask(context["umask"])
     sys.setrecursionlimit(context["recursion_limit"])
-    # So that a worker's name, its parent's name, and proxies of managers are as under a fork.
+    # So that a worker's name, its parent's name, and proxies of managers work as under a fork.
     process: Any = multiprocessing.process.current_process()
     process._name, process._identity, process.authkey = context["process"]
 
 
 def make_main(context: dict[str, Any]) -> None:
-    """An empty `__main__` that looks like the client's; definitions come into it later. Not where
-    the main module itself is imported: that would be taken for it.
+    """Make an empty `__main__` that looks like the client's; definitions are added to it later. Not
+    for workers that import the main module: the empty module would be mistaken for it.
     """
     if imports_main(context):
         return
@@ -118,8 +118,8 @@ def make_main(context: dict[str, Any]) -> None:
 
 
 def prepare(context: dict[str, Any], name: str) -> None:
-    """In a worker: what the standard library does first in a process of its own that starts afresh,
-    the main module's import under the name `__mp_main__` included. `name` is the worker's.
+    """In a worker: do what the standard library does first in a fresh process, including the import
+    of the main module as `__mp_main__`. `name`: the worker's process name.
     """
     data = context.get("preparation")
     if data is None:
@@ -149,8 +149,8 @@ def imports_main(context: dict[str, Any]) -> bool:
 
 
 def import_modules(context: dict[str, Any]) -> None:
-    """Import what the client had imported, and take over the settings of those modules. What fails
-    or is not here is left to the tasks.
+    """Import the modules that the client had imported, and take over their settings. A module that
+    cannot be imported is skipped; a task that needs it gets the error.
     """
     import importlib
     import warnings

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""May this process be forked as a template? Only when no thread of it can hold a lock that the
-child would wait for.
+"""Decides whether this process may be forked as a template. It may only if none of its threads can
+hold a lock that the child would wait for.
 
-Python threads refuse it, as do native ones, but for those whose libraries are known to see to it:
-in fork handlers OpenBLAS joins its threads (numpy and scipy bring it along), and jemalloc takes its
-locks (pyarrow brings it along, and so do pandas and scikit-learn).
+So any other Python thread prevents the fork, and so does any native thread except those of
+libraries with suitable fork handlers: OpenBLAS (which numpy and scipy load) joins its threads
+there, and jemalloc (which pyarrow loads, and so pandas and scikit-learn) takes its locks.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ import sys
 import threading
 import weakref
 
-_THREADS_OF = (  # how OpenBLAS, under the names its builds have, says how many threads it uses
+_THREADS_OF = (  # names, in different builds, of OpenBLAS's function that returns its thread count
     "openblas_get_num_threads",
     "openblas_get_num_threads64_",
     "scipy_openblas_get_num_threads",
     "scipy_openblas_get_num_threads64_",
 )
-# Threads of libraries that have fork handlers for them, by the names that they give their threads.
-# jemalloc: 300 forks with pyarrow and pandas at work, in the child too; none failed.
+# Names of threads that are safe because their libraries have fork handlers for them.
+# jemalloc: of 300 forks with pyarrow and pandas at work, in the child too, none failed.
 _HARMLESS_NAMES = ("jemalloc_bg_thd",)
-# Python threads of shoal's own that hold no lock while they sleep, which is nearly always.
+# shoal's own Python threads that hold no lock while they sleep, and they sleep nearly always.
 harmless: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 # Drivers that do not survive a fork.
 _NEVER = ("libcuda.so", "libnvidia-ml.so", "libamdhip64.so")
 
 
 def refusal(own_threads: int = 0) -> str | None:
-    """Why this process must not be forked, or None. `own_threads`: Python threads that shoal stops
-    at a fork.
+    """Why this process must not be forked, or None. `own_threads`: the number of Python threads
+    that shoal stops at a fork.
     """
-    alive = threading.enumerate()  # with threads that were started, but do not run yet
+    alive = threading.enumerate()  # includes threads that were started but do not run yet
     keepers = [thread for thread in alive if thread in harmless]
     own_threads += len(keepers)
     if len(alive) - own_threads > 1:
@@ -54,7 +54,7 @@ def refusal(own_threads: int = 0) -> str | None:
 
 
 def _native_threads() -> int:
-    """All threads of this process but those known by name to be harmless."""
+    """The number of threads of this process, without those known by name to be harmless."""
     try:
         threads = os.listdir("/proc/self/task")
     except OSError:
@@ -66,7 +66,7 @@ def _is_harmless(thread: str) -> bool:
     try:
         with open(f"/proc/self/task/{thread}/comm", encoding="utf-8", errors="replace") as file:
             return file.read().strip() in _HARMLESS_NAMES
-    except OSError:  # it has just ended
+    except OSError:  # the thread has just ended
         return True
 
 
@@ -93,7 +93,7 @@ def _libraries() -> set[str]:
 
 
 def _blas_threads(path: str) -> int:
-    """Threads beside the calling one that an OpenBLAS keeps."""
+    """The number of threads, besides the calling one, of an OpenBLAS library."""
     if "openblas" not in os.path.basename(path):
         return 0
     import ctypes

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starting a fresh interpreter that runs `main(arguments)` of one of shoal's modules; the end of
+"""Starts a fresh interpreter that runs `main(arguments)` of one of shoal's modules, and ends
 shoal's own processes.
 
-The arguments travel pickled through a pipe, so that neither their size nor their content meets the
-command line. In a frozen application (`sys.frozen`: PyInstaller and the like) the executable is the
-application itself. It is then started as the standard library starts its processes, so that
-`multiprocessing.freeze_support()` finds out, and the application's main part does not run again.
+The arguments are sent pickled through a pipe, not on the command line, which limits their size and
+shows them to other users. In a frozen application (`sys.frozen`: PyInstaller and similar) the
+executable is the application itself. It is then started as the standard library starts its
+processes, so that `multiprocessing.freeze_support()` recognizes the child, and the application's
+main part does not run again.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
-# The current folder is in `sys.path` then, and may have files named as the modules needed here.
+# With `-c` the current folder is in `sys.path`, and its files may shadow modules needed here.
 _BOOT = """
 import sys
 known = {folder!r} in sys.path
@@ -36,12 +37,12 @@ _launch._boot({fd})
 
 
 def _own_folder() -> str:
-    """Where this very shoal lies, in case the fresh interpreter would not find it."""
+    """The folder of this shoal package, in case the fresh interpreter would not find it."""
     return os.path.abspath(__file__).removesuffix("/shoal/_workers/_launch.py")
 
 
 def _boot(fd: int) -> None:
-    """In the fresh interpreter: what `spawn` has sent, and then `main`."""
+    """In the fresh interpreter: read what `spawn` has sent, and call `main`."""
     with os.fdopen(fd, "rb") as pipe:
         _leftovers.come_from(pickle.load(pipe))
         module, arguments = pickle.load(pipe)
@@ -49,7 +50,7 @@ def _boot(fd: int) -> None:
 
 
 class _Start:
-    """What `freeze_support()` unpickles and calls in a frozen application."""
+    """The object that `freeze_support()` unpickles and calls in a frozen application."""
 
     def __init__(self, lineage: list[str], module: str, arguments: Any) -> None:
         self._lineage = lineage
@@ -86,8 +87,8 @@ def spawn(module: str, arguments: Any, fds: tuple[int, ...], context: dict[str, 
     from multiprocessing.util import spawnv_passfds
 
     read, write = os.pipe()
-    # A Ctrl-C that comes before the fresh interpreter has its handlers waits for them: the mask is
-    # inherited, and lifted there by `_signals`.
+    # A Ctrl-C must wait until the fresh interpreter has its handlers. The child inherits the
+    # blocked SIGINT, and `_signals` unblocks it there.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         executable = context.get("executable") or sys.executable
@@ -99,16 +100,16 @@ def spawn(module: str, arguments: Any, fds: tuple[int, ...], context: dict[str, 
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.close(read)
     try:
-        with os.fdopen(write, "wb") as pipe:  # which writes the rest when it is closed
+        with os.fdopen(write, "wb") as pipe:  # flushes when it is closed
             for part in _message(module, arguments):
                 pickle.dump(part, pipe)
     except BrokenPipeError:
-        pass  # it died already; its pidfd says so
+        pass  # the child has died; its pidfd will report that
     return int(pid)
 
 
 def _message(module: str, arguments: Any) -> tuple[Any, ...]:
-    """What the fresh interpreter reads from its pipe, one after the other."""
+    """The objects that the fresh interpreter reads from its pipe, in order."""
     lineage = _leftovers.lineage()
     if _is_frozen():
         return {}, _Start(lineage, module, arguments)  # the first: preparation data
@@ -116,13 +117,13 @@ def _message(module: str, arguments: Any) -> tuple[Any, ...]:
 
 
 def run_to_the_end(body: Callable[[], int]) -> NoReturn:
-    """The whole life of an agent or worker: `body()` gives the exit code. What the interpreter does
-    at its end is not wanted: in a forked process it would be the user's program that ends.
+    """Run an agent or worker: `body()` returns the exit code. Ends with `os._exit`, because in a
+    forked process the interpreter's own shutdown would run the exit handlers of the user's program.
     """
     code = 1
     try:
         code = body()
-    except SystemExit as error:  # of a signal's handler that the program has set
+    except SystemExit as error:  # raised by a signal handler of the program
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException:
         sys.excepthook(*sys.exc_info())

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settings that libraries keep per process or thread, for a clean template to take over.
 
-A snapshot has them by itself; without this the same task would round, warn or log otherwise only
-because another thread happened to run while the pool was made. Each provider is a pair of
-functions: one gives plain picklable parts in the client, one takes such parts in the template. A
-part that cannot be pickled or is refused there is left out; nothing here raises. Handlers of
-loggers are not taken over: they own files and sockets.
+A snapshot has these settings anyway. Without this module the same task would round, warn or log
+differently, only because another thread happened to run while the pool was made. Each provider is a
+pair of functions: one yields plain picklable parts in the client, the other applies such parts in
+the template. A part that cannot be pickled or applied is skipped; nothing here raises. Handlers of
+loggers are not taken over, because they own files and sockets.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _warnings() -> Iterator[Part]:
 
 
 class _Nothing(Warning):
-    """No warning is of this class."""
+    """A warning category that nothing uses."""
 
 
 def _set_warnings(what: str, entry: Any) -> None:
@@ -56,7 +56,8 @@ def _set_warnings(what: str, entry: Any) -> None:
         warnings.filters.clear()
     else:
         warnings.filters.append(entry)
-    warnings.filterwarnings("default", category=_Nothing)  # has the C code see the change
+    # Adding and removing a filter makes the C code notice the change.
+    warnings.filterwarnings("default", category=_Nothing)
     del warnings.filters[0]
 
 
@@ -119,7 +120,7 @@ def _set_faulthandler(enabled: bool) -> None:
         sys.modules["faulthandler"].enable()
 
 
-# By the module that must have been imported; in this order.
+# By the module that must have been imported. Applied in this order.
 _PROVIDERS: dict[str, tuple[Callable[[], Iterator[Part]], Callable[..., None]]] = {
     "sys": (_interpreter, _set_interpreter),
     "faulthandler": (_faulthandler, _set_faulthandler),
@@ -145,7 +146,7 @@ def capture() -> list[tuple[str, bytes]]:
 
 
 def apply(settings: list[tuple[str, bytes]]) -> None:
-    """Take them over, as far as what they belong to is imported here."""
+    """Apply the settings of the modules that are imported here."""
     for name, part in settings:
         if name in sys.modules:
             with contextlib.suppress(Exception):

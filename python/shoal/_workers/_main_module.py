@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The program's main module: can another process import it without starting the program again, and
-what does that process have then?
+"""Decides whether another process can import the program's main module without starting the program
+again, and which names the import would bind there.
 
-Both are read off its source. It can be imported if some statement at its top asks where it runs,
-such as `if __name__ == "__main__"`. What is bound elsewhere at its top is there after the import.
+Both follow from its source. The module can be imported if some top-level statement tests where it
+runs, such as `if __name__ == "__main__"`. The import binds the top-level names outside that
+statement.
 """
 
 from __future__ import annotations
@@ -12,17 +13,17 @@ import functools
 import os
 import sys
 
-# Who asks for one of these wants to know whether this is the program or a child of it.
-# (`parent_process()` is None in a child, too, while that imports the main module.)
+# A test that uses one of these finds out whether it runs in the program or in a child.
+# (`parent_process()` is no such test: it is None in a child, too, during the main module's import.)
 NAME = "__name__"
 TEXTS = frozenset({"__main__", "MainProcess"})
 
 
 def names_after_import() -> frozenset[str] | None:
-    """The names that a child has of the main module by importing it; None: it must not.
+    """The names that importing the main module binds in a child; None: a child must not import it.
 
-    `__main__.py` of a package, a folder or an archive is not imported by others, as in the standard
-    library.
+    As in the standard library, children do not import the `__main__.py` of a package, a folder or
+    an archive.
     """
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
@@ -31,11 +32,11 @@ def names_after_import() -> frozenset[str] | None:
             return None
         try:
             return _read(spec.loader.get_source(spec.name) or "")
-        except Exception:  # of a loader that others have written
+        except Exception:  # a third-party loader may raise anything
             return None
     file = getattr(main, "__file__", None)
     if os.path.splitext(os.path.basename(file or ""))[0] == "ipython":
-        return None  # by name, there too
+        return None  # recognized by its name, as in the standard library
     try:
         facts = os.stat(file or "")
         return _read_file(file or "", facts.st_mtime_ns, facts.st_size)
@@ -56,7 +57,7 @@ def _read_file(file: str, modified: int, size: int) -> frozenset[str] | None:
 
 @functools.lru_cache(maxsize=4)
 def _read(source: str | bytes) -> frozenset[str] | None:
-    # Imported here, because only pools of spawn and forkserver need the parser.
+    # Imported here because only pools of spawn and forkserver need the parser.
     from shoal._workers import _main_source
 
     return _main_source.read(source, NAME, TEXTS)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Source of a main module: does its top ask where it runs, and what does an import of it bind?
+"""Reads the source of a main module: whether it has a guard, and which names importing it binds.
 
 Uses the node classes of the built-in module `_ast`. Importing `ast`, which wraps them, would take
 longer than reading most main modules.
@@ -20,8 +20,8 @@ _INNER: Final = (_ast.Lambda, _ast.ListComp, _ast.SetComp, _ast.DictComp, _ast.G
 
 
 def read(source: str | bytes, name: str, texts: frozenset[str]) -> frozenset[str] | None:
-    """What the module's import binds; None: nothing in it asks, so it must not be imported.
-    `name`, `texts`: what it asks for, and what it compares that with.
+    """The names that importing the module binds; None if it has no guard, so that it must not be
+    imported. A guard is a test that contains the variable `name` or one of the constants `texts`.
     """
     reader = _Reader(name, texts)
     module: Any = compile(source, "<main>", "exec", _ast.PyCF_ONLY_AST, dont_inherit=True)
@@ -31,14 +31,14 @@ def read(source: str | bytes, name: str, texts: frozenset[str]) -> frozenset[str
 
 
 class _Reader:
-    """Reads what runs when the module is imported."""
+    """Visits the statements that run when the module is imported."""
 
     def __init__(self, name: str, texts: frozenset[str]) -> None:
         self._name = name
         self._texts = texts
         self.is_guarded = False
         self.bound: set[str] = set()
-        self._asking = {name}  # and names of the module that hold an answer
+        self._asking = {name}  # grows by variables that hold the result of such a test
 
     def visit(self, node: _ast.AST) -> None:
         if isinstance(node, _SCOPES):
@@ -52,14 +52,14 @@ class _Reader:
             if isinstance(node, _ast.Assign) and self._asks(node.value):
                 targets = (t.id for t in node.targets if isinstance(t, _ast.Name))
                 self._asking.update(targets)
-            for name in ("name", "rest"):  # of patterns
+            for name in ("name", "rest"):  # names that match patterns bind
                 if isinstance(getattr(node, name, None), str):
                     self.bound.add(getattr(node, name))
             for part in self._parts_for_others(node):
                 self.visit(part)
 
     def _parts_for_others(self, node: _ast.AST) -> list[_ast.AST]:
-        """Without those that only the program runs."""
+        """The parts of a node, without those that only the program runs."""
         question: Any = getattr(node, "test", getattr(node, "subject", None))
         if isinstance(node, _ast.BoolOp):
             question = node
@@ -90,7 +90,7 @@ def _children(node: _ast.AST) -> Iterator[_ast.AST]:
 
 
 def _walk(node: _ast.AST) -> Iterator[_ast.AST]:
-    """The node and all that is in it."""
+    """The node and all its descendants."""
     left = deque([node])
     while left:
         node = left.popleft()

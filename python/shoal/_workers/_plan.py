@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a worker is told before its first task, whoever starts it."""
+"""The parameters of a worker, whether an agent or a keeper starts it."""
 
 from __future__ import annotations
 

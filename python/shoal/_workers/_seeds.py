@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The global random generators of forked workers: each has a stream of its own, and the streams
-follow from the program's state.
+"""Seeds the global random generators of forked workers. Each worker has its own stream, and the
+streams are determined by the program's state.
 
-A copy of the program would draw the same numbers as every other copy; fresh entropy would make a
-program that has seeded its generators give other numbers in each run. So a worker seeds `random`
-and `numpy.random` by (the program's state, the worker's number in the program). The state is
-looked at, not advanced: the program's own numbers stay as they were.
+Without reseeding, every worker would draw the same numbers. With fresh entropy, a program that has
+seeded its generators would get different numbers in each run. So a worker seeds `random` and
+`numpy.random` with the program's state and the worker's number in the program. The program's state
+is read but not advanced, so the program's own numbers do not change.
 
-In fresh interpreters (spawn, forkserver) the generators are the main module's to seed, as in the
+In fresh interpreters (spawn, forkserver) the main module must seed the generators, as in the
 standard library. SHOAL_RESEED=0 in the environment leaves all generators alone.
 """
 
@@ -22,20 +22,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_WORDS = 4  # of 32 bits, taken from a generator's state
+_WORDS = 4  # the number of 32-bit words that represent a generator's state
 _WORD = 1 << 32
 
 
 class Seeds(NamedTuple):
-    """What stands for the state of the program's generators; None: not imported, or inherited."""
+    """The state of the program's generators, as words; None: not imported, or inherited."""
 
     python: int | None = None
     numpy: tuple[int, ...] | None = None
 
 
 def capture(inherited: bool) -> Seeds:
-    """The state now. `inherited`: workers will be forks of this process, and see numpy's state
-    themselves. (That of `random` is gone by then: CPython seeds it anew in each child of a fork.)
+    """The current state. `inherited`: workers will be forks of this process, and read numpy's state
+    themselves. (They cannot read that of `random`: CPython reseeds it in each forked child.)
     """
     if os.environ.get("SHOAL_RESEED") == "0":
         return Seeds()
@@ -43,7 +43,9 @@ def capture(inherited: bool) -> Seeds:
 
 
 def apply(seeds: Seeds, number: tuple[int, ...]) -> None:
-    """In a forked worker. `number`: its place among all processes of the program."""
+    """In a forked worker: seed its generators. `number`: its number among all processes of the
+    program.
+    """
     if os.environ.get("SHOAL_RESEED") == "0":
         return
     if seeds.python is not None and "random" in sys.modules:
@@ -62,7 +64,7 @@ def apply(seeds: Seeds, number: tuple[int, ...]) -> None:
 
 def _python_words() -> int | None:
     random: Any = sys.modules.get("random")
-    if random is None or not hasattr(random, "Random"):  # the latter: it is just being imported
+    if random is None or not hasattr(random, "Random"):  # not imported, or being imported
         return None
     copy = random.Random(0)
     try:

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Signals in the processes that shoal adds to a program.
 
-The agent is no part of the program as users see it: a signal to the whole process group (Ctrl-C,
-Ctrl-Z, a batch system's SIGUSR1, a service manager's SIGTERM) is the program's to handle. So the
-agent blocks all signals; it ends as told by its bell, or when the program ends.
+Users do not see the agent as a part of the program: a signal to the whole process group (Ctrl-C,
+Ctrl-Z, a batch system's SIGUSR1, a service manager's SIGTERM) must be handled by the program alone.
+So the agent blocks all signals; it ends when it is told to through its bell, or when the program
+ends.
 
-A worker has what its start method gives it in the standard library: after a fork the program's
-handlers, also those that C code has set (`faulthandler.register`), what it ignores, and its mask;
-in a fresh interpreter the mask and what is ignored. But Ctrl-C is told to the program only, unless
-the program has a handler of its own for it.
+A worker has the signal state that its start method gives it in the standard library. After a fork
+these are the program's handlers, including those that C code has set (`faulthandler.register`), its
+ignored signals, and its mask. In a fresh interpreter they are the ignored signals and the mask. The
+exception is Ctrl-C: workers ignore it, unless the program has its own handler for SIGINT.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_sigchld: Any = None  # in an agent: the handler that its workers are to have
+_sigchld: Any = None  # in an agent: the SIGCHLD handler that its workers must get
 
 
 def current_mask() -> tuple[int, ...]:
@@ -29,13 +30,13 @@ def current_mask() -> tuple[int, ...]:
 
 
 class interrupts_wait:
-    """`with interrupts_wait() as mask:` SIGINT is blocked in this thread; a Ctrl-C that comes in
-    the block is raised at its end. `mask`: the signals that were blocked before.
+    """`with interrupts_wait() as mask:` SIGINT is blocked in this thread; a Ctrl-C during the block
+    raises KeyboardInterrupt at its end. `mask`: the signals that were blocked before.
     """
 
     def __enter__(self) -> tuple[int, ...]:
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        try:  # pthread_sigmask() itself raises what came just before, after it changed the mask
+        try:  # pthread_sigmask() changes the mask, and then raises for a signal that came before it
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         except BaseException:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
@@ -47,17 +48,17 @@ class interrupts_wait:
 
 
 def keep_out() -> None:
-    """In the agent, before its first worker."""
+    """In the agent, before its first worker: block all signals."""
     global _sigchld
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     signal.set_wakeup_fd(-1)  # it may belong to an event loop of the program
-    # Ignored, the kernel would not keep the workers' exit statuses.
+    # If SIGCHLD were ignored, the kernel would not keep the workers' exit statuses.
     if signal.getsignal(signal.SIGCHLD) is signal.SIG_IGN:
         _sigchld = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def let_in(mask: Iterable[int]) -> None:
-    """In a worker, when it is ready for signals. `mask`: those to block, as the program does."""
+    """In a worker, when it is ready for signals. `mask`: the signals that the program blocks."""
     global _sigchld
     leave_interrupts_to_the_program()
     if _sigchld is not None:
@@ -67,8 +68,9 @@ def let_in(mask: Iterable[int]) -> None:
 
 
 def leave_interrupts_to_the_program() -> None:
-    """In a worker: Ctrl-C goes to the whole process group, and the program decides what ends. Its
-    event loop, too, hears of its own signals only.
+    """In a worker: ignore Ctrl-C. It goes to the whole process group, but the program decides what
+    ends. Also reset the wake-up descriptor: the program's event loop must get only the program's
+    own signals.
     """
     signal.set_wakeup_fd(-1)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

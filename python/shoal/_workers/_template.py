@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a pool's workers are made from, and why: decided when the pool starts, told by
-`statistics()`.
+"""The template of a pool's workers: what they are made from, and why. It is decided when the pool
+starts, and `statistics()` reports it.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from shoal._runtime._records import NamedTuple
 
 
 class Kind(enum.Enum):
-    """The value is what people are told."""
+    """The values are texts for users."""
 
     UNDECIDED = ""
     SNAPSHOT = "a snapshot of this process"  # workers are forks of an agent that is a fork of it
     CLEAN = "a clean template"  # workers are forks of an agent that imported the same
     FRESH = "spawn: every worker is a fresh interpreter"
-    FORK = "a fork of this process"  # of the program itself: the drop-in's
+    FORK = "a fork of this process"  # workers are forks of the program itself: drop-in pools
     FORK_SERVER = "a fork of the standard library's fork server"
 
 

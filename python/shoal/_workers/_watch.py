@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Watching a pool's workers: who starts them gives them seats, sees how they end, and stops what
-must stop.
+"""The base class of the two watchers of a pool's workers. A watcher starts the workers, gives them
+seats, records how they end, and stops tasks and workers.
 
-Two watch pools: the agent, a process between the program and its workers (`_agent.py`), and the
+The watchers are the agent, a process between the program and its workers (`_agent.py`), and the
 keeper, a thread of the program whose workers are the program's own children
-(`_dropin/_keeper.py`). Both sleep in poll() on a bell, on what tells each worker's end, and until
-the nearest time limit.
+(`_dropin/_keeper.py`). Both sleep in poll() on a bell and on a descriptor per worker that becomes
+readable at the worker's end, until the nearest time limit.
 Design: docs/design/pool.md
 """
 
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Protocol
 else:
-    Protocol = object  # all that it is at run time
+    Protocol = object  # at run time `typing` need not be imported
 
 STOP_SIGNAL = signal.SIGRTMIN + 9  # interrupts a worker's task; private to shoal
 TERMINATE_GRACE = 1.0  # seconds between SIGTERM and SIGKILL when a pool is terminated
-# Several workers may be killed at once, and are buried one by one; later, others were struck.
+# The out-of-memory killer may kill several workers together, which are then buried one by one. A
+# kill that no worker's death has matched within this time was of another process.
 STRIKE_SECONDS = 1.0
 
 
@@ -36,21 +37,21 @@ class Worker(Protocol):
 
     seat: int
     pid: int
-    fd: int  # readable when it has ended
+    fd: int  # readable when the worker has ended
 
     def send(self, number: int) -> None:
-        """Send it a signal, unless it has ended."""
+        """Send the worker a signal, unless it has ended."""
 
     def wait(self) -> tuple[int, int] | None:
-        """(wait status, peak memory in bytes) of a worker that has ended; None: nobody knows.
-        Closes `fd`.
+        """(wait status, peak memory in bytes) of a worker that has ended; None if unknown. Closes
+        `fd`.
         """
 
 
 class Watch:
-    """What becomes of one pool's workers. `start_worker` is the subclass's."""
+    """Watches the workers of one pool. A subclass defines `start_worker`."""
 
-    # weight of failed starts in a row after which none is tried any more
+    # weight of consecutive failed starts after which no worker is started any more
     start_patience: int = core.START_PATIENCE
 
     def __init__(self, pool: int, bell_read: int) -> None:
@@ -60,13 +61,13 @@ class Watch:
         self.poll = select.poll()
         self.poll.register(bell_read, select.POLLIN)
         self.kills = core.oom_kills()
-        self.strikes = 0  # of the out-of-memory killer, not yet accounted to a worker
+        self.strikes = 0  # kills by the out-of-memory killer, not yet attributed to a worker
         self.struck_at = 0.0
         self.terminated_at = 0.0
         self.retry_at = 0.0
 
     def start_worker(self, seat: int, rank: int) -> Worker:
-        """Start a worker for the seat; OSError: that is not possible just now."""
+        """Start a worker for the seat. Raises OSError if that is not possible now."""
         raise NotImplementedError
 
     def timeout(self) -> float:
@@ -77,27 +78,27 @@ class Watch:
         return 60_000.0 if seconds is None else seconds * 1000 + 1
 
     def start_missing(self) -> None:
-        """Start workers until there are as many as wanted. What cannot be started now is tried
-        again a little later.
+        """Start workers until there are as many as wanted. A worker that cannot be started now is
+        tried again a little later.
         """
         self.retry_at = 0.0
         for _ in range(max(0, self.supervisor.missing())):
             if self.has_given_up():
                 return
             seat = self.supervisor.take_seat()
-            if seat < 0:  # the client has not resolved the last deaths yet
+            if seat < 0:  # no free seat: the client has not handled the last deaths yet
                 self.retry_at = time.monotonic()
                 return
             try:
                 worker = self.start_worker(seat, self.supervisor.rank(seat))
-            except OSError:  # no more processes or memory just now
+            except OSError:  # out of processes or memory for now
                 self.supervisor.free_seat(seat)
                 self.retry_at = time.monotonic()
                 return
             self.seated(worker)
 
     def has_given_up(self) -> bool:
-        """So many workers in a row have died before their first task that no more are started."""
+        """Whether no more are started: too many in a row died before their first task."""
         return bool(self.supervisor.failed_starts() >= self.start_patience)
 
     def seated(self, worker: Worker) -> None:
@@ -125,8 +126,8 @@ class Watch:
         )
 
     def memory_limit_struck(self) -> bool:
-        """Whether the out-of-memory killer has just killed one more process than it is known to
-        have.
+        """Whether a recent kill by the out-of-memory killer is not attributed to a worker yet; if
+        so, attribute it.
         """
         now, kills = time.monotonic(), core.oom_kills()
         if kills > self.kills:
@@ -145,8 +146,8 @@ class Watch:
                     worker.send(signal.SIGKILL if kill else STOP_SIGNAL)
 
     def shut_down(self) -> bool:
-        """The pool ends: idle workers leave by themselves, the others are told to when it is
-        terminated. True when none is left.
+        """The pool ends. Idle workers leave by themselves; if the pool is terminated, all workers
+        get SIGTERM, and SIGKILL after a grace period. True when no worker is left.
         """
         if not self.workers:
             return True

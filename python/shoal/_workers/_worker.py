@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a worker does, from its initializer to its last task.
+"""The main function of a worker, from its initializer to its last task.
 
 There are two kinds of worker processes: those of an agent (`_worker_process.py`) and those of the
 drop-in's pools (`_dropin/_processes.py`). Both call `serve`.
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 class TaskInterrupted(BaseException):
-    """Raised inside a task that is to stop: its time is up or it was cancelled."""
+    """Raised inside a task to stop it, after its time limit or when it was cancelled."""
 
 
 def import_parts() -> None:
-    """Import what `serve` needs, and make the set of module names that `Applied` takes. Called once
-    before workers are forked, so that they share the results instead of each doing the work.
+    """Import the modules that `serve` needs, and build the set of module names that `Applied` uses.
+    Called once before workers are forked, so that they share the results.
     """
     from shoal._pickling import _applied, _definitions, _names, _pickler  # noqa: F401
     from shoal._workers import _worker_hooks  # noqa: F401
@@ -37,14 +37,14 @@ def import_parts() -> None:
 
 
 def serve(plan: _plan.Plan, seat: int, bell: int, unprepared: RuntimeError | None) -> None:
-    """Initialize, then run tasks until the pool ends. `bell`: the write end of the bell of whoever
-    watches this worker. `unprepared`: why it cannot serve.
+    """Initialize, then run tasks until the pool ends. `bell`: the write end of the bell of this
+    worker's watcher. `unprepared`: why the worker cannot serve.
     """
     from shoal._pickling._definitions import Applied
     from shoal._workers import _worker_hooks
 
     imported = False
-    if plan.context:  # else a fork of the program, which has its main module
+    if plan.context:  # without a context, this is a fork of the program and has its main module
         from shoal._workers import _context
 
         imported = _context.imports_main(plan.context)
@@ -62,7 +62,7 @@ def serve(plan: _plan.Plan, seat: int, bell: int, unprepared: RuntimeError | Non
     worker.run()
     _signals.leave()
     worker.leaving(core.EXIT_PLANNED)
-    # What the main module holds is freed with it, not kept to the interpreter's very end by us.
+    # Drop our references, so that the main module's objects are freed together with it.
     signal.signal(_watch.STOP_SIGNAL, signal.SIG_IGN)
     applied.end()
 
@@ -89,7 +89,7 @@ def _initialize(worker: Any, hooks: Any, unprepared: RuntimeError | None) -> Non
 
 
 def _prefer_as_victim() -> None:
-    """When memory runs out the kernel should take a worker, which is replaced, not the client."""
+    """When memory runs out, the kernel should kill a worker, which is replaced, not the client."""
     try:
         file = os.open("/proc/self/oom_score_adj", os.O_RDWR | os.O_CLOEXEC)
     except OSError:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the C++ core calls in a worker: functions and definitions as they come, errors as they go.
+"""The hooks that the C++ core calls in a worker: they decode functions and definitions, and encode
+errors.
 
-The core calls the methods by name; a method that fails becomes the task's error.
+The core calls the methods by name. If a method raises, its exception becomes the task's error.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class WorkerHooks:
-    """Its methods are called by `core.Worker` between and around tasks."""
+    """`core.Worker` calls its methods before, between and after tasks."""
 
     definitions = None
 
@@ -45,7 +46,7 @@ class WorkerHooks:
 
 
 class _Shown:
-    """Stands for a result in an error about it: its repr, of bounded length, if it has one."""
+    """Takes the place of a result in an error about it. Its repr is the result's, shortened."""
 
     def __init__(self, result: object) -> None:
         from reprlib import Repr
@@ -62,7 +63,7 @@ class _Shown:
 
 
 def _encoding_error(error: BaseException, result: object) -> BaseException:
-    """What the standard library raises for a result that cannot be pickled."""
+    """The error that the standard library raises for a result that cannot be pickled."""
     from multiprocessing.pool import MaybeEncodingError  # type: ignore[attr-defined]
 
     from shoal.errors import MemoryExhausted

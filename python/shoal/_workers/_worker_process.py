@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The worker processes of an agent: from the fork (or exec) to the first task, and their end.
+"""The worker processes of an agent: from the fork (or exec) to the first task, and the exit.
 
 A worker runs inside `multiprocessing`'s own `BaseProcess._bootstrap`, because coverage, loggers,
 finalizers and `multiprocessing.current_process()` rely on it.
@@ -22,12 +22,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-# From 3.13 on, finalizers are run by who calls `_bootstrap`, and a fork runs `atexit`'s functions.
+# From 3.13 on, `_bootstrap` leaves finalizers to its caller, and a forked process runs the
+# functions registered with `atexit`.
 _BOOTSTRAP_LEAVES_THE_END = sys.version_info >= (3, 13)
 
 
 class WorkerProcess(stock_process.BaseProcess):
-    """What `multiprocessing.current_process()` is in a worker."""
+    """The object that `multiprocessing.current_process()` returns in a worker."""
 
     def __init__(
         self,
@@ -38,7 +39,7 @@ class WorkerProcess(stock_process.BaseProcess):
     ) -> None:
         super().__init__(name=worker_name(plan, rank), daemon=plan.daemons)
         self._start_method = plan.start_method
-        # The process that made the pool is the parent to users, whoever forked this one.
+        # To users the parent is the process that made the pool, not the agent that forked this one.
         self._parent_pid = plan.client_pid
         self._identity = worker_identity(plan, rank)
         self.plan = plan
@@ -52,13 +53,13 @@ class WorkerProcess(stock_process.BaseProcess):
 
 
 def run_forked(plan: AgentPlan, seat: int, rank: int, nth: int, agent_pid: int) -> NoReturn:
-    """In the child of the agent's fork, its `nth`."""
+    """In a forked child of the agent. `nth`: how many workers the agent had forked before."""
 
     def live() -> int:
         core.die_with_parent(agent_pid)
         _seeds.apply(_seeds.Seeds(*plan.seeds), (*worker_identity(plan, rank), nth))
         if _BOOTSTRAP_LEAVES_THE_END:
-            atexit._clear()  # what is registered here is the parent's
+            atexit._clear()  # the inherited registrations are the parent's
             atexit.register(util._exit_function)  # type: ignore[attr-defined]
         try:
             return _bootstrap(plan, seat, rank)
@@ -70,7 +71,7 @@ def run_forked(plan: AgentPlan, seat: int, rank: int, nth: int, agent_pid: int) 
 
 
 def main(arguments: tuple[Any, ...]) -> NoReturn:
-    """In a fresh interpreter (start="spawn"). It ends as any: all that is in it is its own."""
+    """In a fresh interpreter (start="spawn"). It exits normally: all its state is its own."""
     from shoal._workers import _context
 
     plan, (seat, rank, agent_pid) = AgentPlan(*arguments[0]), arguments[1:]
@@ -83,7 +84,7 @@ def main(arguments: tuple[Any, ...]) -> NoReturn:
 
 
 def _run_exit_functions() -> None:
-    """What was registered in this process for its end, as the standard library's processes do."""
+    """Run the exit functions registered in this process, as the standard library's processes do."""
     atexit._run_exitfuncs()
     util._flush_std_streams()  # type: ignore[attr-defined]
 
@@ -99,5 +100,5 @@ def _bootstrap(plan: AgentPlan, seat: int, rank: int) -> int:
     except RuntimeError as error:
         unprepared = error
     process: Any = WorkerProcess(plan, seat, rank, unprepared)
-    # Readable when the client has ended: what multiprocessing.parent_process() waits for.
+    # A pidfd, readable when the client has ended. multiprocessing.parent_process() waits for it.
     return int(process._bootstrap(parent_sentinel=core.watch_process(plan.client_pid)))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Shoal for libraries that have their own idea of a pool: one module for each.
+"""Adapters for libraries that have their own kind of pool: one module for each library.
 
-`shoal.adapters.joblib`: a backend for joblib, and with it for scikit-learn.
+`shoal.adapters.joblib`: a backend for joblib, and so for scikit-learn.
 """

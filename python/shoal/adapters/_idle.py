@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ends workers that have been idle for as long as their user allows, without a next call.
+"""Ends workers that have been idle for as long as the user allows, even if no further call is made.
 
-One thread looks after all executors that have such a limit. It is there while there are any, sleeps
-until the earliest may be due, and is known to be harmless to forks (`_fork_safety.harmless`).
+One thread watches all executors that have such a limit. It runs while there are any, sleeps until
+the earliest one may be due, and is registered as harmless to forks (`_fork_safety.harmless`).
 
-Module state, written under `_changed`: `_watched`, when each is to be looked at; `_thread`.
+Module state, written under `_changed`: `_watched`, the next time to check each executor; `_thread`.
 Design: docs/design/adapters.md
 """
 
@@ -22,7 +22,9 @@ from shoal._workers import _fork_safety
 
 class Idler(Protocol):
     def look(self, now: float) -> float | None:
-        """End what is due. When to look again, by time.monotonic(); None: no more."""
+        """End the workers if they are due. Returns when to check again, in time.monotonic(); None:
+        never.
+        """
 
 
 def _new_condition() -> threading.Condition:
@@ -36,7 +38,7 @@ _thread: threading.Thread | None = None
 
 
 def watch(idler: Idler, at: float) -> None:
-    """Have `idler.look()` called at that time, by the thread; anew if it is watched already."""
+    """Have the thread call `idler.look()` at that time. Replaces an earlier time for the idler."""
     global _thread
     with _changed:
         _watched[idler] = at
@@ -46,7 +48,7 @@ def watch(idler: Idler, at: float) -> None:
             _fork_safety.harmless.add(_thread)
             try:
                 _thread.start()
-            except RuntimeError:  # the interpreter is exiting, and all ends
+            except RuntimeError:  # the interpreter is exiting, which ends all workers
                 _thread = None
 
 
@@ -69,12 +71,12 @@ def _run() -> None:
 def _look(idler: Idler) -> None:
     try:
         again = idler.look(time.monotonic())
-    except Exception:  # others are watched by this thread
+    except Exception:  # this thread must go on, because it watches other executors too
         sys.excepthook(*sys.exc_info())
         return
     if again is not None:
         with _changed:
-            _watched.setdefault(idler, again)  # unless it was asked for meanwhile
+            _watched.setdefault(idler, again)  # unless `watch` set another time meanwhile
 
 
 def _after_fork_in_child() -> None:

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Large arrays among a batch's arguments: copied once into memory that all workers map.
+"""Copies large arrays among a batch's arguments once, into memory that all workers map.
 
-Only arguments themselves are looked at, not what lies inside them; those travel like any value.
-The memory is a file without a name, kept open by the sender until the tasks that were sent it are
-done; a worker opens it by its place in /proc. A killed process leaves nothing.
+Only the arguments themselves are checked. Arrays inside other objects are sent like any value.
+The memory is an unnamed file, which the sender keeps open until the tasks that use it are done. A
+worker opens it through /proc. A killed process leaves nothing behind.
 
-What a task gets is an ordinary array. With mmap_mode "r" (joblib's default) and "c" it is a private
-view: writing to it costs a copy of the pages and is seen by nobody else. With "r+" and "w+" tasks
-of the call see each other's writes. Arrays that map a file of the user's travel as its name,
-as joblib does it.
+A task gets an ordinary array. With mmap_mode "r" (joblib's default) and "c" it is a private view:
+writing to it copies the pages, and no other task sees the write. With "r+" and "w+" the tasks of
+the call see each other's writes. An array that maps a user's file is sent as the file's name, as
+joblib does.
 Design: docs/design/adapters.md
 """
 
@@ -35,7 +35,7 @@ class SharedArray:
     def __init__(self, array: Any, is_shared: bool) -> None:
         import numpy
 
-        self.array = array  # kept, so that its id stays its own
+        self.array = array  # a reference, so that no other array gets its id
         self._fd = os.memfd_create("shoal-array", os.MFD_CLOEXEC)
         self._inode = os.fstat(self._fd).st_ino
         self._pid = os.getpid()
@@ -61,7 +61,7 @@ class SharedArray:
 def open_array(
     place: tuple[int, int, int], dtype: Any, shape: tuple[int, ...], order: Any, is_shared: bool
 ) -> Any:
-    """In a worker."""
+    """In a worker: map the array's memory. `SharedArray` unpickles by calling this."""
     import numpy
 
     pid, number, inode = place
@@ -79,7 +79,7 @@ def open_array(
 
 
 class MappedFile:
-    """An array that maps a file of the user's: travels as joblib sends it."""
+    """An array that maps a user's file: pickles as joblib sends it."""
 
     def __init__(self, reduced: tuple[Any, ...]) -> None:
         self._reduced = reduced
@@ -106,7 +106,7 @@ class Sharing:
         self._lock = threading.Lock()
 
     def wrap(self, items: list[Any]) -> tuple[list[Any], list[Any]]:
-        """The calls with their large arrays replaced, and what to keep until they are done."""
+        """The calls with large arrays replaced, and the objects to keep until they are done."""
         kept: list[Any] = []
         numpy = sys.modules.get("numpy")
         if numpy is None:
@@ -153,7 +153,7 @@ class Sharing:
                 try:
                     known = SharedArray(array, self._is_shared)
                 except (OSError, MemoryError):
-                    return None  # it goes as any value does, or says what is missing
+                    return None  # send it like any value, which may raise a clearer error
             self._recent[id(array)] = known
             if len(self._recent) > _REMEMBERED:
                 self._recent.popitem(last=False)
@@ -161,7 +161,7 @@ class Sharing:
 
 
 def _backing(array: Any) -> Any:
-    """The numpy.memmap whose file the array looks into, or None."""
+    """The numpy.memmap whose file the array maps, or None."""
     if array.base is None:
         return None
     from joblib._memmapping_reducer import _get_backing_memmap
@@ -169,5 +169,5 @@ def _backing(array: Any) -> Any:
     found = _get_backing_memmap(array)
     numpy = sys.modules["numpy"]
     if not isinstance(found, numpy.memmap) or found.filename is None or found.mode == "c":
-        return None  # in mode "c" what this process wrote is in no file
+        return None  # in mode "c" this process's writes are not in the file
     return found if os.path.exists(found.filename) else None

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Executors that parallel calls take and give back, and what their workers do first.
+"""The executors that parallel calls acquire and release, and the preparation of their workers.
 
-An executor is kept for the next call that asks for the same. Asking for something else ends those
-that nobody uses; so do `timeout` idle seconds (`_idle`).
+An executor is kept for the next call with the same parameters. A call with other parameters ends
+the unused executors. `timeout` seconds of idleness end an executor too (`_idle`).
 
 Module state: `_kept`, written under `_lock`; `_depth`, set in a worker.
 Design: docs/design/adapters.md
@@ -41,7 +41,9 @@ _depth = 0
 
 @dataclass
 class Preparation:
-    """What a worker does first: environment, thread limits, the user's initializer."""
+    """What a worker does before its first batch: set the environment and thread limits, call the
+    user's initializer.
+    """
 
     environment: dict[str, str]
     initializer: Callable[..., object] | None = None
@@ -50,7 +52,7 @@ class Preparation:
 
 @dataclass(eq=False)
 class Shared:
-    """An executor and how many calls use it."""
+    """An executor and the number of calls that use it."""
 
     n_jobs: int
     preparation: Preparation
@@ -60,7 +62,7 @@ class Shared:
     idle_since: float = field(default_factory=time.monotonic)
 
     def look(self, now: float) -> float | None:
-        """End it if it has been idle for too long: see `_idle`."""
+        """End the executor if it has been idle for too long: see `_idle`."""
         with _lock:
             if self not in _kept or self.users > 0 or self.timeout is None:
                 return None
@@ -73,7 +75,7 @@ class Shared:
 
 
 def acquire(n_jobs: int, preparation: Preparation, timeout: float | None) -> Shared:
-    """An executor like that, to be given back by `release`."""
+    """An executor with these parameters. The caller must `release` it."""
     if _depth >= MAX_DEPTH:
         raise RuntimeError(
             f"parallel calls in workers of workers, {_depth} levels deep: the limit is "
@@ -111,7 +113,7 @@ def release(shared: Shared) -> None:
 def _same(one: Preparation, other: Preparation) -> bool:
     try:
         return bool(one == other)
-    except Exception:  # arguments that compare as arrays do
+    except Exception:  # arguments such as arrays, whose comparison has no truth value
         return False
 
 
@@ -132,7 +134,7 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def is_worker() -> bool:
-    """Whether this process is a worker of shoal's."""
+    """Whether this process is a worker of shoal."""
     import multiprocessing.process
 
     kinds = (
@@ -148,7 +150,7 @@ def is_worker() -> bool:
 
 
 def prepare(depth: int, preparation: Preparation) -> None:
-    """The initializer of such an executor's workers."""
+    """The initializer of the workers of these executors."""
     global _depth
     _depth = depth
     os.environ.update(preparation.environment)
@@ -160,8 +162,8 @@ def prepare(depth: int, preparation: Preparation) -> None:
 
 
 def limit_threads(count: int) -> None:
-    """Have the numerical libraries that are loaded use so many threads; those that are loaded later
-    find it in the environment.
+    """Limit the threads of the numerical libraries that are loaded. Libraries that are loaded later
+    read the limit from the environment.
     """
     try:
         import threadpoolctl

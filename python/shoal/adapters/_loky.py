@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`loky.get_reusable_executor` on shoal while that is installed: loky's, and joblib's copy.
+"""`loky.get_reusable_executor` on shoal, while shoal is installed: in loky and in joblib's copy.
 
-The executor is a `shoal.Executor`: a worker's death fails its task, with `WorkerDied`, and the
-executor goes on, where loky's is broken. Idle workers end after `timeout` seconds, and the next
-task has new ones.
+The executor is a `shoal.Executor`: a worker's death fails only its task, with `WorkerDied`, whereas
+loky's executor would be broken. Idle workers end after `timeout` seconds, and the next task starts
+new ones.
 
-Module state: `_current`, the executor that is given again and what it was asked for with, and
-`_next_id`; both written under `_lock`.
+Module state: `_current`, the executor that is reused and the arguments with which it was requested,
+and `_next_id`; both written under `_lock`.
 Design: docs/design/adapters.md
 """
 
@@ -35,9 +35,11 @@ _cpu_count: Callable[[], int] = _cpus.cpu_count  # loky's own once it is importe
 
 
 class ReusableExecutor(Executor):
-    """What `get_reusable_executor` gives: a `shoal.Executor` with what loky's have besides."""
+    """The executor that `get_reusable_executor` returns: a `shoal.Executor` with the additional
+    attributes of loky's.
+    """
 
-    _asleep = False  # its workers have ended; nobody has shut it down
+    _asleep = False  # its idle workers have been ended, but it was not shut down
     _is_shut_down = False
 
     def __init__(
@@ -52,7 +54,7 @@ class ReusableExecutor(Executor):
         self._preparation = preparation
         self._timeout = timeout
         self._calls = 0
-        self._calls_seen = -1  # how many there were when it was last seen idle
+        self._calls_seen = -1  # the value of `_calls` when the executor was last found idle
         self._awake = _locks.RLock()  # held while a task is sent, and while the workers end
         self._start()
 
@@ -68,13 +70,13 @@ class ReusableExecutor(Executor):
         return not self._is_shut_down and (self._asleep or self._engine.takes_tasks)
 
     def obey(self, timeout: float | None) -> None:
-        """End idle workers after so many seconds from now on."""
+        """From now on, end the workers after so many seconds of idleness."""
         self._timeout = timeout
         if timeout is not None and not self._asleep:
             _idle.watch(self, time.monotonic() + timeout)
 
     def look(self, now: float) -> float | None:
-        """End the workers if nothing has been asked for since the last look: see `_idle`."""
+        """End the workers if there was no call since the last check: see `_idle`."""
         with self._awake:
             timeout = self._timeout
             if timeout is None or self._asleep or not self.takes_tasks:
@@ -110,7 +112,7 @@ class ReusableExecutor(Executor):
     def shutdown(
         self, wait: bool = True, kill_workers: bool = False, *, cancel_futures: bool = False
     ) -> None:
-        """Take no more tasks. `kill_workers`: stop those that run."""
+        """Accept no more tasks. `kill_workers`: stop the running tasks."""
         self._is_shut_down = True
         if kill_workers:
             self.kill_workers()
@@ -130,9 +132,10 @@ def get_reusable_executor(
     initargs: tuple[Any, ...] = (),
     env: dict[str, str] | None = None,
 ) -> ReusableExecutor:
-    """The executor of the last call if it was asked for with the same arguments, else a new one.
+    """The executor of the last call if that had the same arguments, otherwise a new one.
 
-    `timeout`: seconds after which idle workers are ended, None: never. It holds from this call on.
+    `timeout`: seconds after which idle workers are ended; None: never. It applies from this call
+    on.
     """
     global _current, _next_id
     with _lock:
@@ -170,7 +173,9 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def serve(module: ModuleType) -> None:
-    """`loky.reusable_executor` was imported."""
+    """Called when `loky.reusable_executor`, or joblib's copy of it, was imported: replace its
+    `get_reusable_executor`.
+    """
     import functools
 
     from shoal._install import _install

@@ -6,16 +6,16 @@
     with joblib.parallel_config(backend="shoal"):
         joblib.Parallel(n_jobs=-1)(joblib.delayed(sqrt)(i) for i in range(10))
 
-Under `shoal run`, and after `shoal.install()`, joblib's "loky", its default, is this backend too:
-set SHOAL_JOBLIB=loky in the environment to leave it to joblib.
+Under `shoal run`, and after `shoal.install()`, joblib's default backend "loky" is this backend too:
+set SHOAL_JOBLIB=loky in the environment to keep joblib's own.
 
-It takes what the loky backend takes. Different from it:
+It takes the same options as the loky backend. The differences:
 
-1. A batch whose worker died fails with `WorkerDied`, which is loky's TerminatedWorkerError as
-   well; the workers of other calls go on.
-2. Large arrays are memory-mapped, so many tasks share one copy, and may be written to: what a task
-   writes is its own. With mmap_mode "r+" or "w+" it is seen by all tasks.
-3. A parallel call in a worker may use processes again, by name.
+1. A batch whose worker died fails with `WorkerDied`, which is also loky's TerminatedWorkerError;
+   the workers of other calls go on.
+2. Large arrays are memory-mapped, so that many tasks share one copy. Tasks may write to them; the
+   writes are private to the task. With mmap_mode "r+" or "w+" all tasks see them.
+3. A parallel call in a worker may use processes again, if it names the backend.
 
 Design: docs/design/adapters.md
 """
@@ -47,14 +47,13 @@ if TYPE_CHECKING:
 
 NAME = "shoal"
 _VARIABLE = "SHOAL_JOBLIB"
-_PENDING = "Pending"  # joblib's word
-_PATIENCE = 0.05  # seconds until joblib looks at its time limits
+_PENDING = "Pending"  # joblib's status of a batch that has not ended
+_PATIENCE = 0.05  # the most seconds before joblib can check its time limits again
 _OPTIONS = {"context", "verbose", "temp_folder", "initializer", "initargs"}
 
 
 def register(*, default: bool = False) -> None:
-    """Let joblib know the backend "shoal"; `default` makes it the one that is used unless told
-    otherwise.
+    """Register the backend "shoal" with joblib; `default` makes it joblib's default backend.
 
     >>> import joblib
     >>> from shoal.adapters.joblib import register
@@ -67,11 +66,11 @@ def register(*, default: bool = False) -> None:
 
 
 class BatchDied(WorkerDied, TerminatedWorkerError):  # type: ignore[misc]
-    """The worker of a batch ended; `WorkerDied` and what joblib's users catch."""
+    """The worker of a batch ended. Also a TerminatedWorkerError, which joblib's users catch."""
 
 
 class ShoalBackend(stock.LokyBackend):  # type: ignore[misc]
-    """joblib's view of an executor of shoal, which later calls use again."""
+    """joblib's view of an executor of shoal, which later calls reuse."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -89,7 +88,7 @@ class ShoalBackend(stock.LokyBackend):  # type: ignore[misc]
         idle_worker_timeout: float | None = None,
         **options: Any,
     ) -> int:
-        """Have an executor with so many workers; returns their number."""
+        """Acquire an executor with so many workers; returns their number."""
         n_jobs = self.effective_n_jobs(n_jobs)
         if n_jobs == 1:
             raise stock.FallbackToBackend(stock.SequentialBackend(nesting_level=self.nesting_level))
@@ -118,7 +117,9 @@ class ShoalBackend(stock.LokyBackend):  # type: ignore[misc]
         return n_jobs
 
     def effective_n_jobs(self, n_jobs: int | None) -> int:
-        """How many workers a call gets that asks for so many. Those of shoal may have their own."""
+        """The number of workers that a call with `n_jobs` gets. Unlike loky's, shoal's workers may
+        have workers of their own.
+        """
         if not workers.is_worker() or n_jobs == 0 or n_jobs is None or stock.mp is None:
             return int(super().effective_n_jobs(n_jobs))
         if not (self.in_main_thread() or self.nesting_level == 0):
@@ -140,7 +141,7 @@ class ShoalBackend(stock.LokyBackend):  # type: ignore[misc]
         if type(nested) is stock.ThreadingBackend and nested.inner_max_num_threads is None:
             nested = nested.nesting_level  # cheaper than the object
         future = self._workers.executor.submit(run_batch, items, nested, n_jobs)
-        future.calls = _describe(func.items)  # for who is told of a death
+        future.calls = _describe(func.items)  # for the message if the worker dies
         if not future._ticket:
             future = _not_sent(future)
         futures, progress = self._open, self._progress
@@ -153,7 +154,7 @@ class ShoalBackend(stock.LokyBackend):  # type: ignore[misc]
             kept.clear()
             if callback is not None:
                 callback(future)
-                vars(callback).pop("get_status", None)  # a reference cycle
+                vars(callback).pop("get_status", None)  # breaks a reference cycle
             progress.set()
 
         future.add_done_callback(ended)
@@ -162,8 +163,8 @@ class ShoalBackend(stock.LokyBackend):  # type: ignore[misc]
         return future
 
     def _have_waiting(self, tracker: Any) -> None:
-        """joblib asks a batch for its status, and sleeps 10 ms if it has not ended: let the
-        question wait for an answer.
+        """joblib polls a batch's status, and sleeps 10 ms if the batch has not ended. Make the poll
+        wait until a batch ends.
         """
         stock_status = getattr(tracker, "get_status", None)
         if stock_status is None:
@@ -183,7 +184,7 @@ class ShoalBackend(stock.LokyBackend):  # type: ignore[misc]
         tracker.get_status = get_status
 
     def retrieve_result_callback(self, future: Any) -> Any:
-        """The results of a batch, or what it raised."""
+        """Return the results of a batch, or raise its exception."""
         try:
             return future.result()
         except WorkerDied as error:
@@ -198,7 +199,7 @@ class ShoalBackend(stock.LokyBackend):  # type: ignore[misc]
         self.reset_batch_stats()
 
     def abort_everything(self, ensure_ready: bool = True) -> None:
-        """Withdraw and stop what this call has sent. Calls that share the workers go on."""
+        """Withdraw or stop all batches of this call. Calls that share the workers go on."""
         for future in list(self._open):
             future.cancel()
         if not ensure_ready and self._workers is not None:
@@ -212,7 +213,7 @@ def _describe(items: list[Any]) -> tuple[str, int]:
 
 
 def _as_joblib_knows_it(error: WorkerDied, calls: tuple[str, int]) -> BatchDied:
-    """The same death, told of the user's function and not of the one that runs batches."""
+    """The same death, with the user's function in the message instead of `run_batch`."""
     task, count = calls
     arguments = f"one of {count} calls of a batch" if count > 1 else "..."
     told = str(error).replace(f"{error.task}({error.arguments})", f"{task}({arguments})")
@@ -225,7 +226,7 @@ _FACTS = ("pid", "signal", "exitcode", "peak_memory", "memory_limit_hit")
 
 
 def _not_sent(future: Any) -> Any:
-    """The future of a batch that could not be encoded, with what joblib raises then."""
+    """A future with the error that joblib raises for a batch that could not be pickled."""
     cause = future.exception()
     if isinstance(cause, ShoalError):
         return future
@@ -237,7 +238,7 @@ def _not_sent(future: Any) -> Any:
 
 
 class ByValue:
-    """Unpickles as the function, with the globals that it uses as they were when it was sent."""
+    """Unpickles as the function, with the values that its globals had when it was sent."""
 
     def __init__(self, function: FunctionType) -> None:
         self._function = function
@@ -249,10 +250,11 @@ class ByValue:
 
 
 def by_value(items: list[Any]) -> list[Any]:
-    """The calls; functions that a module made inside a function go by value, as joblib sends them.
+    """The calls, with inner functions of modules replaced, so that they are sent by value, as
+    joblib does.
 
-    Elsewhere shoal rebuilds them with the worker's module around them, which may have been
-    imported, or forked, before the sender's globals changed.
+    Without this, shoal would rebuild them with the globals of the worker's module, which may have
+    been imported, or forked, before the sender's globals changed.
     """
     made: dict[int, ByValue] = {}
     return [
@@ -270,8 +272,8 @@ def _is_inner(function: Any) -> bool:
 
 
 def run_batch(items: list[Any], nested: Any, n_jobs: int | None) -> list[Any]:
-    """In a worker: the calls of a batch, one after the other."""
-    joblib.parallel.BACKENDS.setdefault(NAME, ShoalBackend)  # calls may ask for it in their turn
+    """In a worker: run the calls of a batch, one after the other."""
+    joblib.parallel.BACKENDS.setdefault(NAME, ShoalBackend)  # nested calls may name the backend
     if isinstance(nested, int):
         nested = stock.ThreadingBackend(nesting_level=nested)
     if nested is None:
@@ -284,7 +286,9 @@ def run_batch(items: list[Any], nested: Any, n_jobs: int | None) -> list[Any]:
 
 
 class ShoalLokyBackend(ShoalBackend):
-    """What joblib knows as "loky" under shoal; loky's own once `shoal.uninstall()` was called."""
+    """The backend that joblib knows as "loky" while shoal is installed. After `shoal.uninstall()`
+    it makes joblib's own backend.
+    """
 
     def __new__(cls, **options: Any) -> Any:
         from shoal._install import _install
@@ -295,9 +299,9 @@ class ShoalLokyBackend(ShoalBackend):
 
 
 def serve(module: ModuleType) -> None:
-    """`joblib.parallel` was imported: its "loky" is shoal while shoal is installed."""
+    """Called when `joblib.parallel` was imported: register the backends."""
     if module.BACKENDS.get("loky") is not stock.LokyBackend:
-        return  # done already, or there are no processes here
+        return  # already done, or joblib has no processes here
     module.BACKENDS.setdefault(NAME, ShoalBackend)
     if os.environ.get(_VARIABLE) != "loky":
         module.BACKENDS["loky"] = ShoalLokyBackend

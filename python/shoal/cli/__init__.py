@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command `shoal`: run a program on shoal, compare it with the stock library, see the machine.
+"""The command `shoal`: run a program on shoal, compare both libraries, show facts of the machine.
 
-One module per sub-command, imported when it is called: `shoal run` must start as fast as `python`.
+Each sub-command is a module that is imported when needed: `shoal run` must start as fast as
+`python`.
 """
 
 from __future__ import annotations
@@ -35,14 +36,14 @@ more than the standard library offers, by `shoal.Pool` and `shoal.Executor`.
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors point to the help instead of printing a usage line that says less."""
+    """Errors refer to the help instead of printing a less helpful usage line."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
         self.exit(2, f"{self.prog}: {message}. Try '{self.prog} --help'.\n")
 
 
 def _add_program(parser: argparse.ArgumentParser) -> None:
-    """The program and its arguments: everything after its name is its own."""
+    """Add the program and its arguments: everything after the program's name belongs to it."""
     parser.add_argument(
         "-m", dest="module", nargs=argparse.REMAINDER, metavar="module", help="run a module"
     )
@@ -108,8 +109,8 @@ def _make_parser() -> _Parser:
 
 
 def _plain_run(arguments: list[str]) -> tuple[list[str], list[str]] | None:
-    """(options, program and its arguments) of `shoal run [options] program ...`; None for all else.
-    The launcher reads the command line in the same way.
+    """(options, program and its arguments) of `shoal run [options] program ...`; None for any other
+    command line. The launcher parses the command line in the same way.
     """
     if arguments[:1] != ["run"]:
         return None

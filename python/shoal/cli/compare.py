@@ -2,8 +2,8 @@
 """`shoal compare`: one program under the standard library and under shoal, side by side.
 
 Each run is a fresh process, so neither side warms the other's memory. The sides alternate within a
-round and change places from round to round, so drift of the machine hits both alike. A ratio is
-shown only for outputs that agree: a fast wrong answer is a failure.
+round and change places from round to round, so drift of the machine affects both equally. A ratio
+is shown only if the outputs agree: a fast wrong answer is a failure.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _contents(file: IO[bytes]) -> bytes:
 
 
 def run_once(command: Sequence[str], side: str, timeout: float | None = None) -> Run:
-    """Run the program to its end in a session of its own, its output into files."""
+    """Run the program to its end, in its own process session, with its output in files."""
     arguments = [sys.executable, *run_command.interpreter_flags(), *command]
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         started = time.perf_counter()
@@ -105,7 +105,7 @@ def run_once(command: Sequence[str], side: str, timeout: float | None = None) ->
 
 
 def _wait_without_reaping(process: subprocess.Popen[bytes], timeout: float | None) -> None:
-    """Wait for the end, but leave the status to wait4, which also tells what the run used."""
+    """Wait for the end, but leave the status to wait4, which also returns the resource usage."""
     import select
 
     from shoal._runtime._native import core
@@ -128,7 +128,7 @@ def comparable(output: bytes, ignore: Sequence[str]) -> list[str]:
 
 
 def find_difference(runs: Sequence[Run], ignore: Sequence[str]) -> str | None:
-    """The first few lines by which a run's output differs from the first run's, if one does."""
+    """The first lines of a diff between the first run's output and one that differs, if any."""
     expected = comparable(runs[0].output, ignore)
     for number, run in enumerate(runs[1:], 2):
         lines = comparable(run.output, ignore)
@@ -140,7 +140,7 @@ def find_difference(runs: Sequence[Run], ignore: Sequence[str]) -> str | None:
 
 
 def summarize(runs: Sequence[Run], rounds: int, command: Sequence[str]) -> dict[str, Any]:
-    """Medians, spreads and the ratio, as they go to JSON."""
+    """Medians, spreads and the ratio, as written to JSON."""
     sides: dict[str, Any] = {}
     for side in (STDLIB, SHOAL):
         mine = [run for run in runs if run.side == side]
@@ -193,7 +193,7 @@ def _report_failure(run: Run) -> None:
 
 
 def _exit_by(number: int, frame: object) -> None:
-    """Leave through `run_once`, which ends the program that runs now."""
+    """Raise SystemExit in `run_once`, which then kills the running program."""
     raise SystemExit(128 + number)
 
 

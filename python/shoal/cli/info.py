@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`shoal info`: what shoal sees of this machine and what it decides by it.
+"""`shoal info`: the facts of this machine that shoal sees, and the decisions that follow from them.
 
-Reads /proc, /sys and the environment in Python, so that it also works where the core does not load,
-which is when one wants it most.
+Reads /proc, /sys and the environment in Python, so that it works even where the core does not load:
+then the command is needed most.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def _read(path: str) -> str | None:
 
 
 def _own_groups(controller: str, filename: str) -> list[str]:
-    """Contents of a cgroup file in this process's group and the groups above it."""
+    """Contents of a cgroup file, for this process's group and the groups above it."""
     found = []
     for line in (_read("/proc/self/cgroup") or "").splitlines():
         _, controllers, group = line.split(":", 2)
@@ -87,7 +87,7 @@ def _cpu_model() -> str:
 
 
 def _works(call: str) -> str:
-    """Whether the kernel has a call that Python names."""
+    """Whether a system call of the `os` module works here."""
     try:
         if call == "memfd_create":
             os.close(os.memfd_create("shoal-info"))

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`shoal run`: an environment variable, then `exec python prog.py`. The compiled launcher does the
-same where it can (`bindings/launcher/shoal.cpp`); what is said here holds for both.
+"""`shoal run`: sets an environment variable and executes `python prog.py`. The compiled launcher
+does the same where it can (`bindings/launcher/shoal.cpp`); the following holds for both.
 
-Nothing stands between the caller and the program: its exit status, signals, standard streams,
-`__main__` and `sys.argv` are those of `python prog.py`. The start-up file `shoal_boot.pth`, which
-stands beside the package, sees the variable in every interpreter of the program and installs shoal.
+No process is between the caller and the program: exit status, signals, standard streams, `__main__`
+and `sys.argv` are those of `python prog.py`. In every interpreter of the program the start-up file
+`shoal_boot.pth`, which is installed beside the package, sees the variable and installs shoal.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 
 def find_start_up_file() -> str | None:
-    """The path of the start-up file that interpreters like this one read, if it is there."""
+    """The path of the start-up file that this interpreter reads; None if it is not installed."""
     for folder in [*site.getsitepackages(), site.getusersitepackages()]:
         path = os.path.join(folder, "shoal_boot.pth")
         if os.path.isfile(path):
@@ -43,7 +43,7 @@ def environment(explain: bool = False, heal: bool = False) -> dict[str, str]:
 
 
 def main(command: Sequence[str], explain: bool, heal: bool = False) -> int:
-    """Become the program. Returns only when that is impossible."""
+    """Replace this process by the program. Returns only if that is impossible."""
     if find_start_up_file() is None:
         sys.stderr.write(
             f"shoal run: shoal_boot.pth is in no folder for packages of {sys.executable}, so the"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables on the terminal: by rich where it is installed, else in plain text."""
+"""Tables on the terminal: with rich where it is installed, otherwise in plain text."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def print_plain_table(title: str, headings: Sequence[str], rows: Sequence[Sequen
 
 
 def show_progress(text: str) -> None:
-    """One line on a terminal's stderr that the next one overwrites; empty text clears it."""
+    """Show a line on a terminal's stderr, which the next call overwrites. Empty text clears it."""
     if sys.stderr.isatty():
         sys.stderr.write(f"\r\x1b[K{text}")
         sys.stderr.flush()

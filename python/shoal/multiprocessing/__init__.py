@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The drop-in namespace: `import shoal.multiprocessing as multiprocessing`, no other change.
 
-It has every name of the standard library's package, its submodules too. What shoal has is shoal's:
-`Pool`, queues, locks and their kin, managers, also from every context that `get_context` gives. All
-else is the standard library's own object, so objects and processes of the two namespaces mix
-freely. No class of the standard modules is changed, but that the fork server starts warm: more is
-`shoal.install()`.
+It has every name of the standard library's package, including its submodules. `Pool`, queues, locks
+and other synchronization objects, pipes, shared values and managers are shoal's, also from every
+context that `get_context` returns. Everything else is the standard library's own object, so objects
+and processes of the two namespaces can be mixed freely. No class of the standard modules is
+changed, except that the fork server starts warm; `shoal.install()` is for replacing more.
 
-Nothing of shoal's machinery is imported before the first object is made. Submodules come by
-`_alias`.
+None of these classes is imported before the first object is made. `_alias` provides the submodules.
 
 >>> import shoal.multiprocessing as multiprocessing
 >>> with multiprocessing.get_context("fork").Pool(2) as pool:
@@ -51,7 +50,7 @@ def _dropin(module: str, name: str) -> Any:
 
 
 class _Factories:
-    """What shoal has, made for a context: signatures as the standard library's contexts have."""
+    """Factories of a context for shoal's classes, with the standard library's signatures."""
 
     def Pool(
         self,
@@ -193,7 +192,7 @@ del _name
 def __getattr__(name: str) -> Any:
     if not name.startswith("__"):
         found = getattr(_stock, name)
-        # A submodule of ours, though only the stock one has been imported yet.
+        # The submodule of this package, even if only the stock one has been imported so far.
         return _alias.own(__name__, name) if isinstance(found, ModuleType) else found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

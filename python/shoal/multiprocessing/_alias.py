@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Submodules of the drop-in namespace that shoal does not have are the standard library's own.
+"""Makes the standard library's submodules available as submodules of the drop-in namespace.
 
-`import shoal.multiprocessing.queues` gives the very module `multiprocessing.queues`, so its classes
-exist once. A submodule that has a file here (pool) is found by the ordinary import system first.
+`import shoal.multiprocessing.reduction` returns the module `multiprocessing.reduction` itself, so
+its classes exist once. A submodule that has a file here (pool, for example) is found by the
+ordinary import system first.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _STOCK = "multiprocessing"
 
 
 class _AliasFinder:
-    """Finds `PACKAGE.x` wherever the standard library has `multiprocessing.x`."""
+    """Finds `PACKAGE.x` if the standard library has `multiprocessing.x`."""
 
     def __init__(self, package: str) -> None:
         self._prefix = package + "."
@@ -41,7 +42,7 @@ class _AliasFinder:
 
 
 class _AliasLoader:
-    """Puts the standard library's module in the place of the one being imported."""
+    """Replaces the module being imported by the standard library's."""
 
     def __init__(self, stock: str) -> None:
         self._stock = stock
@@ -54,12 +55,14 @@ class _AliasLoader:
 
 
 def serve(package: str) -> None:
-    """Answer imports of submodules of `package`, after every other finder."""
+    """Find submodules of `package` that no other finder finds."""
     sys.meta_path.append(_AliasFinder(package))
 
 
 def own(package: str, name: str) -> ModuleType:
-    """The package's submodule of that name; of a module that is none (`sys`), the stock one's."""
+    """The package's submodule of that name. If the name is no submodule (`sys`), the object that
+    the stock package has under it.
+    """
     if f"{_STOCK}.{name}" in sys.modules:
         return importlib.import_module(f"{package}.{name}")
     found: ModuleType = getattr(sys.modules[_STOCK], name)
@@ -67,7 +70,7 @@ def own(package: str, name: str) -> ModuleType:
 
 
 def rest_of(stock: ModuleType) -> Callable[[str], Any]:
-    """A module's `__getattr__`: what it does not have itself is `stock`'s."""
+    """A module's `__getattr__`, which looks up missing names in `stock`."""
 
     def __getattr__(name: str) -> Any:
         if name.startswith("__"):

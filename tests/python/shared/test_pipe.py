@@ -612,7 +612,7 @@ def test_a_program_that_inherits_the_descriptor_can_read_what_is_small(
         try:
             connection.recv()
         except RuntimeError as error:
-            print("can't be had here" in str(error))
+            print("can't be received here" in str(error))
         connection.send("x" * 100_000)
     """
     os.set_inheritable(other.fileno(), True)
