@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the documentation's site (`scripts/docs`) does to pages: rows of README's measured table
-stand where a page asks for them, named as they are
-there, so that no number is written twice:
+"""What the documentation's site (`scripts/docs`) does to pages. A page asks for rows of README's
+measured table by their names, so that no number is written twice:
 
     <!-- rows of README's table
     `Pool.apply` of a no-op, round trip
@@ -30,7 +29,7 @@ def table(names: list[str]) -> str:
     """The rows of these names, and the facts about the machine below them."""
     found = MEASURED.search(README.read_text())
     assert found is not None, "README.md has no measured table"
-    lines, _, facts = found[1].partition("\n\n")
+    _plot, lines, facts = found[1].split("\n\n")
     head, _, *rows = (
         [cell.strip() for cell in line.split("|")[1:-1]] for line in lines.split("\n")
     )
