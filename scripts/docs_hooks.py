@@ -29,7 +29,7 @@ def table(names: list[str]) -> str:
     """The rows of these names, and the facts about the machine below them."""
     found = MEASURED.search(README.read_text())
     assert found is not None, "README.md has no measured table"
-    lines, _, facts = found[1].partition("\n\n")
+    _plot, lines, facts = found[1].split("\n\n")
     head, _, *rows = (
         [cell.strip() for cell in line.split("|")[1:-1]] for line in lines.split("\n")
     )
