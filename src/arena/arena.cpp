@@ -143,6 +143,7 @@ std::shared_ptr<Arena> Arena::create(const ArenaOptions& options) {
     if (machine.limit != os::kUnlimited)
       h.limit = static_cast<uint64_t>(static_cast<double>(machine.limit) * kShareOfMachine);
   }
+  h.slots_used.store(1);  // slot 0 is not first: no member has the number 0
   arena->adopt_tables();
   h.ready.store(kMagic);
   return arena;

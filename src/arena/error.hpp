@@ -30,7 +30,7 @@ class NotAMember : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// All member slots are taken.
+// All member slots are taken, or have given out all their numbers.
 class TooManyMembers : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

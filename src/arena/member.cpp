@@ -45,12 +45,15 @@ Member::~Member() {
 }
 
 void Member::join_slot(MemberKind kind, Incarnation bond) {
-  const Incarnation me = claim_slot(*arena_, kind, bond, 0);
+  enter_slot(claim_slot(*arena_, kind, bond, 0), kind);
+}
+
+void Member::enter_slot(Incarnation claimed, MemberKind kind) {
   const int pid = os::own_pid();
-  if (!enliven_slot(*arena_, me, pid, os::start_time(pid)))
+  if (!enliven_slot(*arena_, claimed, pid, os::start_time(pid)))
     throw NotAMember("shoal: this process was declared dead while it joined the session");
   kind_ = kind;
-  incarnation_ = me;
+  incarnation_ = claimed;
 }
 
 // Joins. A slot without a bit in shared blocks is assigned only when no lower slot is free: then
@@ -59,7 +62,9 @@ void Member::join_low_slot(MemberKind kind, Incarnation bond) {
   join_slot(kind, bond);
   const Incarnation high = incarnation_;
   if (slot() < kSharerSlots || reap_all_dead(*arena_, *this) == 0) return;
-  join_slot(kind, bond);
+  const Incarnation again = try_claim_slot(*arena_, kind, bond, 0);
+  if (again == 0) return;  // others were faster
+  enter_slot(again, kind);
   advance_slot(*arena_, high, SlotState::dead);
   reap(*arena_, *this, high);
 }

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
+#include <set>
+#include <string>
 #include <thread>
 
 #include "arena/slots.hpp"
@@ -11,12 +15,13 @@ namespace {
 
 constexpr size_t kLarge = 100'000;
 
-TEST(Members, HaveMonotoneIncarnationsAndSlotsThatCanHold) {
+TEST(Members, HaveNewIncarnationsAndSlotsThatCanHold) {
   TestSession s;
+  std::set<Incarnation> seen{s.me->incarnation()};
   Incarnation last = s.me->incarnation();
   for (int i = 0; i < 2000; ++i) {
     const auto m = s.join();
-    ASSERT_GT(m->incarnation(), last);
+    ASSERT_TRUE(seen.insert(m->incarnation()).second);
     ASSERT_TRUE(m->can_hold());
     ASSERT_TRUE(member_alive(*s.arena, m->incarnation()));
     ASSERT_FALSE(member_alive(*s.arena, last == s.me->incarnation() ? 0 : last));
@@ -25,14 +30,64 @@ TEST(Members, HaveMonotoneIncarnationsAndSlotsThatCanHold) {
   EXPECT_EQ(s.arena->statistics().members, 1U);
 }
 
+std::string message_of_a_join(TestSession& s) {
+  try {
+    (void)s.join();
+    return "";
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+}
+
 TEST(Members, BeyondTheTableAreRefused) {
   TestSession s;
   std::vector<std::unique_ptr<Member>> all;
   for (unsigned i = 1; i < kMemberSlots; ++i) all.push_back(s.join());
   EXPECT_FALSE(all.back()->can_hold());
   EXPECT_THROW((void)s.join(), TooManyMembers);
+  EXPECT_NE(message_of_a_join(s).find("at most 512 at a time"), std::string::npos);
   all.pop_back();
   EXPECT_NO_THROW(all.push_back(s.join()));
+}
+
+TEST(Members, WithoutMemoryForTheirRecordAreToldSo) {
+  TestSession s;
+  const int number = s.arena->fd();
+  const int spare = dup(number);
+  // The same file, but no memory can be reserved through this descriptor.
+  const int read_only = open(("/proc/self/fd/" + std::to_string(number)).c_str(), O_RDONLY);
+  ASSERT_EQ(dup2(read_only, number), number);
+  EXPECT_THROW((void)s.join(), MemoryExhausted);
+  ASSERT_EQ(dup2(spare, number), number);
+  EXPECT_NO_THROW((void)s.join());
+  close(read_only);
+  close(spare);
+}
+
+TEST(Members, AreToldWhenTheSessionHasNoNumbersLeft) {
+  TestSession s;
+  s.arena->header().slots_used.store(kMemberSlots);
+  const auto last = [](uint32_t index) { return ((1U << 30) - kMemberSlots) + index; };
+  for (uint32_t i = 0; i < kMemberSlots; ++i) {
+    if (i != s.me->slot()) s.arena->slot(i).state.store(make_slot(SlotState::free, last(i), 0, 0));
+  }
+  const std::string message = message_of_a_join(s);
+  EXPECT_NE(message.find("member numbers"), std::string::npos) << message;
+}
+
+// Each slot has 2 million numbers, and a join takes one of one slot.
+TEST(Members, UseOneNumberForEachJoinHoweverManyThereAre) {
+  TestSession s;
+  std::vector<std::unique_ptr<Member>> all;
+  while (sharer_slot_is_free(*s.arena)) all.push_back(s.join());
+  all.pop_back();
+  const Incarnation before = s.join()->incarnation();
+  EXPECT_EQ(s.join()->incarnation(), before + kMemberSlots);
+  for (int i = 0; i < 20; ++i) (void)s.join();
+  EXPECT_EQ(s.join()->incarnation(), before + 22 * kMemberSlots);
+  const Incarnation other = all.front()->incarnation();
+  all.erase(all.begin());
+  EXPECT_EQ(s.join()->incarnation(), other + kMemberSlots);
 }
 
 TEST(Members, ThatHaveLeftCanDoNothing) {
@@ -225,6 +280,64 @@ TEST(Reap, TakesOverFromAReaperThatDied) {
   reaper->abandon_for_test();
   EXPECT_TRUE(reap(*s.arena, *s.me, dead));
   EXPECT_EQ(s.blocks(), 0U);
+}
+
+TEST(Reap, ThatRunsOutOfMemoryIsDoneByTheNextWhoTries) {
+  static int failures;
+  register_reap_hook(5, [](Arena&, Member&, Incarnation, Lane&) {
+    if (failures-- > 0) throw std::bad_alloc();
+  });
+  TestSession s;
+  const auto first = s.join();
+  const auto victim = s.join();
+  for (int i = 0; i < 10; ++i) (void)victim->allocate(i % 2 == 0 ? kLarge : 100);
+  const LaneGuard lane(*victim);
+  lane->intent.store(5);
+  const Incarnation dead = victim->incarnation();
+  victim->abandon_for_test();
+  failures = 1;
+  EXPECT_THROW((void)reap(*s.arena, *first, dead), std::bad_alloc);
+  EXPECT_TRUE(reap(*s.arena, *s.me, dead));  // although the first reaper lives
+  EXPECT_EQ(s.blocks(), 0U);
+  s.arena->check();
+  register_reap_hook(5, nullptr);
+}
+
+int end_failures = 0;
+void fail_at_an_end(Arena&, Member&, Handle) {
+  if (end_failures-- > 0) throw std::bad_alloc();
+}
+
+TEST(Reap, ThatRunsOutOfMemoryHalfWayClaimsNothing) {
+  register_end_hook(fail_at_an_end);
+  TestSession s;
+  const auto victim = s.join();
+  const Handle parent = victim->allocate(100);
+  victim->give_to_block(victim->allocate(kLarge), parent);
+  victim->make_counted(victim->allocate(kLarge));
+  victim->share(victim->allocate(64));
+  const Incarnation dead = victim->incarnation();
+  victim->abandon_for_test();
+  end_failures = 2;
+  EXPECT_THROW((void)reap(*s.arena, *s.me, dead), std::bad_alloc);
+  EXPECT_THROW((void)reap(*s.arena, *s.me, dead), std::bad_alloc);
+  EXPECT_TRUE(reap(*s.arena, *s.me, dead));
+  EXPECT_EQ(s.blocks(), 0U);
+  s.arena->check();
+}
+
+TEST(Reap, OfItselfThatRunsOutOfMemoryIsLeftToAnother) {
+  register_end_hook(fail_at_an_end);
+  TestSession s;
+  const auto leaver = s.join();
+  (void)leaver->allocate(100);
+  (void)leaver->allocate(kLarge);
+  end_failures = 1;
+  leaver->leave();
+  EXPECT_EQ(s.blocks(), 2U);
+  EXPECT_EQ(reap_all_dead(*s.arena, *s.me), 1);
+  EXPECT_EQ(s.blocks(), 0U);
+  s.arena->check();
 }
 
 TEST(Reap, FindsAJoinerThatDiedBeforeItWasAMember) {
