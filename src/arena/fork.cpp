@@ -109,8 +109,10 @@ void ForkHandlers::adopt_member(Member& member) noexcept {
     cache.spans.clear();
     cache.cursor = 0;
   }
-  const bool adopted = child != 0 && enliven_slot(*member.arena_, child, pid, os::start_time(pid));
-  const bool lost = child != 0 && !adopted;
+  const bool foreign = !member.arena_->is_of_this_namespace();
+  const bool adopted =
+      child != 0 && !foreign && enliven_slot(*member.arena_, child, pid, os::start_time(pid));
+  const bool lost = child != 0 && !adopted && !(foreign && member.birth_lock_ >= 0);
   member.lost_ |= lost && !(member.held_.empty() && member.shared_.empty());
   if (lost)
     hide_what_is_held(member);
@@ -120,7 +122,8 @@ void ForkHandlers::adopt_member(Member& member) noexcept {
   if (adopted)
     member.incarnation_ = child;
   else
-    member.held_.clear();  // private views stay mapped, of blocks that are pinned
+    member.held_.clear();                // private views stay mapped, of blocks that are pinned
+  if (foreign) member.birth_lock_ = -1;  // stays locked as long as this process lives
   end_birth(member);
 }
 

@@ -17,6 +17,9 @@
 //    handlers: the views stay private, and the parent handler reaps the prepared slot, since the
 //    birth lock is free. Without a birth lock it does so only if this process has no child at all;
 //    else the slot is reaped when the time of its child is over.
+// 5. A child in another pid namespace cannot be a member (arena.hpp). It uses what it has
+// inherited,
+//    which stays as long as the child keeps its birth lock: until its end.
 // Design: docs/design/arena.md
 #pragma once
 

@@ -179,7 +179,8 @@ struct Header {
   uint64_t descriptors_offset;
   uint64_t data_offset;
   uint64_t limit;  // bytes of warm memory the session may have; 0: as much as the machine gives
-  os::Atomic<uint64_t> ready;          // kMagic once the creator has finished
+  uint64_t pid_namespace;      // of the creator (os::pid_namespace) and all members; 0: not known
+  os::Atomic<uint64_t> ready;  // kMagic once the creator has finished
   os::Atomic<uint64_t> frontier;       // pages that the tables describe; only grows, under the lock
   os::Atomic<uint64_t> slots_used;     // slots from here on were never claimed; only grows
   os::Atomic<uint64_t> next_purge_ms;  // a member that finds this time past purges warm pages

@@ -39,7 +39,8 @@ enum class MemberKind : uint32_t {
 class Member {
  public:
   // Joins the session. `bond`: the member whose death also ends this one, 0: none. Throws
-  // TooManyMembers, MemoryExhausted.
+  // TooManyMembers; MemoryExhausted; NotAMember if this process is in another pid namespace than
+  // the session.
   static std::unique_ptr<Member> join(std::shared_ptr<Arena> arena, MemberKind kind,
                                       Incarnation bond = 0);
   ~Member();
@@ -166,6 +167,7 @@ class Member {
   void join_slot(MemberKind kind, Incarnation bond);
   void enter_slot(Incarnation claimed, MemberKind kind);
   void join_low_slot(MemberKind kind, Incarnation bond);
+  void require_own_namespace() const;
   void require_membership() const;
   Handle allocate_small(uint32_t size_class);
   void refill(uint32_t size_class, std::unique_lock<LocalLock>& local);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 
 #include <set>
@@ -349,6 +351,86 @@ TEST(Reap, FindsAJoinerThatDiedBeforeItWasAMember) {
   EXPECT_EQ(s.arena->statistics().members, 2U);
   EXPECT_EQ(reap_all_dead(*s.arena, *s.me), 1);
   EXPECT_EQ(s.arena->statistics().members, 1U);
+}
+
+// Runs `body` in a new pid namespace with a /proc of its own, as in a container.
+int in_container(const std::function<int()>& body) {
+  return in_child([&] {
+    if (unshare(CLONE_NEWPID | CLONE_NEWNS) != 0) return 77;
+    return WEXITSTATUS(in_child([&] {
+      if (mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+          mount("proc", "/proc", "proc", 0, nullptr) != 0)
+        return 77;
+      return body();
+    }));
+  });
+}
+
+TEST(PidNamespace, OfTheSessionIsThatOfItsMembers) {
+  TestSession s;
+  const auto other = s.join();
+  const Handle b = other->allocate(100);
+  const int status = in_container([&] {
+    try {
+      const auto guest = Member::join(Arena::attach(s.arena->fd()), MemberKind::guest);
+      return reap_all_dead(guest->arena(), *guest) == 0 ? 1 : 2;
+    } catch (const NotAMember& error) {
+      return std::string(error.what()).find("pid namespace") != std::string::npos ? 0 : 3;
+    }
+  });
+  if (WEXITSTATUS(status) == 77) GTEST_SKIP() << "no namespaces can be made here";
+  EXPECT_TRUE(succeeded(status)) << WEXITSTATUS(status);
+  EXPECT_EQ(s.arena->owner_word(b).load(), owner_member(other->incarnation()));
+  EXPECT_EQ(s.arena->statistics().members, 2U);
+  s.arena->check();
+}
+
+TEST(PidNamespace, OfAForkedChildMayBeAnotherWhileItUsesWhatItInherited) {
+  TestSession s;
+  const Handle b = s.me->allocate(kLarge);
+  auto* data = s.arena->at<os::Atomic<uint32_t>>(b);
+  data[0].store(5);
+  s.me->make_counted(b);
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  const pid_t between = fork();
+  if (between == 0) {
+    if (s.me->incarnation() == 0) s.me->rejoin();
+    if (unshare(CLONE_NEWPID) != 0) _exit(77);
+    const pid_t child = fork();
+    if (child == 0) {
+      char c;
+      const bool go = read(ends[0], &c, 1) == 1;
+      const bool member = s.me->incarnation() != 0;
+      bool refused = false;
+      try {
+        s.me->rejoin();
+      } catch (const NotAMember&) {
+        refused = true;
+      }
+      _exit(!go ? 1 : member ? 2 : !refused ? 3 : data[0].load() == 5 ? 0 : 4);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 5);
+  }
+  while (s.arena->statistics().members < 3 && waitpid(between, nullptr, WNOHANG) == 0)
+    std::this_thread::yield();
+  s.me->drop(b);
+  reap_all_dead(*s.arena, *s.me);
+  const Handle next = s.me->allocate(kLarge);  // must not be the pages of b
+  s.arena->at<os::Atomic<uint32_t>>(next)[0].store(6);
+  ASSERT_EQ(write(ends[1], "x", 1), 1);
+  int status = 0;
+  waitpid(between, &status, 0);
+  if (WEXITSTATUS(status) == 77) GTEST_SKIP() << "no namespaces can be made here";
+  EXPECT_TRUE(succeeded(status)) << WEXITSTATUS(status);
+  s.me->free(next);
+  reap_all_dead(*s.arena, *s.me);
+  EXPECT_EQ(s.blocks(), 0U);
+  EXPECT_EQ(s.arena->statistics().members, 1U);
+  close(ends[0]);
+  close(ends[1]);
 }
 
 }  // namespace
