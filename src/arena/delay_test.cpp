@@ -206,5 +206,65 @@ TEST(SlotUnderDelay, JoinerIsNotTakenForTheSlotsFormerForkedChild) {
   });
 }
 
+TEST(SlotUnderDelay, LateJudgeOfAForkedChildFreesNothingOfTheNextMember) {
+  const uint64_t reused = at_every_access([](Crowd& c, uint64_t k, bool& newcomer) {
+    const auto late = c.s.join();
+    const Incarnation child =
+        try_claim_slot(*c.s.arena, MemberKind::process, 0, c.s.me->incarnation());
+    open_birth(*c.s.arena, child, false);
+    let_time_pass(c);
+    c.take_the_rest();
+    const bool stopped = testing::run_stopped_at(
+        k, c.slots(), [&] { (void)reap(*c.s.arena, *late, child); },
+        [&] {
+          reap_all_dead(*c.s.arena, *c.s.me);
+          c.let_somebody_join();
+        });
+    newcomer = c.newcomer != nullptr && c.newcomer->slot() == slot_of(child);
+    c.expect_the_newcomer_unharmed(k);
+    return stopped;
+  });
+  EXPECT_GE(reused, 5U);
+}
+
+TEST(SlotUnderDelay, LateParentAfterAForkHarmsNeitherItsChildNorTheNextMember) {
+  for (const bool in_time : {true, false}) {
+    at_every_access([in_time](Crowd& c, uint64_t k, bool&) {
+      const Incarnation child =
+          try_claim_slot(*c.s.arena, MemberKind::process, 0, c.s.me->incarnation());
+      open_birth(*c.s.arena, child, false);
+      c.take_the_rest();
+      bool alive = false;
+      bool ended = false;
+      const bool stopped = testing::run_stopped_at(
+          k, c.slots(), [&] { ended = end_failed_birth(*c.s.arena, child); },
+          [&] {
+            if (in_time) {
+              alive = enliven_slot(*c.s.arena, child, getpid(), os::start_time(getpid()));
+            } else {
+              let_time_pass(c);
+              reap_all_dead(*c.s.arena, *c.s.me);
+              c.let_somebody_join();
+            }
+          });
+      EXPECT_TRUE(!alive || (!ended && member_alive(*c.s.arena, child))) << "stopped at " << k;
+      c.expect_the_newcomer_unharmed(k);
+      return stopped;
+    });
+  }
+}
+
+TEST(SlotUnderDelay, TwoJoinersNeverGetOneSlot) {
+  at_every_access([](Crowd& c, uint64_t k, bool&) {
+    std::unique_ptr<Member> late;
+    const bool stopped = testing::run_stopped_at(
+        k, c.slots(), [&] { late = c.s.join(); }, [&] { c.let_somebody_join(); });
+    EXPECT_TRUE(member_alive(*c.s.arena, late->incarnation())) << "stopped at " << k;
+    EXPECT_TRUE(c.newcomer == nullptr || c.newcomer->slot() != late->slot()) << k;
+    c.expect_the_newcomer_unharmed(k);
+    return stopped;
+  });
+}
+
 }  // namespace
 }  // namespace shoal::arena

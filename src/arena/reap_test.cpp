@@ -66,6 +66,24 @@ TEST(Members, WithoutMemoryForTheirRecordAreToldSo) {
   close(spare);
 }
 
+// With no descriptor left a process cannot read its own start time.
+TEST(Members, AreAliveAlthoughTheirStartTimeIsNotKnown) {
+  TestSession s;
+  rlimit before;
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit none{0, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  const Incarnation born = try_claim_slot(*s.arena, MemberKind::process, 0, 0);
+  const auto live = s.join();
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_TRUE(member_alive(*s.arena, born));
+  EXPECT_TRUE(member_alive(*s.arena, live->incarnation()));
+  EXPECT_EQ(reap_all_dead(*s.arena, *s.me), 0);
+  EXPECT_TRUE(enliven_slot(*s.arena, born, getpid(), 0));
+  EXPECT_TRUE(advance_slot(*s.arena, born, SlotState::dead));
+  EXPECT_EQ(reap_all_dead(*s.arena, *s.me), 1);
+}
+
 TEST(Members, AreToldWhenTheSessionHasNoNumbersLeft) {
   TestSession s;
   s.arena->header().slots_used.store(kMemberSlots);

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "os/process.hpp"
 
+#include <grp.h>
 #include <gtest/gtest.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -103,6 +105,25 @@ TEST(Process, IsNotDeadWhenItsThreadsCannotBeRead) {
     EXPECT_NE(life, Life::dead) << left << " descriptors";
   }
   end(child);
+}
+
+TEST(Process, IsNotDeadWhereProcHidesOtherUsersProcesses) {
+  const pid_t hidden = sleeping_child();
+  const uint64_t start = start_time(hidden);
+  const pid_t child = fork();
+  if (child == 0) {
+    if (unshare(CLONE_NEWNS) != 0 ||
+        mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+        mount("proc", "/proc", "proc", 0, "hidepid=2") != 0 || setgroups(0, nullptr) != 0 ||
+        setgid(65534) != 0 || setuid(65534) != 0)
+      _exit(77);
+    _exit(start_time(hidden) != 0 ? 77 : process_life(hidden, start) == Life::dead ? 1 : 0);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  end(hidden);
+  if (WEXITSTATUS(status) == 77) GTEST_SKIP() << "processes cannot be hidden here";
+  EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 
 // As under `unshare --pid --fork` without --mount-proc: /proc shows other processes.
