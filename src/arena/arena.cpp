@@ -8,6 +8,7 @@
 
 #include "os/error.hpp"
 #include "os/memory.hpp"
+#include "os/process.hpp"
 #include "testing/kill_point.hpp"
 
 namespace shoal::arena {
@@ -137,12 +138,14 @@ std::shared_ptr<Arena> Arena::create(const ArenaOptions& options) {
   h.header_size = sizeof(Header);
   h.layout_hash = layout_hash();
   lay_out(h, reserve);
+  h.pid_namespace = os::pid_namespace();
   h.limit = options.limit != 0 ? options.limit : bytes_from_environment("SHOAL_MEMORY_LIMIT");
   if (h.limit == 0) {
     const os::MemoryLimit machine = os::memory_limit(arena->memory_path_);
     if (machine.limit != os::kUnlimited)
       h.limit = static_cast<uint64_t>(static_cast<double>(machine.limit) * kShareOfMachine);
   }
+  h.slots_used.store(1);  // slot 0 is not first: no member has the number 0
   arena->adopt_tables();
   h.ready.store(kMagic);
   return arena;
@@ -182,6 +185,12 @@ int Arena::fd() const noexcept {
   os::FileIdentity now;
   const os::FileIdentity mine{fd_device_, fd_inode_, 0};
   return os::identify(fd_, &now) && now == mine ? fd_ : -1;
+}
+
+bool Arena::is_of_this_namespace() const noexcept {
+  const uint64_t mine = os::pid_namespace();
+  const uint64_t sessions = header().pid_namespace;
+  return mine == sessions || mine == 0 || sessions == 0;
 }
 
 bool Arena::commit(uint64_t offset, uint64_t bytes) const noexcept {

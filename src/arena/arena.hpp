@@ -75,6 +75,8 @@ class Arena {
   int fd() const noexcept;
   uint64_t fd_device() const noexcept { return fd_device_; }  // device and inode name the session
   uint64_t fd_inode() const noexcept { return fd_inode_; }
+  // Is this process in the pid namespace of the session's creator? True if that is not known.
+  bool is_of_this_namespace() const noexcept;
   std::byte* base() const noexcept { return base_; }
   uint64_t reserve() const noexcept { return reserve_; }
 

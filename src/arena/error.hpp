@@ -24,13 +24,14 @@ class MemoryExhausted : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// This process is not a member: it was forked from one, has left, or was declared dead.
+// This process is not a member: it was forked from one, has left, was declared dead, or cannot be
+// one in its pid namespace.
 class NotAMember : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
 
-// All member slots are taken.
+// All member slots are taken, or have given out all their numbers.
 class TooManyMembers : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

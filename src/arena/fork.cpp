@@ -37,11 +37,12 @@ struct ForkHandlers {
   static void adopt_member(Member& member) noexcept;
   static void hide_what_is_held(Member& member) noexcept;
   static void end_birth(Member& member) noexcept;
+  static void take_back(Member& member) noexcept;
 };
 
 // Makes the views of this process private, so that the child's are as well. Prepares a slot for the
 // child, and its birth lock, which tells reapers that the child may live although no slot names its
-// process yet.
+// process yet. Until open_birth() the slot is judged by this process.
 void ForkHandlers::prepare_member(Member& member) noexcept {
   member.fork_child_ = 0;
   if (member.incarnation_ == 0 || (member.held_.empty() && member.shared_.empty())) return;
@@ -50,6 +51,7 @@ void ForkHandlers::prepare_member(Member& member) noexcept {
   const Incarnation child = try_claim_slot(arena, MemberKind::process, 0, member.incarnation_);
   if (child != 0) member.birth_lock_ = lock_birth(arena, child);
   give_to_child(member, child);
+  if (child != 0) open_birth(arena, child, member.birth_lock_ >= 0);
   member.fork_child_ = child;
 }
 
@@ -79,13 +81,26 @@ void ForkHandlers::end_birth(Member& member) noexcept {
   member.forget_copies();
   os::close_fd(member.birth_lock_);
   member.birth_lock_ = -1;
+}
+
+// Runs in the parent, which has closed its descriptor of the birth lock and released its locks: a
+// failed fork leaves no slot behind.
+void ForkHandlers::take_back(Member& member) noexcept {
+  const Incarnation child = member.fork_child_;
   member.fork_child_ = 0;
+  if (child == 0 || !end_failed_birth(*member.arena_, child)) return;
+  try {
+    static_cast<void>(reap(*member.arena_, member, child));
+  } catch (const std::exception&) {
+    return;  // the next member that reaps does it
+  }
 }
 
 void ForkHandlers::adopt_member(Member& member) noexcept {
   const Incarnation child = member.fork_child_;
   const int pid = os::own_pid();
   member.incarnation_ = 0;
+  member.fork_child_ = 0;
   member.forked_child_ = true;
   member.unseen_.blocks = 0;
   member.lanes_taken_.store(0);
@@ -94,8 +109,10 @@ void ForkHandlers::adopt_member(Member& member) noexcept {
     cache.spans.clear();
     cache.cursor = 0;
   }
-  const bool adopted = child != 0 && enliven_slot(*member.arena_, child, pid, os::start_time(pid));
-  const bool lost = child != 0 && !adopted;
+  const bool foreign = !member.arena_->is_of_this_namespace();
+  const bool adopted =
+      child != 0 && !foreign && enliven_slot(*member.arena_, child, pid, os::start_time(pid));
+  const bool lost = child != 0 && !adopted && !(foreign && member.birth_lock_ >= 0);
   member.lost_ |= lost && !(member.held_.empty() && member.shared_.empty());
   if (lost)
     hide_what_is_held(member);
@@ -105,7 +122,8 @@ void ForkHandlers::adopt_member(Member& member) noexcept {
   if (adopted)
     member.incarnation_ = child;
   else
-    member.held_.clear();  // private views stay mapped, of blocks that are pinned
+    member.held_.clear();                // private views stay mapped, of blocks that are pinned
+  if (foreign) member.birth_lock_ = -1;  // stays locked as long as this process lives
   end_birth(member);
 }
 
@@ -136,6 +154,7 @@ void ForkHandlers::in_parent() {
     end_birth(*member);
     member->local_.unlock();
   }
+  for (Member* member : registry()) take_back(*member);
   registry_lock.unlock();
   errno = saved;
 }

@@ -339,8 +339,7 @@ TEST(Fork, ChildStoppedBeforeItsFirstInstructionIsWaitedForAnyTime) {
   const pid_t child =
       start_child([&] { return s.me->incarnation() != 0 && b.words[0].load() == 1 ? 0 : 1; });
   hold_up = nullptr;
-  for (uint32_t i = 0; i < slots_in_use(*s.arena); ++i) s.arena->slot(i).born_ns.store(1);
-  EXPECT_EQ(reap_all_dead(*s.arena, *s.me), 0);  // although born_ns says that it is late
+  EXPECT_EQ(reap_all_dead(*s.arena, *s.me), 0);
   b.words[0].store(2);
   go.send();
   EXPECT_TRUE(succeeded(status_of(child)));
@@ -365,8 +364,9 @@ TEST(Fork, ChildKilledBeforeItsFirstInstructionLeavesNothing) {
 TEST(Fork, ChildWithoutABirthLockIsReapedWhenItIsLate) {
   TestSession s;
   const Incarnation child = try_claim_slot(*s.arena, MemberKind::process, 0, s.me->incarnation());
+  open_birth(*s.arena, child, false);
   EXPECT_EQ(reap_all_dead(*s.arena, *s.me), 0);
-  s.arena->slot(slot_of(child)).born_ns.store(1);
+  s.arena->slot(slot_of(child)).birth.store(kBirthLocked + 1);
   EXPECT_EQ(reap_all_dead(*s.arena, *s.me), 1);
   EXPECT_FALSE(enliven_slot(*s.arena, child, getpid(), 1));
 }
@@ -390,10 +390,48 @@ TEST(Fork, ThatFailsChangesNothingForTheParent) {
     return next.words[0].load() == 5 ? 0 : 4;
   });
   EXPECT_TRUE(succeeded(status)) << status;
-  for (uint32_t i = 0; i < slots_in_use(*s.arena); ++i) s.arena->slot(i).born_ns.store(1);
   reap_all_dead(*s.arena, *s.me);
   EXPECT_EQ(s.blocks(), 0U);
   EXPECT_EQ(s.arena->statistics().members, 1U);
+}
+
+// Forks until `count` forks have failed; false: forks cannot be made to fail here.
+bool fail_to_fork(int count) {
+  rlimit none{0, 0};
+  if (setrlimit(RLIMIT_NPROC, &none) != 0) return false;
+  if (getuid() == 0 && setuid(65534) != 0) return false;  // root is not limited
+  for (int i = 0; i < count; ++i) {
+    const pid_t child = fork();
+    if (child == 0) _exit(0);
+    if (child > 0) return status_of(child), false;  // a kernel without this limit
+  }
+  return true;
+}
+
+void use_up_descriptors() {
+  while (dup(0) >= 0) continue;
+}
+
+TEST(Fork, ThatFailsLeavesNothingBehind) {
+  for (const bool descriptors_left : {true, false}) {
+    TestSession s;
+    const Handle shared = s.me->allocate(64);
+    s.me->share(shared);
+    const int status = in_child([&] {
+      s.me->rejoin();
+      if (!s.me->hold_shared(shared)) return 1;
+      const uint64_t word = s.arena->owner_word(shared).load();
+      const uint64_t members = s.arena->statistics().members;
+      if (!descriptors_left) use_up_descriptors();
+      if (!fail_to_fork(600)) return 0;
+      if (s.arena->statistics().members != members) return 2;
+      return s.arena->owner_word(shared).load() == word ? 0 : 3;
+    });
+    EXPECT_TRUE(succeeded(status)) << status << " descriptors left: " << descriptors_left;
+    reap_all_dead(*s.arena, *s.me);
+    EXPECT_TRUE(s.me->drop_shared(shared));
+    s.me->free(shared);
+  }
 }
 
 // ---- What cannot be mapped ----
@@ -593,17 +631,34 @@ TEST(Fork, GrandchildKeepsWhatTheChildWrote) {
   EXPECT_EQ(s.blocks(), 0U);
 }
 
-TEST(Fork, PreparedChildDiesWithAParentThatDies) {
+TEST(Fork, PreparedChildDiesWithAParentThatDiesBeforeTheFork) {
+  TestSession s;
+  const int status = in_child([&] {
+    const auto parent = s.join();
+    const Incarnation child =
+        try_claim_slot(*s.arena, MemberKind::process, 0, parent->incarnation());
+    const Handle b = parent->allocate(kLarge);
+    parent->make_counted(b);
+    s.arena->page(s.arena->page_of(b)).holders.fetch_or(uint64_t{1} << slot_of(child));
+    kill(getpid(), SIGKILL);
+    return 0;
+  });
+  EXPECT_TRUE(killed(status));
+  EXPECT_GE(reap_all_dead(*s.arena, *s.me), 1);
+  EXPECT_EQ(s.blocks(), 0U);
+  EXPECT_EQ(s.arena->statistics().members, 1U);
+}
+
+TEST(Fork, PreparedChildDiesWithTheReapOfItsParent) {
   TestSession s;
   const auto parent = s.join();
-  const Incarnation child = try_claim_slot(*s.arena, MemberKind::process, 0, parent->incarnation());
-  const Handle b = parent->allocate(kLarge);
-  parent->make_counted(b);
-  s.arena->page(s.arena->page_of(b)).holders.fetch_or(uint64_t{1} << slot_of(child));
+  const Incarnation dead = parent->incarnation();
+  const Incarnation child = try_claim_slot(*s.arena, MemberKind::process, 0, dead);
+  os::close_fd(lock_birth(*s.arena, child));
+  open_birth(*s.arena, child, true);
   parent->abandon_for_test();
-  reap_all_dead(*s.arena, *s.me);
+  EXPECT_TRUE(reap(*s.arena, *s.me, dead));
   EXPECT_FALSE(enliven_slot(*s.arena, child, getpid(), 1));
-  EXPECT_EQ(s.blocks(), 0U);
   EXPECT_EQ(s.arena->statistics().members, 1U);
 }
 

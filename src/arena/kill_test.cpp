@@ -10,6 +10,7 @@
 #include "arena/lock.hpp"
 #include "arena/slots.hpp"
 #include "arena/test_session.hpp"
+#include "os/memory.hpp"
 #include "testing/kill_point.hpp"
 
 namespace shoal::arena {
@@ -25,6 +26,15 @@ void take_back(Arena& arena, Member&, Incarnation dead, Lane& lane) {
   const Handle b = lane.intent.load() & ~uint64_t{15};
   uint64_t expected = owner_channel(kChannel, kPosition);
   arena.owner_word(b).compare_exchange(expected, owner_member(dead));
+}
+
+// An end hook that runs out of memory once, if asked to.
+bool out_of_memory = false;
+void fail_once(Arena&, Member&, Handle) {
+  if (out_of_memory) {
+    out_of_memory = false;
+    throw std::bad_alloc();
+  }
 }
 
 // What the child finds: blocks of a survivor, and what a member that died earlier left behind.
@@ -65,7 +75,9 @@ struct Scene {
     EXPECT_TRUE(victim->hold_shared(used));
     const Handle alone = victim->allocate(64);
     victim->share(alone);
-    (void)try_claim_slot(*s.arena, MemberKind::process, 0, dead);  // for the child of a fork
+    const Incarnation unborn = try_claim_slot(*s.arena, MemberKind::process, 0, dead);
+    os::close_fd(lock_birth(*s.arena, unborn));  // as when the fork has failed
+    open_birth(*s.arena, unborn, true);
     victim->abandon_for_test();
     s.arena->header().lock.store(dead);
   }
@@ -156,6 +168,8 @@ int do_everything(Scene& scene) {
   count_and_fork(*me, scene.shared);
   share_and_fork(*me, scene.used);
   fill_and_empty(*me);
+  out_of_memory = true;
+  EXPECT_THROW((void)reap(*scene.s.arena, *me, scene.dead), std::bad_alloc);
   EXPECT_TRUE(reap(*scene.s.arena, *me, scene.dead));
   me->purge(0);
   me->leave();
@@ -193,6 +207,7 @@ class KillPoint : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(KillPoint, SurvivorsRepairEverything) {
   register_reap_hook(kTestIntent, take_back);
+  register_end_hook(fail_once);
   EXPECT_TRUE(kill_once(GetParam(), 1)) << "no operation passes this point";
   for (unsigned nth = 2; nth <= 5; ++nth)
     if (!kill_once(GetParam(), nth)) return;

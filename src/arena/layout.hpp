@@ -28,7 +28,7 @@ inline constexpr uint64_t kHugeAlign = 32;
 // the frontier moves by this many pages (64 MiB of data, 32 KiB of tables)
 inline constexpr uint64_t kMetadataStep = 1024;
 inline constexpr uint64_t kMagic = 0x31306c616f687321;  // "!shoal01"
-inline constexpr uint32_t kVersion = 1;
+inline constexpr uint32_t kVersion = 2;
 inline constexpr uint32_t kLanes = 16;
 inline constexpr uint32_t kLaneHeld = 4;
 inline constexpr uint32_t kRoots = 64;
@@ -45,61 +45,70 @@ struct Lane {
 static_assert(sizeof(Lane) == 64);
 
 // state word: {incarnation:30 | pid:22 | start:9 | state:3}. One store names the process, so a
-// process that dies at any instruction of a join can be told from a live one. `start` holds the
-// low bits of start_time.
+// process that dies at any instruction of a join can be told from a live one. `start` is made from
+// the start time (start_bits() in slots.hpp); 0: not known.
 enum class SlotState : uint64_t {
   free = 0,  // incarnation is that of the last user
-  // being filled by pid; or, if `parent` != 0, prepared by pid (the parent) for a child of its fork
+  // being filled by pid; or, if `birth` != 0, prepared by pid (the parent) for a child of its fork
   born = 1,
   live = 2,
   leaving = 3,  // the member reaps itself
   dead = 4,     // waits to be reaped or is being reaped
 };
 
-// One member's record. A slot is reused by a new incarnation each time, so which process may write
-// a field depends on the state:
-//   claimer  the process that set `state` to born, for itself or for the child of its fork
-//   member   the process that set `state` to live
-//   reaper   the process that `reaper` names; in leaving, the member itself
+inline constexpr uint64_t kBirthLocked = 1;  // in MemberSlot::birth
+
+// One member's record. A slot is reused by a new incarnation each time, which is one of its own
+// numbers (index, index + 512, ...), higher each time. Each transition of the state is one
+// compare-exchange of the whole word, which names the incarnation, so it fails once the slot's life
+// has gone on. For each state: who writes which field, who ends it how, and what a process does
+// that was stopped in it for any time and goes on in a later life of the slot.
 //
-// Each transition of the state is one compare-exchange of the whole word:
-//   free -> born            claimer
-//   born -> live            member
-//   live -> leaving         member
-//   any but free -> dead    any process that has found the slot's process dead; the member itself,
-//                           to let another member reap the slot
-//   leaving, dead -> free   reaper
+//   state    written by                          next state
+//   free     nobody                              born: a claimer, which joins or forks
+//   born     claimer: kind, bond, user, lanes,   live: the claimer itself, or the fork's child
+//            trace, parent; `birth` last
+//   live     member: image, start_time first;    leaving: the member
+//            bond, lanes; layers above: user,
+//            trace
+//   leaving  member, which reaps itself: lanes,  free: the member
+//            then the four below
+//   dead     reaper: lanes, then the four below  free: the reaper
 //
-//   written in      born                  live, leaving         dead
-//   start_time      claimer 0, member     nobody                nobody
-//   image           claimer 0, member     nobody                nobody
-//   parent          claimer               nobody                nobody
-//   born_ns, kind   claimer               nobody                nobody
-//   bond            claimer               member                nobody
-//   birth           claimer 0, then 1     nobody                nobody
-//   reaper          claimer 0             member, in leaving    the winner of a compare-exchange
-//   user            claimer 0             layers above          layers above
-//   lanes           claimer 0             member                reaper
-//   trace           claimer 0             member                nobody
+//   born, live, leaving -> dead: any member that finds that nobody of this life can run again; the
+//   member itself, when it gives up
 //
-// A free slot is written only by the process that claims it. So a free slot keeps the values of its
-// last user, and each field of a born slot does until the claimer has written that field. In a live
-// slot all values are the member's.
+//   state    late
+//   free     A claimer's exchange expects the number of the last user.
+//   born     A claimer keeps the slot while its process lives, so it is never late. The child of a
+//            fork stores nothing before its exchange to live; if that fails, it is no member.
+//   live,    A member keeps the slot while its process lives.
+//   leaving
+//   dead     The reaper keeps the job while it is a member. Whoever wins the job of a life that is
+//            over sees that in `state`, which it reads after winning, and goes away.
+//   any      Who declares a slot dead expects the very word that it has judged.
+//
+// In a free slot start_time, image, parent and birth are 0: these four and `state` are all that
+// says whether a member lives. So a reader that has read `state` finds in the four the values of
+// that life, or 0, or those of a later life; then its judgement comes too late to count.
+// `reaper` is written in any state, by whoever wins the job, and never cleared: the incarnation in
+// it never decreases, so the job of a life that is over cannot be won from a later one.
 struct MemberSlot {
   os::Atomic<uint64_t> state;
-  os::Atomic<uint64_t> start_time;  // of the process, 0 until known
+  os::Atomic<uint64_t> start_time;  // of the process; 0: not known, `state` has some bits of it
   os::Atomic<uint64_t> image;  // of the process (os::process_image): an exec ends the membership
-  // {dead:30 << 30 | reaper:30}: which member reaps the dead one; taken over from a dead reaper
+  // {dead:30 << 30 | reaper:30}: which member reaps the dead one; taken over from a dead reaper.
+  // Reaper 0: none does. Valid if `dead` is the incarnation in `state`.
   os::Atomic<uint64_t> reaper;
-  os::Atomic<uint64_t> parent;   // slot of a fork's child: incarnation of the forking member
-  os::Atomic<uint64_t> born_ns;  // when `state` left free
+  os::Atomic<uint64_t> parent;  // slot of a fork's child: incarnation of the forking member
+  // Says, in state born, by what the slot's life is judged. 0: the process in `state`.
+  // kBirthLocked: the birth lock, which the fork's parent and child hold. More: there is no lock;
+  // the monotonic time (ns) until which the child may become live.
+  os::Atomic<uint64_t> birth;
   os::Atomic<uint32_t> kind;
   os::Atomic<uint32_t> bond;     // the member dies with this incarnation; 0: none
   os::Atomic<uint32_t> user[4];  // for the layers above; zero when the member joins
-  // slot of a fork's child: 1 once the birth lock is held; from then on that lock tells whether the
-  // child may still come to life
-  os::Atomic<uint64_t> birth;
-  uint64_t reserved[6];
+  uint64_t reserved[7];
   Lane lanes[kLanes];
   alignas(128) std::byte
       trace[1024];  // src/trace/record.hpp says what is in here; zero when the member joins
@@ -170,10 +179,11 @@ struct Header {
   uint64_t descriptors_offset;
   uint64_t data_offset;
   uint64_t limit;  // bytes of warm memory the session may have; 0: as much as the machine gives
-  os::Atomic<uint64_t> ready;     // kMagic once the creator has finished
-  os::Atomic<uint64_t> frontier;  // pages that the tables describe; only grows, under the lock
-  os::Atomic<uint64_t> last_incarnation;
-  os::Atomic<uint64_t> next_purge_ms;      // a member that finds this time past purges warm pages
+  uint64_t pid_namespace;      // of the creator (os::pid_namespace) and all members; 0: not known
+  os::Atomic<uint64_t> ready;  // kMagic once the creator has finished
+  os::Atomic<uint64_t> frontier;       // pages that the tables describe; only grows, under the lock
+  os::Atomic<uint64_t> slots_used;     // slots from here on were never claimed; only grows
+  os::Atomic<uint64_t> next_purge_ms;  // a member that finds this time past purges warm pages
   alignas(128) os::Atomic<uint32_t> lock;  // {waiters:1 | unused:1 | incarnation:30}
   RunIntent intent;
   alignas(128)

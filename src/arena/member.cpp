@@ -45,23 +45,39 @@ Member::~Member() {
 }
 
 void Member::join_slot(MemberKind kind, Incarnation bond) {
-  const Incarnation me = claim_slot(*arena_, kind, bond, 0);
+  enter_slot(claim_slot(*arena_, kind, bond, 0), kind);
+}
+
+void Member::enter_slot(Incarnation claimed, MemberKind kind) {
   const int pid = os::own_pid();
-  if (!enliven_slot(*arena_, me, pid, os::start_time(pid)))
+  if (!enliven_slot(*arena_, claimed, pid, os::start_time(pid)))
     throw NotAMember("shoal: this process was declared dead while it joined the session");
   kind_ = kind;
-  incarnation_ = me;
+  incarnation_ = claimed;
 }
 
 // Joins. A slot without a bit in shared blocks is assigned only when no lower slot is free: then
 // reaps the dead, and if that frees a slot, joins again and gives the high slot back.
 void Member::join_low_slot(MemberKind kind, Incarnation bond) {
+  require_own_namespace();
   join_slot(kind, bond);
   const Incarnation high = incarnation_;
   if (slot() < kSharerSlots || reap_all_dead(*arena_, *this) == 0) return;
-  join_slot(kind, bond);
+  const Incarnation again = try_claim_slot(*arena_, kind, bond, 0);
+  if (again == 0) return;  // others were faster
+  enter_slot(again, kind);
   advance_slot(*arena_, high, SlotState::dead);
   reap(*arena_, *this, high);
+}
+
+// A process in another pid namespace has other numbers for the members' processes, and they for it:
+// it would take all of them for dead.
+void Member::require_own_namespace() const {
+  if (arena_->is_of_this_namespace()) return;
+  throw NotAMember(
+      "shoal: this process is in another pid namespace (another container, or the host) than the "
+      "session that it tries to join, so neither can see whether the other lives. Join from a "
+      "process in the session's own container");
 }
 
 void Member::rejoin() {

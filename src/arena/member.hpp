@@ -39,7 +39,8 @@ enum class MemberKind : uint32_t {
 class Member {
  public:
   // Joins the session. `bond`: the member whose death also ends this one, 0: none. Throws
-  // TooManyMembers.
+  // TooManyMembers; MemoryExhausted; NotAMember if this process is in another pid namespace than
+  // the session.
   static std::unique_ptr<Member> join(std::shared_ptr<Arena> arena, MemberKind kind,
                                       Incarnation bond = 0);
   ~Member();
@@ -164,7 +165,9 @@ class Member {
 
   explicit Member(std::shared_ptr<Arena> arena) noexcept;
   void join_slot(MemberKind kind, Incarnation bond);
+  void enter_slot(Incarnation claimed, MemberKind kind);
   void join_low_slot(MemberKind kind, Incarnation bond);
+  void require_own_namespace() const;
   void require_membership() const;
   Handle allocate_small(uint32_t size_class);
   void refill(uint32_t size_class, std::unique_lock<LocalLock>& local);
@@ -245,7 +248,7 @@ int member_pid(Arena& arena, Incarnation incarnation) noexcept;
 
 // Frees all that `dead` held. Idempotent. Several members may call it for the same `dead`: one does
 // the work, the others return false. False: a live member is reaping it, or it is not dead. True:
-// nothing of `dead` is left.
+// nothing of `dead` is left. If it throws std::bad_alloc, any member may try again.
 bool reap(Arena& arena, Member& reaper, Incarnation dead);
 // Reaps every member that is found dead; returns how many.
 int reap_all_dead(Arena& arena, Member& reaper);

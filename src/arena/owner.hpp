@@ -29,7 +29,7 @@
 namespace shoal::arena {
 
 using Handle = uint64_t;  // byte offset from the arena's start, multiple of 64; 0 = none
-// 30 bits, never 0, monotone per session; slot = incarnation % kMemberSlots
+// 30 bits, never 0, never given out twice in a session; slot = incarnation % kMemberSlots
 using Incarnation = uint32_t;
 
 inline constexpr uint32_t kMemberSlots = 512;

@@ -32,8 +32,6 @@ namespace {
 // runs and owner words that one batch, under one hold of the lock, looks at
 constexpr uint64_t kBatchPages = 64;
 constexpr uint64_t kBatchWords = 1024;
-// a fork's child without a birth lock that is not live after this time is considered dead
-constexpr uint64_t kLateChildNs = 30'000'000'000;
 
 os::Atomic<uint64_t> hooks[16];     // ReapHook by intent kind; set once at start-up by each layer
 os::Atomic<uint64_t> end_hooks[8];  // each EndHook once
@@ -58,13 +56,11 @@ bool holds_anything(const Lane& lane) noexcept {
   return any != 0;
 }
 
-// Needs: the process that `word` names has ended. True: the slot is dead. A slot that was claimed
-// for a fork's child names the parent, so there its birth lock decides.
-bool declare_dead(Arena& arena, uint64_t word) noexcept {
-  const Incarnation dead = slot_incarnation(word);
-  if (!is_listed(slot_state(word))) return true;
-  if (is_unborn(arena, word)) return bury_unborn(arena, word);
-  return advance_slot(arena, dead, SlotState::dead);
+constexpr Incarnation job_dead(uint64_t word) noexcept {
+  return static_cast<Incarnation>(word >> 30);
+}
+constexpr Incarnation job_reaper(uint64_t word) noexcept {
+  return static_cast<Incarnation>(word & kLockOwner);
 }
 
 }  // namespace
@@ -105,45 +101,78 @@ void end_block(Member& member, Handle block) noexcept {
   running = nullptr;
 }
 
-bool Reaping::run() {
-  if (!own_the_job()) return false;
-  reap_children();
-  repair_lanes();
-  scan(Pass::owned);
-  end_states();
-  for (size_t before = claimed_.size() + 1; saw_child_ && before != claimed_.size();) {
-    before = claimed_.size();
-    scan(Pass::children);
+Reaping::Job Reaping::run() {
+  const Job job = take_job();
+  if (job != Job::mine) return job;
+  try {
+    reap_children();
+    repair_lanes();
+    scan(Pass::owned);
+    end_states();
+    for (size_t before = claimed_.size() + 1; saw_child_ && before != claimed_.size();) {
+      before = claimed_.size();
+      scan(Pass::children);
+    }
+  } catch (...) {
+    put_back();
+    throw;
   }
   for (const Claim& claim : claimed_) give_back(claim);
   scan(Pass::spans);
-  return true;
+  return Job::mine;
 }
 
-// Makes this member the only reaper: stores {dead | reaper} in the slot, unless another live member
-// is the reaper.
-bool Reaping::own_the_job() noexcept {
-  os::Atomic<uint64_t>& word = arena_.slot(slot_of(dead_)).reaper;
+// Makes this member the only reaper: stores {dead | me} in the slot, unless another live member is
+// the reaper. The reaper keeps the job until the slot is free. So if the state still says that
+// `dead` waits to be reaped after the job was won, nobody else reaps it, or has reaped it.
+Reaping::Job Reaping::take_job() noexcept {
+  MemberSlot& slot = arena_.slot(slot_of(dead_));
   const uint64_t mine = uint64_t{dead_} << 30 | me_;
-  uint64_t seen = word.load();
-  if (seen == mine) return true;
-  if (seen >> 30 == dead_ && member_alive(arena_, static_cast<Incarnation>(seen & kLockOwner)))
-    return false;
-  // COMMIT(arena.reap.begin): killed before: not begun; after: the next reaper takes over
-  const bool done = word.compare_exchange(seen, mine);
-  SHOAL_KILL_POINT("arena.reap.begin");
-  return done;
+  const auto is_dead = [&] {
+    const uint64_t word = slot.state.load();
+    const SlotState waits = dead_ == me_ ? SlotState::leaving : SlotState::dead;
+    return slot_incarnation(word) == dead_ && slot_state(word) == waits;
+  };
+  for (uint64_t seen = slot.reaper.load(); seen != mine;) {
+    if (job_dead(seen) > dead_) return Job::over;
+    if (job_dead(seen) == dead_ && member_alive(arena_, job_reaper(seen)))
+      return is_dead() ? Job::anothers : Job::over;
+    // COMMIT(arena.reap.begin): killed before: not begun; after: the next reaper takes over
+    const bool done = slot.reaper.compare_exchange(seen, mine);
+    SHOAL_KILL_POINT("arena.reap.begin");
+    if (done) break;
+  }
+  return is_dead() ? Job::mine : Job::over;
 }
 
+// Undoes what this attempt has claimed, and gives up the job: the next attempt, by any member,
+// starts over.
+void Reaping::put_back() noexcept {
+  for (const Claim& claim : claimed_) {
+    uint64_t mine = owner_dying(me_);
+    // COMMIT(arena.reap.unclaim): killed before: DYING(me), freed with this member; after: the next
+    // attempt claims it again
+    arena_.owner_word(claim.handle).compare_exchange(mine, owner_dying(dead_));
+    SHOAL_KILL_POINT("arena.reap.unclaim");
+  }
+  claimed_.clear();
+  uint64_t mine = uint64_t{dead_} << 30 | me_;
+  // COMMIT(arena.reap.give_up): killed before: the next reaper takes over; after: the same
+  arena_.slot(slot_of(dead_)).reaper.compare_exchange(mine, uint64_t{dead_} << 30);
+  SHOAL_KILL_POINT("arena.reap.give_up");
+}
+
+// A child that may still become live keeps its slot; reap_all_dead() checks it again later.
 void Reaping::reap_children() {
   for (uint32_t i = 0; i < slots_in_use(arena_); ++i) {
     const uint64_t word = arena_.slot(i).state.load();
     const SlotState state = slot_state(word);
     if (state != SlotState::born && state != SlotState::dead) continue;
     if (arena_.slot(i).parent.load() != dead_ || slot_incarnation(word) == dead_) continue;
-    // A child that may still become live keeps its slot; reap_all_dead() checks it again later.
-    if (state == SlotState::dead || bury_unborn(arena_, word))
-      reap_dead(arena_, member_, slot_incarnation(word));
+    if (state == SlotState::born &&
+        (process_behind_lives(arena_, word) || !declare_dead(arena_, word)))
+      continue;
+    reap_dead(arena_, member_, slot_incarnation(word));
   }
 }
 
@@ -293,20 +322,15 @@ void Reaping::let_go_of_span(uint64_t page, const SizeClass& c) {
 }
 
 void Reaping::finish() noexcept {
-  MemberSlot& slot = arena_.slot(slot_of(dead_));
-  uint64_t word = slot.state.load();
-  if (slot_incarnation(word) != dead_ || slot_state(word) == SlotState::free) return;
   arena_.header().death_epoch.fetch_add(1);
-  // COMMIT(arena.reap.end): killed before: reaped again; after: the slot is free.
-  slot.state.compare_exchange(word, make_slot(SlotState::free, dead_, 0, 0));
-  SHOAL_KILL_POINT("arena.reap.end");
+  set_slot_free(arena_, arena_.slot(slot_of(dead_)).state.load());
 }
 
 bool reap_dead(Arena& arena, Member& reaper, Incarnation dead) {
   Reaping reaping(arena, reaper, dead);
-  if (!reaping.run()) return false;
-  reaping.finish();
-  return true;
+  const Reaping::Job job = reaping.run();
+  if (job == Reaping::Job::mine) reaping.finish();
+  return job != Reaping::Job::anothers;
 }
 
 bool reap(Arena& arena, Member& reaper, Incarnation dead) {
@@ -315,20 +339,18 @@ bool reap(Arena& arena, Member& reaper, Incarnation dead) {
   const uint64_t word = arena.slot(slot_of(dead)).state.load();
   if (slot_incarnation(word) != dead || slot_state(word) == SlotState::free)
     return true;  // already reaped
-  if (is_listed(slot_state(word)) && process_behind_lives(arena, word)) return false;
-  return declare_dead(arena, word) && reap_dead(arena, reaper, dead);
+  if (is_listed(slot_state(word)) &&
+      (process_behind_lives(arena, word) || !declare_dead(arena, word)))
+    return false;
+  return reap_dead(arena, reaper, dead);
 }
 
 int reap_all_dead(Arena& arena, Member& reaper) {
   int reaped = 0;
   for (uint32_t i = 0; i < slots_in_use(arena); ++i) {
     const uint64_t word = arena.slot(i).state.load();
-    const SlotState state = slot_state(word);
-    if (state == SlotState::free || slot_incarnation(word) == reaper.incarnation()) continue;
-    const bool over = is_unborn(arena, word) && (has_birth_lock(arena, word) ||
-                                                 static_cast<uint64_t>(os::monotonic_ns()) >
-                                                     arena.slot(i).born_ns.load() + kLateChildNs);
-    if (over) bury_unborn(arena, word);
+    if (slot_state(word) == SlotState::free || slot_incarnation(word) == reaper.incarnation())
+      continue;
     if (reap(arena, reaper, slot_incarnation(word))) ++reaped;
   }
   return reaped;

@@ -2,9 +2,9 @@
 //
 // Reaping: one attempt of one member to free all that a dead member held. Internal; callers use
 // reap() in member.hpp. Needs: the slot is dead (or leaving, when a member reaps itself), the
-// caller holds Member::reaping_. Waits for the RunsLock. May throw std::bad_alloc, at points from
-// which the next attempt can start over.
-// Design: docs/design/arena.md
+// caller holds Member::reaping_. Waits for the RunsLock. May throw std::bad_alloc, also from hooks
+// of upper layers: then nothing is claimed, no member has the job, and the next attempt starts
+// over. Design: docs/design/arena.md
 #pragma once
 
 #include <vector>
@@ -18,8 +18,13 @@ class Reaping {
   Reaping(Arena& arena, Member& member, Incarnation dead) noexcept
       : arena_(arena), member_(member), me_(member.incarnation()), dead_(dead) {}
 
-  bool run();              // false: another live member is doing it
-  void finish() noexcept;  // the slot becomes free
+  enum class Job {
+    mine,      // done but for finish()
+    anothers,  // another live member is doing it
+    over,      // nothing of the dead member is left
+  };
+  Job run();
+  void finish() noexcept;  // the slot becomes free. Needs: run() returned Job::mine
 
  private:
   static constexpr uint32_t kNotInSpan = UINT32_MAX;
@@ -41,7 +46,8 @@ class Reaping {
     spans,     // spans in which the dead member allocated
   };
 
-  bool own_the_job() noexcept;
+  Job take_job() noexcept;
+  void put_back() noexcept;
   void reap_children();
   void repair_lanes();
   void scan(Pass pass);
@@ -64,7 +70,8 @@ class Reaping {
   bool saw_child_ = false;  // the scan met a block that has a parent
 };
 
-// Runs and finishes a Reaping. Needs: the caller holds reaper.reaping_.
+// Runs and finishes a Reaping; false: another live member is doing it. Needs: the caller holds
+// reaper.reaping_.
 bool reap_dead(Arena& arena, Member& reaper, Incarnation dead);
 
 }  // namespace shoal::arena

@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
 
+#include <set>
+#include <string>
 #include <thread>
 
 #include "arena/slots.hpp"
@@ -11,12 +17,13 @@ namespace {
 
 constexpr size_t kLarge = 100'000;
 
-TEST(Members, HaveMonotoneIncarnationsAndSlotsThatCanHold) {
+TEST(Members, HaveNewIncarnationsAndSlotsThatCanHold) {
   TestSession s;
+  std::set<Incarnation> seen{s.me->incarnation()};
   Incarnation last = s.me->incarnation();
   for (int i = 0; i < 2000; ++i) {
     const auto m = s.join();
-    ASSERT_GT(m->incarnation(), last);
+    ASSERT_TRUE(seen.insert(m->incarnation()).second);
     ASSERT_TRUE(m->can_hold());
     ASSERT_TRUE(member_alive(*s.arena, m->incarnation()));
     ASSERT_FALSE(member_alive(*s.arena, last == s.me->incarnation() ? 0 : last));
@@ -25,14 +32,82 @@ TEST(Members, HaveMonotoneIncarnationsAndSlotsThatCanHold) {
   EXPECT_EQ(s.arena->statistics().members, 1U);
 }
 
+std::string message_of_a_join(TestSession& s) {
+  try {
+    (void)s.join();
+    return "";
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+}
+
 TEST(Members, BeyondTheTableAreRefused) {
   TestSession s;
   std::vector<std::unique_ptr<Member>> all;
   for (unsigned i = 1; i < kMemberSlots; ++i) all.push_back(s.join());
   EXPECT_FALSE(all.back()->can_hold());
   EXPECT_THROW((void)s.join(), TooManyMembers);
+  EXPECT_NE(message_of_a_join(s).find("at most 512 at a time"), std::string::npos);
   all.pop_back();
   EXPECT_NO_THROW(all.push_back(s.join()));
+}
+
+TEST(Members, WithoutMemoryForTheirRecordAreToldSo) {
+  TestSession s;
+  const int number = s.arena->fd();
+  const int spare = dup(number);
+  // The same file, but no memory can be reserved through this descriptor.
+  const int read_only = open(("/proc/self/fd/" + std::to_string(number)).c_str(), O_RDONLY);
+  ASSERT_EQ(dup2(read_only, number), number);
+  EXPECT_THROW((void)s.join(), MemoryExhausted);
+  ASSERT_EQ(dup2(spare, number), number);
+  EXPECT_NO_THROW((void)s.join());
+  close(read_only);
+  close(spare);
+}
+
+// With no descriptor left a process cannot read its own start time.
+TEST(Members, AreAliveAlthoughTheirStartTimeIsNotKnown) {
+  TestSession s;
+  rlimit before;
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit none{0, before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+  const Incarnation born = try_claim_slot(*s.arena, MemberKind::process, 0, 0);
+  const auto live = s.join();
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  EXPECT_TRUE(member_alive(*s.arena, born));
+  EXPECT_TRUE(member_alive(*s.arena, live->incarnation()));
+  EXPECT_EQ(reap_all_dead(*s.arena, *s.me), 0);
+  EXPECT_TRUE(enliven_slot(*s.arena, born, getpid(), 0));
+  EXPECT_TRUE(advance_slot(*s.arena, born, SlotState::dead));
+  EXPECT_EQ(reap_all_dead(*s.arena, *s.me), 1);
+}
+
+TEST(Members, AreToldWhenTheSessionHasNoNumbersLeft) {
+  TestSession s;
+  s.arena->header().slots_used.store(kMemberSlots);
+  const auto last = [](uint32_t index) { return ((1U << 30) - kMemberSlots) + index; };
+  for (uint32_t i = 0; i < kMemberSlots; ++i) {
+    if (i != s.me->slot()) s.arena->slot(i).state.store(make_slot(SlotState::free, last(i), 0, 0));
+  }
+  const std::string message = message_of_a_join(s);
+  EXPECT_NE(message.find("member numbers"), std::string::npos) << message;
+}
+
+// Each slot has 2 million numbers, and a join takes one of one slot.
+TEST(Members, UseOneNumberForEachJoinHoweverManyThereAre) {
+  TestSession s;
+  std::vector<std::unique_ptr<Member>> all;
+  while (sharer_slot_is_free(*s.arena)) all.push_back(s.join());
+  all.pop_back();
+  const Incarnation before = s.join()->incarnation();
+  EXPECT_EQ(s.join()->incarnation(), before + kMemberSlots);
+  for (int i = 0; i < 20; ++i) (void)s.join();
+  EXPECT_EQ(s.join()->incarnation(), before + 22 * kMemberSlots);
+  const Incarnation other = all.front()->incarnation();
+  all.erase(all.begin());
+  EXPECT_EQ(s.join()->incarnation(), other + kMemberSlots);
 }
 
 TEST(Members, ThatHaveLeftCanDoNothing) {
@@ -227,6 +302,64 @@ TEST(Reap, TakesOverFromAReaperThatDied) {
   EXPECT_EQ(s.blocks(), 0U);
 }
 
+TEST(Reap, ThatRunsOutOfMemoryIsDoneByTheNextWhoTries) {
+  static int failures;
+  register_reap_hook(5, [](Arena&, Member&, Incarnation, Lane&) {
+    if (failures-- > 0) throw std::bad_alloc();
+  });
+  TestSession s;
+  const auto first = s.join();
+  const auto victim = s.join();
+  for (int i = 0; i < 10; ++i) (void)victim->allocate(i % 2 == 0 ? kLarge : 100);
+  const LaneGuard lane(*victim);
+  lane->intent.store(5);
+  const Incarnation dead = victim->incarnation();
+  victim->abandon_for_test();
+  failures = 1;
+  EXPECT_THROW((void)reap(*s.arena, *first, dead), std::bad_alloc);
+  EXPECT_TRUE(reap(*s.arena, *s.me, dead));  // although the first reaper lives
+  EXPECT_EQ(s.blocks(), 0U);
+  s.arena->check();
+  register_reap_hook(5, nullptr);
+}
+
+int end_failures = 0;
+void fail_at_an_end(Arena&, Member&, Handle) {
+  if (end_failures-- > 0) throw std::bad_alloc();
+}
+
+TEST(Reap, ThatRunsOutOfMemoryHalfWayClaimsNothing) {
+  register_end_hook(fail_at_an_end);
+  TestSession s;
+  const auto victim = s.join();
+  const Handle parent = victim->allocate(100);
+  victim->give_to_block(victim->allocate(kLarge), parent);
+  victim->make_counted(victim->allocate(kLarge));
+  victim->share(victim->allocate(64));
+  const Incarnation dead = victim->incarnation();
+  victim->abandon_for_test();
+  end_failures = 2;
+  EXPECT_THROW((void)reap(*s.arena, *s.me, dead), std::bad_alloc);
+  EXPECT_THROW((void)reap(*s.arena, *s.me, dead), std::bad_alloc);
+  EXPECT_TRUE(reap(*s.arena, *s.me, dead));
+  EXPECT_EQ(s.blocks(), 0U);
+  s.arena->check();
+}
+
+TEST(Reap, OfItselfThatRunsOutOfMemoryIsLeftToAnother) {
+  register_end_hook(fail_at_an_end);
+  TestSession s;
+  const auto leaver = s.join();
+  (void)leaver->allocate(100);
+  (void)leaver->allocate(kLarge);
+  end_failures = 1;
+  leaver->leave();
+  EXPECT_EQ(s.blocks(), 2U);
+  EXPECT_EQ(reap_all_dead(*s.arena, *s.me), 1);
+  EXPECT_EQ(s.blocks(), 0U);
+  s.arena->check();
+}
+
 TEST(Reap, FindsAJoinerThatDiedBeforeItWasAMember) {
   TestSession s;
   in_child([&] {
@@ -236,6 +369,86 @@ TEST(Reap, FindsAJoinerThatDiedBeforeItWasAMember) {
   EXPECT_EQ(s.arena->statistics().members, 2U);
   EXPECT_EQ(reap_all_dead(*s.arena, *s.me), 1);
   EXPECT_EQ(s.arena->statistics().members, 1U);
+}
+
+// Runs `body` in a new pid namespace with a /proc of its own, as in a container.
+int in_container(const std::function<int()>& body) {
+  return in_child([&] {
+    if (unshare(CLONE_NEWPID | CLONE_NEWNS) != 0) return 77;
+    return WEXITSTATUS(in_child([&] {
+      if (mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+          mount("proc", "/proc", "proc", 0, nullptr) != 0)
+        return 77;
+      return body();
+    }));
+  });
+}
+
+TEST(PidNamespace, OfTheSessionIsThatOfItsMembers) {
+  TestSession s;
+  const auto other = s.join();
+  const Handle b = other->allocate(100);
+  const int status = in_container([&] {
+    try {
+      const auto guest = Member::join(Arena::attach(s.arena->fd()), MemberKind::guest);
+      return reap_all_dead(guest->arena(), *guest) == 0 ? 1 : 2;
+    } catch (const NotAMember& error) {
+      return std::string(error.what()).find("pid namespace") != std::string::npos ? 0 : 3;
+    }
+  });
+  if (WEXITSTATUS(status) == 77) GTEST_SKIP() << "no namespaces can be made here";
+  EXPECT_TRUE(succeeded(status)) << WEXITSTATUS(status);
+  EXPECT_EQ(s.arena->owner_word(b).load(), owner_member(other->incarnation()));
+  EXPECT_EQ(s.arena->statistics().members, 2U);
+  s.arena->check();
+}
+
+TEST(PidNamespace, OfAForkedChildMayBeAnotherWhileItUsesWhatItInherited) {
+  TestSession s;
+  const Handle b = s.me->allocate(kLarge);
+  auto* data = s.arena->at<os::Atomic<uint32_t>>(b);
+  data[0].store(5);
+  s.me->make_counted(b);
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  const pid_t between = fork();
+  if (between == 0) {
+    if (s.me->incarnation() == 0) s.me->rejoin();
+    if (unshare(CLONE_NEWPID) != 0) _exit(77);
+    const pid_t child = fork();
+    if (child == 0) {
+      char c;
+      const bool go = read(ends[0], &c, 1) == 1;
+      const bool member = s.me->incarnation() != 0;
+      bool refused = false;
+      try {
+        s.me->rejoin();
+      } catch (const NotAMember&) {
+        refused = true;
+      }
+      _exit(!go ? 1 : member ? 2 : !refused ? 3 : data[0].load() == 5 ? 0 : 4);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 5);
+  }
+  while (s.arena->statistics().members < 3 && waitpid(between, nullptr, WNOHANG) == 0)
+    std::this_thread::yield();
+  s.me->drop(b);
+  reap_all_dead(*s.arena, *s.me);
+  const Handle next = s.me->allocate(kLarge);  // must not be the pages of b
+  s.arena->at<os::Atomic<uint32_t>>(next)[0].store(6);
+  ASSERT_EQ(write(ends[1], "x", 1), 1);
+  int status = 0;
+  waitpid(between, &status, 0);
+  if (WEXITSTATUS(status) == 77) GTEST_SKIP() << "no namespaces can be made here";
+  EXPECT_TRUE(succeeded(status)) << WEXITSTATUS(status);
+  s.me->free(next);
+  reap_all_dead(*s.arena, *s.me);
+  EXPECT_EQ(s.blocks(), 0U);
+  EXPECT_EQ(s.arena->statistics().members, 1U);
+  close(ends[0]);
+  close(ends[1]);
 }
 
 }  // namespace

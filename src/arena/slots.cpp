@@ -15,38 +15,66 @@ namespace shoal::arena {
 
 namespace {
 
-constexpr Incarnation kLastIncarnation = (Incarnation{1} << 30) - 1;
+constexpr uint64_t kLastIncarnation = (uint64_t{1} << 30) - 1;
+// a fork's child without a birth lock that is not live after this time is considered dead
+constexpr uint64_t kLateChildNs = 30'000'000'000;
 
 uint64_t slot_handle(uint32_t index) noexcept {
   return kSlotsOffset + uint64_t{index} * sizeof(MemberSlot);
 }
 
-bool slot_is_free(const Arena& arena, uint64_t incarnation) noexcept {
-  return slot_state(arena.slot(slot_of(static_cast<Incarnation>(incarnation))).state.load()) ==
-         SlotState::free;
+// A slot's numbers are its index and then each 512th, so no join makes another slot lose one. The
+// number after the one in `word`; for a slot that was never used, the first. 0 is no number.
+constexpr uint64_t next_number(uint32_t index, uint64_t word) noexcept {
+  const uint64_t last = slot_incarnation(word);
+  return last != 0 || index == 0 ? last + kMemberSlots : index;
 }
 
-// The next incarnation after `last` whose slot is free; of these the first whose slot is below
-// kSharerSlots, if there is one. 0: none.
-uint64_t next_incarnation(const Arena& arena, uint64_t last) noexcept {
-  uint64_t any = 0;
-  for (uint64_t n = last + 1; n <= last + kMemberSlots; ++n) {
-    const bool holder = slot_of(static_cast<Incarnation>(n)) < kSharerSlots;
-    if ((!holder && any != 0) || !slot_is_free(arena, n)) continue;
-    if (holder) return n;
-    any = n;
+struct Place {
+  uint32_t index = 0;
+  uint64_t word = 0;    // the state word of the slot, which is free
+  uint64_t number = 0;  // the incarnation that claims it; 0: no place
+};
+
+// Of the free slots in [from, to) the one with the lowest next number, so that all are used in
+// turn. `*worn_out` becomes true if one has no number left.
+Place find_place(const Arena& arena, uint32_t from, uint32_t to, bool* worn_out) noexcept {
+  Place best;
+  const uint32_t used = slots_in_use(arena);
+  for (uint32_t i = from; i < to && i <= used; ++i) {
+    const uint64_t word = i < used ? arena.slot(i).state.load() : 0;  // `used` itself: maybe a hole
+    if (slot_state(word) != SlotState::free) continue;
+    const uint64_t number = next_number(i, word);
+    if (number > kLastIncarnation)
+      *worn_out = true;
+    else if (best.number == 0 || number < best.number)
+      best = {i, word, number};
   }
-  return any;
+  return best;
 }
 
-// Clears what the slot's last user left. Needs: the state is born, so that only the claimer, the
-// caller, writes here.
+// First a slot with a bit in shared blocks, then one with a bit beside counted blocks, then any.
+Place find_place(const Arena& arena, bool* worn_out) noexcept {
+  Place place = find_place(arena, 0, kSharerSlots, worn_out);
+  if (place.number == 0) place = find_place(arena, kSharerSlots, kHolderSlots, worn_out);
+  if (place.number == 0) place = find_place(arena, kHolderSlots, kMemberSlots, worn_out);
+  return place;
+}
+
+// Makes scans look at this slot, which has memory.
+void reach_slot(Arena& arena, uint32_t index) noexcept {
+  os::Atomic<uint64_t>& reached = arena.header().slots_used;
+  uint64_t used = reached.load();
+  while (used <= index) {
+    // COMMIT(arena.join.reach): killed before: nothing; after: scans look at one more free slot
+    const bool done = reached.compare_exchange(used, index + 1);
+    SHOAL_KILL_POINT("arena.join.reach");
+    if (done) return;
+  }
+}
+
+// Clears what the slot's last user left. Needs: the state is born, and this process is the claimer.
 void clear_slot(MemberSlot& slot) noexcept {
-  slot.start_time.store(0);
-  slot.image.store(0);
-  slot.reaper.store(0);
-  slot.parent.store(0);
-  slot.birth.store(0);
   for (os::Atomic<uint32_t>& word : slot.user) word.store(0);
   for (Lane& lane : slot.lanes) {
     lane.intent.store(0);
@@ -62,38 +90,36 @@ void clear_slot(MemberSlot& slot) noexcept {
 }  // namespace
 
 uint32_t slots_in_use(const Arena& arena) noexcept {
-  const uint64_t last = arena.header().last_incarnation.load();
-  return static_cast<uint32_t>(std::min<uint64_t>(last + 1, kMemberSlots));
+  const uint64_t used = arena.header().slots_used.load();
+  return static_cast<uint32_t>(std::min<uint64_t>(used, kMemberSlots));
 }
 
 bool sharer_slot_is_free(const Arena& arena) noexcept {
-  for (uint32_t i = 0; i < kSharerSlots; ++i)
-    if (slot_state(arena.slot(i).state.load()) == SlotState::free) return true;
-  return false;
+  bool worn_out = false;
+  return find_place(arena, 0, kSharerSlots, &worn_out).number != 0;
 }
 
-Incarnation try_claim_slot(Arena& arena, MemberKind kind, Incarnation bond,
-                           Incarnation parent) noexcept {
+Incarnation try_claim_slot(Arena& arena, MemberKind kind, Incarnation bond, Incarnation parent,
+                           NoSlot* why) noexcept {
   const auto pid = static_cast<uint64_t>(os::own_pid());
   const uint64_t start = os::start_time(static_cast<int>(pid));
-  os::Atomic<uint64_t>& counter = arena.header().last_incarnation;
+  const auto refuse = [why](NoSlot reason) {
+    if (why != nullptr) *why = reason;
+    return Incarnation{0};
+  };
   while (true) {
-    uint64_t last = counter.load();
-    const uint64_t number = next_incarnation(arena, last);
-    if (number == 0 || number > kLastIncarnation) return 0;
-    const auto me = static_cast<Incarnation>(number);
-    if (!arena.commit(slot_handle(slot_of(me)), sizeof(MemberSlot))) return 0;
-    // COMMIT(arena.join.number): killed before: nothing; after: one incarnation is never used
-    if (!counter.compare_exchange(last, number)) continue;
-    SHOAL_KILL_POINT("arena.join.number");
-    MemberSlot& slot = arena.slot(slot_of(me));
-    uint64_t word = slot.state.load();
-    if (slot_state(word) != SlotState::free) continue;
+    bool worn_out = false;
+    const Place place = find_place(arena, &worn_out);
+    if (place.number == 0) return refuse(worn_out ? NoSlot::incarnations : NoSlot::members);
+    if (!arena.commit(slot_handle(place.index), sizeof(MemberSlot))) return refuse(NoSlot::memory);
+    reach_slot(arena, place.index);
+    const auto me = static_cast<Incarnation>(place.number);
+    MemberSlot& slot = arena.slot(place.index);
+    uint64_t word = place.word;
     // COMMIT(arena.join.claim): killed before: free; after: born, reaped once the process is dead
     if (!slot.state.compare_exchange(word, make_slot(SlotState::born, me, pid, start))) continue;
     SHOAL_KILL_POINT("arena.join.claim");
     clear_slot(slot);
-    slot.born_ns.store(static_cast<uint64_t>(os::monotonic_ns()));
     slot.kind.store(static_cast<uint32_t>(kind));
     slot.bond.store(bond);
     slot.parent.store(parent);
@@ -102,64 +128,80 @@ Incarnation try_claim_slot(Arena& arena, MemberKind kind, Incarnation bond,
 }
 
 Incarnation claim_slot(Arena& arena, MemberKind kind, Incarnation bond, Incarnation parent) {
-  const Incarnation me = try_claim_slot(arena, kind, bond, parent);
-  if (me == 0)
-    throw TooManyMembers("shoal: the session has no free place for another process (at most " +
-                         std::to_string(kMemberSlots) + " at a time)");
-  return me;
+  NoSlot why{};
+  const Incarnation me = try_claim_slot(arena, kind, bond, parent, &why);
+  if (me != 0) return me;
+  switch (why) {
+    case NoSlot::memory:
+      throw MemoryExhausted(
+          "shoal: no shared memory for the record of another process of the session, " +
+          std::to_string(sizeof(MemberSlot)) + " bytes");
+    case NoSlot::incarnations:
+      throw TooManyMembers(
+          "shoal: no process can join this session any more: it has given out all its member "
+          "numbers (2^30). Start a new session");
+    case NoSlot::members:
+      break;
+  }
+  throw TooManyMembers("shoal: the session has no free place for another process (at most " +
+                       std::to_string(kMemberSlots) + " at a time)");
 }
 
+// The late child of a fork, whose slot may have another owner by now, has stored nothing when the
+// exchange fails. Once it succeeds, the slot stays this process's as long as the process lives.
 bool enliven_slot(Arena& arena, Incarnation incarnation, int pid, uint64_t start) noexcept {
   MemberSlot& slot = arena.slot(slot_of(incarnation));
   uint64_t word = slot.state.load();
   if (slot_incarnation(word) != incarnation || slot_state(word) != SlotState::born) return false;
-  slot.start_time.store(start);  // of a born slot, reapers read the state word only
-  slot.image.store(os::process_image(pid));
   const uint64_t live = make_slot(SlotState::live, incarnation, static_cast<uint64_t>(pid), start);
-  // COMMIT(arena.join.live): killed before: born, and reaped; after: a member, and reaped
-  const bool done = slot.state.compare_exchange(word, live);
+  // COMMIT(arena.join.live): killed before: born, and reaped; after: a member, and reaped. Until
+  // start_time is stored, the state word's pid and start bits tell whether it lives.
+  if (!slot.state.compare_exchange(word, live)) return false;
   SHOAL_KILL_POINT("arena.join.live");
-  return done;
+  slot.image.store(os::process_image(pid));
+  slot.start_time.store(start);
+  return true;
 }
 
 int lock_birth(const Arena& arena, Incarnation child) noexcept {
   const int file = arena.fd();
-  const int lock = file < 0 ? -1 : os::lock_byte(file, slot_handle(slot_of(child)));
-  if (lock < 0) return -1;
-  // COMMIT(arena.fork.birth): killed before: there is no child, and its slot is reaped with this
-  // member; after: the same, since this process's death has released the lock.
-  arena.slot(slot_of(child)).birth.store(1);
+  return file < 0 ? -1 : os::lock_byte(file, slot_handle(slot_of(child)));
+}
+
+void open_birth(Arena& arena, Incarnation child, bool locked) noexcept {
+  const uint64_t late = static_cast<uint64_t>(os::monotonic_ns()) + kLateChildNs;
+  // COMMIT(arena.fork.birth): killed before: there is no child, and its slot is reaped since this
+  // process is dead; after: the same once its birth lock is free, which this death does, or its
+  // time is over
+  arena.slot(slot_of(child)).birth.store(locked ? kBirthLocked : late);
   SHOAL_KILL_POINT("arena.fork.birth");
-  return lock;
 }
 
-bool is_unborn(const Arena& arena, uint64_t word) noexcept {
-  return slot_state(word) == SlotState::born &&
-         arena.slot(slot_of(slot_incarnation(word))).parent.load() != 0;
+bool declare_dead(Arena& arena, uint64_t word) noexcept {
+  os::Atomic<uint64_t>& state = arena.slot(slot_of(slot_incarnation(word))).state;
+  const uint64_t dead = with_state(word, SlotState::dead);
+  // COMMIT(arena.slot.dead): killed before: unchanged, the next reaper does it; after: dead
+  const bool done = state.compare_exchange(word, dead);
+  SHOAL_KILL_POINT("arena.slot.dead");
+  return done || word == dead;
 }
 
-bool has_birth_lock(const Arena& arena, uint64_t word) noexcept {
-  return arena.slot(slot_of(slot_incarnation(word))).birth.load() != 0;
-}
-
-bool bury_unborn(Arena& arena, uint64_t word) noexcept {
-  const uint32_t slot = slot_of(slot_incarnation(word));
-  if (!is_unborn(arena, word)) return false;
-  if (has_birth_lock(arena, word) && !os::byte_is_free(arena.fd(), slot_handle(slot))) return false;
-  // COMMIT(arena.slot.bury): killed before: born, the next reaper does it; after: dead. If the
-  // child has become live and then released its lock, the word has changed and the exchange fails.
-  const bool done =
-      arena.slot(slot).state.compare_exchange(word, with_state(word, SlotState::dead));
-  SHOAL_KILL_POINT("arena.slot.bury");
-  return done;
+bool end_failed_birth(Arena& arena, Incarnation child) noexcept {
+  const uint32_t index = slot_of(child);
+  const uint64_t word = arena.slot(index).state.load();
+  if (slot_incarnation(word) != child || slot_state(word) != SlotState::born) return false;
+  const bool none = arena.slot(index).birth.load() == kBirthLocked
+                        ? os::byte_is_free(arena.fd(), slot_handle(index))
+                        : os::has_no_child();
+  return none && declare_dead(arena, word);
 }
 
 bool advance_slot(Arena& arena, Incarnation incarnation, SlotState state) noexcept {
   MemberSlot& slot = arena.slot(slot_of(incarnation));
   uint64_t word = slot.state.load();
   while (slot_incarnation(word) == incarnation && is_listed(slot_state(word))) {
-    // COMMIT(arena.slot.advance): killed before: unchanged, another reaper does it; after: leaving
-    // or dead
+    // COMMIT(arena.slot.advance): killed before: unchanged, a reaper declares it dead; after:
+    // leaving or dead, and reaped
     const bool done = slot.state.compare_exchange(word, with_state(word, state));
     SHOAL_KILL_POINT("arena.slot.advance");
     if (done) return true;
@@ -167,14 +209,34 @@ bool advance_slot(Arena& arena, Incarnation incarnation, SlotState state) noexce
   return slot_incarnation(word) == incarnation && slot_state(word) == state;
 }
 
+// The fields that are read here are zero while the slot is free. If they are of a later life, the
+// life that `word` names is over, and whatever the answer, an exchange of `word` fails.
 bool process_behind_lives(Arena& arena, uint64_t word) noexcept {
+  const uint32_t index = slot_of(slot_incarnation(word));
+  const MemberSlot& slot = arena.slot(index);
+  if (slot_state(word) == SlotState::born) {
+    const uint64_t birth = slot.birth.load();
+    if (birth == kBirthLocked) return !os::byte_is_free(arena.fd(), slot_handle(index));
+    if (birth != 0) return static_cast<uint64_t>(os::monotonic_ns()) <= birth;
+  }
   const int pid = slot_pid(word);
-  const MemberSlot& slot = arena.slot(slot_of(slot_incarnation(word)));
-  if (slot_state(word) != SlotState::born)
-    return os::process_life(pid, slot.start_time.load(), slot.image.load()) != os::Life::dead;
-  const uint64_t start = os::start_time(pid);
-  if (start != 0 && (start & kStartBits) != slot_start(word)) return false;
+  const uint64_t known = slot.start_time.load();
+  if (known != 0) return os::process_life(pid, known, slot.image.load()) != os::Life::dead;
+  const uint64_t start = os::start_time(pid);  // of the process that has the pid
+  if (start != 0 && slot_start_bits(word) != 0 && start_bits(start) != slot_start_bits(word))
+    return false;
   return os::process_life(pid, start) != os::Life::dead;
+}
+
+void set_slot_free(Arena& arena, uint64_t word) noexcept {
+  MemberSlot& slot = arena.slot(slot_of(slot_incarnation(word)));
+  slot.start_time.store(0);
+  slot.image.store(0);
+  slot.parent.store(0);
+  slot.birth.store(0);
+  // COMMIT(arena.reap.end): killed before: reaped again; after: the slot is free.
+  slot.state.compare_exchange(word, make_slot(SlotState::free, slot_incarnation(word), 0, 0));
+  SHOAL_KILL_POINT("arena.reap.end");
 }
 
 bool member_listed(Arena& arena, Incarnation incarnation) noexcept {

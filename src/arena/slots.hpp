@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The member table: which processes are members, and which of them are alive. Internal to
-// src/arena; member.hpp has the public part. One state word names incarnation, pid and the low bits
-// of the start time, so a process that dies right after claiming a slot can be told from a live
-// one.
+// src/arena; member.hpp has the public part, layout.hpp the life of a slot. One state word names
+// incarnation, pid and the low bits of the start time, so a process that dies right after claiming
+// a slot can be told from a live one.
+//
+// 1. A slot is declared dead by a compare-exchange of the very state word that was judged. So a
+//    judgement that comes late changes nothing.
+// 2. Whoever may write to a slot keeps it as long as its process lives (a fork's child: as long as
+//    its birth lock is held), and stores nothing there before the exchange that makes the slot its
+//    own has succeeded. So nobody writes to the slot of a later life.
 // Design: docs/design/arena.md
 #pragma once
 
@@ -11,12 +17,12 @@
 
 namespace shoal::arena {
 
-// mask of the low bits of the start time that the state word holds
-inline constexpr uint64_t kStartBits = 511;
+// The state word has nine bits of the start time: 0 if the start time is not known.
+constexpr uint64_t start_bits(uint64_t start) noexcept { return start == 0 ? 0 : 1 + start % 511; }
 
 constexpr uint64_t make_slot(SlotState state, Incarnation incarnation, uint64_t pid,
                              uint64_t start) noexcept {
-  return uint64_t{incarnation} << 34 | (pid & 0x3FFFFF) << 12 | (start & kStartBits) << 3 |
+  return uint64_t{incarnation} << 34 | (pid & 0x3FFFFF) << 12 | start_bits(start) << 3 |
          static_cast<uint64_t>(state);
 }
 constexpr SlotState slot_state(uint64_t word) noexcept { return static_cast<SlotState>(word & 7); }
@@ -24,7 +30,7 @@ constexpr Incarnation slot_incarnation(uint64_t word) noexcept {
   return static_cast<Incarnation>(word >> 34);
 }
 constexpr int slot_pid(uint64_t word) noexcept { return static_cast<int>(word >> 12 & 0x3FFFFF); }
-constexpr uint64_t slot_start(uint64_t word) noexcept { return word >> 3 & kStartBits; }
+constexpr uint64_t slot_start_bits(uint64_t word) noexcept { return word >> 3 & 511; }
 constexpr uint64_t with_state(uint64_t word, SlotState state) noexcept {
   return (word & ~uint64_t{7}) | static_cast<uint64_t>(state);
 }
@@ -32,33 +38,42 @@ constexpr bool is_listed(SlotState state) noexcept {
   return state == SlotState::born || state == SlotState::live || state == SlotState::leaving;
 }
 
-// Claims a slot for this process in state born and clears what its last user left; prefers slots
-// that have a bit in shared blocks. Throws TooManyMembers. `parent`: for a slot that is prepared
-// for a child of this process's fork, the forking member; else 0.
+enum class NoSlot {
+  members,       // all slots are taken
+  incarnations,  // the free slots have given out all their numbers
+  memory,        // there is no memory for one more slot
+};
+
+// Claims a slot for this process in state born; prefers slots that have a bit in shared blocks.
+// Throws TooManyMembers, MemoryExhausted. `parent`: for a slot that is prepared for a child of this
+// process's fork, the forking member, which then calls open_birth(); else 0.
 Incarnation claim_slot(Arena& arena, MemberKind kind, Incarnation bond, Incarnation parent);
-// The same without throwing; 0: no slot.
-Incarnation try_claim_slot(Arena& arena, MemberKind kind, Incarnation bond,
-                           Incarnation parent) noexcept;
-// born -> live as process `pid`; false: a reaper has declared the slot dead.
+// The same without throwing; 0: no slot, `*why` says why.
+Incarnation try_claim_slot(Arena& arena, MemberKind kind, Incarnation bond, Incarnation parent,
+                           NoSlot* why = nullptr) noexcept;
+// born -> live as process `pid`; false: the slot was declared dead, and may have another owner.
 bool enliven_slot(Arena& arena, Incarnation incarnation, int pid, uint64_t start) noexcept;
 // Takes the birth lock of the child that a slot was claimed for. Returns a descriptor, which the
-// parent closes after the fork and the child once it is live. -1: no lock is possible; then the
-// child must become live before its parent is found dead, and within kLateChildNs. Callable in fork
-// handlers.
+// parent closes after the fork and the child once it is live. -1: no lock is possible. Callable in
+// fork handlers.
 int lock_birth(const Arena& arena, Incarnation child) noexcept;
-// Was this slot prepared for a fork's child that is not live yet?
-bool is_unborn(const Arena& arena, uint64_t word) noexcept;
-// Does this slot have a birth lock, which tells whether the child may still become live? Without
-// one, elapsed time decides.
-bool has_birth_lock(const Arena& arena, uint64_t word) noexcept;
-// born -> dead for such a slot, if its state still is `word` and its birth lock, if it has one, is
-// known to be free. False: the child may still become live, or is live.
-bool bury_unborn(Arena& arena, uint64_t word) noexcept;
-// Sets the slot to `state` if it still belongs to this incarnation and is listed. True: it is in
-// `state`.
+// The last step of preparing a slot: from here on the birth lock, or if there is none the time,
+// tells whether the child may still become live.
+void open_birth(Arena& arena, Incarnation child, bool locked) noexcept;
+// For the parent after its fork, when it has closed its descriptor of the birth lock: declares the
+// child dead if it is certain that none exists. True: the slot is dead.
+bool end_failed_birth(Arena& arena, Incarnation child) noexcept;
+// Sets this process's own slot to `state` if it still belongs to this incarnation and is listed.
+// True: it is in `state`.
 bool advance_slot(Arena& arena, Incarnation incarnation, SlotState state) noexcept;
-// Is the process of a listed slot alive? Reads /proc.
+// May the process behind a listed slot, or the fork's child that it is prepared for, still run?
+// Reads /proc.
 bool process_behind_lives(Arena& arena, uint64_t word) noexcept;
+// Needs: process_behind_lives(word) has returned false. True: the slot is dead. False: a fork's
+// child has become live meanwhile, or the slot's life is over.
+bool declare_dead(Arena& arena, uint64_t word) noexcept;
+// Clears what identifies the dead process, then sets the slot free. Only for the slot's reaper.
+void set_slot_free(Arena& arena, uint64_t word) noexcept;
 // Is there a free slot that has a bit in shared blocks?
 bool sharer_slot_is_free(const Arena& arena) noexcept;
 // Number of slots that have ever been used; scans need not look further.

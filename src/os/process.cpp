@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -32,13 +33,14 @@ constexpr uint64_t kExiting = 0x4;  // PF_EXITING of the kernel's task flags
 struct Stat {
   char state = '?';
   uint64_t flags = 0;
+  uint64_t threads = 0;
   uint64_t start_time = 0;
   uint64_t image = 0;
 };
 
-// Reads state (field 3), flags (9), start time (22) and the start addresses of code and stack (26,
-// 28; 0 or 1 if this process may not see them). The name in field 2 may contain blanks and
-// brackets, so fields are counted from the last ')'.
+// Reads state (field 3), flags (9), number of threads (20), start time (22) and the start addresses
+// of code and stack (26, 28; 0 or 1 if this process may not see them). The name in field 2 may
+// contain blanks and brackets, so fields are counted from the last ')'.
 bool parse_stat(const char* text, Stat& out) noexcept {
   const char* at = std::strrchr(text, ')');
   if (at == nullptr || at[1] != ' ') return false;
@@ -50,6 +52,7 @@ bool parse_stat(const char* text, Stat& out) noexcept {
   for (; field <= 28 && at != nullptr; ++field) {
     const uint64_t value = std::strtoull(at, nullptr, 10);
     if (field == 9) out.flags = value;
+    if (field == 20) out.threads = value;
     if (field == 22) out.start_time = value;
     if (field == 26) code = value;
     if (field == 28) stack = value;
@@ -60,13 +63,31 @@ bool parse_stat(const char* text, Stat& out) noexcept {
   return field > 28;
 }
 
-bool read_stat(const char* path, Stat& out) noexcept {
+enum class Read { done, gone, failed };  // gone: the kernel says that there is no such task
+
+Read read_stat(const char* path, Stat& out) noexcept {
   char text[1024];
-  return read_small_file(path, text, sizeof text) > 0 && parse_stat(text, out);
+  const long length = read_small_file(path, text, sizeof text);
+  if (length < 0) return errno == ENOENT || errno == ESRCH ? Read::gone : Read::failed;
+  return parse_stat(text, out) ? Read::done : Read::failed;
+}
+
+// Does /proc number processes as this process does? Not if it was mounted in another pid namespace.
+bool proc_is_ours() noexcept {
+  char text[24];
+  const ssize_t length = ::readlink("/proc/self", text, sizeof text - 1);
+  if (length <= 0) return false;
+  text[length] = '\0';
+  return std::strtol(text, nullptr, 10) == own_pid();
 }
 
 bool finished(const Stat& stat) noexcept {
   return stat.state == 'Z' || stat.state == 'X' || (stat.flags & kExiting) != 0;
+}
+
+constexpr uint64_t mixed(uint64_t number) noexcept {
+  number *= 0x9E3779B97F4A7C15;
+  return (number ^ number >> 29) * 0xBF58476D1CE4E5B9;
 }
 
 struct DirectoryEntry {  // what getdents64 writes
@@ -77,9 +98,8 @@ struct DirectoryEntry {  // what getdents64 writes
   char name[1];
 };
 
-// Has every thread of the process finished? A process shows Z as soon as its first thread has
-// ended, although other threads may still run.
-bool all_threads_finished(pid_t pid) noexcept {
+// Have all threads that the kernel lists finished? `*listed` says which they are.
+bool listed_threads_finished(pid_t pid, uint64_t* listed) noexcept {
   char path[64];
   make_path(path, sizeof path, "/proc/", pid, "/task");
   const int fd = ::open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -95,13 +115,28 @@ bool all_threads_finished(pid_t pid) noexcept {
       if (name[0] < '0' || name[0] > '9') continue;
       char prefix[64];
       make_path(prefix, sizeof prefix, "/proc/", pid, "/task/");
-      make_path(path, sizeof path, prefix, std::strtol(name, nullptr, 10), "/stat");
+      const long number = std::strtol(name, nullptr, 10);
+      *listed += mixed(static_cast<uint64_t>(number));
+      make_path(path, sizeof path, prefix, number, "/stat");
       Stat thread;
-      if (read_stat(path, thread) && !finished(thread)) finished_all = false;
+      const Read read = read_stat(path, thread);
+      if (read == Read::failed || (read == Read::done && !finished(thread))) finished_all = false;
     }
   }
+  const bool complete = got == 0 || (got < 0 && (errno == ENOENT || errno == ESRCH));
   ::close(fd);
-  return finished_all;
+  return finished_all && complete;
+}
+
+// Has every thread of the process finished? A process shows Z as soon as its first thread has
+// ended, although other threads may still run. A thread may have started another one after it was
+// listed and before it was looked at, so all must be the same a second time.
+bool all_threads_finished(pid_t pid, const Stat& first_thread) noexcept {
+  if (first_thread.threads <= 1) return true;
+  uint64_t before = 0;
+  uint64_t again = 0;
+  return listed_threads_finished(pid, &before) && listed_threads_finished(pid, &again) &&
+         before == again;
 }
 
 bool dumping_core(pid_t pid) noexcept {
@@ -118,7 +153,7 @@ Stat stat_or_zeros(pid_t pid) noexcept {
   char path[64];
   make_path(path, sizeof path, "/proc/", pid, "/stat");
   Stat stat;
-  if (!read_stat(path, stat)) stat = {};
+  if (!proc_is_ours() || read_stat(path, stat) != Read::done) stat = {};
   errno = saved;
   return stat;
 }
@@ -149,19 +184,36 @@ Life process_life(pid_t pid, uint64_t expected_start, uint64_t image) noexcept {
   make_path(path, sizeof path, "/proc/", pid, "/stat");
   Stat stat;
   Life life = Life::alive;
-  if (!read_stat(path, stat)) {
+  if (!proc_is_ours() || read_stat(path, stat) != Read::done) {
     life = life_without_proc(pid);
   } else if (expected_start != 0 && stat.start_time != expected_start) {
     life = Life::dead;
   } else if (image != 0 && stat.image != 0 && stat.image != image) {
     life = Life::dead;
   } else if (finished(stat)) {
-    life = all_threads_finished(pid) ? Life::dead : Life::alive;
+    life = all_threads_finished(pid, stat) ? Life::dead : Life::alive;
   } else if (dumping_core(pid)) {
     life = Life::dead;
   }
   errno = saved;
   return life;
+}
+
+uint64_t pid_namespace() noexcept {
+  const int saved = errno;
+  struct stat status{};
+  const bool known = ::stat("/proc/self/ns/pid", &status) == 0;
+  errno = saved;
+  return known ? status.st_ino : 0;
+}
+
+bool has_no_child() noexcept {
+  const int saved = errno;
+  siginfo_t ended{};
+  const int options = WEXITED | WNOHANG | WNOWAIT;
+  const bool none = ::waitid(P_ALL, 0, &ended, options) != 0 && errno == ECHILD;
+  errno = saved;
+  return none;
 }
 
 int pidfd_open(pid_t pid) noexcept {

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "os/process.hpp"
 
+#include <grp.h>
 #include <gtest/gtest.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -49,9 +53,10 @@ TEST(Process, IsAliveWhenStoppedAndDeadAsAZombie) {
   EXPECT_EQ(start_time(child), 0U);
 }
 
-TEST(Process, LivesOnWhenOnlyItsFirstThreadHasEnded) {
+// A process whose first thread has ended while another one runs.
+pid_t child_without_its_first_thread() {
   int ready[2];
-  ASSERT_EQ(pipe(ready), 0);
+  EXPECT_EQ(pipe(ready), 0);
   const pid_t child = fork();
   if (child == 0) {
     static int out = ready[1];
@@ -72,11 +77,73 @@ TEST(Process, LivesOnWhenOnlyItsFirstThreadHasEnded) {
     syscall(SYS_exit, 0);  // ends this thread only, without unwinding
   }
   char c;
-  ASSERT_EQ(read(ready[0], &c, 1), 1);
-  EXPECT_EQ(process_life(child, start_time(child)), Life::alive);
-  end(child);
+  EXPECT_EQ(read(ready[0], &c, 1), 1);
   close(ready[0]);
   close(ready[1]);
+  return child;
+}
+
+TEST(Process, LivesOnWhenOnlyItsFirstThreadHasEnded) {
+  const pid_t child = child_without_its_first_thread();
+  EXPECT_EQ(process_life(child, start_time(child)), Life::alive);
+  end(child);
+}
+
+TEST(Process, IsNotDeadWhenItsThreadsCannotBeRead) {
+  const pid_t child = child_without_its_first_thread();
+  const uint64_t start = start_time(child);
+  rlimit before;
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  const int next = dup(0);
+  close(next);
+  // With one descriptor the list of threads can be opened, but none of the threads.
+  for (const int left : {0, 1, 2}) {
+    const rlimit few{static_cast<rlim_t>(next + left), before.rlim_max};
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+    const Life life = process_life(child, start);
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+    EXPECT_NE(life, Life::dead) << left << " descriptors";
+  }
+  end(child);
+}
+
+TEST(Process, IsNotDeadWhereProcHidesOtherUsersProcesses) {
+  const pid_t hidden = sleeping_child();
+  const uint64_t start = start_time(hidden);
+  const pid_t child = fork();
+  if (child == 0) {
+    if (unshare(CLONE_NEWNS) != 0 ||
+        mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0 ||
+        mount("proc", "/proc", "proc", 0, "hidepid=2") != 0 || setgroups(0, nullptr) != 0 ||
+        setgid(65534) != 0 || setuid(65534) != 0)
+      _exit(77);
+    _exit(start_time(hidden) != 0 ? 77 : process_life(hidden, start) == Life::dead ? 1 : 0);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  end(hidden);
+  if (WEXITSTATUS(status) == 77) GTEST_SKIP() << "processes cannot be hidden here";
+  EXPECT_EQ(WEXITSTATUS(status), 0);
+}
+
+// As under `unshare --pid --fork` without --mount-proc: /proc shows other processes.
+TEST(Process, IsNotJudgedByTheProcOfAnotherNamespace) {
+  const pid_t outer = fork();
+  if (outer == 0) {
+    if (unshare(CLONE_NEWPID) != 0) _exit(77);
+    const pid_t inner = fork();
+    if (inner == 0) {
+      const pid_t me = own_pid();  // 1: outside that is the machine's first process
+      _exit(start_time(me) != 0 ? 1 : process_life(me, 12345) == Life::dead ? 2 : 0);
+    }
+    int status = 0;
+    waitpid(inner, &status, 0);
+    _exit(WIFEXITED(status) ? WEXITSTATUS(status) : 3);
+  }
+  int status = 0;
+  waitpid(outer, &status, 0);
+  if (WEXITSTATUS(status) == 77) GTEST_SKIP() << "no namespaces can be made here";
+  EXPECT_EQ(WEXITSTATUS(status), 0);
 }
 
 TEST(Process, IsAnotherOneAfterExec) {
