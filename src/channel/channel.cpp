@@ -5,8 +5,8 @@
 #include <new>
 #include <stdexcept>
 
-#include "os/datagram.hpp"
 #include "os/process.hpp"
+#include "os/random.hpp"
 #include "sync/holds.hpp"
 #include "testing/kill_point.hpp"
 

@@ -11,8 +11,9 @@
 #include <cstring>
 #include <string>
 
-#include "os/datagram.hpp"
 #include "os/error.hpp"
+#include "os/memory.hpp"
+#include "os/random.hpp"
 
 namespace shoal::os {
 
