@@ -76,7 +76,8 @@ void lay_out(Header& h, uint64_t reserve) noexcept {
   h.reserve = reserve;
   h.used_offset = align_up(kSlotsOffset + sizeof(MemberSlot) * kMemberSlots, kPage);
   h.warm_offset = align_up(h.used_offset + pages / 8 + 8, kPage);
-  h.descriptors_offset = align_up(h.warm_offset + pages / 8 + 8, kPage);
+  h.orphan_offset = align_up(h.warm_offset + pages / 8 + 8, kPage);
+  h.descriptors_offset = align_up(h.orphan_offset + pages / 8 + 8, kPage);
   h.data_offset =
       align_up(h.descriptors_offset + pages * sizeof(PageDescriptor), kPage * kHugeAlign);
   h.pages = (reserve - h.data_offset) / kPage;
@@ -94,7 +95,8 @@ void check_header(const Header& h, uint64_t file_size) {
   lay_out(expected, h.reserve);
   if (h.reserve != file_size || h.pages != expected.pages ||
       h.data_offset != expected.data_offset || h.used_offset != expected.used_offset ||
-      h.warm_offset != expected.warm_offset || h.descriptors_offset != expected.descriptors_offset)
+      h.warm_offset != expected.warm_offset || h.orphan_offset != expected.orphan_offset ||
+      h.descriptors_offset != expected.descriptors_offset)
     wrong("table offsets");
 }
 
@@ -123,6 +125,7 @@ void Arena::adopt_tables() noexcept {
   descriptors_ = at<PageDescriptor>(h.descriptors_offset);
   used_ = at<os::Atomic<uint64_t>>(h.used_offset);
   warm_ = at<os::Atomic<uint64_t>>(h.warm_offset);
+  orphans_ = at<os::Atomic<uint64_t>>(h.orphan_offset);
 }
 
 std::shared_ptr<Arena> Arena::create(const ArenaOptions& options) {

@@ -115,6 +115,7 @@ class Arena {
   uint64_t frontier() const noexcept;
   os::Atomic<uint64_t>* used_bits() const noexcept { return used_; }
   os::Atomic<uint64_t>* warm_bits() const noexcept { return warm_; }
+  os::Atomic<uint64_t>* orphan_bits() const noexcept { return orphans_; }
   uint64_t data_offset() const noexcept { return data_offset_; }
 
   struct Located {
@@ -155,6 +156,7 @@ class Arena {
   PageDescriptor* descriptors_ = nullptr;
   os::Atomic<uint64_t>* used_ = nullptr;
   os::Atomic<uint64_t>* warm_ = nullptr;
+  os::Atomic<uint64_t>* orphans_ = nullptr;
   int fd_ = -1;
   uint64_t fd_device_ = 0;  // identity of fd_'s file: user code may close any number and reuse it
   uint64_t fd_inode_ = 0;
@@ -172,7 +174,7 @@ inline Arena::Located Arena::locate(Handle h) const noexcept {
   if (h < data_offset_) return {0, 0};
   uint64_t first = page_of(h);
   if (first >= frontier()) return {0, 0};
-  // order: acquire; pairs with the release store in Member::add_span; publishes the owner words
+  // order: acquire; pairs with the release store in Member::make_span; publishes the owner words
   uint64_t shape = descriptors_[first].shape.load(os::acquire);
   if (shape_kind(shape) == PageKind::tail) {
     if (tail_distance(shape) > first) return {0, 0};

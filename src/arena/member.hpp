@@ -140,11 +140,20 @@ class Member {
     Handle block;
     os::Atomic<uint64_t>* owner;  // its owner word
   };
+  struct OrphanSearch {           // for orphan spans of one class, through the bitmap
+    uint64_t epoch = UINT64_MAX;  // Header::death_epoch when it began
+    uint64_t from = 0;            // the page at which it goes on
+  };
   struct Cache {                  // one size class: all of it can be rebuilt by scanning `spans`
     std::vector<FreeBlock> free;  // blocks known to be free in `spans`, last in first out
     std::vector<uint64_t> spans;  // first pages of the spans in which this member allocates
     size_t cursor = 0;            // where the next scan for remotely freed blocks begins
     size_t trim_at = 0;           // with more free blocks than this, look for spans to release
+    OrphanSearch search;
+  };
+  struct Room {  // memory for a larger cache, then that of the smaller one
+    std::vector<FreeBlock> free;
+    std::vector<uint64_t> spans;
   };
   struct Held {           // a counted block that this process holds
     uint32_t references;  // in this process; 0: to be dropped once its shared view can be restored
@@ -170,16 +179,20 @@ class Member {
   void refill(uint32_t size_class, std::unique_lock<LocalLock>& local);
   size_t scan_spans(uint32_t size_class, size_t limit) noexcept;
   void collect_span(Cache& cache, uint64_t first_page) noexcept;
-  void add_span(uint32_t size_class, uint64_t first_page);
-  bool adopt_orphan(uint32_t size_class);
+  std::unique_lock<LocalLock> lock_with_room(uint32_t size_class, Room* room);
+  void add_span(uint32_t size_class, uint64_t first_page) noexcept;
+  void make_span(uint32_t size_class, uint64_t first_page);
+  OrphanSearch begin_search(OrphanSearch& last) const noexcept;
+  uint64_t find_orphan(uint32_t size_class, OrphanSearch* search) noexcept;
+  void adopt_span(uint64_t first_page);
+  void sweep_orphans() noexcept;
+  uint64_t sweep_span_locked(uint64_t page) noexcept;
   void trim(uint32_t size_class, size_t keep) noexcept;
   size_t trim_some(uint32_t size_class, size_t keep) noexcept;
-  bool span_is_free(uint64_t first_page) const noexcept;
   bool free_small(Handle b, Arena::Located at, uint64_t expected) noexcept;
   bool free_run(Arena::Located at, uint64_t expected) noexcept;
   bool free_owned(Handle b, uint64_t expected) noexcept;
   void purge_if_due() noexcept;
-  uint64_t sweep_orphans();
   void release_last(Handle b, uint64_t word) noexcept;
   bool let_go(HeldEntry entry, uint64_t* last) noexcept;
   void drop_again() noexcept;
