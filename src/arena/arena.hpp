@@ -93,10 +93,9 @@ class Arena {
   // Is b a page run, i.e. can it be counted?
   bool is_run(Handle b) const noexcept;
 
-  // Directory of named roots (64 entries, names up to 48 bytes). Lock-free; a death at any
-  // instruction leaves it valid. Sets the root from `expected` (0: not set yet) to h; false when
-  // the root has another value or no entry is left.
-  [[nodiscard]] bool root_set(const char* name, Handle h, Handle expected = 0);
+  // The value of a named root, which Member::set_root() has set; 0: none. Takes no lock. The value
+  // is one that the root had during the call: whoever changes it afterwards decides what becomes of
+  // the block.
   Handle root_get(const char* name) const;
 
   Statistics statistics() const;

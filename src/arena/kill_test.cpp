@@ -155,7 +155,8 @@ void fill_and_empty(Member& me) {
 // Runs every operation of the arena. Runs in the child.
 int do_everything(Scene& scene) {
   const auto me = scene.s.join();
-  EXPECT_TRUE(scene.s.arena->root_set("test.root", 64));
+  EXPECT_EQ(me->set_root("test.root", 64), RootSet::done);
+  EXPECT_EQ(me->set_root("test.root", 0, 64), RootSet::done);
   if (me->take_from_channel(scene.mailed, kChannel, kPosition)) me->free(scene.mailed);
   me->free(me->allocate(3000));
   move_around(*me);

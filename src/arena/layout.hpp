@@ -154,11 +154,19 @@ struct RunIntent {
   os::Atomic<uint64_t> owner;  // allocate: owner word
 };
 
+// A named root. Members write it under the RunsLock; readers take no lock.
+//
+// 1. An entry whose handle is 0 is free, whatever its other words hold.
+// 2. The name changes only while the handle is 0, and `version` grows before each such change. So a
+//    reader that finds a handle between two equal values of `version` has compared the whole name
+//    of that handle, however late it is.
+// 3. No two entries that are not free have the same name.
 struct Root {
-  // padded with 0xFF; each word is set once, by compare-exchange
-  os::Atomic<uint64_t> name[kRootNameWords];
+  os::Atomic<uint64_t> version;
+  os::Atomic<uint64_t> name[kRootNameWords];  // padded with 0xFF
   os::Atomic<uint64_t> handle;
 };
+static_assert(sizeof(Root) == 64);
 
 struct Header {
   uint64_t magic;

@@ -36,6 +36,12 @@ enum class MemberKind : uint32_t {
   guest = 6,    // attached from outside: `shoal top`, other programs
 };
 
+enum class RootSet : uint8_t {
+  done,
+  differs,  // the root does not have the expected value
+  full,     // 64 other roots are set
+};
+
 class Member {
  public:
   // Joins the session. `bond`: the member whose death also ends this one, 0: none. Throws
@@ -105,8 +111,13 @@ class Member {
   // Uncounts such a reference. True: as for drop_shared().
   [[nodiscard]] bool unstore_shared(Handle b) noexcept;
 
-  // A free lane of this member; use LaneGuard. Waits (yielding) while 16 operations of this member
-  // are running.
+  // Directory of named roots: at most 64 at a time, with names of 1 to 48 bytes. Sets the root from
+  // `expected` to `h`; 0 in either place: not set. A root that is not set takes no entry. Waits for
+  // the RunsLock; a death at any instruction leaves the root as it was, or set.
+  [[nodiscard]] RootSet set_root(const char* name, Handle h, Handle expected = 0);
+
+  // A free lane of this member; use LaneGuard. Waits while 16 operations of this member are
+  // running.
   Lane& claim_lane() noexcept;
   void return_lane(Lane& lane) noexcept;
 
