@@ -81,7 +81,8 @@ class Member {
   void make_counted(Handle b);
   // Adds a reference. Needs: some member holds b and cannot drop it during the call. A process that
   // did not hold b before sees the arena's memory: without what another holder has written into its
-  // private view since a fork.
+  // private view since a fork. False: b is not counted, or this process cannot see that memory (it
+  // has dropped b, and the kernel refused to restore the shared view).
   bool hold(Handle b);
   void drop(Handle b) noexcept;
   // COUNTED -> MEMBER(me) if this process is the only holder, has one reference and sees the block
@@ -167,7 +168,7 @@ class Member {
     std::vector<uint64_t> spans;
   };
   struct Held {           // a counted block that this process holds
-    uint32_t references;  // in this process; 0: to be dropped once its shared view can be restored
+    uint32_t references;  // in this process; 0: to be dropped once its shared view is restored
     bool is_private;      // this process has a private view of it: see arena/views.cpp
   };
   struct View {  // of a held block
@@ -205,7 +206,8 @@ class Member {
   bool free_owned(Handle b, uint64_t expected) noexcept;
   void purge_if_due() noexcept;
   void release_last(Handle b, uint64_t word) noexcept;
-  bool let_go(HeldEntry entry, uint64_t* last) noexcept;
+  uint64_t let_go(HeldEntry entry) noexcept;
+  bool restore_and_let_go(Handle b) noexcept;
   void drop_again() noexcept;
   std::vector<View> shared_views();
   bool make_private(const View* views, size_t count, uint64_t bytes) noexcept;
@@ -214,7 +216,7 @@ class Member {
   void forget_copies() noexcept;
   void leave_shared_views() noexcept;
   void hide(Handle b, Held& held) noexcept;
-  bool see_shared(Handle b, Held& held) noexcept;
+  bool restore_view(Handle b) const noexcept;
   void restore_views() noexcept;
   void share_with_child(Incarnation child) noexcept;
   void drop_counted_shares() noexcept;
@@ -238,6 +240,7 @@ class Member {
   size_t most_held_ = 0;                         // how many counted blocks this process may hold
   Unseen unseen_;
   std::mutex reaping_;             // one reap at a time per member; taken before local_
+  std::mutex views_;               // held while a view of a held block changes; taken before local_
   std::vector<Copy> fork_copies_;  // during a fork: copies of blocks for the child
   Incarnation fork_child_ = 0;     // during a fork: the incarnation prepared for the child
   int birth_lock_ = -1;            // during a fork: descriptor of the child's birth lock

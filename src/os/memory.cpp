@@ -184,6 +184,7 @@ uint64_t address_space_left() noexcept {
 }
 
 std::byte* map_file(int fd, uint64_t offset, uint64_t size, bool shared, void* at) noexcept {
+  if (at != nullptr) before_access(at);  // tests stop here
   if (segment_size(fd) != 0) return map_segment(fd, offset, size, shared, at);
   const int flags =
       (shared ? MAP_SHARED : MAP_PRIVATE) | MAP_NORESERVE | (at != nullptr ? MAP_FIXED : 0);
