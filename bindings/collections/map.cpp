@@ -5,7 +5,7 @@
 // without values.
 // Design: docs/design/collections.md
 #include "bindings/collections/map_search.hpp"
-#include "os/datagram.hpp"
+#include "os/random.hpp"
 
 namespace shoal::bindings {
 

@@ -77,7 +77,8 @@ void lay_out(Header& h, uint64_t reserve) noexcept {
   h.reserve = reserve;
   h.used_offset = align_up(kSlotsOffset + sizeof(MemberSlot) * kMemberSlots, kPage);
   h.warm_offset = align_up(h.used_offset + pages / 8 + 8, kPage);
-  h.descriptors_offset = align_up(h.warm_offset + pages / 8 + 8, kPage);
+  h.orphan_offset = align_up(h.warm_offset + pages / 8 + 8, kPage);
+  h.descriptors_offset = align_up(h.orphan_offset + pages / 8 + 8, kPage);
   h.data_offset =
       align_up(h.descriptors_offset + pages * sizeof(PageDescriptor), kPage * kHugeAlign);
   h.pages = (reserve - h.data_offset) / kPage;
@@ -95,7 +96,8 @@ void check_header(const Header& h, uint64_t file_size) {
   lay_out(expected, h.reserve);
   if (h.reserve != file_size || h.pages != expected.pages ||
       h.data_offset != expected.data_offset || h.used_offset != expected.used_offset ||
-      h.warm_offset != expected.warm_offset || h.descriptors_offset != expected.descriptors_offset)
+      h.warm_offset != expected.warm_offset || h.orphan_offset != expected.orphan_offset ||
+      h.descriptors_offset != expected.descriptors_offset)
     wrong("table offsets");
 }
 
@@ -124,6 +126,7 @@ void Arena::adopt_tables() noexcept {
   descriptors_ = at<PageDescriptor>(h.descriptors_offset);
   used_ = at<os::Atomic<uint64_t>>(h.used_offset);
   warm_ = at<os::Atomic<uint64_t>>(h.warm_offset);
+  orphans_ = at<os::Atomic<uint64_t>>(h.orphan_offset);
 }
 
 std::shared_ptr<Arena> Arena::create(const ArenaOptions& options) {
@@ -255,66 +258,6 @@ size_t Arena::block_size(Handle b) const noexcept {
 bool Arena::is_run(Handle b) const noexcept {
   const Located at = locate(b);
   return shape_kind(at.shape) == PageKind::run && page_handle(at.first) == b;
-}
-
-// ---- roots ----
-
-namespace {
-
-struct RootName {
-  uint64_t words[kRootNameWords];
-};
-
-RootName make_root_name(const char* name) {
-  const size_t length = std::strlen(name);
-  if (length == 0 || length > sizeof(RootName))
-    throw std::invalid_argument("a root's name must have 1 to 48 bytes");
-  RootName result;
-  std::memset(&result, 0xFF, sizeof result);
-  std::memcpy(&result, name, length);
-  return result;
-}
-
-bool has_name(const Root& root, const RootName& name) noexcept {
-  for (uint32_t i = 0; i < kRootNameWords; ++i)
-    if (root.name[i].load() != name.words[i]) return false;
-  return true;
-}
-
-// Writes the name into an empty entry, or completes an entry that begins with the same words. Each
-// word is set once, so an entry whose writer died is completed by the next process that sets this
-// name, and cannot be used for any other name.
-bool claim_name(Root& root, const RootName& name) noexcept {
-  for (uint32_t i = 0; i < kRootNameWords; ++i) {
-    uint64_t found = 0;
-    // COMMIT(arena.root.name): killed before: the entry is empty or begun; after: begun, and the
-    // next process that sets this name continues
-    const bool mine = root.name[i].compare_exchange(found, name.words[i]);
-    SHOAL_KILL_POINT("arena.root.name");
-    if (!mine && found != name.words[i]) return false;
-  }
-  return true;
-}
-
-}  // namespace
-
-bool Arena::root_set(const char* name, Handle h, Handle expected) {
-  const RootName wanted = make_root_name(name);
-  for (Root& root : header().roots) {
-    if (!claim_name(root, wanted)) continue;
-    // COMMIT(arena.root.set): killed before: the root is unchanged; after: set
-    const bool done = root.handle.compare_exchange(expected, h);
-    SHOAL_KILL_POINT("arena.root.set");
-    return done;
-  }
-  return false;
-}
-
-Handle Arena::root_get(const char* name) const {
-  const RootName wanted = make_root_name(name);
-  for (const Root& root : header().roots)
-    if (has_name(root, wanted)) return root.handle.load();
-  return 0;
 }
 
 }  // namespace shoal::arena

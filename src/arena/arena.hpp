@@ -95,10 +95,9 @@ class Arena {
   // Is b a page run, i.e. can it be counted?
   bool is_run(Handle b) const noexcept;
 
-  // Directory of named roots (64 entries, names up to 48 bytes). Lock-free; a death at any
-  // instruction leaves it valid. Sets the root from `expected` (0: not set yet) to h; false when
-  // the root has another value or no entry is left.
-  [[nodiscard]] bool root_set(const char* name, Handle h, Handle expected = 0);
+  // The value of a named root, which Member::set_root() has set; 0: none. Takes no lock. The value
+  // is one that the root had during the call: whoever changes it afterwards decides what becomes of
+  // the block.
   Handle root_get(const char* name) const;
 
   Statistics statistics() const;
@@ -117,6 +116,7 @@ class Arena {
   uint64_t frontier() const noexcept;
   os::Atomic<uint64_t>* used_bits() const noexcept { return used_; }
   os::Atomic<uint64_t>* warm_bits() const noexcept { return warm_; }
+  os::Atomic<uint64_t>* orphan_bits() const noexcept { return orphans_; }
   uint64_t data_offset() const noexcept { return data_offset_; }
 
   struct Located {
@@ -157,6 +157,7 @@ class Arena {
   PageDescriptor* descriptors_ = nullptr;
   os::Atomic<uint64_t>* used_ = nullptr;
   os::Atomic<uint64_t>* warm_ = nullptr;
+  os::Atomic<uint64_t>* orphans_ = nullptr;
   int fd_ = -1;
   uint64_t fd_device_ = 0;  // identity of fd_'s file: user code may close any number and reuse it
   uint64_t fd_inode_ = 0;
@@ -174,7 +175,7 @@ inline Arena::Located Arena::locate(Handle h) const noexcept {
   if (h < data_offset_) return {0, 0};
   uint64_t first = page_of(h);
   if (first >= frontier()) return {0, 0};
-  // order: acquire; pairs with the release store in Member::add_span; publishes the owner words
+  // order: acquire; pairs with the release store in Member::make_span; publishes the owner words
   uint64_t shape = descriptors_[first].shape.load(os::acquire);
   if (shape_kind(shape) == PageKind::tail) {
     if (tail_distance(shape) > first) return {0, 0};

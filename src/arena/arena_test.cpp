@@ -7,7 +7,6 @@
 #include <sys/resource.h>
 
 #include <cstring>
-#include <thread>
 
 #include "arena/test_session.hpp"
 #include "os/error.hpp"
@@ -104,47 +103,6 @@ TEST(Arena, TakesASmallerReserveUnderAnAddressSpaceLimit) {
     return s.arena->reserve() < (uint64_t{2} << 30) && s.me->allocate(1 << 20) != 0 ? 0 : 1;
   });
   EXPECT_TRUE(succeeded(status));
-}
-
-// ---- roots ----
-
-TEST(Roots, AreSetOnceFromWhatIsExpected) {
-  TestSession s;
-  EXPECT_EQ(s.arena->root_get("channel.a"), 0U);
-  EXPECT_TRUE(s.arena->root_set("channel.a", 64));
-  EXPECT_FALSE(s.arena->root_set("channel.a", 128));
-  EXPECT_TRUE(s.arena->root_set("channel.a", 128, 64));
-  EXPECT_TRUE(s.arena->root_set("channel.b", 192));
-  EXPECT_EQ(s.arena->root_get("channel.a"), 128U);
-  EXPECT_EQ(s.arena->root_get("channel"), 0U);
-  EXPECT_THROW(s.arena->root_get(""), std::invalid_argument);
-  EXPECT_THROW((void)s.arena->root_set(std::string(49, 'x').c_str(), 64), std::invalid_argument);
-}
-
-TEST(Roots, HoldSixtyFourNamesThatDifferAnywhere) {
-  TestSession s;
-  for (unsigned i = 0; i < kRoots; ++i)
-    EXPECT_TRUE(
-        s.arena->root_set((std::string(40, 'n') + std::to_string(i)).c_str(), 64 * (i + 1)));
-  EXPECT_FALSE(s.arena->root_set("one too many", 64));
-  for (unsigned i = 0; i < kRoots; ++i)
-    EXPECT_EQ(s.arena->root_get((std::string(40, 'n') + std::to_string(i)).c_str()), 64 * (i + 1));
-}
-
-TEST(Roots, SetByManyAtOnceHaveOneWinner) {
-  TestSession s;
-  for (int round = 0; round < 30; ++round) {
-    const std::string name = "contended.name." + std::to_string(round);
-    os::Atomic<uint32_t> wins;
-    std::vector<std::thread> threads;
-    for (unsigned t = 1; t <= 4; ++t)
-      threads.emplace_back([&, t] {
-        if (s.arena->root_set(name.c_str(), 64 * t)) wins.fetch_add(1);
-      });
-    for (std::thread& t : threads) t.join();
-    EXPECT_EQ(wins.load(), 1U);
-    EXPECT_NE(s.arena->root_get(name.c_str()), 0U);
-  }
 }
 
 }  // namespace

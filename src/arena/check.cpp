@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "arena/arena.hpp"
+#include "arena/orphans.hpp"
 #include "arena/page_search.hpp"
 #include "arena/slots.hpp"
 
@@ -48,6 +49,10 @@ class Checker {
     expect(arena_.header().intent.op.load() == 0, "no intent is left", 0);
     expect(arena_.header().lock.load() == 0, "the lock is free", 0);
     for (uint64_t page = 0; page < arena_.frontier();) page += check_page(page);
+    for (uint64_t page = next_orphan_bit(arena_, 0); page != kNoPage;
+         page = next_orphan_bit(arena_, page + 1))
+      expect(arena_.page(page).owner.load() == owner_orphan(), "a page with an orphan's bit is one",
+             page);
   }
 
  private:
@@ -93,6 +98,8 @@ class Checker {
       expect(shape_class(shape) < kClasses, "the size class exists", page);
       expect(owner == owner_orphan() || listed(owner),
              "a live member or nobody allocates in the span", page);
+      expect(test_bit(arena_.orphan_bits(), page) == (owner == owner_orphan()),
+             "exactly the orphans have their bit", page);
       check_span(page, kSizeClasses[shape_class(shape)]);
     } else {
       expect(owner != owner_free(), "a run has an owner", page);

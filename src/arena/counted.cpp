@@ -44,10 +44,19 @@ void Member::make_counted(Handle b) {
 bool Member::hold(Handle b) {
   if (!can_hold() || !arena_->is_run(b)) return false;
   PageDescriptor& head = arena_->page(arena_->page_of(b));
-  const std::lock_guard<LocalLock> local(local_);
+  std::unique_lock<LocalLock> local(local_);
   if (!is_counted(head.owner.load())) return false;
-  Held& held = held_.try_emplace(b, Held{0, false}).first->second;
-  if (held.references++ > 0) return true;
+  Held* held = &held_.try_emplace(b, Held{0, false}).first->second;
+  if (held->references == 0 && held->is_private) {
+    // This process is dropping it, and its view is the private one: no reference may see that.
+    local.unlock();
+    restore_and_let_go(b);
+    local.lock();
+    if (!is_counted(head.owner.load())) return false;
+    held = &held_.try_emplace(b, Held{0, false}).first->second;
+    if (held->references == 0 && held->is_private) return false;
+  }
+  if (held->references++ > 0) return true;
   // COMMIT(arena.counted.hold): killed before: held by others; after: by this member too, until it
   // is reaped.
   head.holders.fetch_or(bit_of(slot()));
@@ -57,25 +66,29 @@ bool Member::hold(Handle b) {
 
 void Member::drop(Handle b) noexcept {
   uint64_t word = 0;
-  bool more = false;
+  bool is_private = false;
+  bool others = false;
   {
     const std::lock_guard<LocalLock> local(local_);
     const auto entry = held_.find(b);
     if (incarnation_ == 0 || entry == held_.end() || entry->second.references == 0) return;
     if (--entry->second.references > 0) return;
-    more = undropped_ > 0;
-    if (!let_go(entry, &word)) ++undropped_;
+    others = undropped_ > 0;
+    is_private = entry->second.is_private;
+    if (is_private)
+      ++undropped_;
+    else
+      word = let_go(entry);
   }
   if (word != 0) release_last(b, word);
-  if (more) drop_again();
+  if (is_private) restore_and_let_go(b);
+  if (others) drop_again();
 }
 
-// Ends this process's hold on a block without references. False: its shared view cannot be
-// restored, so its pages must not be reused: the block stays held. `*last`: the owner word if no
-// other member holds the block, else 0.
-bool Member::let_go(HeldEntry entry, uint64_t* last) noexcept {
+// Ends this process's hold on a block without references, of which it has a shared view. Needs
+// local_. Returns the owner word if no other member holds the block, else 0.
+uint64_t Member::let_go(HeldEntry entry) noexcept {
   const Handle b = entry->first;
-  if (!see_shared(b, entry->second)) return false;
   held_.erase(entry);
   PageDescriptor& head = arena_->page(arena_->page_of(b));
   const uint64_t word = head.owner.load();
@@ -83,15 +96,41 @@ bool Member::let_go(HeldEntry entry, uint64_t* last) noexcept {
   // bit, the next reap frees the block.
   const uint64_t before = head.holders.fetch_and(~bit_of(slot()));
   SHOAL_KILL_POINT("arena.counted.drop");
-  *last = (before & ~bit_of(slot())) == 0 ? word : 0;
+  return (before & ~bit_of(slot())) == 0 ? word : 0;
+}
+
+// Ends this process's hold on a block without references, of which it has a private view. The
+// shared view is restored first, with views_ but without local_, since that is a system call;
+// meanwhile the entry stays, without references. False: the view cannot be restored, so the block's
+// pages must not be reused: it stays held.
+bool Member::restore_and_let_go(Handle b) noexcept {
+  uint64_t word = 0;
+  {
+    const std::lock_guard<std::mutex> views(views_);
+    const auto find = [&]() noexcept {
+      const auto entry = held_.find(b);
+      const bool waits = entry != held_.end() && entry->second.references == 0;
+      return waits && entry->second.is_private ? entry : held_.end();
+    };
+    {
+      const std::lock_guard<LocalLock> local(local_);
+      if (find() == held_.end()) return true;  // another thread has done it
+    }
+    if (!restore_view(b)) return false;
+    const std::lock_guard<LocalLock> local(local_);
+    const auto entry = find();
+    if (entry == held_.end()) return true;
+    --undropped_;
+    word = let_go(entry);
+  }
+  if (word != 0) release_last(b, word);
   return true;
 }
 
-// Tries again to end the holds that let_go() could not end.
+// Tries again to end the holds that could not be ended.
 void Member::drop_again() noexcept {
   while (true) {
     Handle b = 0;
-    uint64_t word = 0;
     {
       const std::lock_guard<LocalLock> local(local_);
       if (undropped_ == 0) return;
@@ -102,10 +141,8 @@ void Member::drop_again() noexcept {
         return;
       }
       b = entry->first;
-      if (!let_go(entry, &word)) return;
-      --undropped_;
     }
-    if (word != 0) release_last(b, word);
+    if (!restore_and_let_go(b)) return;
   }
 }
 

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "arena/test_session.hpp"
+#include "testing/beside.hpp"
 
 namespace shoal::arena {
 namespace {
@@ -130,6 +131,48 @@ TEST(Counted, HeldAndDroppedByManyThreadsAndMembers) {
   for (std::thread& t : threads) t.join();
   EXPECT_EQ(holders(s, b), uint64_t{1} << s.me->slot());
   s.me->drop(b);
+  EXPECT_EQ(s.blocks(), 0U);
+}
+
+// The kernel may take long to restore the view.
+TEST(Counted, ADropThatRestoresTheSharedViewLetsOtherThreadsAllocate) {
+  TestSession s;
+  const Handle b = s.me->allocate(kLarge);
+  s.me->make_counted(b);
+  EXPECT_TRUE(succeeded(in_child([] { return 0; })));
+  ASSERT_EQ(s.me->private_views_for_test(), 1U);
+  Handle small = 0;
+  const testing::SecondThread allocation = testing::run_beside_at(
+      s.arena->address(b), [&] { s.me->drop(b); }, [&] { small = s.me->allocate(64); });
+  EXPECT_EQ(allocation, testing::SecondThread::ended);
+  s.me->free(small);
+  reap_all_dead(*s.arena, *s.me);
+  EXPECT_EQ(s.blocks(), 0U);
+}
+
+TEST(Counted, IsHeldAgainOnlyInTheSharedViewWhileAnotherThreadDropsIt) {
+  TestSession s;
+  const auto other = s.join();
+  const Handle b = s.me->allocate(kLarge);
+  auto* const word = s.arena->at<os::Atomic<uint64_t>>(b);
+  word->store(1);
+  s.me->make_counted(b);
+  EXPECT_TRUE(succeeded(in_child([] { return 0; })));
+  word->store(2);  // in the private view
+  ASSERT_TRUE(other->hold(b));
+  uint64_t seen = 0;
+  const testing::SecondThread hold = testing::run_beside_at(
+      s.arena->address(b), [&] { s.me->drop(b); },
+      [&] {
+        EXPECT_TRUE(s.me->hold(b));
+        seen = s.arena->at<os::Atomic<uint64_t>>(b)[0].load();
+      });
+  EXPECT_EQ(hold, testing::SecondThread::waited);
+  EXPECT_EQ(seen, 1U);
+  EXPECT_EQ(s.me->private_views_for_test(), 0U);
+  s.me->drop(b);
+  other->drop(b);
+  reap_all_dead(*s.arena, *s.me);
   EXPECT_EQ(s.blocks(), 0U);
 }
 

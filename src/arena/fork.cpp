@@ -17,7 +17,7 @@
 namespace shoal::arena {
 
 namespace {
-std::mutex registry_lock;  // lock order: registry_lock, then each Member::local_
+std::mutex registry_lock;  // lock order: registry_lock, then each views_ and local_
 std::vector<Member*>& registry() {
   // lives as long as the process: fork may happen at exit
   static auto* members = new std::vector<Member*>;
@@ -142,6 +142,7 @@ void ForkHandlers::prepare() {
   registry_lock.lock();
   for (Member* member : registry()) {
     make_room(*member);
+    member->views_.lock();
     member->local_.lock();
     prepare_member(*member);
   }
@@ -153,6 +154,7 @@ void ForkHandlers::in_parent() {
   for (Member* member : registry()) {
     end_birth(*member);
     member->local_.unlock();
+    member->views_.unlock();
   }
   for (Member* member : registry()) take_back(*member);
   registry_lock.unlock();
@@ -166,6 +168,7 @@ void ForkHandlers::in_child() {
     // Another thread of the parent may have held this mutex; that thread does not exist here.
     new (&member->reaping_) std::mutex;
     member->local_.unlock();
+    member->views_.unlock();
   }
   registry_lock.unlock();
   errno = saved;

@@ -46,16 +46,22 @@ struct Scene {
     s.me->make_counted(shared);
     used = s.me->allocate(64);
     s.me->share(used);
-    make_orphan();
+    make_orphans();
     make_dead();
   }
 
-  // A span whose member has left while another member owns a block in it.
-  void make_orphan() {
-    const auto gone = s.join();
+  // A span whose member has left while another member owns a block in it, and one in which the last
+  // block was freed since.
+  void make_orphans() {
+    auto gone = s.join();
     survivor = gone->allocate(3000);
-    EXPECT_TRUE(gone->give_to_channel(survivor, kChannel, 1));
-    EXPECT_TRUE(s.me->take_from_channel(survivor, kChannel, 1));
+    const Handle freed = gone->allocate(1500);
+    for (const Handle b : {survivor, freed}) {
+      EXPECT_TRUE(gone->give_to_channel(b, kChannel, 1));
+      EXPECT_TRUE(s.me->take_from_channel(b, kChannel, 1));
+    }
+    gone.reset();
+    s.me->free(freed);
   }
 
   // A dead member that has one of everything; it also holds the lock.
@@ -161,7 +167,8 @@ void fill_and_empty(Member& me) {
 // Runs every operation of the arena. Runs in the child.
 int do_everything(Scene& scene) {
   const auto me = scene.s.join();
-  EXPECT_TRUE(scene.s.arena->root_set("test.root", 64));
+  EXPECT_EQ(me->set_root("test.root", 64), RootSet::done);
+  EXPECT_EQ(me->set_root("test.root", 0, 64), RootSet::done);
   if (me->take_from_channel(scene.mailed, kChannel, kPosition)) me->free(scene.mailed);
   me->free(me->allocate(3000));
   move_around(*me);

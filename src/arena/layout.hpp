@@ -2,15 +2,17 @@
 //
 // The structs of an arena, as they lie in shared memory. Whole file, from offset 0:
 //
-//   Header | MemberSlot[512] | used bitmap | warm bitmap | PageDescriptor[pages] | data pages
+//   Header | MemberSlot[512] | used bitmap | warm bitmap | orphan bitmap | PageDescriptor[pages] |
+//   data pages
 //
 // A data page has 64 KiB.
 //
 // The file has its full size (the reserve) from the start; ranges without memory are holes. The
 // tables describe the first `frontier` data pages. A page is *used* (part of a run), *warm* (has
-// memory behind it), both or neither. The static_asserts freeze sizes and offsets; layout_hash()
-// changes with them, and a process that attaches compares the hash.
-// Design: docs/design/arena.md
+// memory behind it), both or neither. The orphan bitmap has a bit for the first page of each span
+// in which no member allocates: arena/orphans.hpp. The static_asserts freeze sizes and offsets;
+// layout_hash() changes with them, and a process that attaches compares the hash. Design:
+// docs/design/arena.md
 #pragma once
 
 #include <cstddef>
@@ -137,7 +139,7 @@ constexpr uint64_t freed_ms(uint64_t shape) noexcept { return shape >> 16; }
 // `owner` and `holders` are valid in the first page of a run only. `shape` is written under the
 // arena lock, `owner` as owner.hpp says.
 struct PageDescriptor {
-  // run: the block's owner word; span: the member that allocates in it, or orphan
+  // run: the block's owner word; span: the member that allocates in it, or none: arena/orphans.hpp
   os::Atomic<uint64_t> owner;
   // counted block: bit s = the member in slot s holds it; bit 63: pinned until the session ends
   os::Atomic<uint64_t> holders;
@@ -161,11 +163,19 @@ struct RunIntent {
   os::Atomic<uint64_t> owner;  // allocate: owner word
 };
 
+// A named root. Members write it under the RunsLock; readers take no lock.
+//
+// 1. An entry whose handle is 0 is free, whatever its other words hold.
+// 2. The name changes only while the handle is 0, and `version` grows before each such change. So a
+//    reader that finds a handle between two equal values of `version` has compared the whole name
+//    of that handle, however late it is.
+// 3. No two entries that are not free have the same name.
 struct Root {
-  // padded with 0xFF; each word is set once, by compare-exchange
-  os::Atomic<uint64_t> name[kRootNameWords];
+  os::Atomic<uint64_t> version;
+  os::Atomic<uint64_t> name[kRootNameWords];  // padded with 0xFF
   os::Atomic<uint64_t> handle;
 };
+static_assert(sizeof(Root) == 64);
 
 struct Header {
   uint64_t magic;
@@ -176,6 +186,7 @@ struct Header {
   uint64_t pages;        // data pages in the reserve
   uint64_t used_offset;  // offsets of the tables
   uint64_t warm_offset;
+  uint64_t orphan_offset;
   uint64_t descriptors_offset;
   uint64_t data_offset;
   uint64_t limit;  // bytes of warm memory the session may have; 0: as much as the machine gives
@@ -186,11 +197,11 @@ struct Header {
   os::Atomic<uint64_t> next_purge_ms;  // a member that finds this time past purges warm pages
   alignas(128) os::Atomic<uint32_t> lock;  // {waiters:1 | unused:1 | incarnation:30}
   RunIntent intent;
-  alignas(128)
-      os::Atomic<uint64_t> orphans[64];  // by size class, a hint: how many spans wait for adoption
   // by run length, a hint: first page + 1 of the run of that length released last
-  os::Atomic<uint64_t> recent[16];
-  os::Atomic<uint64_t> death_epoch;  // counts reaped members; a change wakes nobody
+  alignas(128) os::Atomic<uint64_t> recent[16];
+  // counts reaped members; incremented after a reap has let go of the dead member's spans, before
+  // the slot becomes free. A change wakes nobody.
+  os::Atomic<uint64_t> death_epoch;
   alignas(128) Root roots[kRoots];
 };
 

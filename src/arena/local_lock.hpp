@@ -2,14 +2,16 @@
 //
 // LocalLock: excludes the threads of one process from each other for a few dozen instructions.
 // lock() is one locked instruction and unlock() a plain store: half the cost of std::mutex, which
-// would be most of the cost of a small allocation. Waiters yield. Never held across a system call
-// that can block or while waiting for another process. A forked child may reset it. Not recursive.
+// would be most of the cost of a small allocation. So nobody wakes a waiter, which looks again
+// between longer and longer pauses (os/backoff.hpp). Never held while waiting for another process,
+// nor across a system call that can take long, with two exceptions: from the handlers before a fork
+// to those after it, so that the child inherits a state that no other thread is changing; and when
+// the member leaves, which no other thread uses then. A forked child may reset it. Not recursive.
 // Design: docs/design/arena.md
 #pragma once
 
-#include <thread>
-
 #include "os/atomic.hpp"
+#include "os/backoff.hpp"
 
 namespace shoal::arena {
 
@@ -17,13 +19,7 @@ class LocalLock {
  public:
   void lock() noexcept {
     // order: acquire; pairs with release in unlock; publishes what the lock guards
-    for (int spin = 0; word_.exchange(1, os::acquire) != 0; ++spin) {
-      // order: relaxed; the exchange decides
-      while (word_.load(os::relaxed) != 0) {
-        if (++spin % 64 == 0) std::this_thread::yield();
-        os::cpu_relax();
-      }
-    }
+    if (word_.exchange(1, os::acquire) != 0) lock_slowly();
   }
   void unlock() noexcept {
     word_.store(0, os::release);  // order: release; pairs with acquire in lock
@@ -31,6 +27,14 @@ class LocalLock {
   void reset() noexcept { word_.store(0); }
 
  private:
+  void lock_slowly() noexcept {
+    os::Backoff backoff;
+    do {
+      // order: relaxed; the exchange decides
+      while (word_.load(os::relaxed) != 0) backoff.pause();
+    } while (word_.exchange(1, os::acquire) != 0);  // order: acquire; as in lock
+  }
+
   os::Atomic<uint32_t> word_;
 };
 

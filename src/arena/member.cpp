@@ -3,10 +3,10 @@
 
 #include <bit>
 #include <cstdlib>
-#include <thread>
 
 #include "arena/fork.hpp"
 #include "arena/slots.hpp"
+#include "os/backoff.hpp"
 #include "os/memory.hpp"
 #include "os/process.hpp"
 #include "testing/kill_point.hpp"
@@ -124,11 +124,12 @@ void Member::abandon_for_test() noexcept {
 }
 
 Lane& Member::claim_lane() noexcept {
+  os::Backoff backoff;
   while (true) {
     uint32_t taken = lanes_taken_.load();
     const int free = std::countr_one(taken);
     if (free >= static_cast<int>(kLanes)) {
-      std::this_thread::yield();
+      backoff.pause();
       continue;
     }
     if (lanes_taken_.compare_exchange(taken, taken | uint32_t{1} << free))

@@ -36,6 +36,12 @@ enum class MemberKind : uint32_t {
   guest = 6,    // attached from outside: `shoal top`, other programs
 };
 
+enum class RootSet : uint8_t {
+  done,
+  differs,  // the root does not have the expected value
+  full,     // 64 other roots are set
+};
+
 class Member {
  public:
   // Joins the session. `bond`: the member whose death also ends this one, 0: none. Throws
@@ -76,7 +82,8 @@ class Member {
   void make_counted(Handle b);
   // Adds a reference. Needs: some member holds b and cannot drop it during the call. A process that
   // did not hold b before sees the arena's memory: without what another holder has written into its
-  // private view since a fork.
+  // private view since a fork. False: b is not counted, or this process cannot see that memory (it
+  // has dropped b, and the kernel refused to restore the shared view).
   bool hold(Handle b);
   void drop(Handle b) noexcept;
   // COUNTED -> MEMBER(me) if this process is the only holder, has one reference and sees the block
@@ -106,8 +113,13 @@ class Member {
   // Uncounts such a reference. True: as for drop_shared().
   [[nodiscard]] bool unstore_shared(Handle b) noexcept;
 
-  // A free lane of this member; use LaneGuard. Waits (yielding) while 16 operations of this member
-  // are running.
+  // Directory of named roots: at most 64 at a time, with names of 1 to 48 bytes. Sets the root from
+  // `expected` to `h`; 0 in either place: not set. A root that is not set takes no entry. Waits for
+  // the RunsLock; a death at any instruction leaves the root as it was, or set.
+  [[nodiscard]] RootSet set_root(const char* name, Handle h, Handle expected = 0);
+
+  // A free lane of this member; use LaneGuard. Waits while 16 operations of this member are
+  // running.
   Lane& claim_lane() noexcept;
   void return_lane(Lane& lane) noexcept;
 
@@ -141,14 +153,23 @@ class Member {
     Handle block;
     os::Atomic<uint64_t>* owner;  // its owner word
   };
+  struct OrphanSearch {           // for orphan spans of one class, through the bitmap
+    uint64_t epoch = UINT64_MAX;  // Header::death_epoch when it began
+    uint64_t from = 0;            // the page at which it goes on
+  };
   struct Cache {                  // one size class: all of it can be rebuilt by scanning `spans`
     std::vector<FreeBlock> free;  // blocks known to be free in `spans`, last in first out
     std::vector<uint64_t> spans;  // first pages of the spans in which this member allocates
     size_t cursor = 0;            // where the next scan for remotely freed blocks begins
     size_t trim_at = 0;           // with more free blocks than this, look for spans to release
+    OrphanSearch search;
+  };
+  struct Room {  // memory for a larger cache, then that of the smaller one
+    std::vector<FreeBlock> free;
+    std::vector<uint64_t> spans;
   };
   struct Held {           // a counted block that this process holds
-    uint32_t references;  // in this process; 0: to be dropped once its shared view can be restored
+    uint32_t references;  // in this process; 0: to be dropped once its shared view is restored
     bool is_private;      // this process has a private view of it: see arena/views.cpp
   };
   struct View {  // of a held block
@@ -173,18 +194,23 @@ class Member {
   void refill(uint32_t size_class, std::unique_lock<LocalLock>& local);
   size_t scan_spans(uint32_t size_class, size_t limit) noexcept;
   void collect_span(Cache& cache, uint64_t first_page) noexcept;
-  void add_span(uint32_t size_class, uint64_t first_page);
-  bool adopt_orphan(uint32_t size_class);
+  std::unique_lock<LocalLock> lock_with_room(uint32_t size_class, Room* room);
+  void add_span(uint32_t size_class, uint64_t first_page) noexcept;
+  void make_span(uint32_t size_class, uint64_t first_page);
+  OrphanSearch begin_search(OrphanSearch& last) const noexcept;
+  uint64_t find_orphan(uint32_t size_class, OrphanSearch* search) noexcept;
+  void adopt_span(uint64_t first_page);
+  void sweep_orphans() noexcept;
+  uint64_t sweep_span_locked(uint64_t page) noexcept;
   void trim(uint32_t size_class, size_t keep) noexcept;
   size_t trim_some(uint32_t size_class, size_t keep) noexcept;
-  bool span_is_free(uint64_t first_page) const noexcept;
   bool free_small(Handle b, Arena::Located at, uint64_t expected) noexcept;
   bool free_run(Arena::Located at, uint64_t expected) noexcept;
   bool free_owned(Handle b, uint64_t expected) noexcept;
   void purge_if_due() noexcept;
-  uint64_t sweep_orphans();
   void release_last(Handle b, uint64_t word) noexcept;
-  bool let_go(HeldEntry entry, uint64_t* last) noexcept;
+  uint64_t let_go(HeldEntry entry) noexcept;
+  bool restore_and_let_go(Handle b) noexcept;
   void drop_again() noexcept;
   std::vector<View> shared_views();
   bool make_private(const View* views, size_t count, uint64_t bytes) noexcept;
@@ -193,7 +219,7 @@ class Member {
   void forget_copies() noexcept;
   void leave_shared_views() noexcept;
   void hide(Handle b, Held& held) noexcept;
-  bool see_shared(Handle b, Held& held) noexcept;
+  bool restore_view(Handle b) const noexcept;
   void restore_views() noexcept;
   void share_with_child(Incarnation child) noexcept;
   void drop_counted_shares() noexcept;
@@ -217,6 +243,7 @@ class Member {
   size_t most_held_ = 0;                         // how many counted blocks this process may hold
   Unseen unseen_;
   std::mutex reaping_;             // one reap at a time per member; taken before local_
+  std::mutex views_;               // held while a view of a held block changes; taken before local_
   std::vector<Copy> fork_copies_;  // during a fork: copies of blocks for the child
   Incarnation fork_child_ = 0;     // during a fork: the incarnation prepared for the child
   int birth_lock_ = -1;            // during a fork: descriptor of the child's birth lock

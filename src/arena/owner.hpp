@@ -9,16 +9,16 @@
 //   block    parent handle / 64 : 34          the owner of the parent
 //   counted  unique number of this sharing    the last holder: counted -> dying(me)
 //   named    layers above                     layers above
-//   dying    incarnation:30                   that member, which is freeing it; after its death,
-//                                             its reaper
+//   dying    incarnation:30                   that member, which is freeing it (of a span: which
+//                                             has claimed it); after its death, its reaper
 //   shared   pinned:1 | stored:10 | holding slots:49
 //                                             a holder: its own bit, or, if its slot has no bit,
 //                                             one unit of `stored`. A member that stores or deletes
 //                                             a reference in another block: one unit of `stored`.
 //                                             The compare-exchange that removes the last reference
 //                                             makes the block MEMBER(me)
-//   orphan   0                                spans only: no member allocates here; adopted by
-//                                             compare-exchange
+//   orphan   0                                spans only: no member allocates here; claimed by
+//                                             compare-exchange (arena/orphans.hpp)
 //
 // All functions are pure.
 // Design: docs/design/arena.md

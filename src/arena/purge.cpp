@@ -5,7 +5,6 @@
 // second has passed) and when a program calls purge().
 #include "arena/member.hpp"
 #include "arena/runs.hpp"
-#include "testing/kill_point.hpp"
 
 namespace shoal::arena {
 
@@ -35,36 +34,6 @@ void Member::purge_if_due() noexcept {
   } catch (const std::exception&) {
     return;  // this member has left the session: another member purges
   }
-}
-
-// Releases orphan spans in which every block is free; corrects the hints for adoption.
-uint64_t Member::sweep_orphans() {
-  RunAllocator runs(*arena_, incarnation_);
-  std::array<uint64_t, kClasses> found{};
-  uint64_t released = 0;
-  const uint64_t frontier = arena_->frontier();
-  for (uint64_t page = 0; page < frontier; ++page) {
-    PageDescriptor& head = arena_->page(page);
-    uint64_t owner = head.owner.load();
-    if (owner != owner_orphan() || shape_kind(head.shape.load()) != PageKind::span) continue;
-    // COMMIT(arena.span.sweep): killed before: an orphan; after: this member's, and its reaper
-    // frees or orphans it
-    if (!head.owner.compare_exchange(owner, owner_member(incarnation_))) continue;
-    SHOAL_KILL_POINT("arena.span.sweep");
-    const uint64_t shape = head.shape.load();
-    if (span_is_free(page)) {
-      runs.release(page, shape_pages(shape));
-      ++released;
-      continue;
-    }
-    ++found[shape_class(shape) % kClasses];
-    // COMMIT(arena.span.keep): killed before: this member's, orphaned by its reaper; after: an
-    // orphan again
-    head.owner.store(owner_orphan());
-    SHOAL_KILL_POINT("arena.span.keep");
-  }
-  for (uint32_t c = 0; c < kClasses; ++c) arena_->header().orphans[c].store(found[c]);
-  return released;
 }
 
 }  // namespace shoal::arena

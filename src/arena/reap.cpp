@@ -10,8 +10,9 @@
 //   4. blocks MEMBER(dead) and DYING(dead) become DYING(reaper); its holder bits are cleared;
 //      counted blocks without a holder become DYING(reaper); then blocks whose parent is free,
 //      dying by this reaper or gone, until there are none
-//   5. all of these are freed; the dead member's spans are freed or become orphans
-//   6. the slot becomes free
+//   5. all of these are freed; the dead member's spans, and those that it had claimed, are freed or
+//      become orphans
+//   6. death_epoch grows, which tells the others to look for orphans; the slot becomes free
 #include "arena/reap.hpp"
 
 #include <algorithm>
@@ -19,6 +20,7 @@
 
 #include "arena/fork.hpp"
 #include "arena/lock.hpp"
+#include "arena/orphans.hpp"
 #include "arena/run_intent.hpp"
 #include "arena/runs.hpp"
 #include "arena/slots.hpp"
@@ -307,18 +309,11 @@ void Reaping::give_back(const Claim& c) {
 }
 
 void Reaping::let_go_of_span(uint64_t page, const SizeClass& c) {
-  os::Atomic<uint64_t>& owner = arena_.page(page).owner;
-  if (owner.load() != owner_member(dead_)) return;
-  const uint64_t size_class = shape_class(arena_.page(page).shape.load());
-  const os::Atomic<uint64_t>* owners = arena_.at_span(arena_.page_handle(page));
-  bool empty = true;
-  for (uint32_t i = 0; i < c.count && empty; ++i) empty = owners[i].load() == owner_free();
-  if (empty) return release_run_locked(arena_, page, c.span_pages, now_ms());
-  // COMMIT(arena.reap.orphan): killed before: the next reaper finds it; after: an orphan, which the
-  // hint below may miss until purge() corrects it.
-  owner.store(owner_orphan());
-  SHOAL_KILL_POINT("arena.reap.orphan");
-  arena_.header().orphans[size_class % kClasses].fetch_add(1);
+  const uint64_t owner = arena_.page(page).owner.load();
+  if (owner != owner_member(dead_) && owner != owner_dying(dead_)) return;
+  if (!span_is_free(arena_, page)) return make_orphan(arena_, page);
+  clear_orphan_bit(arena_, page);
+  release_run_locked(arena_, page, c.span_pages, now_ms());
 }
 
 void Reaping::finish() noexcept {

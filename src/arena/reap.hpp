@@ -43,7 +43,7 @@ class Reaping {
   enum class Pass {
     owned,     // blocks of the dead member, and counted blocks without a holder
     children,  // blocks whose parent is free, gone or being freed by this reap
-    spans,     // spans in which the dead member allocated
+    spans,     // spans in which the dead member allocated, or which it had claimed
   };
 
   Job take_job() noexcept;

@@ -20,7 +20,12 @@
 // 4. A block that cannot be made private is copied for the child; a block that cannot be copied is
 //    hidden from the child: a fault is better than numbers that others change.
 //
-// All functions need local_ to be held. The functions that run in a fork's child never allocate.
+// 5. views_ is held while views change, so that a fork does not copy a view that is changing.
+// Before
+//    a fork both views_ and local_ are taken.
+//
+// The functions that run before a fork, and in its child, need views_ and local_. Those that run in
+// the child never allocate.
 // Design: docs/design/arena.md
 #include <algorithm>
 #include <cerrno>
@@ -109,16 +114,15 @@ void Member::hide(Handle b, Held& held) noexcept {
   if (!os::forbid(arena_->address(b), arena_->block_size(b))) unseen_.exposed = true;
 }
 
-bool Member::see_shared(Handle b, Held& held) noexcept {
-  if (!held.is_private) return true;
-  if (!arena_->map_shared(b, arena_->block_size(b))) return false;
-  held.is_private = false;
-  return true;
+// Puts the shared view of a held block in place of the private one. Needs views_ or local_.
+bool Member::restore_view(Handle b) const noexcept {
+  return arena_->map_shared(b, arena_->block_size(b));
 }
 
-// For a member that is about to give up all its holds.
+// For a member that is about to give up all its holds, and that no other thread uses.
 void Member::restore_views() noexcept {
-  for (auto& [block, held] : held_) static_cast<void>(see_shared(block, held));
+  for (auto& [block, held] : held_)
+    if (held.is_private && restore_view(block)) held.is_private = false;
 }
 
 size_t Member::private_views_for_test() const noexcept {

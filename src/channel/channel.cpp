@@ -5,8 +5,8 @@
 #include <new>
 #include <stdexcept>
 
-#include "os/datagram.hpp"
 #include "os/process.hpp"
+#include "os/random.hpp"
 #include "sync/holds.hpp"
 #include "testing/kill_point.hpp"
 
@@ -173,9 +173,10 @@ void Channel::create_state(arena::Arena& arena, arena::Handle handle, const Ring
   Ring::create(&state->ring, state->id, limits, handle + offsetof(ChannelState, ring));
 }
 
-// Makes a channel's state and sets the root. 0 with `*exists`: another was first.
+// Makes a channel's state and sets the root. 0: another was first. Throws when all names are in
+// use.
 arena::Handle Channel::make_state(arena::Member& member, const std::string& root,
-                                  const Ring::Limits& limits, bool* exists) {
+                                  const Ring::Limits& limits) {
   arena::Arena& arena = member.arena();
   const arena::Handle handle = member.allocate(state_size(limits));
   create_state(arena, handle, limits, root);
@@ -187,13 +188,15 @@ arena::Handle Channel::make_state(arena::Member& member, const std::string& root
   arena.owner_word(handle).store(arena::owner_named(state->id));
   SHOAL_KILL_POINT("channel.create.owner");
   // COMMIT(channel.create.root): killed before: freed by reap_root(); after: it exists.
-  const bool made = arena.root_set(root.c_str(), handle, 0);
+  const arena::RootSet set = member.set_root(root.c_str(), handle);
   SHOAL_KILL_POINT("channel.create.root");
+  const bool made = set == arena::RootSet::done;
   if (!made) arena.owner_word(handle).store(arena::owner_member(member.incarnation()));
   lane->intent.store(0);
   if (made) return handle;
   member.free(handle);
-  *exists = arena.root_get(root.c_str()) != 0;
+  if (set == arena::RootSet::full)
+    throw std::runtime_error("no channel made: all 64 names of the session are in use");
   return 0;
 }
 
@@ -209,10 +212,8 @@ std::unique_ptr<Channel> Channel::open(arena::Member& member, const std::string&
   arena::Arena& arena = member.arena();
   arena::Handle handle = arena.root_get(root.c_str());
   while (handle == 0 && how != Open::existing) {
-    bool exists = false;
-    handle = make_state(member, root, limits, &exists);
+    handle = make_state(member, root, limits);
     if (handle != 0) return std::unique_ptr<Channel>(new Channel(arena, handle, name));
-    if (!exists) throw std::runtime_error("no channel made: all 64 names of the session are taken");
     handle = arena.root_get(root.c_str());
   }
   if (handle == 0 || how == Open::create) return nullptr;
@@ -458,7 +459,7 @@ bool Channel::remove(arena::Member& member) {
   lane->intent.store(handle_ | kChannelRootIntent);
   const std::string root = "ch:" + name_;
   // COMMIT(channel.remove.root): killed before: closed and empty; after: freed by reap_root().
-  const bool mine = arena_->root_set(root.c_str(), 0, handle_);
+  const bool mine = member.set_root(root.c_str(), 0, handle_) == arena::RootSet::done;
   SHOAL_KILL_POINT("channel.remove.root");
   if (mine) {
     // COMMIT(channel.remove.owner): killed before: freed by reap_root(); after: freed by the scan.

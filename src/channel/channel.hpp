@@ -148,7 +148,7 @@ class Channel {
  private:
   Channel(arena::Arena& arena, arena::Handle handle, std::string name);
   static arena::Handle make_state(arena::Member& member, const std::string& root,
-                                  const Ring::Limits& limits, bool* exists);
+                                  const Ring::Limits& limits);
   static bool has_messages(const void* channel) noexcept;
   static bool has_room(const void* channel) noexcept;
   void empty_all(arena::Member& member) noexcept;

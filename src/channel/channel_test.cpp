@@ -67,6 +67,15 @@ TEST_F(ChannelTest, IsFoundByItsNameAndMadeOnce) {
   EXPECT_EQ(arena_->statistics().blocks_named, 0U);
 }
 
+TEST_F(ChannelTest, NamesOfRemovedChannelsCanBeUsedAgain) {
+  for (int i = 0; i < 200; ++i) {
+    const std::string name = "channel " + std::to_string(i);
+    const auto made = Channel::open(*me_, name, Channel::Open::create);
+    ASSERT_NE(made, nullptr) << name;
+    ASSERT_TRUE(made->remove(*me_)) << name;
+  }
+}
+
 TEST_F(ChannelTest, CarriesAttachments) {
   const auto channel = open();
   const Handle sent = message(*me_, 5, 100'000);

@@ -9,8 +9,8 @@
 
 #include "channel/channel.hpp"
 #include "channel/message.hpp"
-#include "os/datagram.hpp"
 #include "os/error.hpp"
+#include "os/random.hpp"
 #include "sync/wait.hpp"
 #include "testing/kill_point.hpp"
 

@@ -5,12 +5,14 @@
 
 #include <cstdint>
 
+#include "os/memory.hpp"
+
 namespace shoal::os {
 
 void prefer_huge_pages(void* at, std::size_t size) noexcept {
-  constexpr std::uintptr_t kPage = 4096;
-  const auto begin = (reinterpret_cast<std::uintptr_t>(at) + kPage - 1) / kPage * kPage;
-  const auto end = (reinterpret_cast<std::uintptr_t>(at) + size) / kPage * kPage;
+  const std::uintptr_t page = page_size();
+  const auto begin = (reinterpret_cast<std::uintptr_t>(at) + page - 1) / page * page;
+  const auto end = (reinterpret_cast<std::uintptr_t>(at) + size) / page * page;
   if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
 }
 

@@ -4,8 +4,6 @@
 #include <sys/resource.h>
 
 #include <cerrno>
-#include <cstdint>
-#include <optional>
 
 namespace shoal::os {
 
@@ -20,12 +18,18 @@ std::optional<uint64_t> limit_of(__rlimit_resource resource) {
 
 }  // namespace
 
+std::string open_files_clause(std::optional<uint64_t> limit) {
+  const std::string which = limit ? "this process may have " + std::to_string(*limit) +
+                                        " files open (ulimit -n, RLIMIT_NOFILE)"
+                                  : "this process may have no more files open, although ulimit -n"
+                                    " (RLIMIT_NOFILE) is unlimited (fs.nr_open, a sandbox)";
+  return which + ": raise that, or use fewer workers, queues and files at the same time";
+}
+
 std::string limit_behind(int error_number) {
   switch (error_number) {
     case EMFILE:
-      return "this process may have " + std::to_string(limit_of(RLIMIT_NOFILE).value_or(0)) +
-             " files open (ulimit -n, RLIMIT_NOFILE): raise that, or use fewer workers, queues and"
-             " files at the same time";
+      return open_files_clause(limit_of(RLIMIT_NOFILE));
     case ENFILE:
       return "the machine may have no more files open (fs.file-max): raise that, or close some";
     case EAGAIN: {

@@ -3,6 +3,8 @@
 // Tells a user which limit a failed system call has reached.
 #pragma once
 
+#include <cstdint>
+#include <optional>
 #include <string>
 
 namespace shoal::os {
@@ -11,5 +13,7 @@ namespace shoal::os {
 // the limit, its value, and what to do about it. "" for other errors, and for ENOMEM without a
 // limit. Opens no file: there may be no descriptor left.
 std::string limit_behind(int error_number);
+// The clause for EMFILE; nullopt: RLIMIT_NOFILE is unlimited.
+std::string open_files_clause(std::optional<uint64_t> limit);
 
 }  // namespace shoal::os

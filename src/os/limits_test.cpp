@@ -21,6 +21,14 @@ TEST(LimitsTest, NamesTheLimitItsValueAndTheRemedy) {
   EXPECT_EQ(limit_behind(EINVAL), "");
 }
 
+TEST(LimitsTest, AnUnlimitedNumberOfFilesIsNotCalledZero) {
+  EXPECT_EQ(open_files_clause(1024).find("this process may have 1024 files open"), 0U);
+  const std::string text = open_files_clause(std::nullopt);
+  EXPECT_EQ(text.find("0 files"), std::string::npos) << text;
+  EXPECT_NE(text.find("unlimited"), std::string::npos) << text;
+  EXPECT_NE(text.find("fs.nr_open"), std::string::npos) << text;
+}
+
 TEST(LimitsTest, AddressSpaceIsNamedOnlyWhereItIsLimited) {
   rlimit before{};
   ASSERT_EQ(getrlimit(RLIMIT_AS, &before), 0);

@@ -100,6 +100,8 @@ EmptyFile create_empty_file(const char* name) {
 
 }  // namespace
 
+uint64_t page_size() noexcept { return static_cast<uint64_t>(sysconf(_SC_PAGESIZE)); }
+
 int create_memory_file(const char* name, uint64_t size) {
   const auto [fd, is_memory] = create_empty_file(name);
   try {
@@ -176,12 +178,13 @@ uint64_t address_space_left() noexcept {
   char text[128];
   uint64_t used = 0;
   if (read_small_file("/proc/self/statm", text, sizeof text) > 0) {
-    used = std::strtoull(text, nullptr, 10) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+    used = std::strtoull(text, nullptr, 10) * page_size();
   }
   return limit.rlim_cur > used ? limit.rlim_cur - used : 0;
 }
 
 std::byte* map_file(int fd, uint64_t offset, uint64_t size, bool shared, void* at) noexcept {
+  if (at != nullptr) before_access(at);  // tests stop here
   if (segment_size(fd) != 0) return map_segment(fd, offset, size, shared, at);
   const int flags =
       (shared ? MAP_SHARED : MAP_PRIVATE) | MAP_NORESERVE | (at != nullptr ? MAP_FIXED : 0);
@@ -211,19 +214,18 @@ bool reserve_file_range(int fd, uint64_t offset, uint64_t size) noexcept {
 }
 
 bool populate(void* at, uint64_t size) noexcept {
-  constexpr uint64_t kSmallPage = 4096;
+  const uint64_t page = page_size();
   const SignalsBlocked blocked;
-  const auto unaligned =
-      reinterpret_cast<uintptr_t>(at) % kSmallPage;  // madvise() takes whole pages
+  const auto unaligned = reinterpret_cast<uintptr_t>(at) % page;  // madvise() takes whole pages
   std::byte* const begin = static_cast<std::byte*>(at) - unaligned;
-  const uint64_t whole = (size + unaligned + kSmallPage - 1) / kSmallPage * kSmallPage;
+  const uint64_t whole = (size + unaligned + page - 1) / page * page;
   return in_steps(whole, [&](uint64_t done, uint64_t step) noexcept {
     if (madvise(begin + done, step, MADV_POPULATE_WRITE) == 0) return true;
     if (errno != EINVAL) return false;
     // The kernel does not know MADV_POPULATE_WRITE. Touch each page without changing it: other
     // processes may be using the contents.
-    for (uint64_t page = done; page < done + step; page += kSmallPage) {
-      reinterpret_cast<Atomic<uint64_t>*>(begin + page)->fetch_or(0);
+    for (uint64_t touched = done; touched < done + step; touched += page) {
+      reinterpret_cast<Atomic<uint64_t>*>(begin + touched)->fetch_or(0);
     }
     return true;
   });

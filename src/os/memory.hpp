@@ -17,6 +17,9 @@ namespace shoal::os {
 
 inline constexpr uint64_t kFileStep = 16 << 20;
 
+// The kernel's page size: 4 KiB on x86-64; 4, 16 or 64 KiB on aarch64.
+uint64_t page_size() noexcept;
+
 struct FileIdentity {
   uint64_t device = 0;
   uint64_t inode = 0;

@@ -11,8 +11,9 @@
 #include <cstring>
 #include <string>
 
-#include "os/datagram.hpp"
 #include "os/error.hpp"
+#include "os/memory.hpp"
+#include "os/random.hpp"
 
 namespace shoal::os {
 
@@ -83,7 +84,7 @@ void make_segment(int file, uint64_t size) {
   if (at == nullptr) throw OsError("shmat", error, "ulimit -v (RLIMIT_AS)?");
   // One page stays attached for the life of this process, so that the segment stays until the file
   // is mapped.
-  const auto page = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  const uint64_t page = page_size();
   if (size > page) munmap(at + page, size - page);
   const timespec times[2] = {{0, UTIME_OMIT}, {number, kMark}};
   if (futimens(file, times) == 0) return;
@@ -107,10 +108,11 @@ std::byte* map_segment(int file, uint64_t offset, uint64_t size, bool shared, vo
   }
   std::byte* const all = attach(number_of(file));
   if (all == nullptr) return nullptr;
-  // Keep the requested part, unmap the rest.
+  // Keep the pages of the requested part, unmap the rest.
   std::byte* part = all + offset;
   if (offset > 0) munmap(all, offset);
-  if (size < whole - offset) munmap(part + size, whole - offset - size);
+  const uint64_t kept = (size + page_size() - 1) / page_size() * page_size();
+  if (kept < whole - offset) munmap(part + kept, whole - offset - kept);
   if (!shared) {
     void* const copy = private_copy(part, size);
     munmap(part, size);

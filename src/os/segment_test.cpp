@@ -55,6 +55,24 @@ TEST_F(Segment, HasPrivateViewsThatHideWrites) {
   unmap(at, kSize);
 }
 
+// The size that is asked for may be a part of a page: kernels have pages of up to 64 KiB.
+TEST_F(Segment, LeavesNothingMappedBehindThePagesOfAPart) {
+  const auto attached = [&] {
+    struct stat status;
+    shmid_ds found{};
+    EXPECT_EQ(fstat(file, &status), 0);
+    EXPECT_EQ(shmctl(static_cast<int>(status.st_mtim.tv_sec), IPC_STAT, &found), 0);
+    return found.shm_nattch;
+  };
+  const auto before = attached();
+  const uint64_t size = page_size() + 100;
+  std::byte* const part = map_file(file, 0, size, true);
+  ASSERT_NE(part, nullptr);
+  part[size - 1] = std::byte{7};
+  unmap(part, size);
+  EXPECT_EQ(attached(), before);
+}
+
 TEST_F(Segment, IsMarkedForRemoval) {
   struct stat status;
   ASSERT_EQ(fstat(file, &status), 0);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sync/wait.hpp"
 
+#include <pthread.h>
+
 #include <thread>
 
 #include "os/cpus.hpp"
@@ -13,9 +15,12 @@ constexpr int64_t kMaxSpinNs = 30'000;
 constexpr int64_t kMinSpinNs = 1'000;
 constexpr uint32_t kRetryAfter = 16;
 
-// How many threads of this process spin. A fork's child inherits the count, with permits of threads
-// that it does not have: that only makes it spin less.
-os::Atomic<uint32_t> spinners;
+os::Atomic<uint32_t> spinners;  // how many threads of this process spin
+
+// A fork's child inherits the count, but not the threads. Its only thread does not spin: it forks.
+void forget_spinners() noexcept {
+  spinners.store(0, os::relaxed);  // order: relaxed; the process has one thread
+}
 
 struct SpinHistory {
   int64_t budget_ns = kMaxSpinNs;
@@ -24,7 +29,11 @@ struct SpinHistory {
 thread_local SpinHistory history;
 
 uint32_t spinner_limit() noexcept {
-  static const int limit = os::usable_cpus() - 1;
+  static const int limit = [] {
+    // If this fails, for want of memory, a child may spin less.
+    (void)pthread_atfork(nullptr, nullptr, &forget_spinners);
+    return os::usable_cpus() - 1;
+  }();
   return limit > 0 ? static_cast<uint32_t>(limit) : 0;
 }
 
