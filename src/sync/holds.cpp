@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sync/holds.hpp"
 
+#include "os/clock.hpp"
 #include "sync/wait.hpp"
 
 namespace shoal::sync {
@@ -160,6 +161,19 @@ void Holds::drop_stale(bool (*is_mine)(arena::Arena&, arena::Handle, arena::Inca
     const arena::Handle object = held(word).load(os::relaxed) & ~kHeldKindMask;
     if (object != 0 && !is_mine(member_->arena(), object, incarnation_)) clear(word);
   }
+}
+
+bool Holds::seems_dead(arena::Incarnation other) noexcept {
+  if (other == incarnation_) return false;
+  if (!arena::member_listed(member_->arena(), other)) return true;
+  const auto now_ms = static_cast<uint32_t>(os::monotonic_ns() / 1'000'000);
+  os::Atomic<uint64_t>& last = last_look_[other % kLooks];
+  // order: relaxed, twice; if two threads do not see each other's look, both look
+  const uint64_t seen = last.load(os::relaxed);
+  if (seen >> 32 == other && now_ms - static_cast<uint32_t>(seen) < kLookMs) return false;
+  last.store(uint64_t{other} << 32 | now_ms, os::relaxed);
+  looks_.fetch_add(1);
+  return !arena::member_alive(member_->arena(), other);
 }
 
 int Holds::used_for_test() const noexcept {

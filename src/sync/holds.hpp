@@ -51,11 +51,16 @@ void register_held_hook(HeldKind kind, HeldHook hook) noexcept;
 // Makes reapers of this process call the hooks of this layer. Cheap; call it before any use.
 void register_reap_hooks() noexcept;
 
+// arena::reap() for a waiter that has already repaired what it waits for. It does nothing when
+// memory is short: another member will reap.
+void reap_quietly(arena::Arena& arena, arena::Member& reaper, arena::Incarnation dead) noexcept;
+
 class Holds {
  public:
   static constexpr int kNone = -1;
   static constexpr int kWords = 64;
   static constexpr int kReserve = 8;  // words that only operations that never sleep may take
+  static constexpr uint32_t kLookMs = 10;
 
   // The Holds of this member: made by the first call, found in a few ns later. Throws NotAMember.
   static Holds& of(arena::Member& member);
@@ -73,11 +78,19 @@ class Holds {
   // Clears the words of locks that another member has released (see HANDOFF in sync/mutex.hpp).
   void drop_stale(bool (*is_mine)(arena::Arena&, arena::Handle, arena::Incarnation)) noexcept;
 
+  // Is this member dead? For callers that may ask often, such as a loop of try_lock(). A member
+  // that no longer has its slot is dead at once. For a member that has it, this reads /proc, but
+  // only once in kLookMs: in between, a member that lived at the last look counts as alive.
+  bool seems_dead(arena::Incarnation other) noexcept;
+
   [[nodiscard]] arena::Incarnation incarnation() const noexcept { return incarnation_; }
   [[nodiscard]] int used_for_test() const noexcept;
+  // how often seems_dead() has read /proc
+  [[nodiscard]] uint32_t looks_for_test() const noexcept { return looks_.load(); }
 
  private:
   friend struct ThreadCache;
+  static constexpr uint32_t kLooks = 64;
   explicit Holds(arena::Member& member);
   int take(bool brief) noexcept;
   os::Atomic<uint64_t>& held(int word) noexcept;
@@ -88,6 +101,10 @@ class Holds {
   Holds* next_ = nullptr;  // list of all Holds of this process; never freed, so thread caches stay
                            // valid
   os::Atomic<uint32_t> mode_[kWords];
+  // The last looks at other members, each in the entry of the low bits of its incarnation:
+  // 63..32 incarnation   31..0 when, in ms
+  os::Atomic<uint64_t> last_look_[kLooks];
+  os::Atomic<uint32_t> looks_;
 };
 
 }  // namespace shoal::sync

@@ -48,7 +48,10 @@ Locked Mutex::settle(Holds& holds, int held, Locked result) noexcept {
 Locked Mutex::try_lock(arena::Member& member) {
   Holds& holds = Holds::of(member);
   const int held = holds.publish(handle_, HeldKind::mutex);
-  return settle(holds, held, take(*state_, holds.incarnation(), 0));
+  Locked result = take(*state_, holds.incarnation(), 0);
+  if (result == Locked::busy) [[unlikely]]
+    result = take_if_owner_died(holds, 0);
+  return settle(holds, held, result);
 }
 
 Locked Mutex::lock(arena::Member& member, int64_t deadline_ns) {
@@ -61,14 +64,14 @@ Locked Mutex::lock(arena::Member& member, int64_t deadline_ns) {
       holds.drop_stale(&owned_by);
       held = holds.publish(handle_, HeldKind::mutex);
     }
-    result = sleep_and_take(*arena_, member, *state_, deadline_ns);
+    result = sleep_and_take(member, holds, deadline_ns);
   }
   return settle(holds, held, result);
 }
 
-Locked Mutex::sleep_and_take(arena::Arena& arena, arena::Member& member, MutexState& state,
-                             int64_t deadline_ns) {
-  const arena::Incarnation me = member.incarnation();
+Locked Mutex::sleep_and_take(arena::Member& member, Holds& holds, int64_t deadline_ns) {
+  const arena::Incarnation me = holds.incarnation();
+  MutexState& state = *state_;
   Locked result = Locked::busy;
   const auto taken = [&] { return (result = take(state, me, 0)) != Locked::busy; };
   // order: relaxed; saves compare-exchanges that would fail; taken() looks again
@@ -87,7 +90,8 @@ Locked Mutex::sleep_and_take(arena::Arena& arena, arena::Member& member, MutexSt
     bool ticked = false;
     switch (ticker.sleep(&state.word, word | kWaiters, &ticked)) {
       case os::Wake::timed_out:
-        return Locked::timed_out;
+        result = take_if_owner_died(holds, kWaiters);
+        return result == Locked::busy ? Locked::timed_out : result;
       case os::Wake::interrupted:
         return Locked::interrupted;
       case os::Wake::woken:
@@ -95,10 +99,20 @@ Locked Mutex::sleep_and_take(arena::Arena& arena, arena::Member& member, MutexSt
         break;
     }
     const arena::Incarnation owner = word & kOwner;
-    if (!ticked || owner == me || arena::member_alive(arena, owner)) continue;
-    arena::reap(arena, member, owner);
-    take_from_dead(arena, state, owner);  // in case the dead member had no held word for the lock
+    if (!ticked || owner == me || arena::member_alive(*arena_, owner)) continue;
+    take_from_dead(*arena_, state, owner);  // first: the reap may wait for other members
+    reap_quietly(*arena_, member, owner);
   }
+}
+
+// For a call that will not wait (any longer). busy: another member has the lock, and lives. A member
+// that is stopped at any point in here does no harm: take_from_dead() changes the word only while
+// it names the dead member, and no other member ever gets that incarnation.
+Locked Mutex::take_if_owner_died(Holds& holds, uint32_t also) noexcept {
+  const arena::Incarnation dead = owner();
+  if (dead != 0 && (handed_off() || !holds.seems_dead(dead))) return Locked::busy;
+  if (dead != 0) take_from_dead(*arena_, *state_, dead);
+  return take(*state_, holds.incarnation(), also);
 }
 
 Unlocked Mutex::unlock(arena::Member& member) {
@@ -149,12 +163,13 @@ void Mutex::take_from_dead(arena::Arena& arena, MutexState& state,
                            arena::Incarnation dead) noexcept {
   const int pid = arena::member_pid(arena, dead);  // known until the end of the reap
   uint32_t word = state.word.load();
+  // before the word changes, since the next owner reads it
+  if ((word & kOwner) == dead && pid != 0) state.dead_pid.store(static_cast<uint32_t>(pid));
   while ((word & kOwner) == dead && (state.flags.load() & kHandoff) == 0) {
     // COMMIT(mutex.reap.word): killed before: the next reaper does it; after: the next reaper wakes
     // one.
     if (!state.word.compare_exchange(word, kDied | (word & kWaiters))) continue;
     SHOAL_KILL_POINT("mutex.reap.word");
-    if (pid != 0) state.dead_pid.store(static_cast<uint32_t>(pid));
     state.deaths.fetch_add(1);
     break;
   }

@@ -5,6 +5,10 @@
 // the first use by a member. The owner is the member, not the thread: like the standard library's
 // Lock it may be unlocked by another thread, even by another member.
 //
+// Whoever finds the lock taken looks whether the owner lives: a sleeper at each tick, and a call
+// that gives up (try_lock, or lock at its deadline) before it does, at most once in
+// Holds::kLookMs. So a dead owner's lock can be had although nobody reaps the owner.
+//
 // MutexState, one per lock, in any block (64-byte aligned; a free lock is all zero except the
 // magic):
 //   word    31 DIED   30 WAITERS   29..0 incarnation of the owner, 0 = free
@@ -25,11 +29,13 @@
 // Transitions of word, each one compare-exchange or exchange:
 //   lock    free -> me     free|DIED -> me (owner_died)            x -> x|WAITERS, then sleep
 //   unlock  me[|WAITERS] -> 0, then wake one if WAITERS
-//   reap    dead[|WAITERS] -> DIED[|WAITERS] unless HANDOFF, then always wake one
+//   dead    dead[|WAITERS] -> DIED[|WAITERS] unless HANDOFF, then always wake one: by a reaper, or
+//           by a member that has found the lock taken and its owner dead
 // No wake-up is lost: sync/wait.hpp, with P1 and P2 in one exchange.
 // Design: docs/design/sync.md
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "arena/arena.hpp"
@@ -106,8 +112,8 @@ class Mutex {
   static constexpr uint32_t kHandoff = 1;
 
   static Locked take(MutexState& state, arena::Incarnation me, uint32_t also) noexcept;
-  static Locked sleep_and_take(arena::Arena& arena, arena::Member& member, MutexState& state,
-                               int64_t deadline_ns);
+  Locked sleep_and_take(arena::Member& member, Holds& holds, int64_t deadline_ns);
+  Locked take_if_owner_died(Holds& holds, uint32_t also) noexcept;
   static void take_from_dead(arena::Arena& arena, MutexState& state,
                              arena::Incarnation dead) noexcept;
   Locked settle(Holds& holds, int held, Locked result) noexcept;

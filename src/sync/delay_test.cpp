@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Members are stopped between two instructions, for as long as one likes, while others go on, or
+// are killed and reaped by nobody. The others still take what is free, get the notifications that
+// are meant for them, and keep their deadlines.
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <cstdio>
+#include <cstring>
+#include <string>
+#include <thread>
+
+#include "sync/child_member_for_test.hpp"
+#include "sync/condition.hpp"
+#include "sync/event.hpp"
+#include "sync/holds.hpp"
+#include "sync/mutex.hpp"
+#include "sync/recursive_mutex.hpp"
+#include "sync/semaphore.hpp"
+#include "testing/deadline.hpp"
+
+namespace shoal::sync {
+namespace {
+
+using arena::Arena;
+using arena::Handle;
+using arena::Member;
+using arena::MemberKind;
+using testing::Ending;
+using testing::in_ms;
+
+constexpr int64_t kHungMs = 10'000;  // what takes longer hangs
+
+class DelayTest : public ::testing::Test {
+ protected:
+  DelayTest() {
+    register_reap_hooks();
+    Mutex::create(*arena_, mutex_);
+    Semaphore::create(*arena_, semaphore_, 0);
+    Event::create(*arena_, event_);
+    Condition::create(*arena_, condition_);
+  }
+  Mutex mutex() { return {*arena_, mutex_}; }
+  Semaphore semaphore() { return {*arena_, semaphore_}; }
+  Event event() { return {*arena_, event_}; }
+  Condition condition() { return {*arena_, condition_}; }
+
+  // Runs `body` in a member that is then killed, and that nobody reaps.
+  template <class Body>
+  void die_after(Body&& body) {
+    ChildMember child(arena_, [&](Member& member) {
+      body(member);
+      ::kill(getpid(), SIGKILL);
+    });
+    ASSERT_EQ(child.wait(), Ending::killed);
+  }
+
+  // Waits until the process sleeps in the kernel on this futex word, in which it has set `bit`.
+  static void wait_until_asleep(pid_t pid, const os::Atomic<uint32_t>& word, uint32_t bit) {
+    char state = '?';
+    while (state != 'S') {
+      std::this_thread::yield();
+      if ((word.load() & bit) == 0) continue;
+      std::FILE* const file = std::fopen(("/proc/" + std::to_string(pid) + "/stat").c_str(), "r");
+      char text[512] = {};
+      if (file != nullptr) static_cast<void>(std::fread(text, 1, sizeof text - 1, file));
+      if (file != nullptr) std::fclose(file);
+      const char* const at = std::strrchr(text, ')');
+      if (at != nullptr) state = at[2];
+    }
+  }
+
+  std::shared_ptr<Arena> arena_ = Arena::create({uint64_t{1} << 32, 0});
+  std::unique_ptr<Member> me_ = Member::join(arena_, MemberKind::root);
+  const Handle mutex_ = me_->allocate(64);
+  const Handle semaphore_ = me_->allocate(64);
+  const Handle event_ = me_->allocate(64);
+  const Handle condition_ = me_->allocate(512);
+};
+
+// ---- the owner of a lock dies, and nobody reaps it
+
+TEST_F(DelayTest, TryLockTakesTheLockOfADeadOwnerThatNobodyReaps) {
+  die_after([&](Member& member) { ASSERT_EQ(mutex().lock(member), Locked::ok); });
+  EXPECT_EQ(mutex().try_lock(*me_), Locked::owner_died);
+  EXPECT_EQ(mutex().deaths(), 1U);
+  EXPECT_EQ(mutex().unlock(*me_), Unlocked::ok);
+  EXPECT_EQ(mutex().try_lock(*me_), Locked::ok);
+  EXPECT_EQ(mutex().unlock(*me_), Unlocked::ok);
+}
+
+TEST_F(DelayTest, APollOfARecursiveLockTakesItFromADeadOwner) {
+  RecursiveMutex m(*arena_, mutex_);
+  die_after([&](Member& member) { ASSERT_EQ(m.lock(member), Locked::ok); });
+  EXPECT_EQ(m.lock(*me_, 0), Locked::owner_died);
+  EXPECT_EQ(m.depth(), 1U);
+  EXPECT_EQ(m.unlock(*me_), Unlocked::ok);
+}
+
+TEST_F(DelayTest, ALockWithADeadlineInThePastTakesItFromADeadOwner) {
+  die_after([&](Member& member) { ASSERT_EQ(mutex().lock(member), Locked::ok); });
+  EXPECT_EQ(mutex().lock(*me_, 1), Locked::owner_died);
+  EXPECT_EQ(mutex().unlock(*me_), Unlocked::ok);
+}
+
+TEST_F(DelayTest, APollSeesThatAnOwnerDiesBetweenTwoPolls) {
+  ChildMember owner(arena_, [&](Member& member) {
+    ASSERT_EQ(mutex().lock(member), Locked::ok);
+    for (;;) pause();
+  });
+  while (mutex().owner() == 0) std::this_thread::yield();
+  EXPECT_EQ(mutex().try_lock(*me_), Locked::busy);
+  owner.kill();
+  Locked locked = Locked::busy;
+  const int64_t end_ns = in_ms(kHungMs);
+  while (locked == Locked::busy && os::monotonic_ns() < end_ns) locked = mutex().try_lock(*me_);
+  EXPECT_EQ(locked, Locked::owner_died);
+  EXPECT_EQ(mutex().unlock(*me_), Unlocked::ok);
+}
+
+TEST_F(DelayTest, ADeadOwnerWithoutAHeldWordIsFoundByAPollEvenAfterItWasReaped) {
+  die_after([&](Member& member) {
+    for (int i = 0; i < Holds::kWords; ++i) {
+      const Handle block = member.allocate(sizeof(MutexState));
+      Mutex::create(*arena_, block);
+      ASSERT_EQ(Mutex(*arena_, block).lock(member), Locked::ok);
+    }
+    ASSERT_EQ(mutex().lock(member), Locked::ok);
+  });
+  arena::reap_all_dead(*arena_, *me_);
+  EXPECT_EQ(mutex().try_lock(*me_), Locked::owner_died);
+  EXPECT_EQ(mutex().unlock(*me_), Unlocked::ok);
+}
+
+TEST_F(DelayTest, PollsOfALiveOwnersLockSeldomReadItsState) {
+  const auto other = Member::join(arena_, MemberKind::process);
+  ASSERT_EQ(mutex().lock(*other), Locked::ok);
+  const int64_t begin_ns = os::monotonic_ns();
+  for (int i = 0; i < 100'000; ++i) ASSERT_EQ(mutex().try_lock(*me_), Locked::busy);
+  const int64_t took_ms = (os::monotonic_ns() - begin_ns) / 1'000'000;
+  EXPECT_GE(Holds::of(*me_).looks_for_test(), 1U);
+  EXPECT_LE(Holds::of(*me_).looks_for_test(), took_ms / Holds::kLookMs + 2);
+}
+
+TEST_F(DelayTest, AStoppedOwnerKeepsItsLock) {
+  ChildMember owner(arena_, [&](Member& member) {
+    ASSERT_EQ(mutex().lock(member), Locked::ok);
+    ::raise(SIGSTOP);
+    if (mutex().unlock(member) != Unlocked::ok) _exit(3);
+  });
+  while (mutex().owner() == 0) std::this_thread::yield();
+  for (int i = 0; i < 1000; ++i) EXPECT_EQ(mutex().try_lock(*me_), Locked::busy);
+  EXPECT_EQ(mutex().lock(*me_, in_ms(50)), Locked::timed_out);
+  while (mutex().owner() != 0) owner.resume();
+  EXPECT_EQ(owner.wait(), Ending::finished);
+}
+
+}  // namespace
+}  // namespace shoal::sync
