@@ -8,6 +8,7 @@
 
 #include <cstdio>
 #include <cstring>
+#include <functional>
 #include <string>
 #include <thread>
 
@@ -15,6 +16,7 @@
 #include "sync/condition.hpp"
 #include "sync/event.hpp"
 #include "sync/holds.hpp"
+#include "sync/interleave_for_test.hpp"
 #include "sync/mutex.hpp"
 #include "sync/recursive_mutex.hpp"
 #include "sync/semaphore.hpp"
@@ -154,6 +156,27 @@ TEST_F(DelayTest, AStoppedOwnerKeepsItsLock) {
   EXPECT_EQ(mutex().lock(*me_, in_ms(50)), Locked::timed_out);
   while (mutex().owner() != 0) owner.resume();
   EXPECT_EQ(owner.wait(), Ending::finished);
+}
+
+// ---- a member unlocks what another one has locked
+
+TEST_F(DelayTest, AReleaseThatComesTooLateLeavesTheLockAsItIs) {
+  const auto other = Member::join(arena_, MemberKind::process);
+  uint64_t before = 1;
+  for (bool stopped = true; stopped; ++before) {
+    SCOPED_TRACE(before);
+    Mutex::create(*arena_, mutex_);
+    ASSERT_EQ(mutex().lock(*other), Locked::ok);
+    Unlocked late = Unlocked::ok;
+    stopped = interleave(
+        before, [&] { late = mutex().unlock(*me_); }, [&] { mutex().unlock(*other); });
+    EXPECT_EQ(mutex().owner(), 0U);
+    EXPECT_EQ(mutex().handed_off(), late == Unlocked::handed_off);
+    if (mutex().handed_off()) continue;
+    ASSERT_EQ(mutex().lock(*other), Locked::ok);
+    ASSERT_EQ(mutex().unlock(*other), Unlocked::ok);
+  }
+  EXPECT_GT(before, 3U);
 }
 
 }  // namespace

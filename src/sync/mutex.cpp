@@ -118,33 +118,47 @@ Locked Mutex::take_if_owner_died(Holds& holds, uint32_t also) noexcept {
 Unlocked Mutex::unlock(arena::Member& member) {
   Holds& holds = Holds::of(member);
   uint32_t word = state_->word.load(os::relaxed);  // order: relaxed; this member has it
-  int held = Holds::kNone;
-  const bool mine = (word & kOwner) == holds.incarnation();
-  if (mine) {
-    if (!handed_off()) held = holds.find_owned(handle_);
-    // COMMIT(mutex.unlock.word): killed before: DIED for the next owner; after: free, the reaper
-    // wakes one.
-    word = state_->word.exchange(0);
-    SHOAL_KILL_POINT("mutex.unlock.word");
-  } else {
-    if ((word & kOwner) == 0) return Unlocked::not_locked;
-    held = holds.publish_surely(handle_, HeldKind::mutex);
-    // COMMIT(mutex.handoff.flag): killed before: nothing; after: still locked, and an owner's death
-    // does not free it.
-    state_->flags.fetch_or(kHandoff);
-    SHOAL_KILL_POINT("mutex.handoff.flag");
-    do {
-      if ((word & kOwner) == 0) break;
-      // COMMIT(mutex.handoff.word): killed before: still locked; after: free, the reaper wakes one.
-    } while (!state_->word.compare_exchange(word, 0));
-    SHOAL_KILL_POINT("mutex.handoff.word");
-  }
+  if ((word & kOwner) != holds.incarnation()) return hand_off(member, holds);
+  const int held = handed_off() ? Holds::kNone : holds.find_owned(handle_);
+  // COMMIT(mutex.unlock.word): killed before: DIED for the next owner; after: free, the reaper
+  // wakes one.
+  word = state_->word.exchange(0);
+  SHOAL_KILL_POINT("mutex.unlock.word");
+  wake_next(word);
+  holds.clear(held);
+  return Unlocked::ok;
+}
+
+// One compare-exchange frees the lock and sets HANDOFF. If the owner unlocks first, nothing is
+// changed: HANDOFF never goes away, so it must not be set for a release that does not happen.
+Unlocked Mutex::hand_off(arena::Member& member, Holds& holds) {
+  const int held = holds.publish_surely(handle_, HeldKind::mutex);
+  os::Atomic<uint64_t>& both = word_and_flags();
+  uint64_t seen = both.load();
+  do {
+    const auto owner = static_cast<arena::Incarnation>(seen & kOwner);
+    if (owner == 0 || owner == holds.incarnation()) {
+      holds.clear(held);
+      return owner == 0 ? Unlocked::not_locked : unlock(member);
+    }
+    // COMMIT(mutex.handoff.word): killed before: still locked; after: free, an owner's death does
+    // not free the lock any more, and the reaper wakes one.
+  } while (!both.compare_exchange(seen, (seen >> 32 | kHandoff) << 32));
+  SHOAL_KILL_POINT("mutex.handoff.word");
+  wake_next(static_cast<uint32_t>(seen));
+  holds.clear(held);
+  return Unlocked::handed_off;
+}
+
+void Mutex::wake_next(uint32_t word) noexcept {
   // COMMIT(mutex.unlock.woken): killed before: the reaper wakes one; after: it wakes one too many.
   if ((word & kWaiters) != 0) os::futex_wake(&state_->word, 1);
   SHOAL_KILL_POINT("mutex.unlock.woken");
-  holds.clear(held);
-  if (mine) return Unlocked::ok;
-  return (word & kOwner) == 0 ? Unlocked::not_locked : Unlocked::handed_off;
+}
+
+// `word` is the low half, on a little-endian machine.
+os::Atomic<uint64_t>& Mutex::word_and_flags() const noexcept {
+  return *reinterpret_cast<os::Atomic<uint64_t>*>(state_);
 }
 
 arena::Incarnation Mutex::owner() const noexcept { return state_->word.load() & kOwner; }
