@@ -165,7 +165,7 @@ Barrier::Arrival Barrier::take_place_locked(arena::Member& member, bool has_acti
 
 Barrier::Arrival Barrier::arrive(arena::Member& member, bool has_action, int64_t deadline_ns) {
   const int held = Holds::of(member).publish(handle_, HeldKind::barrier);
-  Ticker ticker(deadline_ns, true);
+  Ticker ticker(deadline_ns);
   Arrival arrival{};
   for (;;) {
     {
@@ -204,7 +204,7 @@ bool Barrier::finish(arena::Member& member, const Arrival& arrival, bool succeed
 WaitResult Barrier::wait(arena::Member& member, const Arrival& arrival, int64_t deadline_ns) {
   const auto over = [&] { return arrival.slot->load() != arrival.word; };
   if (deadline_ns != 0 && spin_until(over)) return WaitResult::ok;
-  Ticker ticker(deadline_ns, true);
+  Ticker ticker(deadline_ns);
   while (!over()) {
     bool ticked = false;
     const os::Wake wake =

@@ -2,7 +2,6 @@
 #include "sync/holds.hpp"
 
 #include "os/clock.hpp"
-#include "sync/wait.hpp"
 
 namespace shoal::sync {
 
@@ -97,6 +96,8 @@ int Holds::take(bool brief) noexcept {
   for (int word = brief ? 0 : kReserve; word < kWords; ++word) {
     const bool cache_it = mine.holds == this && mine.word == kNone && word >= kReserve;
     uint32_t expected = 0;
+    // order: relaxed; saves compare-exchanges that would fail
+    if (mode_[word].load(os::relaxed) != 0) continue;
     if (!mode_[word].compare_exchange(expected, cache_it ? kCached | kUsed : kUsed)) continue;
     if (cache_it) mine.word = word;
     return word;
@@ -111,14 +112,6 @@ int Holds::publish(arena::Handle object, HeldKind kind, bool brief) noexcept {
   // read-modify-write that follows in every caller keeps the compiler from moving this store down
   held(word).store(object | static_cast<uint64_t>(kind), os::relaxed);
   return word;
-}
-
-int Holds::publish_surely(arena::Handle object, HeldKind kind) noexcept {
-  for (;;) {
-    const int word = publish(object, kind, true);
-    if (word != kNone) return word;
-    yield_processor();
-  }
 }
 
 void Holds::clear(int word) noexcept {

@@ -2,8 +2,8 @@
 //
 // Holds: what this member holds, waits for, or is about to wake, in the `held` words of its lanes
 // (and in `wake`, for operations that have claimed a lane). An operation that would need repair if
-// this process died writes a held word first. Any thread may call it. Only publish_surely() waits;
-// only of() allocates or throws.
+// this process died writes a held word first. Any thread may call it. Nothing here waits; only of()
+// allocates or throws.
 //
 // A held word (written only by its member, read by reapers):
 //   63..6 handle of a sync object (64-byte aligned) >> 6     5..0 HeldKind; the word 0 = unused
@@ -20,8 +20,10 @@
 //    the object clears USED and OWNED (it may be another thread of the process).
 // 3. A held word is written before the store that it protects and cleared after the last wake.
 //
-// When all words are taken, an operation that sleeps goes without: its waiters wake up periodically
-// (the ticks of sync/wait.hpp) and find dead owners themselves.
+// When no word is free, an operation goes without. Then no reaper repairs what it leaves when this
+// process dies: the waiters do, at their next tick (sync/wait.hpp). No operation waits for a word:
+// the threads that have the words may be stopped, or be kept from running by the thread that waits,
+// if that one has a real-time priority.
 // Design: docs/design/sync.md
 #pragma once
 
@@ -59,7 +61,8 @@ class Holds {
  public:
   static constexpr int kNone = -1;
   static constexpr int kWords = 64;
-  static constexpr int kReserve = 8;  // words that only operations that never sleep may take
+  static constexpr int kReserve = 8;  // words that only operations that never sleep may take, so
+                                      // that these rarely go without
   static constexpr uint32_t kLookMs = 10;
 
   // The Holds of this member: made by the first call, found in a few ns later. Throws NotAMember.
@@ -68,8 +71,6 @@ class Holds {
   // Writes a free word and returns its number; kNone when no word is free. `brief`: the caller
   // clears it without sleeping in between.
   int publish(arena::Handle object, HeldKind kind, bool brief = false) noexcept;
-  // As publish for a brief use, but yields until a word is free: some thread is about to clear one.
-  int publish_surely(arena::Handle object, HeldKind kind) noexcept;
   void clear(int word) noexcept;  // kNone is allowed
 
   void set_owned(int word) noexcept;

@@ -77,7 +77,7 @@ Locked Mutex::sleep_and_take(arena::Member& member, Holds& holds, int64_t deadli
   // order: relaxed; saves compare-exchanges that would fail; taken() looks again
   const auto free = [&] { return (state.word.load(os::relaxed) & kOwner) == 0 && taken(); };
   if (deadline_ns != 0 && spin_until(free)) return result;
-  Ticker ticker(deadline_ns, true);
+  Ticker ticker(deadline_ns);
   for (uint32_t also = 0;; also = kWaiters) {
     uint32_t word = state.word.load();
     if ((word & kOwner) == 0) {
@@ -105,9 +105,9 @@ Locked Mutex::sleep_and_take(arena::Member& member, Holds& holds, int64_t deadli
   }
 }
 
-// For a call that will not wait (any longer). busy: another member has the lock, and lives. A member
-// that is stopped at any point in here does no harm: take_from_dead() changes the word only while
-// it names the dead member, and no other member ever gets that incarnation.
+// For a call that will not wait (any longer). busy: another member has the lock, and lives. A
+// member that is stopped at any point in here does no harm: take_from_dead() changes the word only
+// while it names the dead member, and no other member ever gets that incarnation.
 Locked Mutex::take_if_owner_died(Holds& holds, uint32_t also) noexcept {
   const arena::Incarnation dead = owner();
   if (dead != 0 && (handed_off() || !holds.seems_dead(dead))) return Locked::busy;
@@ -132,7 +132,7 @@ Unlocked Mutex::unlock(arena::Member& member) {
 // One compare-exchange frees the lock and sets HANDOFF. If the owner unlocks first, nothing is
 // changed: HANDOFF never goes away, so it must not be set for a release that does not happen.
 Unlocked Mutex::hand_off(arena::Member& member, Holds& holds) {
-  const int held = holds.publish_surely(handle_, HeldKind::mutex);
+  const int held = holds.publish(handle_, HeldKind::mutex, true);
   os::Atomic<uint64_t>& both = word_and_flags();
   uint64_t seen = both.load();
   do {
