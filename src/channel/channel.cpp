@@ -258,7 +258,7 @@ Sent Channel::send(arena::Member& member, arena::Handle message, int64_t deadlin
   }
   sync::Holds& holds = sync::Holds::of(member);
   const int held = holds.publish(handle_, sync::HeldKind::ring_space);
-  sync::Ticker ticker(deadline_ns, true);
+  sync::Ticker ticker(deadline_ns);
   sync::EventCount& space = state_->ring.space;
   for (;;) {
     const uint32_t seen = space.prepare();
@@ -299,7 +299,7 @@ Received Channel::receive(arena::Member& member, arena::Handle* message, int64_t
   }
   sync::Holds& holds = sync::Holds::of(member);
   const int held = holds.publish(handle_, sync::HeldKind::ring_items);
-  sync::Ticker ticker(deadline_ns, true);
+  sync::Ticker ticker(deadline_ns);
   sync::EventCount& items = state_->ring.items;
   for (;;) {
     const uint32_t seen = items.prepare();
@@ -396,7 +396,7 @@ bool Channel::is_all_done() const noexcept {
 sync::WaitResult Channel::wait_all_done(arena::Member& member, uint64_t* lost,
                                         int64_t deadline_ns) {
   *lost = 0;
-  sync::Ticker ticker(deadline_ns, true);
+  sync::Ticker ticker(deadline_ns);
   for (;;) {
     const uint32_t seen = state_->all_done.prepare();
     if (is_all_done() || (*lost = settle_lost()) != 0) return sync::WaitResult::ok;

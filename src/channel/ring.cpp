@@ -2,6 +2,7 @@
 #include "channel/ring.hpp"
 
 #include <new>
+#include <optional>
 #include <string>
 
 #include "channel/ring_words.hpp"
@@ -260,7 +261,14 @@ arena::Handle Ring::try_pop(arena::Member& member) {
     return 0;
   }
   sync::Holds& holds = sync::Holds::of(member);
-  const int held = holds.publish_surely(handle_, sync::HeldKind::ring_space);
+  const int held = holds.publish(handle_, sync::HeldKind::ring_space, true);
+  // Without a held word, the wake word of a lane names the ring: senders behind a bell have no
+  // tick, so only a reaper can ring it for a dead member.
+  std::optional<arena::LaneGuard> lane;
+  if (held == sync::Holds::kNone) [[unlikely]] {
+    lane.emplace(member);
+    (**lane).wake.store(handle_ | static_cast<uint64_t>(sync::HeldKind::ring_space));
+  }
   arena::Handle block = 0;
   for (uint32_t attempts = 0; attempts < kMaxAttempts; ++attempts) {
     RingSegment* segment = nullptr;
@@ -292,6 +300,7 @@ arena::Handle Ring::try_pop(arena::Member& member) {
     if (space_bell_ != nullptr) space_bell_->more(member);
   }
   if (items_bell_ != nullptr) items_bell_->less(member);
+  if (lane) (**lane).wake.store(0);
   holds.clear(held);
   return block;
 }

@@ -99,7 +99,7 @@ WaitResult AtomicValue::wait(uint64_t seen, int64_t deadline_ns) const noexcept 
   if (deadline_ns == 0) return WaitResult::timed_out;
   const uint32_t first = state_->waiters.prepare();
   if (spin_until(other)) return WaitResult::ok;
-  Ticker ticker(deadline_ns, true);
+  Ticker ticker(deadline_ns);
   for (;;) {
     const uint32_t now = state_->waiters.prepare();
     if (other() || now != first) return WaitResult::ok;

@@ -11,49 +11,72 @@ namespace shoal::sync {
 
 namespace {
 
+constexpr uint32_t kGenerations = 1u << 29;  // the numbers wrap around
+
+// Slots
+constexpr uint64_t kState = 3;
+constexpr uint64_t kWaiting = 1;
+constexpr uint64_t kReleased = 2;
+constexpr uint64_t kBrokenSlot = 3;
+
 constexpr uint64_t make_slot(arena::Incarnation waiter, uint32_t generation) noexcept {
-  return uint64_t{waiter} << 32 | (uint64_t{generation} & 0x3fffffff) << 2 | 1;
+  return uint64_t{waiter} << 32 | uint64_t{generation} << 2 | kWaiting;
 }
 arena::Incarnation waiter_of(uint64_t word) noexcept {
   return static_cast<arena::Incarnation>(word >> 32);
 }
-bool is_of(uint64_t word, uint32_t generation) noexcept {
-  return (word >> 2 & 0x3fffffff) == (generation & 0x3fffffff);
+uint32_t generation_of(uint64_t word) noexcept {
+  return static_cast<uint32_t>(word >> 2) & (kGenerations - 1);
 }
-
-// The half of a slot that changes with every transition: the low one, on a little-endian machine.
-os::Atomic<uint32_t>* low_half(os::Atomic<uint64_t>& slot) noexcept {
-  return reinterpret_cast<os::Atomic<uint32_t>*>(&slot);
+bool waits_in(uint64_t word, uint32_t generation) noexcept {
+  return (word & kState) == kWaiting && generation_of(word) == generation;
 }
 
 }  // namespace
 
-// Locks the guard; if the last owner died with it, breaks the barrier (invariant 2).
-class Barrier::Guard {
- public:
-  Guard(Barrier& barrier, arena::Member& member)
-      : mutex_(*barrier.arena_, barrier.state_->guard), member_(member) {
-    Locked locked = Locked::busy;
-    while (!is_locked(locked)) locked = mutex_.lock(member);  // a signal waits: the guard is brief
-    if (locked == Locked::owner_died) barrier.break_it();
-  }
-  ~Guard() { mutex_.unlock(member_); }
-  Guard(const Guard&) = delete;
-  Guard& operator=(const Guard&) = delete;
+struct Barrier::Phase {
+  uint32_t arrived;
+  uint32_t generation;
+  Stage stage;
 
- private:
-  Mutex mutex_;
-  arena::Member& member_;
+  explicit Phase(uint64_t word) noexcept
+      : arrived(static_cast<uint32_t>(word >> 32)),
+        generation(static_cast<uint32_t>(word) >> 3),
+        stage(static_cast<Stage>(word & 7)) {}
+  [[nodiscard]] uint32_t low_half() const noexcept {
+    return generation << 3 | static_cast<uint32_t>(stage);
+  }
+  [[nodiscard]] uint64_t word() const noexcept { return uint64_t{arrived} << 32 | low_half(); }
+  // Can this generation still break, or open?
+  [[nodiscard]] bool is_open_ended() const noexcept {
+    return stage == Stage::filling || stage == Stage::acting;
+  }
+  [[nodiscard]] Phase with(Stage to) const noexcept {
+    Phase changed = *this;
+    changed.stage = to;
+    return changed;
+  }
+  [[nodiscard]] Phase with_arrived(uint32_t count) const noexcept {
+    Phase changed = *this;
+    changed.arrived = count;
+    return changed;
+  }
+  [[nodiscard]] Phase next_generation() const noexcept {
+    Phase next(0);
+    next.generation = (generation + 1) & (kGenerations - 1);
+    return next;
+  }
 };
 
-// Released waiters of one generation may still have their slots while the next one fills.
+// ---- the state
+
+// Released parties of one generation may still have their slots while the next one fills.
 size_t Barrier::size_for(uint32_t parties) noexcept {
   return sizeof(BarrierState) + (size_t{parties} * 2 + 16) * sizeof(Slot);
 }
 
 void Barrier::create(arena::Arena& arena, arena::Handle handle, uint32_t parties) noexcept {
   auto* state = new (arena.address(handle)) BarrierState{};
-  state->guard.magic = Mutex::kMagic;
   state->parties = parties;
   state->capacity = parties * 2 + 16;
   for (uint32_t i = 0; i < state->capacity; ++i)
@@ -72,210 +95,264 @@ Barrier::Barrier(arena::Arena& arena, arena::Handle handle)
   state_ = arena.at<BarrierState>(handle);
 }
 
-uint32_t Barrier::count_waiting(uint32_t generation) const noexcept {
-  uint32_t count = 0;
-  for (uint32_t i = 0; i < state_->capacity; ++i) {
-    const uint64_t word = slots()[i].load();
-    if ((word & kState) == kWaiting && is_of(word, generation)) ++count;
-  }
-  return count;
+// The half of the phase without the number of arrived parties, so that an arrival wakes nobody: the
+// low one, on a little-endian machine.
+os::Atomic<uint32_t>& Barrier::futex_word() const noexcept {
+  return *reinterpret_cast<os::Atomic<uint32_t>*>(state_);
 }
+
+Barrier::Phase Barrier::phase() const noexcept { return Phase(state_->phase.load()); }
+
+bool Barrier::broken() const noexcept { return phase().stage == Stage::broken; }
 
 uint32_t Barrier::waiting() const noexcept {
-  return state_->phase.load() == kFilling ? count_waiting(state_->generation.load()) : 0;
+  const Phase now = phase();
+  return now.stage == Stage::filling ? now.arrived : 0;
 }
 
-void Barrier::set_phase(uint32_t phase) noexcept {
-  // COMMIT(barrier.phase.store): killed before: as it was; after: waiters' ticks see it.
-  state_->phase.store(phase);
-  SHOAL_KILL_POINT("barrier.phase.store");
-  os::futex_wake(&state_->phase, INT_MAX);
+bool Barrier::advance(Phase from, Phase to) noexcept {
+  uint64_t expected = from.word();
+  // COMMIT(barrier.advance.phase): killed before: as it was; after: in the new stage, which whoever
+  // meets it settles: the waiters at their ticks, or a reaper that wakes them.
+  const bool done = state_->phase.compare_exchange(expected, to.word());
+  SHOAL_KILL_POINT("barrier.advance.phase");
+  return done;
 }
 
-void Barrier::mark_waiting(uint64_t as, bool all_generations) noexcept {
-  const uint32_t generation = state_->generation.load();
+// Does what remains to be done in the stages opening, resetting and broken. The wake-up comes last:
+// a waiter that wakes finds its slot marked.
+void Barrier::settle(Phase seen) noexcept {
+  if (seen.is_open_ended()) return;
+  const uint64_t mark = seen.stage == Stage::opening ? kReleased : kBrokenSlot;
   for (uint32_t i = 0; i < state_->capacity; ++i) {
     Slot& slot = slots()[i];
     uint64_t word = slot.load();
-    if ((word & kState) != kWaiting || !(all_generations || is_of(word, generation))) continue;
-    // COMMIT(barrier.mark.slot): killed before: waits on, the guard is DIED; after: it sees the new
-    // state at its tick.
-    if (slot.compare_exchange(word, (word & ~kState) | as)) os::futex_wake(low_half(slot), INT_MAX);
+    if (!waits_in(word, seen.generation)) continue;
+    // COMMIT(barrier.mark.slot): killed before: waits, until another member marks it; after: over.
+    slot.compare_exchange(word, (word & ~kState) | mark);
     SHOAL_KILL_POINT("barrier.mark.slot");
   }
+  if (seen.stage != Stage::broken) advance(seen, seen.next_generation());
+  os::futex_wake(&futex_word(), INT_MAX);
 }
 
-void Barrier::open_locked() noexcept {
-  mark_waiting(kReleased, false);
-  // COMMIT(barrier.open.generation): killed before or after: the guard is DIED.
-  state_->generation.fetch_add(1);
-  SHOAL_KILL_POINT("barrier.open.generation");
-  state_->actor.store(0);
-  if (state_->phase.load() == kActing) set_phase(kFilling);
-}
-
-void Barrier::break_it() noexcept {
-  set_phase(kBroken);
-  mark_waiting(kBrokenSlot, true);
-}
-
-// A free slot, or one that a dead waiter left released or broken. The caller holds the guard.
-Barrier::Slot* Barrier::free_slot(arena::Member& member) noexcept {
-  for (uint32_t i = 0; i < state_->capacity; ++i) {
-    if (slots()[i].load() == 0) return &slots()[i];
+// Ends the generation as `stage` says, unless it has ended in another way.
+void Barrier::end_generation(uint32_t generation, Stage stage) noexcept {
+  for (;;) {
+    const Phase now = phase();
+    if (now.generation != generation) return;
+    const bool may =
+        now.is_open_ended() || (now.stage == Stage::broken && stage == Stage::resetting);
+    if (!may) return settle(now);
+    if (advance(now, now.with(stage))) return settle(now.with(stage));
   }
-  for (uint32_t i = 0; i < state_->capacity; ++i) {
-    Slot& slot = slots()[i];
-    uint64_t word = slot.load();
-    if ((word & kState) == kWaiting || waiter_of(word) == member.incarnation()) continue;
-    if (arena::member_alive(*arena_, waiter_of(word))) continue;
-    if (slot.compare_exchange(word, 0)) return &slot;
+}
+
+// ---- arriving
+
+// An empty slot gets `word`. The first one to look at differs from party to party and from one
+// generation to the next, so it usually is empty.
+Barrier::Slot* Barrier::claim_slot(Phase seen, uint64_t word) noexcept {
+  const uint32_t capacity = state_->capacity;
+  const uint32_t begin = seen.arrived + (seen.generation % 2) * (capacity / 2);
+  for (uint32_t i = 0; i < capacity; ++i) {
+    Slot& slot = slots()[(begin + i) % capacity];
+    uint64_t empty = 0;
+    if (slot.load() != 0) continue;
+    // COMMIT(barrier.arrive.slot): killed before: never arrived; after: its reaper breaks the
+    // barrier.
+    const bool done = slot.compare_exchange(empty, word);
+    SHOAL_KILL_POINT("barrier.arrive.slot");
+    if (done) return &slot;
   }
   return nullptr;
 }
 
-// `waits` without a slot: the party has to wait for a slot, or for the running action, and try
-// again.
-Barrier::Arrival Barrier::take_place_locked(arena::Member& member, bool has_action, int held) {
-  const uint32_t phase = state_->phase.load();
-  if (phase == kBroken) return {Came::broken, 0, nullptr, 0, held};
-  if (phase == kActing) return {Came::waits, 0, nullptr, 0, held};
-  const uint32_t generation = state_->generation.load();
-  const uint32_t index = count_waiting(generation);
-  if (index + 1 >= state_->parties) {
-    if (has_action) {
-      state_->actor.store(member.incarnation());
-      set_phase(kActing);
-      return {Came::last, index, nullptr, generation, held};
+// Counts this party, which has a slot. False: the generation has ended without it.
+bool Barrier::join(bool has_action, Arrival& arrival) noexcept {
+  for (;;) {
+    const Phase now = phase();
+    if (now.stage != Stage::filling || now.generation != generation_of(arrival.word)) return false;
+    arrival.index = now.arrived;
+    Phase next = now.with_arrived(now.arrived + 1);
+    if (next.arrived >= state_->parties) {
+      next.stage = has_action ? Stage::acting : Stage::opening;
     }
-    open_locked();
-    return {Came::passed, index, nullptr, 0, held};
+    if (!advance(now, next)) continue;
+    arrival.came = next.stage == Stage::filling  ? Came::waits
+                   : next.stage == Stage::acting ? Came::last
+                                                 : Came::passed;
+    settle(next);
+    return true;
   }
-  Slot* const slot = free_slot(member);
-  if (slot == nullptr) return {Came::waits, 0, nullptr, 0, held};
-  uint64_t word = make_slot(member.incarnation(), generation);
-  // COMMIT(barrier.arrive.slot): killed before: never arrived; after: its reaper breaks the
-  // barrier.
-  slot->store(word);
-  SHOAL_KILL_POINT("barrier.arrive.slot");
-  const Arrival arrival{Came::waits, index, slot, word, held};
-  if (broken()) slot->compare_exchange(word, word | kBrokenSlot);  // invariant 3
-  return arrival;
 }
 
 Barrier::Arrival Barrier::arrive(arena::Member& member, bool has_action, int64_t deadline_ns) {
-  const int held = Holds::of(member).publish(handle_, HeldKind::barrier);
-  Ticker ticker(deadline_ns, true);
-  Arrival arrival{};
+  Holds& holds = Holds::of(member);
+  Arrival arrival{Came::waits, 0, nullptr, 0, holds.publish(handle_, HeldKind::barrier)};
+  Ticker ticker(deadline_ns);
+  uint32_t last_looked_at = 0;
   for (;;) {
-    {
-      const Guard guard(*this, member);
-      arrival = take_place_locked(member, has_action, held);
+    const Phase now = phase();
+    settle(now);
+    if (now.stage == Stage::broken) {
+      arrival.came = Came::broken;
+      break;
     }
-    if (arrival.came != Came::waits || arrival.slot != nullptr) break;
+    if (!now.is_open_ended()) continue;
+    arrival.word = make_slot(holds.incarnation(), now.generation);
+    arrival.slot = now.stage == Stage::filling ? claim_slot(now, arrival.word) : nullptr;
+    if (arrival.slot != nullptr) {
+      if (join(has_action, arrival)) break;
+      arrival.slot->store(0);  // this party was not counted, however the slot was marked
+      continue;
+    }
+    // An action runs, or parties that have been released and do not leave have all slots.
     bool ticked = false;
-    const os::Wake wake = state_->phase.load() == kActing
-                              ? ticker.sleep(&state_->phase, kActing, &ticked)
-                              : (yield_processor(), os::Wake::changed);
-    if (wake == os::Wake::timed_out) arrival.came = Came::timed_out;
-    if (wake == os::Wake::interrupted) arrival.came = Came::interrupted;
-    if (arrival.came != Came::waits) break;
-    if (ticked) look_for_dead(member);
+    const os::Wake wake = ticker.sleep(&futex_word(), now.low_half(), &ticked);
+    if (wake == os::Wake::timed_out || wake == os::Wake::interrupted) {
+      arrival.came = wake == os::Wake::timed_out ? Came::timed_out : Came::interrupted;
+      break;
+    }
+    if (ticked) look_for_dead(member, &last_looked_at);
   }
-  if (arrival.came != Came::waits && arrival.came != Came::last) Holds::of(member).clear(held);
+  if (arrival.came == Came::passed) arrival.slot->store(0);
+  if (arrival.came != Came::waits && arrival.came != Came::last) holds.clear(arrival.held);
   return arrival;
 }
 
 bool Barrier::finish(arena::Member& member, const Arrival& arrival, bool succeeded) {
+  const uint32_t generation = generation_of(arrival.word);
   bool opened = false;
-  {
-    const Guard guard(*this, member);
-    const bool mine = state_->phase.load() == kActing &&
-                      state_->actor.load() == member.incarnation() &&
-                      state_->generation.load() == static_cast<uint32_t>(arrival.word);
-    opened = mine && succeeded;
-    if (opened) open_locked();
-    if (mine && !succeeded) break_it();
+  for (Phase now = phase(); succeeded && !opened; now = phase()) {
+    if (now.generation != generation || now.stage != Stage::acting) break;
+    opened = advance(now, now.with(Stage::opening));
+    if (opened) settle(now.with(Stage::opening));
   }
+  if (!succeeded) end_generation(generation, Stage::broken);
+  arrival.slot->store(0);
   Holds::of(member).clear(arrival.held);
   return opened;
+}
+
+// ---- waiting
+
+// May the party with this index look at another one now? Of many parties only about kLookers look
+// in one tick, so that thousands of them together need little processor time.
+bool Barrier::is_its_turn(uint32_t index) const noexcept {
+  const uint32_t turns = 1 + state_->parties / kLookers;
+  return (static_cast<uint64_t>(os::monotonic_ns() / kLastTickNs) + index) % turns == 0;
 }
 
 WaitResult Barrier::wait(arena::Member& member, const Arrival& arrival, int64_t deadline_ns) {
   const auto over = [&] { return arrival.slot->load() != arrival.word; };
   if (deadline_ns != 0 && spin_until(over)) return WaitResult::ok;
-  Ticker ticker(deadline_ns, true);
+  Ticker ticker(deadline_ns);
+  auto last_looked_at = static_cast<uint32_t>(arrival.slot - slots());
   while (!over()) {
+    const Phase now = phase();
+    if (now.generation == generation_of(arrival.word) && !now.is_open_ended()) {
+      settle(now);
+      continue;
+    }
     bool ticked = false;
-    const os::Wake wake =
-        ticker.sleep(low_half(*arrival.slot), static_cast<uint32_t>(arrival.word), &ticked);
+    const os::Wake wake = ticker.sleep(&futex_word(), now.low_half(), &ticked);
     if (over()) break;
     if (wake == os::Wake::timed_out) return WaitResult::timed_out;
     if (wake == os::Wake::interrupted) return WaitResult::interrupted;
-    if (ticked) look_for_dead(member);
+    if (ticked && is_its_turn(arrival.index)) look_for_dead(member, &last_looked_at);
   }
   return WaitResult::ok;
 }
 
-Barrier::Left Barrier::end_wait(arena::Member& member, const Arrival& arrival, WaitResult how) {
-  Left left = Left::interrupted;
-  {
-    const Guard guard(*this, member);
-    // COMMIT(barrier.leave.slot): killed before: the reaper empties the slot; after: it is empty.
-    const uint64_t word = arrival.slot->exchange(0);
-    SHOAL_KILL_POINT("barrier.leave.slot");
-    if ((word & kState) == kReleased) left = Left::passed;
-    if ((word & kState) == kBrokenSlot) left = Left::broken;
-    if ((word & kState) == kWaiting && how == WaitResult::timed_out) {
-      break_it();
-      left = Left::broken;
-    }
+// False: the generation is no longer filling, so its number of parties is decided.
+bool Barrier::withdraw(uint32_t generation) noexcept {
+  for (;;) {
+    const Phase now = phase();
+    if (now.generation != generation || now.stage != Stage::filling) return false;
+    if (advance(now, now.with_arrived(now.arrived - 1))) return true;
   }
+}
+
+Barrier::Left Barrier::end_wait(arena::Member& member, const Arrival& arrival, WaitResult how) {
+  const uint32_t generation = generation_of(arrival.word);
+  bool withdrawn = false;
+  if (how == WaitResult::timed_out) end_generation(generation, Stage::broken);
+  if (how == WaitResult::interrupted) {
+    withdrawn = withdraw(generation);
+    const Phase now = phase();
+    if (!withdrawn && now.generation == generation) settle(now);
+  }
+  // COMMIT(barrier.leave.slot): killed before: another member empties the slot; after: it is empty.
+  const uint64_t word = arrival.slot->exchange(0);
+  SHOAL_KILL_POINT("barrier.leave.slot");
   Holds::of(member).clear(arrival.held);
-  return left;
+  if (withdrawn || (word & kState) == kWaiting) return Left::interrupted;
+  return (word & kState) == kReleased ? Left::passed : Left::broken;
 }
 
 void Barrier::abort(arena::Member& member) {
-  const Guard guard(*this, member);
-  break_it();
+  Holds& holds = Holds::of(member);
+  const int held = holds.publish(handle_, HeldKind::barrier, true);
+  Phase now = phase();
+  while (now.stage != Stage::broken) {
+    if (now.is_open_ended()) {
+      if (advance(now, now.with(Stage::broken))) break;
+    } else {
+      settle(now);
+    }
+    now = phase();
+  }
+  settle(now.with(Stage::broken));
+  holds.clear(held);
 }
 
+// If the generation opens first, its parties pass, and the next one is as new as a reset makes it.
 void Barrier::reset(arena::Member& member) {
-  const Guard guard(*this, member);
-  mark_waiting(kBrokenSlot, true);
-  state_->generation.fetch_add(1);
-  state_->actor.store(0);
-  set_phase(kFilling);
+  Holds& holds = Holds::of(member);
+  const int held = holds.publish(handle_, HeldKind::barrier, true);
+  end_generation(phase().generation, Stage::resetting);
+  holds.clear(held);
 }
 
-// A waiter's tick (invariant 4). If the dead member had a held word, reap() breaks the barrier
-// through the hook; drop_dead() does so if it had none.
-void Barrier::look_for_dead(arena::Member& member) noexcept {
-  const auto look_at = [&](arena::Incarnation other) {
-    if (other == 0 || other == member.incarnation() || arena::member_alive(*arena_, other)) return;
-    arena::reap(*arena_, member, other);
-    drop_dead(other);
-  };
-  look_at(Mutex(*arena_, state_->guard).owner());
-  look_at(state_->actor.load());
-  for (uint32_t i = 0; i < state_->capacity; ++i) {
-    const uint64_t word = slots()[i].load();
-    if ((word & kState) == kWaiting) look_at(waiter_of(word));
+// ---- the dead
+
+// A waiter's tick (invariant 4): the next party after *last_looked_at that has a slot, and is of
+// another member. This looks at one party only, so that n waiters read /proc n times a tick.
+void Barrier::look_for_dead(arena::Member& member, uint32_t* last_looked_at) noexcept {
+  for (uint32_t i = 1; i <= state_->capacity; ++i) {
+    const uint32_t index = (*last_looked_at + i) % state_->capacity;
+    const arena::Incarnation other = waiter_of(slots()[index].load());
+    if (other == 0 || other == member.incarnation()) continue;
+    *last_looked_at = index;
+    if (arena::member_alive(*arena_, other)) return;
+    drop_dead(other);  // first: the reap may wait for other members
+    reap_quietly(*arena_, member, other);
+    return;
   }
-  if (broken()) mark_waiting(kBrokenSlot, true);
 }
 
-// Breaks the barrier first and empties the slots afterwards: if the reaper is killed in between,
-// the next one still finds the slots.
+bool Barrier::has_slot(arena::Incarnation member) const noexcept {
+  for (uint32_t i = 0; i < state_->capacity; ++i) {
+    if (waiter_of(slots()[i].load()) == member) return true;
+  }
+  return false;
+}
+
+// Breaks the barrier if the dead member has a slot, then empties its slots: if this member is
+// killed in between, the next one still finds them. If this member is stopped before the
+// compare-exchange that breaks the barrier, and others drop the dead member and reset the barrier
+// in the meantime, the compare-exchange fails, and the slots are empty. In any case wakes: the dead
+// member may have ended a generation and woken nobody.
 void Barrier::drop_dead(arena::Incarnation dead) noexcept {
-  // DIED: the guard's dead owner may have released a part of the waiters only.
-  bool was_party = state_->guard.word.load() >> 31 != 0;
-  if (state_->phase.load() == kActing && state_->actor.load() == dead) was_party = true;
-  for (uint32_t i = 0; i < state_->capacity; ++i) {
-    const uint64_t word = slots()[i].load();
-    if ((word & kState) == kWaiting && waiter_of(word) == dead) was_party = true;
+  for (;;) {
+    const Phase now = phase();
+    settle(now);
+    if (now.stage == Stage::broken || !has_slot(dead)) break;
+    if (!now.is_open_ended() || !advance(now, now.with(Stage::broken))) continue;
+    settle(now.with(Stage::broken));
+    break;
   }
-  if (was_party) break_it();
   for (uint32_t i = 0; i < state_->capacity; ++i) {
     uint64_t word = slots()[i].load();
     if (word == 0 || waiter_of(word) != dead) continue;
@@ -283,6 +360,7 @@ void Barrier::drop_dead(arena::Incarnation dead) noexcept {
     slots()[i].compare_exchange(word, 0);
     SHOAL_KILL_POINT("barrier.reap.slot");
   }
+  os::futex_wake(&futex_word(), INT_MAX);
 }
 
 void Barrier::reap(arena::Arena& arena, arena::Member&, arena::Incarnation dead,

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Barrier: a fixed number of parties (threads of members) wait until all have arrived, over and
-// over. A party that dies while it waits, while it runs the action or in between breaks the
-// barrier: the others are told instead of waiting for it. Any thread of any member may call it.
-// wait() sleeps, and arrive() while an action runs; the other operations only for the guard, which
-// is held for one pass over the slots. Nothing allocates after the first use by a member.
+// over. A party that dies in the barrier (while it arrives, waits, runs the action or leaves)
+// breaks it: the others are told instead of waiting for it. (A party that dies elsewhere is not
+// known to the barrier.) Any thread of any member may call it. wait() sleeps, and so does arrive()
+// while an action runs; nothing here waits for a member that is stopped, except for its arrival and
+// for its action. Nothing allocates after the first use by a member.
 //
 //     arrival = barrier.arrive(me, has_action, deadline)
 //     arrival.came == last:   run the action; finish(me, arrival, it succeeded)
@@ -13,22 +14,34 @@
 //                             outcome = barrier.end_wait(me, arrival, the last result of wait())
 //
 // BarrierState, then `capacity` slots:
-//   guard       a mutex; locked for every change except those by reapers and ticks of waiters
-//   phase       0 filling   1 acting: the last party runs the action   2 broken; a futex word
-//   generation  how often it has opened or was reset      actor  the member that runs the action
-//   slots       one word a waiter:  63..32 incarnation   31..2 generation   1..0 state
-//               0 empty   1 waiting   2 released   3 broken
+//   phase   63..32 arrived   31..3 generation   2..0 stage; its low half is the futex word
+//           stages: 0 filling   1 acting: the last party runs the action   2 opening
+//                   3 resetting   4 broken
+//   slots   one word a party:  63..32 incarnation   30..2 generation   1..0 state
+//           0 empty   1 waiting   2 released   3 broken
+//
+// Transitions of phase, each one compare-exchange:
+//   {n, g, filling}          -> {n+1, g, filling}   a party arrives; it has a waiting slot of g
+//   {parties-1, g, filling}  -> {parties, g, acting or opening}   the last one, likewise
+//   {n, g, filling}          -> {n-1, g, filling}   a party withdraws (a signal ended its wait)
+//   {n, g, acting}           -> {n, g, opening}     the action has succeeded
+//   {n, g, filling, acting}  -> {n, g, broken}      abort, time-out, failed action, dead party
+//   {n, g, all but opening}  -> {n, g, resetting}   reset
+//   {n, g, opening, resetting} -> {0, g+1, filling} once no slot of g is waiting
 // Invariants:
-// 1. The waiter sets its slot from empty to waiting (with the guard). The thread that opens or
-//    breaks the barrier sets it from waiting to released or broken. The waiter empties it; after
-//    the waiter's death, the reaper or a party that needs a slot does.
-// 2. The thread that opens the barrier holds the guard until all slots of the generation are
-//    released. If it dies, the guard is DIED, and the next thread that locks it breaks the barrier;
-//    so do reapers.
-// 3. A reaper takes no lock: it stores phase = broken, then marks the waiting slots. An arriving
-//    party stores its slot, then looks at the phase. Both are seq_cst, so one sees the other.
-// 4. Waiters check periodically whether the members that they depend on live: the other waiters,
-//    the actor, the owner of the guard.
+// 1. The party sets its slot from empty to waiting. In opening, resetting and broken any member
+//    sets the waiting slots of the generation to released or broken: settle(). The party empties
+//    its slot; after its death, a member that has broken the barrier does.
+// 2. Whoever meets opening, resetting or broken runs settle(), which may be repeated, and left at
+//    any point. So a member that is killed or stopped while it opens the barrier holds nobody up,
+//    and all parties of a generation that opens pass.
+// 3. A late member (one that was stopped) changes only what it has read: the phase of the same
+//    generation, and slots of that generation. So it neither breaks nor opens a later generation.
+// 4. Each waiter looks, at each tick, at the phase, and whether one other waiter lives: first the
+//    next one in the slots, at the next tick the one after. So each death is noticed by the waiter
+//    before it, or, if that one is stopped, a tick later by the one before that. Of more than
+//    kLookers parties, each looks at the others only in some of its ticks.
+// 5. One generation costs each party a constant number of accesses, and one pass over the slots.
 // Design: docs/design/sync.md
 #pragma once
 
@@ -36,22 +49,18 @@
 
 #include "arena/arena.hpp"
 #include "os/atomic.hpp"
-#include "sync/mutex.hpp"
 #include "sync/wait.hpp"
 
 namespace shoal::sync {
 
 struct alignas(64) BarrierState {
-  MutexState guard;
-  os::Atomic<uint32_t> phase;
-  os::Atomic<uint32_t> generation;
-  os::Atomic<uint32_t> actor;
+  os::Atomic<uint64_t> phase;
   uint32_t parties;
   uint32_t capacity;
   uint32_t magic;
-  uint32_t padding[10];
+  uint32_t padding[11];
 };
-static_assert(sizeof(BarrierState) == 128);
+static_assert(sizeof(BarrierState) == 64);
 
 class Barrier {
  public:
@@ -62,14 +71,14 @@ class Barrier {
     last,    // run the action, then finish()
     passed,  // this party was the last and there is no action: all are released
     waits,
-    timed_out,    // before this party had a slot; nothing was changed
+    timed_out,    // before this party had arrived; nothing was changed
     interrupted,  // likewise
   };
   struct Arrival {
     Came came;
     uint32_t index;  // 0 for the first party
     os::Atomic<uint64_t>* slot;
-    uint64_t word;
+    uint64_t word;  // the slot's value while waiting
     int held;
   };
   enum class Left { passed, broken, interrupted };
@@ -95,7 +104,7 @@ class Barrier {
   void reset(arena::Member& member);
   [[nodiscard]] uint32_t parties() const noexcept { return state_->parties; }
   [[nodiscard]] uint32_t waiting() const noexcept;
-  [[nodiscard]] bool broken() const noexcept { return state_->phase.load() == kBroken; }
+  [[nodiscard]] bool broken() const noexcept;
 
   // The hook for HeldKind::barrier.
   static void reap(arena::Arena& arena, arena::Member& reaper, arena::Incarnation dead,
@@ -103,24 +112,22 @@ class Barrier {
 
  private:
   using Slot = os::Atomic<uint64_t>;
-  static constexpr uint32_t kFilling = 0;
-  static constexpr uint32_t kActing = 1;
-  static constexpr uint32_t kBroken = 2;
-  static constexpr uint64_t kState = 3;
-  static constexpr uint64_t kWaiting = 1;
-  static constexpr uint64_t kReleased = 2;
-  static constexpr uint64_t kBrokenSlot = 3;
+  enum class Stage : uint64_t { filling, acting, opening, resetting, broken };
+  struct Phase;
+  static constexpr uint32_t kLookers = 64;
 
-  class Guard;
   [[nodiscard]] Slot* slots() const noexcept { return reinterpret_cast<Slot*>(state_ + 1); }
-  [[nodiscard]] uint32_t count_waiting(uint32_t generation) const noexcept;
-  Slot* free_slot(arena::Member& member) noexcept;
-  Arrival take_place_locked(arena::Member& member, bool has_action, int held);
-  void open_locked() noexcept;
-  void break_it() noexcept;
-  void mark_waiting(uint64_t as, bool all_generations) noexcept;
-  void set_phase(uint32_t phase) noexcept;
-  void look_for_dead(arena::Member& member) noexcept;
+  [[nodiscard]] os::Atomic<uint32_t>& futex_word() const noexcept;
+  [[nodiscard]] Phase phase() const noexcept;
+  bool advance(Phase from, Phase to) noexcept;
+  void settle(Phase seen) noexcept;
+  void end_generation(uint32_t generation, Stage stage) noexcept;
+  Slot* claim_slot(Phase seen, uint64_t word) noexcept;
+  bool join(bool has_action, Arrival& arrival) noexcept;
+  bool withdraw(uint32_t generation) noexcept;
+  [[nodiscard]] bool is_its_turn(uint32_t index) const noexcept;
+  void look_for_dead(arena::Member& member, uint32_t* last_looked_at) noexcept;
+  [[nodiscard]] bool has_slot(arena::Incarnation member) const noexcept;
   void drop_dead(arena::Incarnation dead) noexcept;
 
   arena::Arena* arena_;

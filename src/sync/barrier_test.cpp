@@ -10,6 +10,7 @@
 
 #include "sync/child_member_for_test.hpp"
 #include "sync/holds.hpp"
+#include "sync/interleave_for_test.hpp"
 #include "testing/deadline.hpp"
 #include "testing/kill_point.hpp"
 
@@ -37,9 +38,9 @@ class BarrierTest : public ::testing::Test {
  protected:
   BarrierTest() { register_reap_hooks(); }
   Barrier make(uint32_t parties) {
-    const arena::Handle block = me_->allocate(Barrier::size_for(parties));
-    Barrier::create(*arena_, block, parties);
-    return {*arena_, block};
+    block_ = me_->allocate(Barrier::size_for(parties));
+    Barrier::create(*arena_, block_, parties);
+    return {*arena_, block_};
   }
   void wait_for_waiters(const Barrier& barrier, uint32_t count) {
     while (barrier.waiting() < count) std::this_thread::yield();
@@ -47,6 +48,7 @@ class BarrierTest : public ::testing::Test {
 
   std::shared_ptr<Arena> arena_ = Arena::create({uint64_t{1} << 32, 0});
   std::unique_ptr<Member> me_ = Member::join(arena_, MemberKind::root);
+  arena::Handle block_ = 0;  // of the barrier made last
 };
 
 TEST_F(BarrierTest, LetsAllPassTogetherManyTimes) {
@@ -155,6 +157,7 @@ TEST_F(BarrierTest, IsUsableAfterADeathAtEachKillPoint) {
     });
     ChildMember partner(arena_, rounds);
     EXPECT_EQ(victim.wait(), Ending::killed);
+    if (point == "barrier.leave.slot") barrier.abort(*me_);  // it has left, so it breaks nothing
     EXPECT_EQ(partner.wait(20'000), Ending::finished);
     arena::reap_all_dead(*arena_, *me_);
     barrier.reset(*me_);
@@ -178,6 +181,131 @@ TEST_F(BarrierTest, AReaperThatDiesIsMadeUpFor) {
   arena::reap_all_dead(*arena_, *me_);
   EXPECT_TRUE(barrier.broken());
   EXPECT_EQ(pass(barrier, *me_), -1);
+}
+
+// The last party is killed at a kill point, and another member reaps it before the waiter looks.
+TEST_F(BarrierTest, TheWaiterGoesOnWhenTheLastPartyDiesAndAnotherMemberReapsIt) {
+  for (const std::string& point : testing::kill_point_names()) {
+    if (!point.starts_with("barrier.") && !point.starts_with("mutex.")) continue;
+    SCOPED_TRACE(point);
+    Barrier barrier = make(2);
+    ChildMember waiter(arena_, [&](Member& member) { static_cast<void>(pass(barrier, member)); });
+    wait_for_waiters(barrier, 1);
+    ChildMember victim(arena_, [&](Member& member) {
+      testing::arm_kill_point(point.c_str(), 1);
+      static_cast<void>(pass(barrier, member));
+    });
+    static_cast<void>(victim.wait());
+    arena::reap_all_dead(*arena_, *me_);
+    if (barrier.waiting() != 0) static_cast<void>(pass(barrier, *me_));  // it had not arrived
+    EXPECT_EQ(waiter.wait(10'000), Ending::finished);
+    arena::reap_all_dead(*arena_, *me_);
+  }
+}
+
+// One party is stopped at each of its accesses in turn. The waiter and a third party, whose
+// deadline is near, go on.
+TEST_F(BarrierTest, AStoppedPartyHoldsNobodyUp) {
+  static uint64_t accesses_left = 0;
+  bool stopped = true;
+  for (uint64_t before = 1; stopped; ++before) {
+    SCOPED_TRACE(before);
+    Barrier barrier = make(2);
+    ChildMember waiter(arena_, [&](Member& member) { static_cast<void>(pass(barrier, member)); });
+    wait_for_waiters(barrier, 1);
+    const arena::Handle flag = me_->allocate(64);
+    auto& ended = *new (arena_->address(flag)) os::Atomic<uint32_t>;
+    ChildMember party(arena_, [&](Member& member) {
+      Holds::of(member);
+      accesses_left = before;
+      os::access_hook = [](const void*) {
+        if (--accesses_left == 0) ::raise(SIGSTOP);
+      };
+      static_cast<void>(pass(barrier, member));
+      os::access_hook = nullptr;
+      ended.store(1);
+    });
+    siginfo_t info{};
+    waitid(P_PID, static_cast<id_t>(party.pid()), &info, WEXITED | WSTOPPED | WNOWAIT);
+    stopped = ended.load() == 0;
+    ChildMember third(arena_,
+                      [&](Member& member) { static_cast<void>(pass(barrier, member, in_ms(1))); });
+    EXPECT_EQ(third.wait(10'000), Ending::finished);
+    EXPECT_EQ(waiter.wait(10'000), Ending::finished);  // it passes, or the third one broke it
+    party.kill();
+    static_cast<void>(party.wait());
+    arena::reap_all_dead(*arena_, *me_);
+    barrier.reset(*me_);
+  }
+}
+
+TEST_F(BarrierTest, APartyWithoutASlotKeepsItsDeadline) {
+  Barrier barrier = make(2);
+  ChildMember child(arena_, [&](Member& member) {
+    for (uint32_t i = 0; i < 2 * 2 + 16; ++i) {  // all are released, and do not leave
+      const Barrier::Arrival waits = barrier.arrive(member, false, kForever);
+      if (waits.came != Barrier::Came::waits) _exit(3);
+      const Barrier::Arrival last = barrier.arrive(member, false, in_ms(20));
+      if (last.came == Barrier::Came::timed_out) _exit(0);
+      if (last.came != Barrier::Came::passed) _exit(4);
+    }
+    const Barrier::Arrival late = barrier.arrive(member, false, in_ms(20));
+    _exit(late.came == Barrier::Came::timed_out ? 0 : 5);
+  });
+  EXPECT_EQ(child.wait(10'000), Ending::finished);
+}
+
+TEST_F(BarrierTest, AMemberThatFindsADeathTooLateBreaksNoLaterGeneration) {
+  Barrier barrier = make(2);
+  uint64_t before = 1;
+  for (bool stopped = true; stopped; ++before) {
+    SCOPED_TRACE(before);
+    const auto dying = Member::join(arena_, MemberKind::process);
+    const arena::Incarnation dead = dying->incarnation();
+    ASSERT_EQ(barrier.arrive(*dying, false, kForever).came, Barrier::Came::waits);
+    dying->abandon_for_test();
+    bool passed = true;
+    stopped = interleave(
+        before, [&] { Barrier::reap(*arena_, *me_, dead, block_); },
+        [&] {
+          Barrier::reap(*arena_, *me_, dead, block_);
+          barrier.reset(*me_);
+          const Barrier::Arrival mine = barrier.arrive(*me_, false, kForever);
+          passed = barrier.arrive(*me_, false, kForever).came == Barrier::Came::passed;
+          passed = passed && barrier.end_wait(*me_, mine, WaitResult::ok) == Barrier::Left::passed;
+        });
+    EXPECT_TRUE(passed);
+    EXPECT_EQ(barrier.broken(), !stopped);
+    arena::reap_all_dead(*arena_, *me_);
+    barrier.reset(*me_);
+  }
+  EXPECT_GT(before, 10U);
+}
+
+uint64_t accesses;
+
+// How many accesses to shared memory all parties together make in one generation.
+uint64_t accesses_of_a_generation(Barrier barrier, Member& member) {
+  const uint32_t parties = barrier.parties();
+  std::vector<Barrier::Arrival> waiting;
+  accesses = 0;
+  os::access_hook = [](const void*) { ++accesses; };
+  for (uint32_t i = 1; i < parties; ++i) waiting.push_back(barrier.arrive(member, false, kForever));
+  EXPECT_EQ(barrier.arrive(member, false, kForever).came, Barrier::Came::passed);
+  for (const Barrier::Arrival& arrival : waiting) {
+    EXPECT_EQ(barrier.wait(member, arrival, kForever), WaitResult::ok);
+    EXPECT_EQ(barrier.end_wait(member, arrival, WaitResult::ok), Barrier::Left::passed);
+  }
+  os::access_hook = nullptr;
+  return accesses;
+}
+
+TEST_F(BarrierTest, AGenerationCostsEachPartyTheSameHoweverManyThereAre) {
+  uint64_t few = 0;
+  Barrier small = make(100);
+  for (int i = 0; i < 3; ++i) few = accesses_of_a_generation(small, *me_);
+  Barrier large = make(4000);
+  for (int i = 0; i < 3; ++i) EXPECT_LE(accesses_of_a_generation(large, *me_), few * 40 * 3);
 }
 
 }  // namespace

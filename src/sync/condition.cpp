@@ -11,7 +11,16 @@ namespace shoal::sync {
 
 namespace {
 
-uint64_t ticket_of(uint64_t word) noexcept { return word >> 2 & 0x3fffffff; }
+constexpr uint32_t kTickets = 1u << 30;  // the numbers wrap around
+
+// How long before the ticket `limit` the waiter of this slot took its own; a larger age is older.
+// The waiters that took theirs at `limit` or later have the largest numbers: see is_newer().
+uint32_t age_of(uint64_t word, uint32_t limit) noexcept {
+  return (limit - 1 - static_cast<uint32_t>(word >> 2)) & (kTickets - 1);
+}
+constexpr uint32_t kNewer = 1u << 24;  // so many may come during one call of notify()
+bool is_newer(uint32_t age) noexcept { return age >= kTickets - kNewer; }
+
 arena::Incarnation waiter_of(uint64_t word) noexcept {
   return static_cast<arena::Incarnation>(word >> 32);
 }
@@ -98,9 +107,16 @@ WaitResult Condition::wait(const Ticket& ticket, int64_t deadline_ns) {
   const auto expected = static_cast<uint32_t>(ticket.word);
   const auto notified = [&] { return ticket.slot->load() != ticket.word; };
   if (deadline_ns != 0 && spin_until(notified)) return WaitResult::ok;
+  Ticker ticker(deadline_ns);
   while (!notified()) {
-    const WaitResult slept = sleep_on(low_half(*ticket.slot), expected, deadline_ns);
-    if (slept != WaitResult::ok && !notified()) return slept;
+    bool ticked = false;
+    const os::Wake wake = ticker.sleep(low_half(*ticket.slot), expected, &ticked);
+    if (notified()) break;
+    // Also before it gives up, for waiters that poll.
+    if (ticked || wake == os::Wake::timed_out) look_for_dead(waiter_of(ticket.word));
+    if (notified()) break;
+    if (wake == os::Wake::timed_out) return WaitResult::timed_out;
+    if (wake == os::Wake::interrupted) return WaitResult::interrupted;
   }
   return WaitResult::ok;
 }
@@ -114,40 +130,77 @@ bool Condition::end_wait(arena::Member& member, const Ticket& ticket) {
   return (word & kState) == kNotified;
 }
 
-Condition::Slot* Condition::oldest_waiting(uint64_t* word) const noexcept {
-  Slot* oldest = nullptr;
+// The oldest waiters that are waiting, oldest first: no more than `wanted`, nor than fit in here.
+struct Condition::Oldest {
+  static constexpr uint32_t kMost = 64;
+  struct Found {
+    Slot* slot;
+    uint64_t word;
+    uint32_t age;
+  };
+  explicit Oldest(uint32_t wanted) noexcept : most(wanted < kMost ? wanted : kMost) {}
+
+  void insert(const Found& waiter) noexcept {
+    ++all;
+    if (count == most && waiter.age <= found[count - 1].age) return;
+    uint32_t at = count < most ? count++ : count - 1;
+    for (; at > 0 && found[at - 1].age < waiter.age; --at) found[at] = found[at - 1];
+    found[at] = waiter;
+  }
+
+  const uint32_t most;  // at least 1
+  uint32_t count = 0;
+  uint32_t all = 0;  // how many waiters there are
+  Found found[kMost];
+};
+
+void Condition::find_oldest(uint32_t limit, Oldest& found) const noexcept {
   for_each_slot([&](Slot& slot) {
-    const uint64_t found = slot.load();
-    if ((found & kState) != kWaiting) return;
-    // Tickets wrap at 2^30: a ticket is older if it lies less than half of that range before.
-    const bool older =
-        oldest == nullptr || ((ticket_of(found) - ticket_of(*word)) & 0x3fffffff) > 0x1fffffff;
-    if (!older) return;
-    oldest = &slot;
-    *word = found;
+    const uint64_t word = slot.load();
+    if ((word & kState) != kWaiting) return;
+    const uint32_t age = age_of(word, limit);
+    if (!is_newer(age)) found.insert({&slot, word, age});
   });
-  return oldest;
 }
 
-bool Condition::notify_oldest() noexcept {
-  for (;;) {
-    uint64_t word = 0;
-    Slot* const slot = oldest_waiting(&word);
-    if (slot == nullptr) return false;
-    // COMMIT(condition.notify.slot): killed before: not notified; after: a reaper wakes the waiter.
-    if (!slot->compare_exchange(word, (word & ~kState) | kNotified)) continue;
-    SHOAL_KILL_POINT("condition.notify.slot");
-    os::futex_wake(low_half(*slot), INT_MAX);
-    return true;
+bool Condition::notify_slot(Slot& slot, uint64_t word) noexcept {
+  // COMMIT(condition.notify.slot): killed before: not notified; after: the waiter sees it at its
+  // tick, or earlier if a reaper wakes it.
+  if (!slot.compare_exchange(word, (word & ~kState) | kNotified)) return false;
+  SHOAL_KILL_POINT("condition.notify.slot");
+  os::futex_wake(low_half(slot), INT_MAX);
+  return true;
+}
+
+// Notifies the `count` oldest of the waiters that took their ticket before `limit`. A notifier that
+// is stopped between its look at a slot and the compare-exchange notifies that waiter or, if it has
+// left, nobody: then the loop looks again for waiters from before `limit`.
+uint32_t Condition::notify_before(uint32_t limit, uint32_t count) noexcept {
+  uint32_t notified = 0;
+  while (notified < count) {
+    Oldest oldest(count - notified);
+    find_oldest(limit, oldest);
+    if (oldest.all == 0) break;
+    if (oldest.all > oldest.count && oldest.all <= count - notified) {  // all, so in any order
+      for_each_slot([&](Slot& slot) {
+        const uint64_t word = slot.load();
+        if ((word & kState) != kWaiting || is_newer(age_of(word, limit))) return;
+        if (notified < count && notify_slot(slot, word)) ++notified;
+      });
+      break;
+    }
+    for (uint32_t i = 0; i < oldest.count; ++i) {
+      if (notify_slot(*oldest.found[i].slot, oldest.found[i].word)) ++notified;
+    }
   }
+  return notified;
 }
 
 uint32_t Condition::notify(arena::Member& member, uint32_t count) {
+  const uint32_t limit = state_->tickets.load();  // first: who comes later is not notified
   Holds& holds = Holds::of(member);
-  const int held = holds.publish_surely(handle_, HeldKind::condition);
-  const uint32_t most = count < waiters() ? count : waiters();  // later waiters are not notified
-  uint32_t notified = 0;
-  while (notified < most && notify_oldest()) ++notified;
+  const int held = holds.publish(handle_, HeldKind::condition, true);
+  const uint32_t notified = notify_before(limit, count);
   holds.clear(held);
   return notified;
 }
@@ -176,23 +229,29 @@ void Condition::end(arena::Arena& arena, arena::Member& member, arena::Handle bl
   state->magic = 0;
 }
 
-// Passes the notification on first and empties the slot afterwards: a reaper that is killed in
-// between has notified one waiter too many, never one too few. Also wakes live waiters that are
-// notified, since the dead member may have notified them without waking them.
-void Condition::drop_dead(arena::Incarnation dead) noexcept {
+// Empties the slot if it is the dead member's. Passes its notification on first: a member that is
+// killed or stopped in between has notified one waiter too many, never one too few.
+void Condition::drop(Slot& slot, arena::Incarnation dead) noexcept {
+  uint64_t word = slot.load();
+  while (word != 0 && waiter_of(word) == dead) {
+    if ((word & kState) == kNotified) notify_before(state_->tickets.load(), 1);
+    // COMMIT(condition.reap.slot): killed before: at worst two waiters are notified; after: reaped.
+    const bool done = slot.compare_exchange(word, 0);
+    SHOAL_KILL_POINT("condition.reap.slot");
+    if (done) return;
+  }
+}
+
+// Drops the waiters that are found dead. Only for notified ones this reads /proc: a dead waiter
+// that is not notified takes nothing from the others, and its slot can wait until it was reaped.
+void Condition::look_for_dead(arena::Incarnation me) noexcept {
   for_each_slot([&](Slot& slot) {
-    uint64_t word = slot.load();
-    if (word != 0 && waiter_of(word) == dead) {
-      if ((word & kState) == kNotified) notify_oldest();
-      // COMMIT(condition.reap.slot): killed before: at worst two waiters are notified; after:
-      // reaped.
-      while (waiter_of(word) == dead && !slot.compare_exchange(word, 0)) {
-        if ((word & kState) == kNotified) notify_oldest();
-      }
-      SHOAL_KILL_POINT("condition.reap.slot");
-    } else if ((word & kState) == kNotified) {
-      os::futex_wake(low_half(slot), INT_MAX);
-    }
+    const uint64_t word = slot.load();
+    const arena::Incarnation waiter = waiter_of(word);
+    if (word == 0 || waiter == me) return;
+    const bool lives = (word & kState) == kNotified ? arena::member_alive(*arena_, waiter)
+                                                    : arena::member_listed(*arena_, waiter);
+    if (!lives) drop(slot, waiter);
   });
 }
 
@@ -202,9 +261,14 @@ void Condition::reap(arena::Arena& arena, arena::Member& reaper, arena::Incarnat
       arena.at<ConditionState>(handle)->magic != arena::magic_at(kMagic, handle)) {
     return;
   }
-  // If the reaper dies between notifying and waking, its own reaper repeats this.
-  const int held = Holds::of(reaper).publish_surely(handle, HeldKind::condition);
-  Condition(arena, handle).drop_dead(dead);
+  // If the reaper dies between notifying and waking, its own reaper repeats this. Waiters that are
+  // notified are woken once more, since the dead member may have notified them and not woken them.
+  const int held = Holds::of(reaper).publish(handle, HeldKind::condition, true);
+  Condition condition(arena, handle);
+  condition.for_each_slot([&](Slot& slot) {
+    condition.drop(slot, dead);
+    if ((slot.load() & kState) == kNotified) os::futex_wake(low_half(slot), INT_MAX);
+  });
   Holds::of(reaper).clear(held);
 }
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Condition: members wait to be notified. A call of notify() reaches only waiters that were waiting
-// before it, oldest first; the notification of a waiter that dies goes to the next waiter. A
-// condition does not know the lock that it is used with:
+// Condition: members wait to be notified. A call of notify() reaches only waiters whose
+// begin_wait() had begun before it, oldest first. The notification of a waiter that dies goes to
+// the oldest waiter at the time at which the death is found; this may be one that came after
+// notify(). A condition does not know the lock that it is used with:
 //     ticket = condition.begin_wait(me);  lock.unlock(me);
 //     while (condition.wait(ticket, deadline) == interrupted) run signal handlers;
 //     notified = condition.end_wait(me, ticket);  lock.lock(me);
@@ -17,9 +18,13 @@
 // Invariants:
 // 1. Transitions of a slot, each one read-modify-write: by the waiter, empty -> waiting and waiting
 //    or notified -> empty; by a notifier, waiting -> notified; by the reaper of a dead waiter,
-//    waiting or notified -> empty, and for a notified one it first notifies another waiter.
+//    waiting or notified -> empty, and for a notified one it first notifies another waiter. A
+//    waiter whose tick finds another waiter dead does what the reaper does.
 // 2. A waiter sleeps on the low half of its own slot, so no other thread can take its wake-up.
 // 3. Tables are added, never removed, while the condition lives.
+// 4. Every waiter that sleeps looks at all slots at each tick, at the latest after kLastTickNs. So
+//    a notification is used although its notifier or its waiter is killed or stopped at any point,
+//    all others sleep, and nobody reaps. (A stopped waiter keeps its notification.)
 // Design: docs/design/sync.md
 #pragma once
 
@@ -83,6 +88,7 @@ class Condition {
   static constexpr uint64_t kState = 3;
   static constexpr uint64_t kWaiting = 1;
   static constexpr uint64_t kNotified = 2;
+  struct Oldest;
 
   static os::Atomic<uint32_t>* low_half(Slot& slot) noexcept;
   template <class Visit>
@@ -90,9 +96,11 @@ class Condition {
   ConditionState* next_table(const ConditionState& table) const noexcept;
   ConditionState& add_table(arena::Member& member, ConditionState& last);
   Slot* claim_slot(ConditionState& table, uint64_t word) noexcept;
-  Slot* oldest_waiting(uint64_t* word) const noexcept;
-  bool notify_oldest() noexcept;
-  void drop_dead(arena::Incarnation dead) noexcept;
+  void find_oldest(uint32_t limit, Oldest& found) const noexcept;
+  uint32_t notify_before(uint32_t limit, uint32_t count) noexcept;
+  static bool notify_slot(Slot& slot, uint64_t word) noexcept;
+  void drop(Slot& slot, arena::Incarnation dead) noexcept;
+  void look_for_dead(arena::Incarnation me) noexcept;
 
   arena::Arena* arena_;
   ConditionState* state_;

@@ -116,7 +116,7 @@ TEST_F(DeathTest, WhileWaitingForALock) {
 }
 
 TEST_F(DeathTest, WhileHandingALockOff) {
-  for (const char* point : {"mutex.handoff.flag", "mutex.handoff.word"}) {
+  for (const char* point : {"mutex.handoff.word", "mutex.unlock.woken"}) {
     reset();
     ASSERT_EQ(mutex().lock(*me_), Locked::ok);
     ChildMember waiter(arena_, [&](Member& member) {
@@ -264,7 +264,7 @@ TEST_F(DeathTest, WhileAddingATableOrReapingAWaiter) {
 TEST_F(DeathTest, NoKillPointIsForgotten) {
   const std::string known =
       " mutex.lock.enter mutex.lock.word mutex.unlock.word mutex.unlock.woken mutex.wait.word"
-      " mutex.handoff.flag mutex.handoff.word mutex.reap.word recursive_mutex.depth"
+      " mutex.handoff.word mutex.reap.word recursive_mutex.depth"
       " semaphore.acquire.word semaphore.wait.word semaphore.release.word semaphore.release.woken"
       " event.set.word event.clear.word event.wait.word condition.wait.slot condition.end.slot"
       " condition.notify.slot condition.table.enter condition.table.more condition.reap.slot ";

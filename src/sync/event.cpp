@@ -24,7 +24,7 @@ Event::Event(arena::Arena& arena, arena::Handle handle) : state_(nullptr), handl
 
 void Event::set(arena::Member& member) {
   Holds& holds = Holds::of(member);
-  const int held = holds.publish_surely(handle_, HeldKind::event);
+  const int held = holds.publish(handle_, HeldKind::event, true);
   uint32_t word = state_->word.load();
   while ((word & kSet) == 0) {
     // COMMIT(event.set.word): killed before: nothing; after: set, a reaper wakes the waiters.
@@ -51,14 +51,18 @@ WaitResult Event::wait(int64_t deadline_ns) {
     return (word & kSet) != 0 || (word ^ first) >= kEpoch;
   };
   if (spin_until([&] { return happened(state_->word.load()); })) return WaitResult::ok;
+  Ticker ticker(deadline_ns);
   for (;;) {
     uint32_t word = state_->word.load();
     if (happened(word)) return WaitResult::ok;
     // COMMIT(event.wait.word): killed before: nothing; after: set() makes a needless system call.
     if ((word & kWaiters) == 0 && !state_->word.compare_exchange(word, word | kWaiters)) continue;
     SHOAL_KILL_POINT("event.wait.word");
-    const WaitResult slept = sleep_on(&state_->word, word | kWaiters, deadline_ns);
-    if (slept != WaitResult::ok && !happened(state_->word.load())) return slept;
+    bool ticked = false;
+    const os::Wake wake = ticker.sleep(&state_->word, word | kWaiters, &ticked);
+    if (happened(state_->word.load())) return WaitResult::ok;
+    if (wake == os::Wake::timed_out) return WaitResult::timed_out;
+    if (wake == os::Wake::interrupted) return WaitResult::interrupted;
   }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sync/holds.hpp"
 
-#include "sync/wait.hpp"
+#include "os/clock.hpp"
 
 namespace shoal::sync {
 
@@ -96,6 +96,8 @@ int Holds::take(bool brief) noexcept {
   for (int word = brief ? 0 : kReserve; word < kWords; ++word) {
     const bool cache_it = mine.holds == this && mine.word == kNone && word >= kReserve;
     uint32_t expected = 0;
+    // order: relaxed; saves compare-exchanges that would fail
+    if (mode_[word].load(os::relaxed) != 0) continue;
     if (!mode_[word].compare_exchange(expected, cache_it ? kCached | kUsed : kUsed)) continue;
     if (cache_it) mine.word = word;
     return word;
@@ -110,14 +112,6 @@ int Holds::publish(arena::Handle object, HeldKind kind, bool brief) noexcept {
   // read-modify-write that follows in every caller keeps the compiler from moving this store down
   held(word).store(object | static_cast<uint64_t>(kind), os::relaxed);
   return word;
-}
-
-int Holds::publish_surely(arena::Handle object, HeldKind kind) noexcept {
-  for (;;) {
-    const int word = publish(object, kind, true);
-    if (word != kNone) return word;
-    yield_processor();
-  }
 }
 
 void Holds::clear(int word) noexcept {
@@ -160,6 +154,19 @@ void Holds::drop_stale(bool (*is_mine)(arena::Arena&, arena::Handle, arena::Inca
     const arena::Handle object = held(word).load(os::relaxed) & ~kHeldKindMask;
     if (object != 0 && !is_mine(member_->arena(), object, incarnation_)) clear(word);
   }
+}
+
+bool Holds::seems_dead(arena::Incarnation other) noexcept {
+  if (other == incarnation_) return false;
+  if (!arena::member_listed(member_->arena(), other)) return true;
+  const auto now_ms = static_cast<uint32_t>(os::monotonic_ns() / 1'000'000);
+  os::Atomic<uint64_t>& last = last_look_[other % kLooks];
+  // order: relaxed, twice; if two threads do not see each other's look, both look
+  const uint64_t seen = last.load(os::relaxed);
+  if (seen >> 32 == other && now_ms - static_cast<uint32_t>(seen) < kLookMs) return false;
+  last.store(uint64_t{other} << 32 | now_ms, os::relaxed);
+  looks_.fetch_add(1);
+  return !arena::member_alive(member_->arena(), other);
 }
 
 int Holds::used_for_test() const noexcept {

@@ -2,8 +2,8 @@
 //
 // Holds: what this member holds, waits for, or is about to wake, in the `held` words of its lanes
 // (and in `wake`, for operations that have claimed a lane). An operation that would need repair if
-// this process died writes a held word first. Any thread may call it. Only publish_surely() waits;
-// only of() allocates or throws.
+// this process died writes a held word first. Any thread may call it. Nothing here waits; only of()
+// allocates or throws.
 //
 // A held word (written only by its member, read by reapers):
 //   63..6 handle of a sync object (64-byte aligned) >> 6     5..0 HeldKind; the word 0 = unused
@@ -20,8 +20,10 @@
 //    the object clears USED and OWNED (it may be another thread of the process).
 // 3. A held word is written before the store that it protects and cleared after the last wake.
 //
-// When all words are taken, an operation that sleeps goes without: its waiters wake up periodically
-// (the ticks of sync/wait.hpp) and find dead owners themselves.
+// When no word is free, an operation goes without. Then no reaper repairs what it leaves when this
+// process dies: the waiters do, at their next tick (sync/wait.hpp). No operation waits for a word:
+// the threads that have the words may be stopped, or be kept from running by the thread that waits,
+// if that one has a real-time priority.
 // Design: docs/design/sync.md
 #pragma once
 
@@ -51,11 +53,17 @@ void register_held_hook(HeldKind kind, HeldHook hook) noexcept;
 // Makes reapers of this process call the hooks of this layer. Cheap; call it before any use.
 void register_reap_hooks() noexcept;
 
+// arena::reap() for a waiter that has already repaired what it waits for. It does nothing when
+// memory is short: another member will reap.
+void reap_quietly(arena::Arena& arena, arena::Member& reaper, arena::Incarnation dead) noexcept;
+
 class Holds {
  public:
   static constexpr int kNone = -1;
   static constexpr int kWords = 64;
-  static constexpr int kReserve = 8;  // words that only operations that never sleep may take
+  static constexpr int kReserve = 8;  // words that only operations that never sleep may take, so
+                                      // that these rarely go without
+  static constexpr uint32_t kLookMs = 10;
 
   // The Holds of this member: made by the first call, found in a few ns later. Throws NotAMember.
   static Holds& of(arena::Member& member);
@@ -63,8 +71,6 @@ class Holds {
   // Writes a free word and returns its number; kNone when no word is free. `brief`: the caller
   // clears it without sleeping in between.
   int publish(arena::Handle object, HeldKind kind, bool brief = false) noexcept;
-  // As publish for a brief use, but yields until a word is free: some thread is about to clear one.
-  int publish_surely(arena::Handle object, HeldKind kind) noexcept;
   void clear(int word) noexcept;  // kNone is allowed
 
   void set_owned(int word) noexcept;
@@ -73,11 +79,19 @@ class Holds {
   // Clears the words of locks that another member has released (see HANDOFF in sync/mutex.hpp).
   void drop_stale(bool (*is_mine)(arena::Arena&, arena::Handle, arena::Incarnation)) noexcept;
 
+  // Is this member dead? For callers that may ask often, such as a loop of try_lock(). A member
+  // that no longer has its slot is dead at once. For a member that has it, this reads /proc, but
+  // only once in kLookMs: in between, a member that lived at the last look counts as alive.
+  bool seems_dead(arena::Incarnation other) noexcept;
+
   [[nodiscard]] arena::Incarnation incarnation() const noexcept { return incarnation_; }
   [[nodiscard]] int used_for_test() const noexcept;
+  // how often seems_dead() has read /proc
+  [[nodiscard]] uint32_t looks_for_test() const noexcept { return looks_.load(); }
 
  private:
   friend struct ThreadCache;
+  static constexpr uint32_t kLooks = 64;
   explicit Holds(arena::Member& member);
   int take(bool brief) noexcept;
   os::Atomic<uint64_t>& held(int word) noexcept;
@@ -88,6 +102,10 @@ class Holds {
   Holds* next_ = nullptr;  // list of all Holds of this process; never freed, so thread caches stay
                            // valid
   os::Atomic<uint32_t> mode_[kWords];
+  // The last looks at other members, each in the entry of the low bits of its incarnation:
+  // 63..32 incarnation   31..0 when, in ms
+  os::Atomic<uint64_t> last_look_[kLooks];
+  os::Atomic<uint32_t> looks_;
 };
 
 }  // namespace shoal::sync

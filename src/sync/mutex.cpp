@@ -48,7 +48,10 @@ Locked Mutex::settle(Holds& holds, int held, Locked result) noexcept {
 Locked Mutex::try_lock(arena::Member& member) {
   Holds& holds = Holds::of(member);
   const int held = holds.publish(handle_, HeldKind::mutex);
-  return settle(holds, held, take(*state_, holds.incarnation(), 0));
+  Locked result = take(*state_, holds.incarnation(), 0);
+  if (result == Locked::busy) [[unlikely]]
+    result = take_if_owner_died(holds, 0);
+  return settle(holds, held, result);
 }
 
 Locked Mutex::lock(arena::Member& member, int64_t deadline_ns) {
@@ -61,20 +64,20 @@ Locked Mutex::lock(arena::Member& member, int64_t deadline_ns) {
       holds.drop_stale(&owned_by);
       held = holds.publish(handle_, HeldKind::mutex);
     }
-    result = sleep_and_take(*arena_, member, *state_, deadline_ns);
+    result = sleep_and_take(member, holds, deadline_ns);
   }
   return settle(holds, held, result);
 }
 
-Locked Mutex::sleep_and_take(arena::Arena& arena, arena::Member& member, MutexState& state,
-                             int64_t deadline_ns) {
-  const arena::Incarnation me = member.incarnation();
+Locked Mutex::sleep_and_take(arena::Member& member, Holds& holds, int64_t deadline_ns) {
+  const arena::Incarnation me = holds.incarnation();
+  MutexState& state = *state_;
   Locked result = Locked::busy;
   const auto taken = [&] { return (result = take(state, me, 0)) != Locked::busy; };
   // order: relaxed; saves compare-exchanges that would fail; taken() looks again
   const auto free = [&] { return (state.word.load(os::relaxed) & kOwner) == 0 && taken(); };
   if (deadline_ns != 0 && spin_until(free)) return result;
-  Ticker ticker(deadline_ns, true);
+  Ticker ticker(deadline_ns);
   for (uint32_t also = 0;; also = kWaiters) {
     uint32_t word = state.word.load();
     if ((word & kOwner) == 0) {
@@ -87,7 +90,8 @@ Locked Mutex::sleep_and_take(arena::Arena& arena, arena::Member& member, MutexSt
     bool ticked = false;
     switch (ticker.sleep(&state.word, word | kWaiters, &ticked)) {
       case os::Wake::timed_out:
-        return Locked::timed_out;
+        result = take_if_owner_died(holds, kWaiters);
+        return result == Locked::busy ? Locked::timed_out : result;
       case os::Wake::interrupted:
         return Locked::interrupted;
       case os::Wake::woken:
@@ -95,42 +99,66 @@ Locked Mutex::sleep_and_take(arena::Arena& arena, arena::Member& member, MutexSt
         break;
     }
     const arena::Incarnation owner = word & kOwner;
-    if (!ticked || owner == me || arena::member_alive(arena, owner)) continue;
-    arena::reap(arena, member, owner);
-    take_from_dead(arena, state, owner);  // in case the dead member had no held word for the lock
+    if (!ticked || owner == me || arena::member_alive(*arena_, owner)) continue;
+    take_from_dead(*arena_, state, owner);  // first: the reap may wait for other members
+    reap_quietly(*arena_, member, owner);
   }
+}
+
+// For a call that will not wait (any longer). busy: another member has the lock, and lives. A
+// member that is stopped at any point in here does no harm: take_from_dead() changes the word only
+// while it names the dead member, and no other member ever gets that incarnation.
+Locked Mutex::take_if_owner_died(Holds& holds, uint32_t also) noexcept {
+  const arena::Incarnation dead = owner();
+  if (dead != 0 && (handed_off() || !holds.seems_dead(dead))) return Locked::busy;
+  if (dead != 0) take_from_dead(*arena_, *state_, dead);
+  return take(*state_, holds.incarnation(), also);
 }
 
 Unlocked Mutex::unlock(arena::Member& member) {
   Holds& holds = Holds::of(member);
   uint32_t word = state_->word.load(os::relaxed);  // order: relaxed; this member has it
-  int held = Holds::kNone;
-  const bool mine = (word & kOwner) == holds.incarnation();
-  if (mine) {
-    if (!handed_off()) held = holds.find_owned(handle_);
-    // COMMIT(mutex.unlock.word): killed before: DIED for the next owner; after: free, the reaper
-    // wakes one.
-    word = state_->word.exchange(0);
-    SHOAL_KILL_POINT("mutex.unlock.word");
-  } else {
-    if ((word & kOwner) == 0) return Unlocked::not_locked;
-    held = holds.publish_surely(handle_, HeldKind::mutex);
-    // COMMIT(mutex.handoff.flag): killed before: nothing; after: still locked, and an owner's death
-    // does not free it.
-    state_->flags.fetch_or(kHandoff);
-    SHOAL_KILL_POINT("mutex.handoff.flag");
-    do {
-      if ((word & kOwner) == 0) break;
-      // COMMIT(mutex.handoff.word): killed before: still locked; after: free, the reaper wakes one.
-    } while (!state_->word.compare_exchange(word, 0));
-    SHOAL_KILL_POINT("mutex.handoff.word");
-  }
+  if ((word & kOwner) != holds.incarnation()) return hand_off(member, holds);
+  const int held = handed_off() ? Holds::kNone : holds.find_owned(handle_);
+  // COMMIT(mutex.unlock.word): killed before: DIED for the next owner; after: free, the reaper
+  // wakes one.
+  word = state_->word.exchange(0);
+  SHOAL_KILL_POINT("mutex.unlock.word");
+  wake_next(word);
+  holds.clear(held);
+  return Unlocked::ok;
+}
+
+// One compare-exchange frees the lock and sets HANDOFF. If the owner unlocks first, nothing is
+// changed: HANDOFF never goes away, so it must not be set for a release that does not happen.
+Unlocked Mutex::hand_off(arena::Member& member, Holds& holds) {
+  const int held = holds.publish(handle_, HeldKind::mutex, true);
+  os::Atomic<uint64_t>& both = word_and_flags();
+  uint64_t seen = both.load();
+  do {
+    const auto owner = static_cast<arena::Incarnation>(seen & kOwner);
+    if (owner == 0 || owner == holds.incarnation()) {
+      holds.clear(held);
+      return owner == 0 ? Unlocked::not_locked : unlock(member);
+    }
+    // COMMIT(mutex.handoff.word): killed before: still locked; after: free, an owner's death does
+    // not free the lock any more, and the reaper wakes one.
+  } while (!both.compare_exchange(seen, (seen >> 32 | kHandoff) << 32));
+  SHOAL_KILL_POINT("mutex.handoff.word");
+  wake_next(static_cast<uint32_t>(seen));
+  holds.clear(held);
+  return Unlocked::handed_off;
+}
+
+void Mutex::wake_next(uint32_t word) noexcept {
   // COMMIT(mutex.unlock.woken): killed before: the reaper wakes one; after: it wakes one too many.
   if ((word & kWaiters) != 0) os::futex_wake(&state_->word, 1);
   SHOAL_KILL_POINT("mutex.unlock.woken");
-  holds.clear(held);
-  if (mine) return Unlocked::ok;
-  return (word & kOwner) == 0 ? Unlocked::not_locked : Unlocked::handed_off;
+}
+
+// `word` is the low half, on a little-endian machine.
+os::Atomic<uint64_t>& Mutex::word_and_flags() const noexcept {
+  return *reinterpret_cast<os::Atomic<uint64_t>*>(state_);
 }
 
 arena::Incarnation Mutex::owner() const noexcept { return state_->word.load() & kOwner; }
@@ -149,12 +177,13 @@ void Mutex::take_from_dead(arena::Arena& arena, MutexState& state,
                            arena::Incarnation dead) noexcept {
   const int pid = arena::member_pid(arena, dead);  // known until the end of the reap
   uint32_t word = state.word.load();
+  // before the word changes, since the next owner reads it
+  if ((word & kOwner) == dead && pid != 0) state.dead_pid.store(static_cast<uint32_t>(pid));
   while ((word & kOwner) == dead && (state.flags.load() & kHandoff) == 0) {
     // COMMIT(mutex.reap.word): killed before: the next reaper does it; after: the next reaper wakes
     // one.
     if (!state.word.compare_exchange(word, kDied | (word & kWaiters))) continue;
     SHOAL_KILL_POINT("mutex.reap.word");
-    if (pid != 0) state.dead_pid.store(static_cast<uint32_t>(pid));
     state.deaths.fetch_add(1);
     break;
   }

@@ -5,12 +5,17 @@
 // the first use by a member. The owner is the member, not the thread: like the standard library's
 // Lock it may be unlocked by another thread, even by another member.
 //
+// Whoever finds the lock taken looks whether the owner lives: a sleeper at each tick, and a call
+// that gives up (try_lock, or lock at its deadline) before it does, at most once in
+// Holds::kLookMs. So a dead owner's lock can be had although nobody reaps the owner.
+//
 // MutexState, one per lock, in any block (64-byte aligned; a free lock is all zero except the
 // magic):
 //   word    31 DIED   30 WAITERS   29..0 incarnation of the owner, 0 = free
 //   flags    0 HANDOFF: a member has unlocked what another member had locked. From then on the
 //              death of an owner does not free the lock: nobody can tell whether the dead member or
-//              another one was to unlock it.
+//              another one was to unlock it. It is set together with that release and never goes
+//              away.
 //   deaths  how often the lock was taken back from a dead owner
 // Invariants:
 // 1. DIED is set only while the owner is 0. The next member to take the lock clears it, and is
@@ -25,11 +30,14 @@
 // Transitions of word, each one compare-exchange or exchange:
 //   lock    free -> me     free|DIED -> me (owner_died)            x -> x|WAITERS, then sleep
 //   unlock  me[|WAITERS] -> 0, then wake one if WAITERS
-//   reap    dead[|WAITERS] -> DIED[|WAITERS] unless HANDOFF, then always wake one
+//           other[|WAITERS] -> 0 and HANDOFF, word and flags in one, then wake one if WAITERS
+//   dead    dead[|WAITERS] -> DIED[|WAITERS] unless HANDOFF, then always wake one: by a reaper, or
+//           by a member that has found the lock taken and its owner dead
 // No wake-up is lost: sync/wait.hpp, with P1 and P2 in one exchange.
 // Design: docs/design/sync.md
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "arena/arena.hpp"
@@ -70,6 +78,7 @@ struct alignas(64) MutexState {
   uint32_t padding[7];
 };
 static_assert(sizeof(MutexState) == 64 && offsetof(MutexState, thread) == 16);
+static_assert(offsetof(MutexState, word) == 0 && offsetof(MutexState, flags) == 4);
 
 class Mutex {
  public:
@@ -103,13 +112,16 @@ class Mutex {
   static constexpr uint32_t kWaiters = 1u << 30;
   static constexpr uint32_t kDied = 1u << 31;
   static constexpr uint32_t kOwner = kWaiters - 1;
-  static constexpr uint32_t kHandoff = 1;
+  static constexpr uint64_t kHandoff = 1;
 
   static Locked take(MutexState& state, arena::Incarnation me, uint32_t also) noexcept;
-  static Locked sleep_and_take(arena::Arena& arena, arena::Member& member, MutexState& state,
-                               int64_t deadline_ns);
+  Locked sleep_and_take(arena::Member& member, Holds& holds, int64_t deadline_ns);
+  Locked take_if_owner_died(Holds& holds, uint32_t also) noexcept;
   static void take_from_dead(arena::Arena& arena, MutexState& state,
                              arena::Incarnation dead) noexcept;
+  Unlocked hand_off(arena::Member& member, Holds& holds);
+  void wake_next(uint32_t word) noexcept;
+  [[nodiscard]] os::Atomic<uint64_t>& word_and_flags() const noexcept;
   Locked settle(Holds& holds, int held, Locked result) noexcept;
   static bool owned_by(arena::Arena& arena, arena::Handle handle, arena::Incarnation me);
 

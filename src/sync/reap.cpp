@@ -3,6 +3,7 @@
 // The reaper's side of sync/holds.hpp: calls the hooks for the held words of a dead member's lane
 // and for its wake word, which has the same form.
 #include <array>
+#include <exception>
 
 #include "sync/barrier.hpp"
 #include "sync/condition.hpp"
@@ -42,6 +43,14 @@ void register_reap_hooks() noexcept {
   register_held_hook(HeldKind::barrier, &Barrier::reap);
   arena::register_reap_hook(0, &reap_lane);
   arena::register_end_hook(&Condition::end);
+}
+
+void reap_quietly(arena::Arena& arena, arena::Member& reaper, arena::Incarnation dead) noexcept {
+  try {
+    static_cast<void>(arena::reap(arena, reaper, dead));
+  } catch (const std::exception&) {
+    return;
+  }
 }
 
 }  // namespace shoal::sync

@@ -43,7 +43,7 @@ WaitResult Semaphore::acquire(arena::Member& member, int64_t deadline_ns) {
   if (spin_until([&] { return permits() != 0 && try_acquire(); })) return WaitResult::ok;
   Holds& holds = Holds::of(member);
   const int held = holds.publish(handle_, HeldKind::semaphore);
-  Ticker ticker(deadline_ns, held == Holds::kNone);  // without a held word, look at each tick
+  Ticker ticker(deadline_ns);
   WaitResult result = WaitResult::ok;
   while (!try_acquire()) {
     uint32_t word = 0;
@@ -69,7 +69,7 @@ bool Semaphore::release(arena::Member& member, uint32_t count) {
       return false;
     }
     if ((word & kWaiters) != 0 && held == Holds::kNone) {
-      held = Holds::of(member).publish_surely(handle_, HeldKind::semaphore);
+      held = Holds::of(member).publish(handle_, HeldKind::semaphore, true);
     }
     // COMMIT(semaphore.release.word): killed before: nothing; after: released, a reaper wakes all.
     if (state_->word.compare_exchange(word, word + count)) break;

@@ -69,27 +69,13 @@ void yield_processor() noexcept { std::this_thread::yield(); }
 
 os::Wake Ticker::sleep(os::Atomic<uint32_t>* word, uint32_t expected, bool* ticked) noexcept {
   *ticked = false;
-  if (!ticking_) return os::futex_wait(word, expected, deadline_ns_);
   const int64_t tick_ns = os::monotonic_ns() + pause_ns_;
   const bool last = deadline_ns_ >= 0 && deadline_ns_ <= tick_ns;
   const os::Wake wake = os::futex_wait(word, expected, last ? deadline_ns_ : tick_ns);
   if (wake != os::Wake::timed_out || last) return wake;
   *ticked = true;
-  pause_ns_ = pause_ns_ * 2 < kLastTickNs ? pause_ns_ * 2 : kLastTickNs;
+  pause_ns_ = tick_after(pause_ns_);
   return os::Wake::woken;
-}
-
-WaitResult sleep_on(os::Atomic<uint32_t>* word, uint32_t expected, int64_t deadline_ns) noexcept {
-  switch (os::futex_wait(word, expected, deadline_ns)) {
-    case os::Wake::timed_out:
-      return WaitResult::timed_out;
-    case os::Wake::interrupted:
-      return WaitResult::interrupted;
-    case os::Wake::woken:
-    case os::Wake::changed:
-      break;
-  }
-  return WaitResult::ok;
 }
 
 }  // namespace shoal::sync

@@ -17,9 +17,11 @@
 // finds the word changed and returns, or the waiter is in the kernel's queue and is woken.
 // Where P1 changes the futex word itself (mutex, semaphore, event), P2 is part of P1.
 //
-// Two deaths could still lose a wake-up: that of the waker between P1 and P3, and that of a woken
-// waiter before it has used the notification. The reaper of the dead member repairs both: see
-// sync/holds.hpp.
+// Two members can still keep a wake-up to themselves, if they are killed or stopped: the waker
+// between P1 and P3, and the woken waiter before it has used the notification. So no waiter sleeps
+// longer than one tick (kLastTickNs at most) without looking at the condition again, whatever the
+// other members do, and although nobody reaps. Where an agent reaps, held words (sync/holds.hpp)
+// repair what a dead member has left at once.
 //
 // Design: docs/design/sync.md
 #pragma once
@@ -38,9 +40,13 @@ enum class WaitResult : uint8_t { ok, timed_out, interrupted };
 
 inline constexpr int64_t kForever = -1;
 
-// Bounds of the pause between two checks whether the members that a waiter depends on are alive.
+// Bounds of a tick: the pause between two looks at the condition, and at whether the members that a
+// waiter depends on are alive.
 inline constexpr int64_t kFirstTickNs = 10'000'000;
 inline constexpr int64_t kLastTickNs = 250'000'000;
+constexpr int64_t tick_after(int64_t tick_ns) noexcept {
+  return tick_ns * 2 < kLastTickNs ? tick_ns * 2 : kLastTickNs;
+}
 
 // Spinning pays only while another thread can run: at most usable_cpus() - 1 threads of this
 // process spin at the same time, and none on one processor.
@@ -85,13 +91,10 @@ bool spin_until(Ready&& ready) {
   return ready();
 }
 
-// Sleeps in slices of one tick until the deadline, so that the caller can check other members
-// between them. Ticks grow from kFirstTickNs to kLastTickNs.
+// Sleeps in slices of one tick until the deadline, so that the caller can look again between them.
 class Ticker {
  public:
-  // ticking: false sleeps to the deadline in one slice.
-  Ticker(int64_t deadline_ns, bool ticking) noexcept
-      : deadline_ns_(deadline_ns), ticking_(ticking) {}
+  explicit Ticker(int64_t deadline_ns) noexcept : deadline_ns_(deadline_ns) {}
 
   // The result of os::futex_wait. timed_out: the deadline itself has passed. `*ticked`: a slice has
   // ended, and the result is `woken`, as for a spurious wake.
@@ -100,10 +103,6 @@ class Ticker {
  private:
   int64_t deadline_ns_;
   int64_t pause_ns_ = kFirstTickNs;
-  bool ticking_;
 };
-
-// Like os::futex_wait, with its four results folded into three. ok: look at the condition again.
-WaitResult sleep_on(os::Atomic<uint32_t>* word, uint32_t expected, int64_t deadline_ns) noexcept;
 
 }  // namespace shoal::sync

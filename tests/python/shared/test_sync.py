@@ -150,6 +150,29 @@ def test_the_next_owner_of_a_dead_process_lock_is_told() -> None:
     lock.release()
 
 
+@pytest.mark.parametrize("make", [core.Lock, core.RLock])
+def test_a_lock_of_a_dead_process_goes_to_one_that_never_waits(make: Callable[[], Any]) -> None:
+    lock = make()
+    ready = core.Event()
+
+    def hold() -> None:
+        lock.acquire()
+        ready.set()
+        time.sleep(60)
+
+    process = FORK.Process(target=hold)
+    process.start()
+    assert ready.wait(30)
+    assert lock.acquire(block=False) is False
+    process.kill()
+    process.join()
+    end = time.monotonic() + 30
+    with pytest.warns(OwnerDiedWarning, match=f"process {process.pid} died"):
+        while not lock.acquire(block=False):
+            assert time.monotonic() < end
+    lock.release()
+
+
 def test_another_process_may_release_a_lock() -> None:
     lock = core.Lock()
     lock.acquire()
