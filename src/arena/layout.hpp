@@ -170,6 +170,7 @@ struct Header {
   os::Atomic<uint64_t> ready;     // kMagic once the creator is through
   os::Atomic<uint64_t> frontier;  // pages that the tables know; grows only, under the lock
   os::Atomic<uint64_t> last_incarnation;
+  os::Atomic<uint64_t> last_number;        // for the layers above: a number is given out once
   os::Atomic<uint64_t> next_purge_ms;      // hint: who finds it passed purges old warm pages
   alignas(128) os::Atomic<uint32_t> lock;  // {incarnation:30 | unused:1 | waiters:1}
   RunIntent intent;

@@ -6,7 +6,6 @@
 #include <stdexcept>
 
 #include "channel/ends.hpp"
-#include "os/datagram.hpp"
 #include "os/process.hpp"
 #include "sync/holds.hpp"
 #include "testing/kill_point.hpp"
@@ -188,7 +187,7 @@ void Channel::create_state(arena::Arena& arena, arena::Handle handle, const Ring
                            const std::string& root) noexcept {
   auto* const state = new (arena.address(handle)) ChannelState{};
   state->magic = arena::magic_at(kMagic, handle);
-  state->id = static_cast<uint32_t>(os::random_bits() & 0xFFFFF);
+  state->id = static_cast<uint32_t>(arena.header().last_number.fetch_add(1) + 1);
   state->items_board.create();
   state->space_board.create();
   std::memcpy(state->name, root.data(), root.size());

@@ -6,6 +6,7 @@
 
 #include <cstring>
 #include <random>
+#include <set>
 #include <thread>
 #include <vector>
 
@@ -65,6 +66,18 @@ TEST_F(ChannelTest, IsFoundByItsNameAndMadeOnce) {
   EXPECT_TRUE(made->remove(*me_));
   EXPECT_EQ(Channel::open(*me_, "a", Channel::Open::existing), nullptr);
   EXPECT_EQ(arena_->statistics().blocks_named, 0U);
+}
+
+TEST_F(ChannelTest, EachChannelHasANumberOfItsOwn) {
+  const Handle block = me_->allocate(Channel::state_size({}));
+  const auto* const state = arena_->at<ChannelState>(block);
+  std::set<uint32_t> numbers;
+  for (int i = 0; i < 10'000; ++i) {
+    Channel::create_state(*arena_, block, {});
+    EXPECT_TRUE(numbers.insert(state->id & 0xFFFFF).second) << "channel " << i;
+    EXPECT_EQ(state->ring.id, state->id);
+  }
+  me_->free(block);
 }
 
 TEST_F(ChannelTest, CarriesAttachments) {
