@@ -28,30 +28,29 @@ ChannelState* state_at(arena::Arena& arena, arena::Handle handle) noexcept {
 }
 
 // Sets the bells in place of the dead member.
-void settle_bells(arena::Member& reaper, arena::Incarnation dead, arena::Handle handle,
-                  const ChannelState& state) {
+void settle_bells(arena::Member& reaper, arena::Handle handle, const ChannelState& state) {
   if (state.items_board.pipe.load() == 0 && state.space_board.pipe.load() == 0) return;
   try {
-    Channel::at(reaper, handle)->settle_bells(reaper, dead);
+    Channel::at(reaper, handle)->settle_bells(reaper);
   } catch (const arena::CorruptArena&) {
     return;  // corrupt
   }
 }
 
-void reap_items(arena::Arena& arena, arena::Member& reaper, arena::Incarnation dead,
+void reap_items(arena::Arena& arena, arena::Member& reaper, arena::Incarnation,
                 arena::Handle handle) {
   if (ChannelState* const state = state_at(arena, handle)) {
     state->ring.items.wake_all();
     state->all_done.wake_all();
-    settle_bells(reaper, dead, handle, *state);
+    settle_bells(reaper, handle, *state);
   }
 }
 
-void reap_space(arena::Arena& arena, arena::Member& reaper, arena::Incarnation dead,
+void reap_space(arena::Arena& arena, arena::Member& reaper, arena::Incarnation,
                 arena::Handle handle) {
   if (ChannelState* const state = state_at(arena, handle)) {
     state->ring.space.wake_all();
-    settle_bells(reaper, dead, handle, *state);
+    settle_bells(reaper, handle, *state);
   }
 }
 
@@ -174,9 +173,9 @@ bool Channel::has_room(const void* channel) noexcept {
   return self->ring_.seems_to_fit(1) || self->is_closed();
 }
 
-void Channel::settle_bells(arena::Member& reaper, arena::Incarnation dead) noexcept {
-  items_bell_.settle_for(reaper, dead);
-  space_bell_.settle_for(reaper, dead);
+void Channel::settle_bells(arena::Member& reaper) noexcept {
+  items_bell_.settle_reaping(reaper);
+  space_bell_.settle_reaping(reaper);
 }
 
 size_t Channel::state_size(const Ring::Limits& limits) noexcept {

@@ -132,7 +132,7 @@ class Channel {
 
   // For reapers: sets both descriptors to whether the channel is ready, since the dead member may
   // have left that undone.
-  void settle_bells(arena::Member& reaper, arena::Incarnation dead) noexcept;
+  void settle_bells(arena::Member& reaper) noexcept;
 
   // Closes the channel, frees the messages in it, takes its name away, and frees the state. No
   // process may use the channel after that. False: it had been removed already.

@@ -15,7 +15,7 @@ namespace shoal::testing {
 class AtAccess {
  public:
   AtAccess(uint64_t nth, std::function<void()> action, const void* only = nullptr)
-      : left_(nth), action_(std::move(action)), only_(only) {
+      : nth_(nth), action_(std::move(action)), only_(only) {
     current = this;
     os::access_hook = &hook;
   }
@@ -27,7 +27,8 @@ class AtAccess {
   AtAccess& operator=(const AtAccess&) = delete;
 
   // Whether there were that many accesses.
-  [[nodiscard]] bool was_reached() const noexcept { return left_ == 0; }
+  [[nodiscard]] bool was_reached() const noexcept { return count_ >= nth_; }
+  [[nodiscard]] uint64_t count() const noexcept { return count_; }
 
  private:
   static inline thread_local AtAccess* current = nullptr;
@@ -35,13 +36,14 @@ class AtAccess {
   static void hook(const void* address) {
     AtAccess& me = *current;
     if (me.only_ != nullptr && me.only_ != address) return;
-    if (me.left_ == 0 || --me.left_ != 0) return;
+    if (++me.count_ != me.nth_) return;
     os::access_hook = nullptr;  // the accesses of the action do not count
     me.action_();
     os::access_hook = &hook;
   }
 
-  uint64_t left_;
+  uint64_t nth_;
+  uint64_t count_ = 0;
   std::function<void()> action_;
   const void* only_;
 };
