@@ -116,7 +116,7 @@ void Bell::settle_locked(bool unsure) noexcept {
     uint32_t now = kSilent;
     if (state == kSilent) {
       if (is_ready() && ring()) now = kRung;
-      if (now == kSilent && is_ready()) {  // no byte was written: the next sender tries again
+      if (now == kSilent && is_ready()) {  // no byte was written: who comes next tries again
         board_->state.store(kSilent);
         return;
       }
@@ -150,15 +150,12 @@ void Bell::settle_unlocked() noexcept {
 bool Bell::ring() noexcept { return act(os::put_byte, os::put_byte_at); }
 bool Bell::hush() noexcept { return act(os::take_bytes, os::take_bytes_at); }
 
-bool Bell::act(void (*through)(int fd), bool (*at)(const os::Place&, uint64_t)) noexcept {
+bool Bell::act(bool (*through)(int fd), bool (*at)(const os::Place&, uint64_t)) noexcept {
   const uint64_t identity = board_->pipe.load();
   if (identity == 0) return false;
   os::Place unreachable{0, 0};
   const int fd = reach(identity, &unreachable);
-  if (fd >= 0) {
-    through(fd);
-    return true;
-  }
+  if (fd >= 0) return through(fd);
   if (unreachable.process != 0) return at(unreachable, identity);
   // COMMIT(bell.end.pipe): killed before: the next bell finds the same; after: no pipe.
   uint64_t expected = identity;

@@ -37,8 +37,12 @@
 // `again` after it has given the lock back, and settles once more. A reaper gives up at once: if
 // the dead member holds the lock, it is taken back later in the same reap; and the others that wait
 // for this reap must not wait for a stopped holder.
-// When a process dies between publishing a message and ringing, its held words name the channel,
-// and its reaper rings.
+//
+// A ring can fail: the process can open no more files and start no thread, or the pipe is another
+// user's. Then state stays SILENT while the channel is ready, and whoever comes next rings: a
+// sender, a reaper, or a member that waits. A process can also die between publishing a message and
+// ringing; its held words name the channel, and its reaper rings. A process that waits by the
+// descriptor alone sleeps in the kernel, so it must call Channel::look_after() now and then.
 //
 // Design: docs/design/channel.md
 #pragma once
@@ -84,6 +88,11 @@ class Bell {
   void less(arena::Member& member) noexcept {
     if (board_->pipe.load() != 0 && board_->state.load() != kSilent && !is_ready()) settle(member);
   }
+  // Makes up for what others have failed to ring. Costs two loads and "ready" when they have not.
+  void check(arena::Member& member) noexcept {
+    if (board_->pipe.load() == 0) return;
+    if (board_->state.load() != (is_ready() ? kRung : kSilent)) settle(member);
+  }
   // Makes the descriptor readable if the channel is ready, and silent if it is not. For a reaper,
   // whatever the dead member has left: it never waits.
   void settle_reaping(arena::Member& reaper) noexcept;
@@ -111,7 +120,7 @@ class Bell {
   void settle_unlocked() noexcept;
   bool ring() noexcept;
   bool hush() noexcept;
-  bool act(void (*through)(int fd), bool (*at)(const os::Place&, uint64_t)) noexcept;
+  bool act(bool (*through)(int fd), bool (*at)(const os::Place&, uint64_t)) noexcept;
   int reach(uint64_t identity, os::Place* unreachable) noexcept;
   void keep(int fd) noexcept;
   void forget_keeper(int index, uint64_t word) noexcept;

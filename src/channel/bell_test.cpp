@@ -179,6 +179,51 @@ TEST_F(BellTest, ASenderThatMayOpenNothingMoreRingsAllTheSame) {
   EXPECT_FALSE(readable(fd));
 }
 
+// A process for which no descriptor can be had at all: it can neither ring nor silence the bell.
+TEST_F(BellTest, WhatAProcessCouldNotRingTheNextOneRings) {
+  const int fd = channel_->descriptor(*me_);
+  const auto without_descriptors = [&](auto work) {
+    EXPECT_EQ(in_child([&](Channel& channel, Member& member) {
+                const rlimit none{0, 0};
+                if (setrlimit(RLIMIT_NOFILE, &none) != 0) _exit(3);
+                work(channel, member);
+              }),
+              Ending::finished);
+  };
+  for (const bool by_a_sender : {true, false}) {
+    without_descriptors([](Channel& channel, Member& member) { send(channel, member); });
+    EXPECT_FALSE(readable(fd)) << "it could ring, so this tests nothing";
+    if (by_a_sender) {
+      send(*channel_, *me_);
+      EXPECT_TRUE(take(*channel_, *me_));
+    } else {
+      channel_->look_after(*me_);
+    }
+    EXPECT_TRUE(readable(fd));
+    without_descriptors([](Channel& channel, Member& member) { take(channel, member); });
+    EXPECT_TRUE(readable(fd)) << "it could silence the bell, so this tests nothing";
+    channel_->look_after(*me_);
+    EXPECT_FALSE(readable(fd));
+  }
+  without_descriptors([](Channel& channel, Member& member) { send(channel, member); });
+  EXPECT_EQ(channel_->descriptor(*me_), fd);
+  EXPECT_TRUE(readable(fd)) << "who asks for the descriptor looks";
+}
+
+TEST_F(BellTest, WhoWaitsByTheDescriptorReapsASenderThatDiedBeforeItRang) {
+  const int fd = channel_->descriptor(*me_);
+  EXPECT_EQ(in_child([](Channel& channel, Member& member) {
+              testing::arm_kill_point("ring.push.tail", 1);
+              send(channel, member);
+            }),
+            Ending::killed);
+  EXPECT_FALSE(readable(fd));
+  arena_->at<ChannelState>(channel_->handle())->sweep_ns.store(1);  // a second has passed
+  channel_->look_after(*me_);
+  EXPECT_TRUE(readable(fd));
+  EXPECT_EQ(arena_->statistics().deaths, 1U);
+}
+
 TEST_F(BellTest, AReaperDoesNotWaitForTheLock) {
   const int fd = channel_->descriptor(*me_);
   sync::Mutex lock(*arena_, board().lock);

@@ -178,6 +178,24 @@ void Channel::settle_bells(arena::Member& reaper) noexcept {
   space_bell_.settle_reaping(reaper);
 }
 
+int Channel::descriptor(arena::Member& member) {
+  const int fd = items_bell_.descriptor(member);
+  look_after(member);
+  return fd;
+}
+
+int Channel::space_descriptor(arena::Member& member) {
+  const int fd = space_bell_.descriptor(member);
+  look_after(member);
+  return fd;
+}
+
+void Channel::look_after(arena::Member& member) {
+  sweep(member);
+  items_bell_.check(member);
+  space_bell_.check(member);
+}
+
 size_t Channel::state_size(const Ring::Limits& limits) noexcept {
   return sizeof(ChannelState) - sizeof(RingState) + Ring::bytes_for(limits);
 }
@@ -292,7 +310,7 @@ Sent Channel::send(arena::Member& member, arena::Handle message, int64_t deadlin
       sent = Sent::interrupted;
       break;
     }
-    if (ticked) sweep(member);
+    if (ticked) look_after(member);
   }
   holds.clear(held);
   return sent;
@@ -333,7 +351,7 @@ Received Channel::receive(arena::Member& member, arena::Handle* message, int64_t
       received = Received::interrupted;
       break;
     }
-    if (ticked) sweep(member);
+    if (ticked) look_after(member);
   }
   holds.clear(held);
   return received;
@@ -441,7 +459,7 @@ sync::WaitResult Channel::wait_all_done(arena::Member& member, uint64_t* lost,
     const os::Wake wake = ticker.sleep(&state_->all_done.word(), seen, &ticked);
     if (wake == os::Wake::timed_out) return sync::WaitResult::timed_out;
     if (wake == os::Wake::interrupted) return sync::WaitResult::interrupted;
-    if (ticked) sweep(member);
+    if (ticked) look_after(member);
   }
 }
 

@@ -126,9 +126,15 @@ class Channel {
 
   // A descriptor that is readable while there are messages, or the channel is closed. The channel
   // owns it: channel/bell.hpp. A fork's child may use the same number. Throws OsError.
-  int descriptor(arena::Member& member) { return items_bell_.descriptor(member); }
+  int descriptor(arena::Member& member);
   // A descriptor that is readable while there may be room.
-  int space_descriptor(arena::Member& member) { return space_bell_.descriptor(member); }
+  int space_descriptor(arena::Member& member);
+  // For who waits by a descriptor, every 250 ms or so: makes the descriptors readable where another
+  // member could not, or died before it did. Reaps dead members, but at most once a second for all
+  // waiters of the channel. descriptor() does the same.
+  void look_after(arena::Member& member);
+  [[nodiscard]] bool is_ready_to_receive() const noexcept { return has_messages(this); }
+  [[nodiscard]] bool is_ready_to_send() const noexcept { return has_room(this); }
 
   // For reapers: sets both descriptors to whether the channel is ready, since the dead member may
   // have left that undone.

@@ -37,8 +37,8 @@ uint64_t pipe_identity(int fd) noexcept;
 // Opens the pipe of this identity at the place.
 Found open_pipe_at(const Place& place, uint64_t identity, int* fd) noexcept;
 
-void put_byte(int fd) noexcept;
-void take_bytes(int fd) noexcept;  // all that are in it
+bool put_byte(int fd) noexcept;    // true: there is a byte in it
+bool take_bytes(int fd) noexcept;  // true: all that were in it are taken
 
 // For a process that may open nothing more (RLIMIT_NOFILE): a byte for the pipe at the place, or
 // all of them taken out, by a thread with a descriptor table of its own. False: it cannot be done.
