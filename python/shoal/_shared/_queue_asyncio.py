@@ -33,7 +33,9 @@ class Waiters:
     async def wait(self, descriptor: int, look: Callable[[], bool]) -> None:
         """Until the descriptor is readable, or `look` says that this end of the queue is ready."""
         loop = asyncio.get_running_loop()
-        waiting = self._waiting.setdefault(loop, _Waiting())
+        waiting = self._waiting.get(loop)
+        if waiting is None:
+            waiting = self._waiting[loop] = _Waiting()
         future: asyncio.Future[None] = loop.create_future()
         if not waiting.futures:
             waiting.begin(loop, descriptor, look)
