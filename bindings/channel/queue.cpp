@@ -330,6 +330,22 @@ PyObject* queue_space_fileno(PyObject* self, PyObject*) {
   });
 }
 
+// _look_after(end): Channel::look_after(), and whether that end is ready.
+PyObject* queue_look_after(PyObject* self, PyObject* end) {
+  const long which = PyLong_AsLong(end);
+  if (which == -1 && PyErr_Occurred() != nullptr) return nullptr;
+  arena::Member* const member = current_member();
+  if (member == nullptr) return nullptr;
+  const auto look = [&](int64_t) {
+    channel_of(self).look_after(*member);
+    return Slice::done;
+  };
+  if (wait_in_slices(look, 0) == Waited::failed) return nullptr;
+  const bool ready = which == kGetEnd ? channel_of(self).is_ready_to_receive()
+                                      : channel_of(self).is_ready_to_send();
+  return PyBool_FromLong(ready ? 1 : 0);
+}
+
 PyObject* queue_shutdown(PyObject* self, PyObject*) {
   arena::Member* const member = current_member();
   if (member == nullptr) return nullptr;
@@ -435,6 +451,7 @@ PyMethodDef queue_methods[] = {
      "fileno() -> int\n\nA descriptor that is readable while there are objects, for select and"
      " asyncio.\nWith several readers another process may take the object first."},
     {"_space_fileno", queue_space_fileno, METH_NOARGS, nullptr},
+    {"_look_after", queue_look_after, METH_O, nullptr},
     {"_shutdown", queue_shutdown, METH_NOARGS, nullptr},
     {"statistics", queue_statistics, METH_NOARGS,
      "statistics() -> dict\n\nNumber of objects and bytes, puts, gets, sleeps, and the limits."},

@@ -194,6 +194,7 @@ struct Header {
   os::Atomic<uint64_t> ready;  // kMagic once the creator has finished
   os::Atomic<uint64_t> frontier;       // pages that the tables describe; only grows, under the lock
   os::Atomic<uint64_t> slots_used;     // slots from here on were never claimed; only grows
+  os::Atomic<uint64_t> last_number;    // for the layers above: each number is given out once
   os::Atomic<uint64_t> next_purge_ms;  // a member that finds this time past purges warm pages
   alignas(128) os::Atomic<uint32_t> lock;  // {waiters:1 | unused:1 | incarnation:30}
   RunIntent intent;

@@ -2,7 +2,6 @@
 #include "channel/bell.hpp"
 
 #include <stdexcept>
-#include <thread>
 
 #include "os/clock.hpp"
 #include "os/error.hpp"
@@ -53,16 +52,10 @@ bool Bell::lock(arena::Member& member, int64_t patience_ns, bool* unsure) {
   }
 }
 
-bool Bell::lock_without_reaping(arena::Member& member, arena::Incarnation dead, bool* unsure) {
-  sync::Mutex mutex(*arena_, board_->lock);
-  const int64_t deadline_ns = os::monotonic_ns() + kPatienceNs;
-  do {
-    const sync::Locked locked = mutex.try_lock(member);
-    *unsure = locked == sync::Locked::owner_died;
-    if (sync::is_locked(locked)) return true;
-    std::this_thread::yield();
-  } while (mutex.owner() != dead && os::monotonic_ns() < deadline_ns);
-  return false;
+bool Bell::try_lock(arena::Member& member, bool* unsure) {
+  const sync::Locked locked = sync::Mutex(*arena_, board_->lock).try_lock(member);
+  if (locked == sync::Locked::owner_died) *unsure = true;
+  return sync::is_locked(locked);
 }
 
 void Bell::unlock(arena::Member& member) {
@@ -70,26 +63,44 @@ void Bell::unlock(arena::Member& member) {
   static_cast<void>(mutex.unlock(member));
 }
 
-void Bell::settle(arena::Member& member, arena::Incarnation dead) noexcept {
+void Bell::settle(arena::Member& member) noexcept {
   if (board_->pipe.load() == 0) return;
   try {
-    do {
-      bool unsure = false;
-      const bool locked = dead != 0 ? lock_without_reaping(member, dead, &unsure)
-                                    : lock(member, kPatienceNs, &unsure);
-      if (!locked) {
-        board_->again.store(1);
-        settle_unlocked();
-        return;
-      }
-      unsure = board_->again.exchange(0) != 0 || unsure;
-      settle_locked(unsure);
-      unlock(member);
-      // A thread sets `again` after it failed to get the lock. If it did so since the exchange
-      // above, this thread must settle for it.
-    } while (board_->again.load() != 0);
+    bool unsure = false;
+    const bool locked = lock(member, kPatienceNs, &unsure);
+    settle_having(member, locked, unsure);
   } catch (const std::exception&) {
     return;  // this process is no longer a member
+  }
+}
+
+// The dead member may have written a byte without the lock.
+void Bell::settle_reaping(arena::Member& reaper) noexcept {
+  if (board_->pipe.load() == 0) return;
+  try {
+    bool unsure = true;
+    const bool locked = try_lock(reaper, &unsure);
+    settle_having(reaper, locked, unsure);
+  } catch (const std::exception&) {
+    return;  // this process is no longer a member
+  }
+}
+
+// `again` is set after settling without the lock, when its effects are complete. Then either this
+// thread gets the lock and settles properly; or the lock's holder gives it back later, loads
+// `again` after that, and settles.
+void Bell::settle_having(arena::Member& member, bool locked, bool unsure) {
+  if (!locked) {
+    settle_unlocked();
+    board_->again.store(1);
+    locked = try_lock(member, &unsure);
+  }
+  while (locked) {
+    unsure = board_->again.exchange(0) != 0 || unsure;
+    settle_locked(unsure);
+    unlock(member);
+    unsure = false;
+    locked = board_->again.load() != 0 && try_lock(member, &unsure);
   }
 }
 
@@ -105,7 +116,7 @@ void Bell::settle_locked(bool unsure) noexcept {
     uint32_t now = kSilent;
     if (state == kSilent) {
       if (is_ready() && ring()) now = kRung;
-      if (now == kSilent && is_ready()) {  // no byte was written: the next sender tries again
+      if (now == kSilent && is_ready()) {  // no byte was written: who comes next tries again
         board_->state.store(kSilent);
         return;
       }
@@ -139,15 +150,12 @@ void Bell::settle_unlocked() noexcept {
 bool Bell::ring() noexcept { return act(os::put_byte, os::put_byte_at); }
 bool Bell::hush() noexcept { return act(os::take_bytes, os::take_bytes_at); }
 
-bool Bell::act(void (*through)(int fd), bool (*at)(const os::Place&, uint64_t)) noexcept {
+bool Bell::act(bool (*through)(int fd), bool (*at)(const os::Place&, uint64_t)) noexcept {
   const uint64_t identity = board_->pipe.load();
   if (identity == 0) return false;
   os::Place unreachable{0, 0};
   const int fd = reach(identity, &unreachable);
-  if (fd >= 0) {
-    through(fd);
-    return true;
-  }
+  if (fd >= 0) return through(fd);
   if (unreachable.process != 0) return at(unreachable, identity);
   // COMMIT(bell.end.pipe): killed before: the next bell finds the same; after: no pipe.
   uint64_t expected = identity;

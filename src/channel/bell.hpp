@@ -33,8 +33,17 @@
 //
 // A thread that has waited kPatienceNs for the lock (because its holder is stopped) gives up and
 // settles without the lock: the descriptor may stay readable for too long, but is never silent for
-// too long. The holder finds `again` when it continues, and settles once more. When a process dies
-// between publishing a message and ringing, its held words name the channel, and its reaper rings.
+// too long. Then it sets `again` and tries for the lock: if it does not get it, the holder finds
+// `again` after it has given the lock back, and settles once more. A reaper gives up at once: if
+// the dead member holds the lock, it is taken back later in the same reap; and the others that wait
+// for this reap must not wait for a stopped holder.
+//
+// A ring can fail: the process can open no more files and start no thread, or the pipe is another
+// user's. Then state stays SILENT while the channel is ready, and whoever comes next rings: a
+// sender, a reaper, or a member that waits. A process can also die between publishing a message and
+// ringing; its held words name the channel, and its reaper rings. A process that waits by the
+// descriptor alone sleeps in the kernel, so it must call Channel::look_after() now and then.
+//
 // Design: docs/design/channel.md
 #pragma once
 
@@ -79,11 +88,14 @@ class Bell {
   void less(arena::Member& member) noexcept {
     if (board_->pipe.load() != 0 && board_->state.load() != kSilent && !is_ready()) settle(member);
   }
-  // Makes the descriptor readable if the channel is ready, and silent if it is not.
-  void settle(arena::Member& member) noexcept { settle(member, 0); }
-  // The same for a reaper. It must not wait for a lock that the dead member holds: taking such
-  // locks back is the reaper's own task.
-  void settle_for(arena::Member& reaper, arena::Incarnation dead) noexcept { settle(reaper, dead); }
+  // Makes up for what others have failed to ring. Costs two loads and "ready" when they have not.
+  void check(arena::Member& member) noexcept {
+    if (board_->pipe.load() == 0) return;
+    if (board_->state.load() != (is_ready() ? kRung : kSilent)) settle(member);
+  }
+  // Makes the descriptor readable if the channel is ready, and silent if it is not. For a reaper,
+  // whatever the dead member has left: it never waits.
+  void settle_reaping(arena::Member& reaper) noexcept;
 
   // The descriptor, readable while the channel is ready. The bell owns it; a fork's child has it
   // under the same number. Throws OsError, or runtime_error when the lock's holder is stopped.
@@ -99,15 +111,16 @@ class Bell {
   static constexpr int64_t kLongPatienceNs = 5'000'000'000;
 
   [[nodiscard]] bool is_ready() const noexcept { return ask_(user_); }
-  void settle(arena::Member& member, arena::Incarnation dead) noexcept;
+  void settle(arena::Member& member) noexcept;
+  void settle_having(arena::Member& member, bool locked, bool unsure);
   bool lock(arena::Member& member, int64_t patience_ns, bool* unsure);
-  bool lock_without_reaping(arena::Member& member, arena::Incarnation dead, bool* unsure);
+  bool try_lock(arena::Member& member, bool* unsure);
   void unlock(arena::Member& member);
   void settle_locked(bool unsure) noexcept;
   void settle_unlocked() noexcept;
   bool ring() noexcept;
   bool hush() noexcept;
-  bool act(void (*through)(int fd), bool (*at)(const os::Place&, uint64_t)) noexcept;
+  bool act(bool (*through)(int fd), bool (*at)(const os::Place&, uint64_t)) noexcept;
   int reach(uint64_t identity, os::Place* unreachable) noexcept;
   void keep(int fd) noexcept;
   void forget_keeper(int index, uint64_t word) noexcept;

@@ -17,6 +17,7 @@
 #include "channel/channel.hpp"
 #include "os/process.hpp"
 #include "sync/child_member_for_test.hpp"
+#include "testing/at_access.hpp"
 #include "testing/deadline.hpp"
 #include "testing/kill_point.hpp"
 
@@ -176,6 +177,102 @@ TEST_F(BellTest, ASenderThatMayOpenNothingMoreRingsAllTheSame) {
             }),
             Ending::finished);
   EXPECT_FALSE(readable(fd));
+}
+
+// A process for which no descriptor can be had at all: it can neither ring nor silence the bell.
+TEST_F(BellTest, WhatAProcessCouldNotRingTheNextOneRings) {
+  const int fd = channel_->descriptor(*me_);
+  const auto without_descriptors = [&](auto work) {
+    EXPECT_EQ(in_child([&](Channel& channel, Member& member) {
+                const rlimit none{0, 0};
+                if (setrlimit(RLIMIT_NOFILE, &none) != 0) _exit(3);
+                work(channel, member);
+              }),
+              Ending::finished);
+  };
+  for (const bool by_a_sender : {true, false}) {
+    without_descriptors([](Channel& channel, Member& member) { send(channel, member); });
+    EXPECT_FALSE(readable(fd)) << "it could ring, so this tests nothing";
+    if (by_a_sender) {
+      send(*channel_, *me_);
+      EXPECT_TRUE(take(*channel_, *me_));
+    } else {
+      channel_->look_after(*me_);
+    }
+    EXPECT_TRUE(readable(fd));
+    without_descriptors([](Channel& channel, Member& member) { take(channel, member); });
+    EXPECT_TRUE(readable(fd)) << "it could silence the bell, so this tests nothing";
+    channel_->look_after(*me_);
+    EXPECT_FALSE(readable(fd));
+  }
+  without_descriptors([](Channel& channel, Member& member) { send(channel, member); });
+  EXPECT_EQ(channel_->descriptor(*me_), fd);
+  EXPECT_TRUE(readable(fd)) << "who asks for the descriptor looks";
+}
+
+TEST_F(BellTest, WhoWaitsByTheDescriptorReapsASenderThatDiedBeforeItRang) {
+  const int fd = channel_->descriptor(*me_);
+  EXPECT_EQ(in_child([](Channel& channel, Member& member) {
+              testing::arm_kill_point("ring.push.tail", 1);
+              send(channel, member);
+            }),
+            Ending::killed);
+  EXPECT_FALSE(readable(fd));
+  arena_->at<ChannelState>(channel_->handle())->sweep_ns.store(1);  // a second has passed
+  channel_->look_after(*me_);
+  EXPECT_TRUE(readable(fd));
+  EXPECT_EQ(arena_->statistics().deaths, 1U);
+}
+
+TEST_F(BellTest, AReaperDoesNotWaitForTheLock) {
+  const int fd = channel_->descriptor(*me_);
+  sync::Mutex lock(*arena_, board().lock);
+  const auto holder = Member::join(arena_, MemberKind::process);
+  ASSERT_TRUE(sync::is_locked(lock.lock(*holder)));
+  EXPECT_EQ(in_child([](Channel& channel, Member& member) {
+              testing::arm_kill_point("ring.push.tail", 1);
+              send(channel, member);
+            }),
+            Ending::killed);
+  uint64_t looks = 0;
+  {
+    const testing::AtAccess counted(UINT64_MAX, [] {}, &board().lock.word);
+    arena::reap_all_dead(*arena_, *me_);
+    looks = counted.count();
+  }
+  EXPECT_LT(looks, 20U);
+  EXPECT_TRUE(readable(fd));
+  EXPECT_EQ(board().again.load(), 1U) << "the lock's holder will settle";
+  EXPECT_EQ(lock.unlock(*holder), sync::Unlocked::ok);
+  EXPECT_TRUE(take(*channel_, *me_));
+  EXPECT_FALSE(readable(fd));
+}
+
+// A sender that has given up waiting for the lock is stopped. Meanwhile another member takes the
+// message, and gives the lock back. Then the sender puts its byte in.
+TEST_F(BellTest, AByteThatComesLateIsTakenOut) {
+  const int fd = channel_->descriptor(*me_);
+  const auto other = Member::join(arena_, MemberKind::process);
+  const auto others = open(*other);
+  sync::Mutex lock(*arena_, board().lock);
+  for (uint64_t nth = 1;; ++nth) {
+    SCOPED_TRACE(nth);
+    ASSERT_TRUE(sync::is_locked(lock.lock(*other)));
+    const testing::AtAccess stopped(
+        nth,
+        [&] {
+          EXPECT_TRUE(take(*others, *other));
+          EXPECT_EQ(lock.unlock(*other), sync::Unlocked::ok);
+        },
+        &board().pipe);
+    send(*channel_, *me_);
+    EXPECT_EQ(readable(fd), channel_->length() != 0);
+    if (!stopped.was_reached()) break;
+    while (take(*channel_, *me_)) {
+    }
+    EXPECT_FALSE(readable(fd));
+  }
+  EXPECT_EQ(lock.unlock(*other), sync::Unlocked::ok);
 }
 
 TEST_F(BellTest, EdgesComeWheneverItBecomesReadable) {

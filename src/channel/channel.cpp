@@ -5,8 +5,8 @@
 #include <new>
 #include <stdexcept>
 
+#include "channel/ends.hpp"
 #include "os/process.hpp"
-#include "os/random.hpp"
 #include "sync/holds.hpp"
 #include "testing/kill_point.hpp"
 
@@ -28,30 +28,29 @@ ChannelState* state_at(arena::Arena& arena, arena::Handle handle) noexcept {
 }
 
 // Sets the bells in place of the dead member.
-void settle_bells(arena::Member& reaper, arena::Incarnation dead, arena::Handle handle,
-                  const ChannelState& state) {
+void settle_bells(arena::Member& reaper, arena::Handle handle, const ChannelState& state) {
   if (state.items_board.pipe.load() == 0 && state.space_board.pipe.load() == 0) return;
   try {
-    Channel::at(reaper, handle)->settle_bells(reaper, dead);
+    Channel::at(reaper, handle)->settle_bells(reaper);
   } catch (const arena::CorruptArena&) {
     return;  // corrupt
   }
 }
 
-void reap_items(arena::Arena& arena, arena::Member& reaper, arena::Incarnation dead,
+void reap_items(arena::Arena& arena, arena::Member& reaper, arena::Incarnation,
                 arena::Handle handle) {
   if (ChannelState* const state = state_at(arena, handle)) {
     state->ring.items.wake_all();
     state->all_done.wake_all();
-    settle_bells(reaper, dead, handle, *state);
+    settle_bells(reaper, handle, *state);
   }
 }
 
-void reap_space(arena::Arena& arena, arena::Member& reaper, arena::Incarnation dead,
+void reap_space(arena::Arena& arena, arena::Member& reaper, arena::Incarnation,
                 arena::Handle handle) {
   if (ChannelState* const state = state_at(arena, handle)) {
     state->ring.space.wake_all();
-    settle_bells(reaper, dead, handle, *state);
+    settle_bells(reaper, handle, *state);
   }
 }
 
@@ -81,20 +80,41 @@ void end_channel(arena::Arena& arena, arena::Member& reaper, arena::Handle handl
   }
 }
 
-// A member that received messages has ended: nobody will mark them as done.
+// Adds messages that nobody will mark as done. If there are more than the word can count, the hands
+// of this channel are ignored from then on.
+void lose(ChannelState& state, uint64_t count) noexcept {
+  uint64_t word = state.ends.load();
+  bool added = false;
+  while (!added) {
+    const Ends seen = Ends::in(word);
+    if (count > Ends::kMostLost - seen.lost) {
+      state.hands_ignored.store(1);
+      return;
+    }
+    // COMMIT(channel.hand.lost): killed before: the count is gone, see end_hand(); after: counted,
+    // and who waits sees it at its next tick.
+    added = state.ends.compare_exchange(word, seen.with_lost(count).word());
+    SHOAL_KILL_POINT("channel.hand.lost");
+  }
+}
+
+// A member that received messages has ended: nobody will mark them as done. If this reaper is
+// killed, the next one calls the hook again for the same block, so the count is taken out of the
+// hand before it is added to the channel's: a death in between loses it, none adds it twice.
 void end_hand(arena::Arena& arena, arena::Member&, arena::Handle block) {
   Hand* const hand = hand_at(arena, block);
   if (hand == nullptr) return;
-  ChannelState* const state = state_at(arena, hand->channel);
-  const uint64_t id = hand->id;
-  hand->check = 0;
-  // COMMIT(channel.hand.end): killed before: the next reaper does it, unless `check` is 0 already;
-  // after: the count is lost, and wait_all_done() goes on waiting.
+  // COMMIT(channel.hand.end): killed before: the next reaper does it; after: the count is gone, and
+  // wait_all_done() goes on waiting.
   const uint64_t count = hand->count.exchange(0);
   SHOAL_KILL_POINT("channel.hand.end");
-  if (count == 0 || state == nullptr || state->id != id) return;
-  state->lost.fetch_add(count);
-  state->all_done.wake_all();
+  ChannelState* const state = state_at(arena, hand->channel);
+  const bool known = state != nullptr && state->id == hand->id;
+  if (count != 0 && known) {
+    lose(*state, count);
+    state->all_done.wake_all();
+  }
+  hand->check = 0;
 }
 
 // A segment that the dead member was inserting into a ring's circle.
@@ -153,9 +173,27 @@ bool Channel::has_room(const void* channel) noexcept {
   return self->ring_.seems_to_fit(1) || self->is_closed();
 }
 
-void Channel::settle_bells(arena::Member& reaper, arena::Incarnation dead) noexcept {
-  items_bell_.settle_for(reaper, dead);
-  space_bell_.settle_for(reaper, dead);
+void Channel::settle_bells(arena::Member& reaper) noexcept {
+  items_bell_.settle_reaping(reaper);
+  space_bell_.settle_reaping(reaper);
+}
+
+int Channel::descriptor(arena::Member& member) {
+  const int fd = items_bell_.descriptor(member);
+  look_after(member);
+  return fd;
+}
+
+int Channel::space_descriptor(arena::Member& member) {
+  const int fd = space_bell_.descriptor(member);
+  look_after(member);
+  return fd;
+}
+
+void Channel::look_after(arena::Member& member) {
+  sweep(member);
+  items_bell_.check(member);
+  space_bell_.check(member);
 }
 
 size_t Channel::state_size(const Ring::Limits& limits) noexcept {
@@ -166,7 +204,7 @@ void Channel::create_state(arena::Arena& arena, arena::Handle handle, const Ring
                            const std::string& root) noexcept {
   auto* const state = new (arena.address(handle)) ChannelState{};
   state->magic = arena::magic_at(kMagic, handle);
-  state->id = static_cast<uint32_t>(os::random_bits() & 0xFFFFF);
+  state->id = static_cast<uint32_t>(arena.header().last_number.fetch_add(1) + 1);
   state->items_board.create();
   state->space_board.create();
   std::memcpy(state->name, root.data(), root.size());
@@ -273,7 +311,7 @@ Sent Channel::send(arena::Member& member, arena::Handle message, int64_t deadlin
       sent = Sent::interrupted;
       break;
     }
-    if (ticked) sweep(member);
+    if (ticked) look_after(member);
   }
   holds.clear(held);
   return sent;
@@ -314,7 +352,7 @@ Received Channel::receive(arena::Member& member, arena::Handle* message, int64_t
       received = Received::interrupted;
       break;
     }
-    if (ticked) sweep(member);
+    if (ticked) look_after(member);
   }
   holds.clear(held);
   return received;
@@ -328,40 +366,55 @@ void Channel::sweep(arena::Member& member) {
   if (state_->sweep_ns.compare_exchange(last, now)) arena::reap_all_dead(*arena_, member);
 }
 
+// The message is taken out of the hand before it is marked: a death in between leaves it unfinished
+// and in no hand, so that wait_all_done() goes on waiting. (Marked first, it would be done, and
+// lost as well when the member dies.) For the same reason hands_ignored is set before the mark.
 bool Channel::mark_done(arena::Member& member) noexcept {
   const arena::LaneGuard lane(member);
+  uint64_t word = state_->ends.load();
+  if (Ends::in(word).unfinished(ring_.pushed()) == 0) return false;
+  Hand* const hand = my_hand(member);
+  // COMMIT(channel.done.hand): killed before: not done, in hand; after: not done, in no hand.
+  const bool from_hand = hand != nullptr && take_from_hand(*hand);
+  SHOAL_KILL_POINT("channel.done.hand");
+  if (!from_hand && state_->hands_ignored.load() == 0) state_->hands_ignored.store(1);
   lane->wake.store(handle_ | static_cast<uint64_t>(sync::HeldKind::ring_items));
-  uint64_t done = state_->done.load();
   bool marked = false;
-  do {
-    if (done >= ring_.pushed()) break;
+  while (!marked && Ends::in(word).unfinished(ring_.pushed()) != 0) {
     // COMMIT(channel.done.count): killed before: not done; after: done, a reaper wakes the waiters.
-    marked = state_->done.compare_exchange(done, done + 1);
+    marked = state_->ends.compare_exchange(word, Ends::in(word).marked().word());
     SHOAL_KILL_POINT("channel.done.count");
-  } while (!marked);
-  if (marked && done + 1 >= ring_.pushed()) state_->all_done.notify_all();
-  lane->wake.store(0);
-  if (marked) {
-    Hand* const hand = my_hand(member);
-    if (hand == nullptr || !take_from_hand(*hand)) state_->handed_over.store(1);
   }
+  if (marked) {
+    const Ends now = Ends::in(word).marked();
+    if (now.unfinished(ring_.pushed()) <= now.lost) state_->all_done.notify_all();
+  } else if (from_hand) {
+    hand->count.fetch_add(1);  // other threads have marked all there was
+  }
+  lane->wake.store(0);
   return marked;
 }
 
+// This member's hand, if this object has made it. (In a fork's child `hand_` names the parent's
+// block, which may be another hand by now.)
 Hand* Channel::my_hand(arena::Member& member) noexcept {
   const arena::Handle block = hand_.load();
   Hand* const hand = block == 0 ? nullptr : hand_at(*arena_, block);
-  return hand != nullptr && hand->owner == member.incarnation() ? hand : nullptr;
+  const bool mine = hand != nullptr && hand->owner == member.incarnation() &&
+                    hand->channel == handle_ && hand->id == state_->id;
+  return mine ? hand : nullptr;
 }
 
 void Channel::take_in_hand(arena::Member& member) {
-  while (my_hand(member) == nullptr) {
+  Hand* hand = my_hand(member);
+  while (hand == nullptr) {
     arena::Handle before = hand_.load();
     const arena::Handle made = make_hand(member, handle_, state_->id);
     if (!hand_.compare_exchange(before, made)) member.free(made);  // another thread was faster
+    hand = my_hand(member);
   }
   // COMMIT(channel.hand.count): killed before: not counted; after: lost, and reported as lost.
-  my_hand(member)->count.fetch_add(1);
+  hand->count.fetch_add(1);
   SHOAL_KILL_POINT("channel.hand.count");
 }
 
@@ -374,23 +427,25 @@ void Channel::drop_hand(arena::Member& member) noexcept {
   member.free(hand_.exchange(0));
 }
 
-// If all messages that are not done are lost, counts them as done and returns their number. `done`
-// is written before `lost`: after a death in between they are reported once more.
-uint64_t Channel::settle_lost() noexcept {
-  const uint64_t lost = state_->lost.load();
-  const uint64_t done = state_->done.load();
-  if (lost == 0 || state_->handed_over.load() != 0 || done + lost < ring_.settled_pushed())
-    return 0;
-  uint64_t expected = done;
-  if (!state_->done.compare_exchange(expected, ring_.settled_pushed())) return 0;
-  state_->lost.fetch_sub(lost);
-  return lost;
+// If all messages that are not done are lost, counts them as done and returns their number.
+// Messages that are pushed after the number of pushes was loaded stay unfinished.
+uint64_t Channel::tell_lost() noexcept {
+  uint64_t word = state_->ends.load();
+  for (;;) {
+    const Ends seen = Ends::in(word);
+    if (seen.lost == 0 || state_->hands_ignored.load() != 0) return 0;
+    if (seen.unfinished(ring_.settled_pushed()) != seen.lost) return 0;
+    // COMMIT(channel.lost.tell): killed before: not told; after: done, and nobody else is told.
+    const bool told = state_->ends.compare_exchange(word, seen.told().word());
+    SHOAL_KILL_POINT("channel.lost.tell");
+    if (told) return seen.lost;
+  }
 }
 
-// Loads `done` first: it only grows, and messages that are pushed later need not be waited for.
+// Loads the word first: messages that are pushed later need not be waited for.
 bool Channel::is_all_done() const noexcept {
-  const uint64_t done = state_->done.load();
-  return ring_.settled_pushed() <= done;
+  const Ends seen = Ends::in(state_->ends.load());
+  return seen.unfinished(ring_.settled_pushed()) == 0;
 }
 
 sync::WaitResult Channel::wait_all_done(arena::Member& member, uint64_t* lost,
@@ -399,13 +454,13 @@ sync::WaitResult Channel::wait_all_done(arena::Member& member, uint64_t* lost,
   sync::Ticker ticker(deadline_ns);
   for (;;) {
     const uint32_t seen = state_->all_done.prepare();
-    if (is_all_done() || (*lost = settle_lost()) != 0) return sync::WaitResult::ok;
+    if (is_all_done() || (*lost = tell_lost()) != 0) return sync::WaitResult::ok;
     if (deadline_ns == 0) return sync::WaitResult::timed_out;
     bool ticked = false;
     const os::Wake wake = ticker.sleep(&state_->all_done.word(), seen, &ticked);
     if (wake == os::Wake::timed_out) return sync::WaitResult::timed_out;
     if (wake == os::Wake::interrupted) return sync::WaitResult::interrupted;
-    if (ticked) sweep(member);
+    if (ticked) look_after(member);
   }
 }
 
@@ -423,6 +478,7 @@ void Channel::close(arena::Member& member) noexcept {
 }
 
 ChannelStatistics Channel::statistics() const noexcept {
+  const Ends ends = Ends::in(state_->ends.load());
   return {ring_.length(),
           ring_.bytes(),
           ring_.pushed(),
@@ -431,7 +487,7 @@ ChannelStatistics Channel::statistics() const noexcept {
           state_->receive_sleeps.load(),
           state_->ring.item_limit,
           state_->ring.unit_limit * 64,
-          ring_.pushed() - state_->done.load(),
+          ends.unfinished(ring_.pushed()),
           is_closed()};
 }
 

@@ -20,8 +20,9 @@
 // The state lies in one block. A channel with a name has the owner NAMED(id), and the root
 // "ch:" + name leads to it; a channel without a name is a shared block (arena/member.hpp), found by
 // its handle. Who writes its fields: create (magic, id, name, ring limits), close() (closed),
-// waiters (sweep_ns, send_sleeps, receive_sleeps), mark_done() (done, handed_over), wait_all_done()
-// (done, lost), the end hook of a hand (lost). Design: docs/design/channel.md
+// waiters (sweep_ns, send_sleeps, receive_sleeps), mark_done() (ends, hands_ignored),
+// wait_all_done() (ends), the end hook of a hand (ends, hands_ignored).
+// Design: docs/design/channel.md
 #pragma once
 
 #include <memory>
@@ -48,10 +49,9 @@ struct ChannelState {
   os::Atomic<uint64_t> sweep_ns;     // when a waiter last reaped the dead members
   os::Atomic<uint64_t> send_sleeps;  // hints for statistics
   os::Atomic<uint64_t> receive_sleeps;
-  os::Atomic<uint64_t> done;  // messages that are marked as done: <= pushed
-  os::Atomic<uint64_t> lost;  // messages in the hands of members that have ended: channel/hand.hpp
-  os::Atomic<uint64_t> handed_over;  // 1: a member marked a message that another one had received
-  uint64_t spare[2];
+  os::Atomic<uint64_t> ends;           // how many messages have ended, and how: channel/ends.hpp
+  os::Atomic<uint64_t> hands_ignored;  // 1: the hands do not tell what is lost: channel/hand.hpp
+  uint64_t spare[3];
   BellBoard items_board;
   BellBoard space_board;
   RingState ring;  // the ring's first segment follows
@@ -126,19 +126,25 @@ class Channel {
 
   // A descriptor that is readable while there are messages, or the channel is closed. The channel
   // owns it: channel/bell.hpp. A fork's child may use the same number. Throws OsError.
-  int descriptor(arena::Member& member) { return items_bell_.descriptor(member); }
+  int descriptor(arena::Member& member);
   // A descriptor that is readable while there may be room.
-  int space_descriptor(arena::Member& member) { return space_bell_.descriptor(member); }
+  int space_descriptor(arena::Member& member);
+  // For who waits by a descriptor, every 250 ms or so: makes the descriptors readable where another
+  // member could not, or died before it did. Reaps dead members, but at most once a second for all
+  // waiters of the channel. descriptor() does the same.
+  void look_after(arena::Member& member);
+  [[nodiscard]] bool is_ready_to_receive() const noexcept { return has_messages(this); }
+  [[nodiscard]] bool is_ready_to_send() const noexcept { return has_room(this); }
 
   // For reapers: sets both descriptors to whether the channel is ready, since the dead member may
   // have left that undone.
-  void settle_bells(arena::Member& reaper, arena::Incarnation dead) noexcept;
+  void settle_bells(arena::Member& reaper) noexcept;
 
   // Closes the channel, frees the messages in it, takes its name away, and frees the state. No
   // process may use the channel after that. False: it had been removed already.
   bool remove(arena::Member& member);
   // Lets go of a channel without a name. True: the member was the last holder, and the messages and
-  // the state are freed.
+  // the state are freed. No thread may use this object meanwhile or afterwards.
   bool let_go(arena::Member& member) noexcept;
 
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
@@ -156,7 +162,7 @@ class Channel {
   Received receive_once(arena::Member& member, arena::Handle* message);
   void sweep(arena::Member& member);
   Hand* my_hand(arena::Member& member) noexcept;
-  uint64_t settle_lost() noexcept;
+  uint64_t tell_lost() noexcept;
   void drop_hand(arena::Member& member) noexcept;
 
   arena::Arena* arena_;

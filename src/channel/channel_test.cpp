@@ -6,6 +6,7 @@
 
 #include <cstring>
 #include <random>
+#include <set>
 #include <thread>
 #include <vector>
 
@@ -74,6 +75,18 @@ TEST_F(ChannelTest, NamesOfRemovedChannelsCanBeUsedAgain) {
     ASSERT_NE(made, nullptr) << name;
     ASSERT_TRUE(made->remove(*me_)) << name;
   }
+}
+
+TEST_F(ChannelTest, EachChannelHasANumberOfItsOwn) {
+  const Handle block = me_->allocate(Channel::state_size({}));
+  const auto* const state = arena_->at<ChannelState>(block);
+  std::set<uint32_t> numbers;
+  for (int i = 0; i < 10'000; ++i) {
+    Channel::create_state(*arena_, block, {});
+    EXPECT_TRUE(numbers.insert(state->id & 0xFFFFF).second) << "channel " << i;
+    EXPECT_EQ(state->ring.id, state->id);
+  }
+  me_->free(block);
 }
 
 TEST_F(ChannelTest, CarriesAttachments) {

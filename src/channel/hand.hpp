@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Hand: how many messages of one channel this member has received and not marked as done. It is a
-// block of the member. When the member ends, the end hook adds the number to the channel's `lost`,
-// so that wait_all_done() reports them instead of waiting for ever.
+// block of the member. When the member ends, the end hook adds the number to the lost ones in
+// ChannelState::ends, so that wait_all_done() reports them instead of waiting for ever.
 //
-// 1. A message is counted after it was received and before it is marked as done. A death between
-//    receiving and counting loses one count (wait_all_done() goes on waiting); no death makes one
-//    count too many.
-// 2. A member that marks a message which another one received sets ChannelState::handed_over; from
-//    then on hands are ignored in that channel.
+// 1. A message is counted after it was received, and taken out of the count before it is marked as
+//    done. A death between receiving and counting, or between taking out and marking, loses one
+//    count; so does a reaper's death between taking a dead member's count and adding it. Then
+//    wait_all_done() goes on waiting. No death makes one count too many.
+// 2. A member that marks a message which another one received sets ChannelState::hands_ignored
+//    first; so does a reaper that has more messages to count as lost than channel/ends.hpp has room
+//    for. From then on hands are ignored in that channel.
 //
 // Any thread of the member.
 // Design: docs/design/channel.md

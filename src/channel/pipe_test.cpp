@@ -326,6 +326,26 @@ TEST_P(PipeTest, AtEachKillPoint) {
   }
 }
 
+// Nobody reaps, and no call waits.
+TEST_P(PipeTest, WhoDoesNotWaitTakesTheLocksOfTheDeadAllTheSame) {
+  for (const char* point : {"pipe.send.frame", "pipe.receive.header", "pipe.receive.frame"}) {
+    SCOPED_TRACE(point);
+    for (uint64_t i = 1; i <= 3; ++i) ASSERT_EQ(send(*me_, i, i * 500), Piped::ok);
+    ChildMember victim(arena_, [&](Member& member) {
+      testing::arm_kill_point(point, 1);
+      receive(member, in_ms(10'000));
+      static_cast<void>(send(member, 4));
+    });
+    EXPECT_EQ(victim.wait(), Ending::killed);
+    Piped sent = Piped::again;
+    while (sent == Piped::again) sent = send(*me_, 5);
+    EXPECT_EQ(sent, Piped::ok);
+    uint64_t last = 0;
+    while (last != 5) last = receive(*me_);
+    EXPECT_EQ(os::stream_queued(fds_[0]), 0U);
+  }
+}
+
 TEST_P(PipeTest, WhenAReaderAndAWriterDieAtOnce) {
   for (const char* reading : {"pipe.receive.header", "pipe.receive.frame"}) {
     for (uint64_t i = 1; i <= 3; ++i) ASSERT_EQ(send(*me_, i, i * 500), Piped::ok);

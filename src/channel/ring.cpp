@@ -35,15 +35,13 @@ void Ring::create(void* at, uint32_t id, const Limits& limits, arena::Handle han
   state->item_limit = limits.items;
   state->unit_limit = units_for(limits.bytes);
   auto* const segment = new (state + 1) RingSegment{};
-  const uint64_t lap = lap_of(kFirst);
+  const uint64_t lap = lap_of(first_position(id));
   const uint64_t link = link_word(lap, handle + sizeof(RingState));
   segment->next.store(link);
   segment->base.store(sum_word(lap, 0));
-  auto* const words = reinterpret_cast<os::Atomic<uint64_t>*>(segment + 1);
-  const uint64_t count = (limits.bytes != 0 ? 2 : 1) * RingSegment::kSlots;
-  for (uint64_t i = 0; i < count; ++i) new (words + i) os::Atomic<uint64_t>(0);
-  state->tail.store(kFirst);
-  state->head.store(kFirst);
+  empty_words(segment, lap, limits.bytes != 0);
+  state->tail.store(first_position(id));
+  state->head.store(first_position(id));
   state->tail_segment.store(link);
   state->head_segment.store(link);
   state->magic = kMagic;
@@ -55,13 +53,22 @@ Ring::Ring(arena::Arena& arena, RingState* state, arena::Handle handle, Bell* it
       handle_(handle),
       items_bell_(items),
       space_bell_(space),
-      id_(state->id),
+      id_(arena::owner_channel_id(arena::owner_channel(state->id, 0))),
+      first_(first_position(state->id)),
       item_limit_(state->item_limit),
       unit_limit_(state->unit_limit) {
   if (state->magic != kMagic ||
       !arena.contains(arena.handle_of(state), sizeof(RingState) + segment_bytes())) {
     throw arena::CorruptArena("no ring at offset " + std::to_string(arena.handle_of(state)));
   }
+}
+
+// Rings whose numbers agree in the low 20 bits begin 2^28 positions apart, all in the first half of
+// the laps.
+uint64_t Ring::first_position(uint32_t id) noexcept {
+  constexpr uint64_t kLapsApart = (uint64_t{1} << 28) / RingSegment::kSlots;
+  const uint64_t others = id >> 20 & 0x7FF;
+  return (1 + others * kLapsApart) * RingSegment::kSlots;
 }
 
 uint64_t Ring::full_word(uint64_t position, arena::Handle block) noexcept {

@@ -8,9 +8,11 @@
 // A *member* is a process that has joined the session. Its *lane* is a record in shared memory in
 // which a thread notes what it is about to do, for the reaper that cleans up if the process dies.
 //
-// Positions count from 2048, so that lap 0 means "never used". The positions of one lap (position /
-// 2048) share a segment, a block with 2048 slot words. Segments form a circle. It grows when all
-// segments are in use, and gives none back as long as the ring exists:
+// Positions count from 2048 or, where the ring's number does not fit into owner words, from a later
+// multiple of 2048: rings whose owner words have the same number must not use the same positions.
+// The positions of one lap (position / 2048) share a segment, a block with 2048 slot words.
+// Segments form a circle. It grows when all segments are in use, and gives none back as long as the
+// ring exists:
 //   slot word   63..35 lap   34 full   33..0 block handle / 64         FULL(p,b) TAKEN(p)
 //   sum word    63..40 low bits of the lap   39..0 bytes / 64 pushed up to and with this position
 //   link word   63..35 lap   33..0 segment handle / 64
@@ -88,7 +90,7 @@ static_assert(sizeof(RingSegment) == 64);
 
 struct alignas(128) RingState {
   uint32_t magic;
-  uint32_t id;          // the ring's number in CHANNEL(id,p): 20 bits
+  uint32_t id;          // the ring's number; CHANNEL(id,p) has its low 20 bits
   uint64_t item_limit;  // 0 = none
   uint64_t unit_limit;  // bytes / 64; 0 = no limit, no sum words
   alignas(128) os::Atomic<uint64_t> tail;
@@ -111,6 +113,7 @@ class Ring {
   };
   // The size of a ring with these limits and one segment.
   static size_t bytes_for(const Limits& limits) noexcept;
+  // No other ring of the session may have the number `id`.
   static void create(void* at, uint32_t id, const Limits& limits, arena::Handle handle) noexcept;
 
   // `handle`: the block in which `state` lies; a member's held words and the owner words of
@@ -136,13 +139,13 @@ class Ring {
   [[nodiscard]] bool has_item() const noexcept;
   // Would a block of `size` bytes be let in now? Exact unless a push or pop runs concurrently.
   [[nodiscard]] bool seems_to_fit(uint64_t size) const noexcept;
-  [[nodiscard]] uint64_t pushed() const noexcept { return state_->tail.load() - kFirst; }
+  [[nodiscard]] uint64_t pushed() const noexcept { return state_->tail.load() - first_; }
   // As pushed(), and exact even if the last pusher died before it moved the tail.
   [[nodiscard]] uint64_t settled_pushed() const noexcept {
     settle_tail();
     return pushed();
   }
-  [[nodiscard]] uint64_t popped() const noexcept { return state_->head.load() - kFirst; }
+  [[nodiscard]] uint64_t popped() const noexcept { return state_->head.load() - first_; }
   [[nodiscard]] RingState& state() const noexcept { return *state_; }
   [[nodiscard]] arena::Handle handle() const noexcept { return handle_; }
   [[nodiscard]] uint64_t segments() const noexcept;
@@ -157,8 +160,6 @@ class Ring {
   void check() const;
 
  private:
-  static constexpr uint64_t kFirst = RingSegment::kSlots;  // position of the first push
-
   struct Unpacked {
     uint64_t lap;
     bool full;
@@ -177,11 +178,13 @@ class Ring {
   // gave_up: kMaxAttempts attempts failed, which only happens in a corrupt ring.
   enum class Attempt { ok, full, no_segment, gave_up };
 
+  static uint64_t first_position(uint32_t id) noexcept;
   static uint64_t full_word(uint64_t position, arena::Handle block) noexcept;
   static Unpacked unpack(uint64_t word) noexcept;
   static os::Atomic<uint64_t>& slot(RingSegment* segment, uint64_t position) noexcept;
   static os::Atomic<uint64_t>& sum(RingSegment* segment, uint64_t position) noexcept;
 
+  static void empty_words(RingSegment* segment, uint64_t lap, bool with_sums) noexcept;
   [[nodiscard]] size_t segment_bytes() const noexcept;
   [[nodiscard]] RingSegment* segment_in(uint64_t link) const noexcept;
   [[nodiscard]] RingSegment* first_segment() const noexcept;
@@ -213,7 +216,9 @@ class Ring {
   arena::Handle handle_;
   Bell* items_bell_;
   Bell* space_bell_;
-  uint32_t id_;  // this and the limits are read once, so that later writes do no harm
+  // These are read once, so that later writes to them do no harm.
+  uint32_t id_;     // the 20 bits in owner words
+  uint64_t first_;  // the position of the first push
   uint64_t item_limit_;
   uint64_t unit_limit_;
 };

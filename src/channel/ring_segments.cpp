@@ -94,17 +94,21 @@ bool Ring::is_reusable(RingSegment* segment) const noexcept {
   return is_later(lap_in(state_->head_segment.load()), lap);
 }
 
+// Makes all words of a segment say "not used yet" for `lap`.
+void Ring::empty_words(RingSegment* segment, uint64_t lap, bool with_sums) noexcept {
+  for (uint64_t i = 0; i < RingSegment::kSlots; ++i) {
+    new (&slot(segment, i)) os::Atomic<uint64_t>(taken_word(lap_before(lap)));
+    if (with_sums) new (&sum(segment, i)) os::Atomic<uint64_t>(sum_word(lap_before(lap), 0));
+  }
+}
+
 // Makes a segment for `lap`, owned by this member, with all slots empty; its `next` is `next`.
 arena::Handle Ring::new_segment(arena::Member& member, uint64_t lap, arena::Handle next) const {
   const arena::Handle fresh = member.allocate(segment_bytes());
   auto* const segment = new (arena_->address(fresh)) RingSegment{};
   segment->next.store(link_word(lap, next));
   segment->base.store(sum_word(lap_before(lap), 0));
-  for (uint64_t i = 0; i < RingSegment::kSlots; ++i) {
-    new (&slot(segment, i)) os::Atomic<uint64_t>(taken_word(lap_before(lap)));
-    if (unit_limit_ == 0) continue;
-    new (&sum(segment, i)) os::Atomic<uint64_t>(sum_word(lap_before(lap), 0));
-  }
+  empty_words(segment, lap, unit_limit_ != 0);
   return fresh;
 }
 

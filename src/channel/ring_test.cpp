@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "channel/message.hpp"
+#include "testing/at_access.hpp"
 
 namespace shoal::channel {
 namespace {
@@ -19,9 +20,9 @@ using arena::MemberKind;
 
 class RingTest : public ::testing::Test {
  protected:
-  Ring make(const Ring::Limits& limits) {
+  Ring make(const Ring::Limits& limits, uint32_t id = 77) {
     const Handle block = me_->allocate(Ring::bytes_for(limits));
-    Ring::create(arena_->address(block), 77, limits, block);
+    Ring::create(arena_->address(block), id, limits, block);
     return {*arena_, arena_->at<RingState>(block), block};
   }
   Handle message(uint64_t value, size_t size = 8) {
@@ -137,6 +138,60 @@ TEST_F(RingTest, BytesAreExactAtEachEndOfALap) {
     free_message(*me_, ring.try_pop(*me_));
     in_ring -= 128;
     ASSERT_EQ(ring.bytes(), in_ring);
+  }
+}
+
+// A member is stopped before it takes a block out of one ring. Meanwhile another member takes the
+// block and pushes it into the second ring, at the same count of pushes. Owner words have no room
+// for the bit in which the rings' numbers differ.
+TEST_F(RingTest, AStoppedPopTakesNothingFromAnotherRing) {
+  for (const uint64_t byte_limit : {uint64_t{0}, uint64_t{100'000}}) {
+    Ring first = make({0, byte_limit}, 77);
+    Ring second = make({0, byte_limit}, 77 + (1U << 20));
+    const auto other = Member::join(arena_, MemberKind::process);
+    const Handle block = message(1);
+    ASSERT_EQ(first.try_push(*me_, block, 64), Ring::Push::ok);
+    os::Atomic<uint64_t>& owner = arena_->owner_word(block);
+    Handle got = 0;
+    for (uint64_t nth = 1; got == 0; ++nth) {
+      const testing::AtAccess stopped(
+          nth,
+          [&] {
+            ASSERT_EQ(first.try_pop(*other), block);
+            ASSERT_EQ(second.try_push(*other, block, 64), Ring::Push::ok);
+          },
+          &owner);
+      got = first.try_pop(*me_);
+      if (!stopped.was_reached()) break;
+      ASSERT_EQ(got, 0U);
+      EXPECT_EQ(first.length(), 0U);
+      EXPECT_EQ(second.length(), 1U);
+      first.check();
+      second.check();
+      ASSERT_EQ(second.try_pop(*me_), block);
+      ASSERT_EQ(first.try_push(*me_, block, 64), Ring::Push::ok);
+    }
+    EXPECT_EQ(got, block);
+    free_message(*me_, block);
+  }
+}
+
+// The number decides where positions begin.
+TEST_F(RingTest, WorksWhateverItsNumberAndFirstPosition) {
+  for (const uint32_t id : {1U << 20, 0x7FFU << 20, 0xFFFF'FFFFU}) {
+    Ring ring = make({5000, uint64_t{1} << 30}, id);
+    EXPECT_EQ(ring.pushed(), 0U);
+    for (int lap = 0; lap < 4; ++lap) {
+      for (int i = 0; i < 2500; ++i) {
+        ASSERT_EQ(ring.try_push(*me_, message(1), 64), Ring::Push::ok);
+      }
+      EXPECT_EQ(ring.length(), 2500U);
+      EXPECT_EQ(ring.bytes(), 2500U * 64);
+      ring.check();
+      for (int i = 0; i < 2500; ++i) free_message(*me_, ring.try_pop(*me_));
+    }
+    EXPECT_EQ(ring.pushed(), 10'000U);
+    EXPECT_EQ(ring.popped(), 10'000U);
   }
 }
 

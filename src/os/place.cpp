@@ -42,7 +42,7 @@ Path path_of(const Place& place) noexcept {
 struct Errand {
   Place place;
   uint64_t identity;
-  void (*act)(int fd);
+  bool (*act)(int fd);
   bool done;
 };
 
@@ -52,13 +52,12 @@ void* run_errand(void* argument) noexcept {
   for (const int number : {0, 1, 2}) close(number);  // in the thread's table: makes room
   int fd = -1;
   if (open_pipe_at(errand.place, errand.identity, &fd) == Found::yes) {
-    errand.act(fd);
-    errand.done = true;
+    errand.done = errand.act(fd);
   }
   return nullptr;  // the end of the thread closes its table, and with it fd
 }
 
-bool do_errand(const Place& place, uint64_t identity, void (*act)(int)) noexcept {
+bool do_errand(const Place& place, uint64_t identity, bool (*act)(int)) noexcept {
   Errand errand{place, identity, act, false};
   sigset_t all;
   sigset_t before;
@@ -118,12 +117,17 @@ Found open_pipe_at(const Place& place, uint64_t identity, int* fd) noexcept {
   return Found::yes;
 }
 
-void put_byte(int fd) noexcept { (void)!write(fd, "", 1); }  // fails if full: readable anyway
+bool put_byte(int fd) noexcept {
+  return write(fd, "", 1) == 1 || errno == EAGAIN;  // EAGAIN: it is full of them
+}
 
-void take_bytes(int fd) noexcept {
+bool take_bytes(int fd) noexcept {
   char room[512];
-  while (read(fd, room, sizeof room) > 0) {
-  }
+  ssize_t got;
+  do {
+    got = read(fd, room, sizeof room);
+  } while (got > 0);
+  return got < 0 && errno == EAGAIN;
 }
 
 bool put_byte_at(const Place& place, uint64_t identity) noexcept {

@@ -38,8 +38,8 @@ uint64_t pipe_identity(int fd) noexcept;
 // Opens the pipe of this identity at the place.
 Found open_pipe_at(const Place& place, uint64_t identity, int* fd) noexcept;
 
-void put_byte(int fd) noexcept;
-void take_bytes(int fd) noexcept;  // reads until the pipe is empty
+bool put_byte(int fd) noexcept;    // true: there is a byte in the pipe
+bool take_bytes(int fd) noexcept;  // reads until the pipe is empty; true: it is
 
 // put_byte() and take_bytes() for a process that cannot open another file (RLIMIT_NOFILE): a thread
 // with its own descriptor table opens the pipe at the place. False: that failed.

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+_SLICE = 0.25  # seconds
+
+
 class _NoLock:
     """Replaces a stock queue's lock. Never waits, because shoal's queues need no lock."""
 
@@ -75,7 +78,9 @@ class _End:
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
                 return False
-            connection.wait([self], left)  # type: ignore[list-item]
+            # In slices: fileno(), which `wait` calls, looks after the queue.
+            part = _SLICE if left is None else min(left, _SLICE)
+            connection.wait([self], part)  # type: ignore[list-item]
         return True
 
     def recv(self) -> Any:

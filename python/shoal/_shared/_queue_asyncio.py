@@ -4,6 +4,10 @@
 An event loop allows one callback per descriptor, so all coroutines of a loop that wait for one end
 of a queue share it. A wake-up wakes all of them: each tries again, and waits again if another was
 faster. The threads that run the loops use it without a lock, because each uses only its own entry.
+
+A process that puts an object may be unable to make the descriptor readable (no file may be opened
+any more), or may be killed before it does. So every 250 ms the loop looks after the queue, as every
+other wait of shoal does.
 """
 
 from __future__ import annotations
@@ -11,32 +15,75 @@ from __future__ import annotations
 import asyncio
 import weakref
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_LOOK_EVERY = 0.25  # seconds
+
 
 class Waiters:
     """The coroutines that wait for one end of one queue, by event loop."""
 
     def __init__(self) -> None:
-        self._waiting: weakref.WeakKeyDictionary[
-            asyncio.AbstractEventLoop, list[asyncio.Future[None]]
-        ] = weakref.WeakKeyDictionary()
+        self._waiting: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Waiting] = (
+            weakref.WeakKeyDictionary()
+        )
 
-    async def wait(self, descriptor: int) -> None:
-        """Wait until the descriptor is readable."""
+    async def wait(self, descriptor: int, look: Callable[[], bool]) -> None:
+        """Wait until the descriptor is readable, or `look` says that this end is ready."""
         loop = asyncio.get_running_loop()
-        waiting = self._waiting.setdefault(loop, [])
+        waiting = self._waiting.get(loop)
+        if waiting is None:
+            waiting = self._waiting[loop] = _Waiting()
         future: asyncio.Future[None] = loop.create_future()
-        if not waiting:
-            loop.add_reader(descriptor, _wake, waiting)
-        waiting.append(future)
+        if not waiting.futures:
+            waiting.begin(loop, descriptor, look)
+        waiting.futures.append(future)
         try:
             await future
         finally:
-            waiting.remove(future)
-            if not waiting:
-                loop.remove_reader(descriptor)
+            waiting.futures.remove(future)
+            if not waiting.futures:
+                waiting.end(loop)
 
 
-def _wake(waiting: list[asyncio.Future[None]]) -> None:
-    for future in waiting:
-        if not future.done():
-            future.set_result(None)
+class _Waiting:
+    """Those of one loop, and what wakes them. Refers to the loop only while anybody waits."""
+
+    def __init__(self) -> None:
+        self.futures: list[asyncio.Future[None]] = []
+        self._descriptor = -1
+        self._look: Callable[[], bool] | None = None
+        self._ticks = False  # a timer runs; it goes on, since the next wait may begin at once
+
+    def begin(
+        self, loop: asyncio.AbstractEventLoop, descriptor: int, look: Callable[[], bool]
+    ) -> None:
+        loop.add_reader(descriptor, self._wake)
+        self._descriptor = descriptor
+        self._look = look
+        if not self._ticks:
+            self._ticks = True
+            loop.call_later(_LOOK_EVERY, self._tick, loop)
+
+    def end(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.remove_reader(self._descriptor)
+        self._look = None
+
+    def _wake(self) -> None:
+        for future in self.futures:
+            if not future.done():
+                future.set_result(None)
+
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._ticks = self._look is not None
+        if self._look is None:
+            return
+        loop.call_later(_LOOK_EVERY, self._tick, loop)
+        try:
+            ready = self._look()
+        except Exception:
+            ready = True  # each coroutine looks, and raises it
+        if ready:
+            self._wake()

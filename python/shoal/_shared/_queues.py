@@ -137,7 +137,7 @@ class Queue(SimpleQueue[T]):
             try:
                 return self.get_nowait()  # type: ignore[no-any-return]
             except queue.Empty:
-                await self._two_waiters()[0].wait(self.fileno())
+                await self._two_waiters()[0].wait(self.fileno(), self._items_seen)
 
     async def aput(self, obj: T) -> None:
         """`put` for asyncio: a full queue does not block the event loop. If it is cancelled,
@@ -147,7 +147,13 @@ class Queue(SimpleQueue[T]):
             try:
                 return self.put_nowait(obj)
             except queue.Full:
-                await self._two_waiters()[1].wait(self._space_fileno())
+                await self._two_waiters()[1].wait(self._space_fileno(), self._room_seen)
+
+    def _items_seen(self) -> bool:
+        return self._look_after(core.QUEUE_GET_END)
+
+    def _room_seen(self) -> bool:
+        return self._look_after(core.QUEUE_PUT_END)
 
     def _two_waiters(self) -> tuple[Waiters, Waiters]:
         if self._waiters is None:

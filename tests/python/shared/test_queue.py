@@ -8,6 +8,7 @@ import gc
 import os
 import pickle
 import queue
+import resource
 import select
 import signal
 import subprocess
@@ -403,6 +404,41 @@ def test_asyncio_waits_for_room_and_loses_nothing_when_cancelled() -> None:
         return [*got, await small.aget()]
 
     assert asyncio.run(program()) == [1, 2]
+
+
+def test_asyncio_hears_of_what_a_process_without_descriptors_puts_and_takes() -> None:
+    objects, begin = shoal.Queue[int](maxsize=1), shoal.Event()
+
+    def put_and_take() -> None:
+        begin.wait()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+        objects.put(1)
+        while objects.qsize():
+            time.sleep(0.01)
+        objects.put(2)
+        begin.clear()
+        begin.wait()
+        objects.get()
+
+    async def program() -> None:
+        getting = asyncio.create_task(objects.aget())
+        await asyncio.sleep(0)  # it waits now
+        begin.set()
+        assert await getting == 1
+        while objects.qsize() == 0:
+            await asyncio.sleep(0.01)
+        putting = asyncio.create_task(objects.aput(3))
+        await asyncio.sleep(0)
+        while begin.is_set():
+            await asyncio.sleep(0.01)
+        begin.set()
+        await putting
+
+    process = FORK.Process(target=put_and_take)
+    process.start()  # before there is a descriptor, which it would inherit
+    asyncio.run(program())
+    assert objects.get() == 3
+    process.join()
 
 
 def test_select_sees_what_another_process_puts() -> None:
