@@ -103,10 +103,6 @@ void Supervisor::record_exit(uint32_t index, const Exit& exit) {
     state_->failed_starts.fetch_add(
         weight_of_failed_start(exit.status, os::monotonic_ns() - seated_ns_[index]));
   }
-  for (os::Atomic<uint32_t>& place : state_->spinners) {
-    uint32_t holder = worker;
-    if (worker != 0) place.compare_exchange(holder, 0);
-  }
   seat.offers.store(0);
   if (left_nothing(index, exit)) {
     seat.forget_worker();
@@ -114,8 +110,8 @@ void Supervisor::record_exit(uint32_t index, const Exit& exit) {
     // other workers; after: the seat is free.
     seat.life.store(life_word(Life::empty, 0));
     SHOAL_KILL_POINT("pool.seat.left");
-    Doorbell(state_->work_bell).alarm();
-    Doorbell(state_->done_bell).alarm();
+    state_->work_bell.wake_all();
+    state_->done_bell.wake_all();
     return;
   }
   // If the list is full, the client pushes the batch again.
@@ -129,8 +125,8 @@ void Supervisor::record_exit(uint32_t index, const Exit& exit) {
   state_->death_epoch.fetch_add(1);
   SHOAL_KILL_POINT("pool.death.epoch");
   // The dead worker may have consumed a wake-up, or died before it sent one: wake everybody.
-  Doorbell(state_->work_bell).alarm();
-  Doorbell(state_->done_bell).alarm();
+  state_->work_bell.wake_all();
+  state_->done_bell.wake_all();
 }
 
 void Supervisor::take_wish(Seat& seat) noexcept {
@@ -152,6 +148,7 @@ void Supervisor::take_wish(Seat& seat) noexcept {
 
 std::vector<Supervisor::Order> Supervisor::orders(int64_t now_ns) {
   std::vector<Order> result;
+  state_->wake_for_waiting_units(seats_);
   for (uint32_t i = 0; i < seats_; ++i) {
     Seat& seat = *state_->seat(i);
     if (life_of(seat.life.load()) != Life::ready) continue;

@@ -44,9 +44,6 @@ WorkerSeat::WorkerSeat(arena::Member& member, Handle pool, uint32_t seat)
       seats_(PoolState::seats_of(member.arena(), pool)),
       spinner_limit_(std::min(pool_->spinner_limit, kSpinners)),
       seat_(pool_->seat(seat)),
-      work_bell_(pool_->work_bell),
-      done_bell_(pool_->done_bell),
-      hunger_bell_(pool_->hunger_bell),
       open_(pool_),
       steal_from_(seat),
       spin_ticks_(to_ticks(kSpinNs)),
@@ -89,27 +86,32 @@ bool WorkerSeat::anyone_offers() const noexcept {
   return false;
 }
 
-int WorkerSeat::take_spinner_place() noexcept {
+os::Atomic<uint64_t>* WorkerSeat::take_spinner_place(uint64_t now) noexcept {
   for (uint32_t i = 0; i < spinner_limit_; ++i) {
-    uint32_t holder = pool_->spinners[i].load();
-    // The agent clears the place of a spinner that died. Incarnations are never reused.
-    // COMMIT(pool.spin.place): killed before: nothing; after: the agent gives the place back.
-    if (holder == 0 && pool_->spinners[i].compare_exchange(holder, member_.incarnation())) {
-      SHOAL_KILL_POINT("pool.spin.place");
-      return static_cast<int>(i);
-    }
+    os::Atomic<uint64_t>& place = pool_->spinners[i];
+    uint64_t holder = place.load();
+    if (holder > now) continue;
+    // COMMIT(pool.spin.place): killed before: nothing; after: others rely on a spinner until the
+    // time in the word has passed, or the agent has recorded the death and wakes all.
+    if (!place.compare_exchange(holder, now + spin_ticks_)) continue;
+    SHOAL_KILL_POINT("pool.spin.place");
+    return &place;
   }
-  return -1;
+  return nullptr;
 }
 
-bool WorkerSeat::spin(uint32_t place) noexcept {
-  const uint64_t end = os::ticks() + spin_ticks_;
+// True when there may be work. False at once if all spinners' places are taken.
+bool WorkerSeat::spin() noexcept {
+  const uint64_t begin = os::ticks();
+  os::Atomic<uint64_t>* const place = take_spinner_place(begin);
+  if (place == nullptr) return false;
   bool found = false;
-  for (uint32_t i = 1; !(found = may_have_work()) && os::ticks() < end; ++i) {
+  for (uint32_t i = 1; !(found = may_have_work()) && os::ticks() - begin < spin_ticks_; ++i) {
     i % 16 == 0 ? sync::yield_processor() : os::cpu_relax();
   }
-  // before the last look: a client that saw this spinner rang no bell
-  pool_->spinners[place].store(0);
+  // Before the last look: a client that saw this spinner rang no bell. A spinner that was stopped
+  // may clear the place of the next one here, which costs a superfluous wake-up.
+  place->store(0);
   return found || may_have_work();
 }
 
@@ -127,15 +129,20 @@ bool WorkerSeat::become_lookout() noexcept {
   return mine;
 }
 
+// Announces the sleep before the last look, so whoever publishes work after that look sees that
+// somebody must be woken (sync/wait.hpp).
+os::Wake WorkerSeat::sleep_unless_work(int64_t deadline_ns) noexcept {
+  const uint32_t seen = pool_->work_bell.prepare();
+  if (may_have_work() || anyone_offers()) return os::Wake::changed;
+  return os::futex_wait(&pool_->work_bell.word(), seen, deadline_ns);
+}
+
 // Sleeps, but looks for work every kLookNs. A result other than timed_out ends the worker's sleep.
 os::Wake WorkerSeat::look_out() noexcept {
   os::Wake wake = os::Wake::timed_out;
   for (int looks = 0; looks < kLooks && wake == os::Wake::timed_out; ++looks) {
     pool_->lookout.store(os::ticks() + 2 * look_ticks_);
-    const uint32_t seen = work_bell_.listen();
-    wake = may_have_work() || anyone_offers()
-               ? os::Wake::changed
-               : work_bell_.sleep(seen, os::monotonic_ns() + kLookNs);
+    wake = sleep_unless_work(os::monotonic_ns() + kLookNs);
   }
   // before the caller's last look: a worker that saw a lookout rang no bell
   pool_->lookout.store(0);
@@ -148,17 +155,13 @@ os::Wake WorkerSeat::sleep_until_work() noexcept {
     const os::Wake wake = look_out();
     if (wake != os::Wake::timed_out) return wake;
   }
-  const uint32_t seen = work_bell_.listen();
-  if (may_have_work() || anyone_offers()) return os::Wake::changed;
-  return work_bell_.sleep(seen, -1);
+  return sleep_unless_work(os::kNoDeadline);
 }
 
 WorkerSeat::Wait WorkerSeat::wait() noexcept {
   const uint64_t begin = os::ticks();
   Wait result = Wait::work;
-  if (const int place = take_spinner_place(); place < 0 || !spin(static_cast<uint32_t>(place))) {
-    if (sleep_until_work() == os::Wake::interrupted) result = Wait::interrupted;
-  }
+  if (!spin() && sleep_until_work() == os::Wake::interrupted) result = Wait::interrupted;
   add(seat_->wait_ticks, os::ticks() - begin);
   // a spurious wake-up, or work in another worker's batch: the caller looks again
   if (result == Wait::work && !may_have_work()) return Wait::work;
@@ -171,10 +174,7 @@ WorkerSeat::Wait WorkerSeat::wait() noexcept {
 }
 
 bool WorkerSeat::somebody_looks() const noexcept {
-  for (uint32_t i = 0; i < spinner_limit_; ++i) {
-    if (pool_->spinners[i].load() != 0) return true;
-  }
-  return pool_->lookout.load() > os::ticks();
+  return pool_->anyone_spins(spinner_limit_) || pool_->lookout.load() > os::ticks();
 }
 
 // Called when this worker has claimed its first unit of the batch. That unit may run for an hour,
@@ -185,20 +185,18 @@ bool WorkerSeat::somebody_looks() const noexcept {
 void WorkerSeat::look_after_rest() noexcept {
   looked_after_ = true;
   running_since_ = os::ticks();
-  if (!work_bell_.has_sleepers()) return;
+  if (!pool_->work_bell.has_waiters()) return;
   const bool more_here = from_back_ ? next_unit_ > batch_.front().load() : next_unit_ < last_unit_;
   const uint64_t passed = pool_->ring_head.load() + (ring_at_ != kNotInRing ? 1 : 0);
   const bool long_ones = (way_ == Way::shared && more_here) || passed < pool_->ring_tail.load();
   const bool quick_ones = more_here || anyone_offers();
-  if (long_ones || (quick_ones && !somebody_looks())) work_bell_.ring_one();
+  if (long_ones || (quick_ones && !somebody_looks())) pool_->work_bell.notify_one();
 }
 
 // The ring's head is now `head`: the client may have more to send, but be busy with something else.
 void WorkerSeat::ask_for_more(uint64_t head) noexcept {
   const uint32_t low = pool_->low_water.load();
-  if (low != 0 && pool_->ring_tail.load() < head + low && hunger_bell_.has_sleepers()) {
-    hunger_bell_.ring_all();
-  }
+  if (low != 0 && pool_->ring_tail.load() < head + low) pool_->hunger_bell.notify_all();
 }
 
 // ---- Entering a batch ---------------------------------------------------------------------------
@@ -374,7 +372,7 @@ void WorkerSeat::open_batch() noexcept {
   way_ = Way::shared;
   from_back_ = false;
   stop_offering();
-  if (work_bell_.has_sleepers()) work_bell_.ring_one();
+  pool_->work_bell.notify_one();
 }
 
 bool WorkerSeat::hand_over() noexcept {
@@ -621,7 +619,7 @@ void WorkerSeat::mark_dirty() noexcept {
   // COMMIT(pool.dirty.summary): killed before or after: as above.
   pool_->dirty_summary.fetch_or(1ull << slot / 64);
   SHOAL_KILL_POINT("pool.dirty.summary");
-  done_bell_.ring_all();
+  pool_->done_bell.advance_all();
 }
 
 void WorkerSeat::notify(uint64_t ticks, bool now) noexcept {
@@ -634,7 +632,7 @@ void WorkerSeat::notify(uint64_t ticks, bool now) noexcept {
   asked_ticks_ = ticks;
   if (next_unit_ >= batch_.back().load()) return;
   if (way_ == Way::alone && ticks - entered_ticks_ > alone_ticks_) return open_batch();
-  if (work_bell_.has_sleepers()) work_bell_.ring_one();
+  pool_->work_bell.notify_one();
 }
 
 }  // namespace shoal::pool

@@ -25,7 +25,6 @@
 
 #include "os/clock.hpp"
 #include "pool/batch.hpp"
-#include "pool/doorbell.hpp"
 #include "pool/layout.hpp"
 #include "pool/open_batches.hpp"
 
@@ -123,9 +122,10 @@ class WorkerSeat {
   bool somebody_looks() const noexcept;
   void look_after_rest() noexcept;
   void ask_for_more(uint64_t head) noexcept;
-  bool spin(uint32_t place) noexcept;
-  int take_spinner_place() noexcept;
+  bool spin() noexcept;
+  os::Atomic<uint64_t>* take_spinner_place(uint64_t now) noexcept;
   bool become_lookout() noexcept;
+  os::Wake sleep_unless_work(int64_t deadline_ns) noexcept;
   os::Wake look_out() noexcept;
   os::Wake sleep_until_work() noexcept;
   std::optional<Claim> try_claim(uint32_t unit) noexcept;
@@ -140,9 +140,6 @@ class WorkerSeat {
   uint32_t seats_;
   uint32_t spinner_limit_;
   Seat* seat_;
-  Doorbell work_bell_;
-  Doorbell done_bell_;
-  Doorbell hunger_bell_;
   OpenBatches open_;
   Batch batch_;  // false when none is entered
   Handle batch_handle_ = 0;
