@@ -155,10 +155,10 @@ void ClientPool::push(const InFlight& flight) noexcept {
   if (!state_->anyone_spins(spinner_limit_)) state_->work_bell.notify_one();
 }
 
-void ClientPool::empty_ring() noexcept {
+void ClientPool::empty_ring(uint64_t end) noexcept {
   uint64_t head = state_->ring_head.load();
   // COMMIT(pool.ring.empty): killed before or after: the pool dies with its client.
-  while (!state_->ring_head.compare_exchange(head, state_->ring_tail.load())) {
+  while (head < end && !state_->ring_head.compare_exchange(head, end)) {
   }
   SHOAL_KILL_POINT("pool.ring.empty");
 }
@@ -177,13 +177,17 @@ void ClientPool::push_again() noexcept {
   std::sort(again_.begin(), again_.end(), [this](uint32_t left, uint32_t right) {
     return in_flight_[left].entry.generation() < in_flight_[right].entry.generation();
   });
-  empty_ring();
+  // The batches are pushed before the old entries are taken away, so that workers find them at any
+  // time. What is in the ring twice meanwhile does no harm.
+  const uint64_t old_end = state_->ring_tail.load();
+  if (queued() + again_.size() > kRingSlots) empty_ring(old_end);
   for (const uint32_t slot : again_) {
     const Batch& batch = in_flight_[slot].batch;
     batch.front().store(0);
     batch.back().store(batch.units);
     push(in_flight_[slot]);
   }
+  empty_ring(old_end);
 }
 
 // ---- Outcomes -----------------------------------------------------------------------------------

@@ -157,7 +157,8 @@ class ClientPool {
   void push(const InFlight& flight) noexcept;
   // Pushes all batches that have queued units once more, in the order in which they were submitted.
   void push_again() noexcept;
-  void empty_ring() noexcept;
+  // Takes away the ring's entries before `end`.
+  void empty_ring(uint64_t end) noexcept;
   [[nodiscard]] bool entered_by_anyone(Entry entry) const noexcept;
   void sweep_retired();
   void free_batch(const InFlight& flight) noexcept;

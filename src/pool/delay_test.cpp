@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Delays: a process of the pool is stopped before each of its accesses to shared memory while
-// others run whole operations. No wake-up may be lost.
+// others run whole operations. No unit may be hidden from workers that look for work, no wake-up
+// may be lost, and afterwards each unit has one outcome.
 #include <thread>
 
 #include "pool/test_pool.hpp"
@@ -20,11 +21,153 @@ Accesses accesses_to_state(const TestPool& pool) {
   return accesses_to(&pool.client->state(), PoolState::bytes_for(pool.client->seats()));
 }
 
+Accesses accesses_to_state_and(TestPool& pool, Entry entry) {
+  const Handle batch = pool.client->batch_handle(entry.slot());
+  const arena::Arena& arena = *pool.session.arena;
+  return [state = accesses_to_state(pool),
+          block = accesses_to(arena.address(batch), arena.block_size(batch))](const void* address) {
+    return state(address) || block(address);
+  };
+}
+
 constexpr uint64_t kLong = 1ull << 40;  // ticks
+
+int queued_units(const TestPool& pool, Entry entry) {
+  const Batch batch = pool.client->batch(entry.slot());
+  int count = 0;
+  for (uint32_t i = 0; i < batch.units; ++i) {
+    count += Unit::of(batch.unit_words()[i].load()).state == UnitState::queued ? 1 : 0;
+  }
+  return count;
+}
 
 void finish(TestPool& pool, TestWorker& worker) {
   run_all(worker.seat);
   pool.expect_everything_done();
+}
+
+// ---- Work is found ------------------------------------------------------------------------------
+
+// Stops `late` before each of its accesses in turn. Meanwhile another worker looks for work until
+// it finds none: then no unit may be left that nobody has claimed.
+void expect_nothing_hidden(const std::function<Entry(TestPool&)>& submit,
+                           const std::function<void(WorkerSeat&)>& late) {
+  for (unsigned nth = 1;; ++nth) {
+    TestPool pool;
+    const Entry entry = submit(pool);
+    const auto stopped = pool.hire();
+    const auto other = pool.hire();
+    const bool reached = stopped_at(
+        nth, accesses_to_state_and(pool, entry), [&] { late(stopped->seat); }, {[&] {
+          run_all(other->seat);
+          EXPECT_EQ(queued_units(pool, entry), 0) << "units are hidden at access " << nth;
+        }});
+    finish(pool, *other);
+    pool.expect_clean_end();
+    if (!reached || ::testing::Test::HasFailure()) return;
+  }
+}
+
+void run_everything(WorkerSeat& seat) { run_all(seat); }
+
+TEST(Delay, ABatchOfOneUnitIsNotHiddenByAWorkerThatIsStopped) {
+  expect_nothing_hidden([](TestPool& pool) { return pool.submit(1); }, run_everything);
+}
+
+TEST(Delay, ABatchForOneWorkerIsNotHiddenWhenThatWorkerIsStopped) {
+  expect_nothing_hidden([](TestPool& pool) { return pool.submit(3); }, run_everything);
+}
+
+TEST(Delay, ASharedBatchIsNotHiddenByAWorkerThatIsStopped) {
+  expect_nothing_hidden([](TestPool& pool) { return pool.submit_shared(3); }, run_everything);
+}
+
+TEST(Delay, AWorkerThatLeavesHidesNothingWhenItIsStopped) {
+  expect_nothing_hidden([](TestPool& pool) { return pool.submit(3); },
+                        [](WorkerSeat& seat) {
+                          if (!seat.enter_next()) return;  // the other worker has run all
+                          if (const auto claim = seat.claim()) run_claim(seat, *claim);
+                          EXPECT_TRUE(seat.hand_over());
+                          seat.leave_batch();
+                        });
+}
+
+TEST(Delay, AnAgentThatIsStoppedWhileItRecordsADeathHidesNothing) {
+  for (unsigned nth = 1;; ++nth) {
+    TestPool pool;
+    const Entry entry = pool.submit(4);
+    const auto victim = pool.hire();
+    const auto other = pool.hire();
+    ASSERT_TRUE(victim->seat.enter_next());
+    run_claim(victim->seat, *victim->seat.claim());
+    victim->abandon();
+    const bool reached = stopped_at(
+        nth, accesses_to_state(pool),
+        [&] { pool.agent.record_exit(victim->index, {SIGKILL, 0, false}); }, {[&] {
+          run_all(other->seat);
+          EXPECT_EQ(queued_units(pool, entry), 0) << "units are hidden at access " << nth;
+        }});
+    pool.resolve();
+    finish(pool, *other);
+    EXPECT_EQ(pool.lost, 0U);
+    pool.expect_clean_end();
+    if (!reached || HasFailure()) break;
+  }
+}
+
+// The dead worker's batch waits for the client; batches that wait in the ring do not.
+TEST(Delay, AClientThatIsStoppedWhileItResolvesADeathHidesNoOtherBatch) {
+  for (unsigned nth = 1;; ++nth) {
+    TestPool pool;
+    pool.submit(2);
+    const Entry waiting = pool.submit(3);
+    const auto victim = pool.hire();
+    const auto other = pool.hire();
+    ASSERT_TRUE(victim->seat.enter_next());
+    ASSERT_TRUE(victim->seat.claim());
+    victim->abandon();
+    pool.agent.record_exit(victim->index, {SIGKILL, 0, false});
+    const bool reached = stopped_at(nth, accesses_to_state(pool), [&] { pool.resolve(); }, {[&] {
+                                      run_all(other->seat);
+                                      EXPECT_EQ(queued_units(pool, waiting), 0)
+                                          << "units are hidden at access " << nth;
+                                    }});
+    finish(pool, *other);
+    EXPECT_EQ(pool.lost, 1U);
+    pool.expect_clean_end();
+    if (!reached || HasFailure()) break;
+  }
+}
+
+// A worker finds the list of open batches empty. It is stopped before each of its accesses while a
+// batch is opened, and before the access after that while another worker looks.
+TEST(Delay, AWorkerThatSawNoOpenBatchHidesNoneThatIsOpenedMeanwhile) {
+  for (unsigned nth = 1;; ++nth) {
+    TestPool pool;
+    OpenBatches open(&pool.client->state());
+    const auto late = pool.hire();
+    const auto leaver = pool.hire();
+    const auto other = pool.hire();
+    ASSERT_TRUE(open.add(Entry{12345}));  // a batch that has ended: maybe_any() is true
+    open.remove(Entry{12345});
+    Entry entry;
+    const auto look = [&] {
+      run_all(other->seat);
+      EXPECT_EQ(queued_units(pool, entry), 0) << "units are hidden at access " << nth;
+    };
+    const auto open_another = [&] {
+      entry = pool.submit(3);
+      ASSERT_TRUE(leaver->seat.enter_next());
+      run_claim(leaver->seat, *leaver->seat.claim());
+      ASSERT_TRUE(leaver->seat.hand_over());
+      leaver->seat.leave_batch();
+    };
+    const bool reached = stopped_at(nth, accesses_to_state(pool), [&] { (void)open.oldest(); },
+                                    {open_another, look});
+    finish(pool, *other);
+    pool.expect_clean_end();
+    if (!reached || HasFailure()) break;
+  }
 }
 
 // ---- Sleepers are woken -------------------------------------------------------------------------

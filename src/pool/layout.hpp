@@ -348,7 +348,8 @@ struct PoolState {
   // Until this time (in ticks) one idle worker, the lookout, polls for units that a busy worker
   // offers. 0, or a time that has passed: there is no lookout.
   os::Atomic<uint64_t> lookout;
-  os::Atomic<uint64_t> any_open;  // not 0: look through `open`
+  // bit 0: look through `open`; 63..1: how often that bit was set
+  os::Atomic<uint64_t> any_open;
   // Workers ring hunger_bell when fewer batches than low_water are queued: the client then sends
   // more input. 0: the client has nothing more to send.
   os::Atomic<uint32_t> low_water;
@@ -384,7 +385,7 @@ struct PoolState {
   // Wakes a sleeping worker if there are units that nobody has begun. For those who look from time
   // to time: the worker that was woken for these units, or relied on, may be stopped.
   void wake_for_waiting_units(uint32_t limit) noexcept {
-    bool waiting = ring_head.load() != ring_tail.load() || any_open.load() != 0;
+    bool waiting = ring_head.load() != ring_tail.load() || (any_open.load() & 1) != 0;
     for (uint32_t i = 0; i < limit && !waiting; ++i) waiting = seat(i)->offers.load() != 0;
     if (waiting) work_bell.notify_one();
   }

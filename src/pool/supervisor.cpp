@@ -103,7 +103,6 @@ void Supervisor::record_exit(uint32_t index, const Exit& exit) {
     state_->failed_starts.fetch_add(
         weight_of_failed_start(exit.status, os::monotonic_ns() - seated_ns_[index]));
   }
-  seat.offers.store(0);
   if (left_nothing(index, exit)) {
     seat.forget_worker();
     // COMMIT(pool.seat.left): killed before: the client marks the worker dead, with the agent's
@@ -114,8 +113,10 @@ void Supervisor::record_exit(uint32_t index, const Exit& exit) {
     state_->done_bell.wake_all();
     return;
   }
-  // If the list is full, the client pushes the batch again.
+  // Workers find the units that the dead worker had not claimed: first in its seat, where it offers
+  // them, then in the list. If the list is full, the client pushes the batch again.
   if (const Entry entry{seat.entered.load()}) (void)OpenBatches(state_).add(entry);
+  seat.offers.store(0);
   // COMMIT(pool.seat.dead): killed before: the client marks the worker dead, with the agent's other
   // workers; after: the client resolves the claims.
   seat.life.store(life_word(Life::dead, worker));

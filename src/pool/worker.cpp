@@ -219,6 +219,7 @@ bool WorkerSeat::enter(Entry entry) noexcept {
   batch_handle_ = handle;
   entry_ = entry;
   result_block_ = 0;
+  first_.reset();
   unsent_ = exhausted_ = looked_after_ = from_back_ = false;
   ring_at_ = kNotInRing;
   items_run_ = 0;
@@ -252,6 +253,9 @@ bool WorkerSeat::enter_open() noexcept {
   return false;
 }
 
+// An entry leaves the ring only after other workers can find the batch's units without it, and the
+// agent and the client can see who has the batch: `entered` names the batch, and its units are
+// claimed, or offered by this seat. So a worker that is stopped here hides nothing.
 bool WorkerSeat::enter_from_ring() noexcept {
   for (;;) {
     uint64_t head = pool_->ring_head.load();
@@ -260,30 +264,48 @@ bool WorkerSeat::enter_from_ring() noexcept {
     // The client overwrites this place only after head has passed it; then the compare-exchange of
     // head below, and the one in leave_batch(), fail.
     const uint64_t word = pool_->ring[head % kRingSlots].load();
-    const Entry entry = ring_entry(word);
     const bool alone = (word & kForOneWorker) != 0;
-    if (!alone && enter(entry)) {
+    const bool entered = enter(ring_entry(word));
+    if (entered && !alone) {
       ring_at_ = head;
       start_at_front(Way::shared);
       return true;
     }
-    // COMMIT(pool.ring.pop): killed before: the entry is in the ring; after: the client pushes it
-    // again.
-    if (!pool_->ring_head.compare_exchange(head, head + 1)) continue;
+    if (entered) offer_or_claim();
+    // COMMIT(pool.ring.pop): killed before: the entry is in the ring; after: the agent opens the
+    // batch when it records the death. A batch that was not entered has ended: after a death it may
+    // be in the ring twice.
+    const bool popped = pool_->ring_head.compare_exchange(head, head + 1);
     SHOAL_KILL_POINT("pool.ring.pop");
-    ask_for_more(head + 1);
-    // enter() fails for a batch that has ended: after a death it may be in the ring twice.
-    if (!alone || !enter(entry)) continue;
-    start_at_front(Way::alone);
-    add(seat_->batches, 1);
-    if (batch_.units > 1) {
-      // COMMIT(pool.offers): killed before or after: the agent opens the batch when it records the
-      // death.
-      seat_->offers.store(entry.value);
-      SHOAL_KILL_POINT("pool.offers");
+    if (popped) ask_for_more(head + 1);
+    if (first_ || (entered && popped && batch_.units > 1)) {
+      add(seat_->batches, 1);
+      return true;
     }
-    return true;
+    if (entered) withdraw();
   }
+}
+
+// Makes the rest of a batch that this worker takes alone visible to others.
+void WorkerSeat::offer_or_claim() noexcept {
+  start_at_front(Way::alone);
+  if (batch_.units == 1) {
+    first_ = try_claim(0);
+    next_unit_ = last_unit_ = 1;
+    begun_at_ = 0;
+    return;
+  }
+  // COMMIT(pool.offers): killed before or after: the batch is in the ring, and the agent opens it
+  // when it records the death.
+  seat_->offers.store(entry_.value);
+  SHOAL_KILL_POINT("pool.offers");
+}
+
+// Leaves a batch of which this worker has claimed nothing.
+void WorkerSeat::withdraw() noexcept {
+  stop_offering();
+  batch_ = Batch{};
+  seat_->entered.store(0);
 }
 
 bool WorkerSeat::steal_from(Seat& victim, Entry entry, bool stuck) noexcept {
@@ -297,8 +319,7 @@ bool WorkerSeat::steal_from(Seat& victim, Entry entry, bool stuck) noexcept {
       if (from_back_) next_unit_ = back;
       return true;
     }
-    seat_->entered.store(0);
-    batch_ = Batch{};
+    withdraw();
   }
   uint64_t offered = entry.value;
   victim.offers.compare_exchange(offered, 0);
@@ -448,7 +469,8 @@ std::optional<WorkerSeat::Claim> WorkerSeat::claim() noexcept {
   if (from_back_ && os::ticks() > seat_->begun_ticks.load(os::relaxed) + help_ticks_) {
     start_at_front(Way::thief);  // the last unit was not a quick one
   }
-  const auto claim = from_back_ ? claim_from_back() : claim_from_front();
+  auto claim = std::exchange(first_, std::nullopt);
+  if (!claim) claim = from_back_ ? claim_from_back() : claim_from_front();
   if (!claim) {
     exhausted_ = true;
     return std::nullopt;

@@ -111,6 +111,8 @@ class WorkerSeat {
   bool enter(Entry entry) noexcept;
   bool enter_open() noexcept;
   bool enter_from_ring() noexcept;
+  void offer_or_claim() noexcept;
+  void withdraw() noexcept;
   bool enter_as_thief(bool only_stuck) noexcept;
   bool steal_from(Seat& victim, Entry entry, bool stuck) noexcept;
   void start_at_front(Way way) noexcept;
@@ -148,6 +150,7 @@ class WorkerSeat {
   bool from_back_ = false;  // a thief in a batch of quick units
   bool exhausted_ = false;  // claim() has found no unit left
   bool looked_after_ = false;
+  std::optional<Claim> first_;     // claimed before the batch left the ring
   bool unsent_ = false;            // results published since the client was told
   Seat* victim_ = nullptr;         // thief: the worker whose batch this is
   uint64_t ring_at_ = kNotInRing;  // shared: the ring's head that named the batch
