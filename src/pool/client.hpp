@@ -36,7 +36,7 @@ struct BatchParts {
   const uint64_t* argument_words = nullptr;
   uint32_t units = 0;
   uint32_t items = 0;
-  uint32_t items_per_unit = 1;
+  uint32_t items_per_unit = 1;  // at most kMaxItemsPerUnit
   uint32_t flags = 0;
   uint64_t function = 0;
   Handle function_block = 0;
