@@ -474,8 +474,18 @@ os::Wake ClientPool::wait(uint32_t seen, int64_t deadline_ns, bool may_spin) noe
   }
   if (!state_->done_bell.announce(&seen)) return os::Wake::changed;
   const os::Wake wake = os::futex_wait(&state_->done_bell.word(), seen, deadline_ns);
-  if (wake == os::Wake::timed_out) state_->wake_for_waiting_units(seats_);
+  if (wake == os::Wake::timed_out) {
+    state_->wake_for_waiting_units(seats_);
+    mark_entered_dirty();
+  }
   return wake;
+}
+
+// Any thread, without the caller's lock: reads and writes shared words only.
+void ClientPool::mark_entered_dirty() noexcept {
+  for (uint32_t i = 0; i < seats_; ++i) {
+    if (const Entry entry{state_->seat(i)->entered.load()}) mark_dirty(entry.slot());
+  }
 }
 
 void ClientPool::wait_for_hunger(bool at_once, int64_t deadline_ns) noexcept {

@@ -128,6 +128,9 @@ class ClientPool {
   // then take_dirty(), and if that gave nothing, wait() with what listen() returned: no change is
   // missed.
   [[nodiscard]] uint32_t listen() const noexcept { return state_->done_bell.listen(); }
+  // After a timeout, take_dirty() names the batches that workers are in: a worker tells of results
+  // only after a while, and one that runs a long unit, or is stopped, does not tell of those
+  // before.
   os::Wake wait(uint32_t seen, int64_t deadline_ns, bool may_spin) noexcept;
   void ring_clients() noexcept { state_->done_bell.advance_all(); }
   // Waits until so few batches are queued that workers may run out of them, or ring_feeders() is
@@ -159,6 +162,7 @@ class ClientPool {
   void push_again() noexcept;
   // Takes away the ring's entries before `end`.
   void empty_ring(uint64_t end) noexcept;
+  void mark_entered_dirty() noexcept;
   [[nodiscard]] bool entered_by_anyone(Entry entry) const noexcept;
   void sweep_retired();
   void free_batch(const InFlight& flight) noexcept;
