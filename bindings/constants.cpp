@@ -31,6 +31,7 @@ constexpr Constant kConstants[] = {
     constant("BATCH_STAR_ITEMS", pool::kStarItems),
     constant("BATCH_OWN_FUNCTION", pool::kOwnFunction),
     constant("BATCH_CHUNK_UNITS", pool::kChunkUnits),
+    constant("MAX_ITEMS_PER_UNIT", pool::kMaxItemsPerUnit),
     constant("START_PATIENCE", pool::kStartPatience),
     constant("ORDER_LIST", JobOrder::list),
     constant("ORDER_ORDERED", JobOrder::ordered),

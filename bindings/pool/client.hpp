@@ -138,6 +138,7 @@ struct Client {
   unsigned cpus;
   unsigned workers;
   unsigned waiters;  // threads in wait_for_news
+  bool quiet;        // no news came while a thread waited last
   unsigned inside;   // calls that may touch the pool's memory
   bool ended;        // all outcomes are or will be delivered, nothing more is submitted
   bool released;     // the pool's memory is freed as soon as `inside` is 0

@@ -22,7 +22,10 @@ using pool::Unit;
 using pool::UnitState;
 
 constexpr size_t kSummaryChars = 4000;  // ClientHooks shortens the text further
-constexpr int kTellAttempts = 100;      // each retry means that one more signal arrived in the call
+// After so long without news a waiting thread looks for results of which no worker has told:
+// results of quick tasks whose worker is in a long one now. Later it looks every kSliceNs.
+constexpr int64_t kFirstSliceNs = 1'000'000;
+constexpr int kTellAttempts = 100;  // each retry means that one more signal arrived in the call
 
 // The hooks of the client or worker for which this thread encodes, or nullptr. Only encode_with()
 // sets it. It is not an argument of encode(), because every step of encode() would have to pass it
@@ -559,7 +562,7 @@ int collect(Client* client) {
 int wait_for_news(Client* client, uint32_t seen, int64_t deadline_ns) {
   if (PyErr_CheckSignals() < 0) return -1;
   if (client->ended) return 0;
-  const int64_t slice = os::monotonic_ns() + kSliceNs;
+  const int64_t slice = os::monotonic_ns() + (client->quiet ? kSliceNs : kFirstSliceNs);
   const int64_t until = deadline_ns >= 0 && deadline_ns < slice ? deadline_ns : slice;
   client->waiters += 1;
   const bool spin = may_spin(client);
@@ -568,6 +571,7 @@ int wait_for_news(Client* client, uint32_t seen, int64_t deadline_ns) {
   wake = client->pool->wait(seen, until, spin);
   Py_END_ALLOW_THREADS
   client->waiters -= 1;
+  client->quiet = wake == os::Wake::timed_out;
   if (wake == os::Wake::interrupted || wake == os::Wake::timed_out) {
     if (PyErr_CheckSignals() < 0) return -1;
     return check_agent(client);

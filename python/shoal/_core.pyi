@@ -53,6 +53,9 @@ BATCH_STAR_ITEMS: Final[int]
 BATCH_OWN_FUNCTION: Final[int]
 BATCH_CHUNK_UNITS: Final[int]
 
+# Items that are pickled together: at most so many.
+MAX_ITEMS_PER_UNIT: Final[int]
+
 # The weight of failed starts in a row at which a pool gives up.
 START_PATIENCE: Final[int]
 

@@ -6,11 +6,13 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <climits>
 #include <ctime>
 
 namespace shoal::os {
 
 Wake futex_wait(Atomic<uint32_t>* word, uint32_t expected, int64_t deadline_ns) noexcept {
+  before_access(word);  // the kernel's access, which tests may delay like any other
   timespec deadline{};
   timespec* limit = nullptr;
   if (deadline_ns >= 0) {
@@ -36,10 +38,27 @@ Wake futex_wait(Atomic<uint32_t>* word, uint32_t expected, int64_t deadline_ns) 
 }
 
 int futex_wake(Atomic<uint32_t>* word, int count) noexcept {
+  before_access(word);
   const int saved = errno;
   const long woken = syscall(SYS_futex, word->raw(), FUTEX_WAKE, count, nullptr, nullptr, 0);
   errno = saved;
   return woken > 0 ? static_cast<int>(woken) : 0;
+}
+
+void futex_increment_and_wake_all(Atomic<uint32_t>* word) noexcept {
+  before_access(word);
+  constexpr int kAll = INT_MAX;
+  const int saved = errno;
+  // The kernel changes the word while it holds the lock of the word's queue. The operation could
+  // also wake sleepers of a second word; here that word is the same, and nobody is left.
+  const long woken = syscall(SYS_futex, word->raw(), FUTEX_WAKE_OP, kAll, nullptr, word->raw(),
+                             FUTEX_OP(FUTEX_OP_ADD, 1, FUTEX_OP_CMP_LT, 0));
+  errno = saved;
+  if (woken >= 0) return;
+  // An emulator without this operation: whoever falls asleep before the increment is not among the
+  // woken if this thread is stopped before the second step.
+  word->fetch_add(1);
+  futex_wake(word, kAll);
 }
 
 }  // namespace shoal::os

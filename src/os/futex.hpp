@@ -30,4 +30,8 @@ inline constexpr int64_t kNoDeadline = -1;
 // keep a waiters flag to avoid it.
 int futex_wake(Atomic<uint32_t>* word, int count) noexcept;
 
+// Adds 1 to the word and wakes all its sleepers, in one step: whoever falls asleep meanwhile is
+// either among the woken, or finds the word changed.
+void futex_increment_and_wake_all(Atomic<uint32_t>* word) noexcept;
+
 }  // namespace shoal::os

@@ -61,8 +61,8 @@ class Batch : public BatchShape {
   [[nodiscard]] std::byte* bytes() const noexcept { return reinterpret_cast<std::byte*>(header_); }
   [[nodiscard]] bool is_sound(uint64_t size) const noexcept {
     const uint64_t most = uint64_t{units} * items_per_unit;
-    return units > 0 && items_per_unit > 0 && items <= most && items > most - items_per_unit &&
-           payload_size <= size && extent() <= size;
+    return units > 0 && items_per_unit > 0 && items_per_unit <= kMaxItemsPerUnit && items <= most &&
+           items > most - items_per_unit && payload_size <= size && extent() <= size;
   }
 
   BatchHeader* header_ = nullptr;

@@ -53,8 +53,6 @@ ClientPool::ClientPool(arena::Member& member, const PoolOptions& options)
       handle_(member.allocate(PoolState::bytes_for(seats_for(options)))),
       seats_(seats_for(options)),
       state_(make_state(member, handle_, options, seats_)),
-      work_bell_(state_->work_bell),
-      done_bell_(state_->done_bell),
       spinner_limit_(state_->spinner_limit) {
   in_flight_.reserve(kBatchSlots);
   free_slots_.reserve(kBatchSlots);
@@ -154,16 +152,13 @@ void ClientPool::push(const InFlight& flight) noexcept {
   SHOAL_KILL_POINT("pool.ring.push");
   // A spinner takes the batch, and wakes others if there is more. A spinner clears its place before
   // its last look at the ring, so the batch is not missed.
-  for (uint32_t i = 0; i < spinner_limit_; ++i) {
-    if (state_->spinners[i].load() != 0) return;
-  }
-  if (work_bell_.has_sleepers()) work_bell_.ring_one();
+  if (!state_->anyone_spins(spinner_limit_)) state_->work_bell.notify_one();
 }
 
-void ClientPool::empty_ring() noexcept {
+void ClientPool::empty_ring(uint64_t end) noexcept {
   uint64_t head = state_->ring_head.load();
   // COMMIT(pool.ring.empty): killed before or after: the pool dies with its client.
-  while (!state_->ring_head.compare_exchange(head, state_->ring_tail.load())) {
+  while (head < end && !state_->ring_head.compare_exchange(head, end)) {
   }
   SHOAL_KILL_POINT("pool.ring.empty");
 }
@@ -182,13 +177,17 @@ void ClientPool::push_again() noexcept {
   std::sort(again_.begin(), again_.end(), [this](uint32_t left, uint32_t right) {
     return in_flight_[left].entry.generation() < in_flight_[right].entry.generation();
   });
-  empty_ring();
+  // The batches are pushed before the old entries are taken away, so that workers find them at any
+  // time. What is in the ring twice meanwhile does no harm.
+  const uint64_t old_end = state_->ring_tail.load();
+  if (queued() + again_.size() > kRingSlots) empty_ring(old_end);
   for (const uint32_t slot : again_) {
     const Batch& batch = in_flight_[slot].batch;
     batch.front().store(0);
     batch.back().store(batch.units);
     push(in_flight_[slot]);
   }
+  empty_ring(old_end);
 }
 
 // ---- Outcomes -----------------------------------------------------------------------------------
@@ -327,7 +326,7 @@ bool ClientPool::resolve_deaths(const LostItem& lost) {
     if (life_of(state_->seat(i)->life.load()) == Life::dead) resolve_seat(*state_->seat(i), lost);
   }
   push_again();
-  work_bell_.ring_all();
+  state_->work_bell.notify_all();
   return true;
 }
 
@@ -454,10 +453,6 @@ bool ClientPool::bury_workers_of_dead_agent() {
     if (worker != 0) arena::reap(member_.arena(), member_, worker);
     seat.exit_status.store(SIGKILL);  // what the agent's death sends; the true status is unknown
     seat.life.store(life_word(Life::dead, worker));
-    for (os::Atomic<uint32_t>& place : state_->spinners) {
-      uint32_t holder = worker;
-      if (worker != 0) place.compare_exchange(holder, 0);
-    }
     state_->death_epoch.fetch_add(1);
   }
   return all_gone;
@@ -471,33 +466,40 @@ os::Wake ClientPool::wait(uint32_t seen, int64_t deadline_ns, bool may_spin) noe
     const int64_t end = deadline_ns >= 0 && deadline_ns < spin_end ? deadline_ns : spin_end;
     do {
       for (int i = 0; i < 16; ++i) {
-        if (done_bell_.listen() != seen) return os::Wake::changed;
+        if (listen() != seen) return os::Wake::changed;
         os::cpu_relax();
       }
       sync::yield_processor();
     } while (os::monotonic_ns() < end);
   }
-  const os::Wake wake = done_bell_.sleep(seen, deadline_ns);
-  if (wake == os::Wake::timed_out) nudge();
+  if (!state_->done_bell.announce(&seen)) return os::Wake::changed;
+  const os::Wake wake = os::futex_wait(&state_->done_bell.word(), seen, deadline_ns);
+  if (wake == os::Wake::timed_out) {
+    state_->wake_for_waiting_units(seats_);
+    mark_entered_dirty();
+  }
   return wake;
 }
 
-void ClientPool::wait_for_hunger(bool at_once, int64_t deadline_ns) noexcept {
-  Doorbell bell(state_->hunger_bell);
-  const uint32_t low = state_->target.load() + 1;
-  state_->low_water.store(low);
-  const uint32_t seen = bell.listen();
-  if (at_once && queued() < low) return;
-  bell.sleep(seen, deadline_ns);
+// Any thread, without the caller's lock: reads and writes shared words only.
+void ClientPool::mark_entered_dirty() noexcept {
+  for (uint32_t i = 0; i < seats_; ++i) {
+    if (const Entry entry{state_->seat(i)->entered.load()}) mark_dirty(entry.slot());
+  }
 }
 
-void ClientPool::nudge() noexcept {
-  if (state_->ring_head.load() != state_->ring_tail.load()) {
-    for (os::Atomic<uint32_t>& place : state_->spinners) place.store(0);
+void ClientPool::wait_for_hunger(bool at_once, int64_t deadline_ns) noexcept {
+  const uint32_t low = state_->target.load() + 1;
+  state_->low_water.store(low);
+  const uint32_t seen = state_->hunger_bell.prepare();
+  const bool taken = state_->ring_head.load() != fed_head_.load();
+  const bool hungry = (at_once || taken) && queued() < low;
+  const bool called = (seen | 1) != (fed_bell_.load() | 1);
+  if (!hungry && !called) {
+    (void)os::futex_wait(&state_->hunger_bell.word(), seen, deadline_ns);
   }
-  bool work = state_->ring_head.load() != state_->ring_tail.load();
-  for (uint32_t i = 0; i < seats_ && !work; ++i) work = state_->seat(i)->entered.load() != 0;
-  if (work && work_bell_.has_sleepers()) work_bell_.ring_one();
+  fed_bell_.store(state_->hunger_bell.listen());
+  fed_head_.store(state_->ring_head.load());
 }
 
 // ---- Functions, definitions, the end ------------------------------------------------------------
@@ -526,7 +528,7 @@ void ClientPool::append_definition(const std::byte* bytes, uint64_t size) {
 
 void ClientPool::set_phase(Phase phase) noexcept {
   state_->phase.store(static_cast<uint32_t>(phase));
-  work_bell_.ring_all();
+  state_->work_bell.notify_all();
 }
 
 uint32_t ClientPool::live_workers() const noexcept {

@@ -20,7 +20,6 @@
 #include <vector>
 
 #include "pool/batch.hpp"
-#include "pool/doorbell.hpp"
 #include "pool/layout.hpp"
 
 namespace shoal::pool {
@@ -37,7 +36,7 @@ struct BatchParts {
   const uint64_t* argument_words = nullptr;
   uint32_t units = 0;
   uint32_t items = 0;
-  uint32_t items_per_unit = 1;
+  uint32_t items_per_unit = 1;  // at most kMaxItemsPerUnit
   uint32_t flags = 0;
   uint64_t function = 0;
   Handle function_block = 0;
@@ -128,14 +127,17 @@ class ClientPool {
   // ---- Waiting for news. A caller that wants to sleep until an outcome changes calls listen(),
   // then take_dirty(), and if that gave nothing, wait() with what listen() returned: no change is
   // missed.
-  [[nodiscard]] uint32_t listen() const noexcept { return done_bell_.listen(); }
+  [[nodiscard]] uint32_t listen() const noexcept { return state_->done_bell.listen(); }
+  // After a timeout, take_dirty() names the batches that workers are in: a worker tells of results
+  // only after a while, and one that runs a long unit, or is stopped, does not tell of those
+  // before.
   os::Wake wait(uint32_t seen, int64_t deadline_ns, bool may_spin) noexcept;
-  void ring_clients() noexcept { done_bell_.ring_all(); }
-  // Waits until so few batches are queued that workers may run out of them. Like wait(), many
-  // threads may call it. `at_once`: returns immediately if so few are queued already; otherwise it
-  // returns only when the number falls below the limit.
+  void ring_clients() noexcept { state_->done_bell.advance_all(); }
+  // Waits until so few batches are queued that workers may run out of them, or ring_feeders() is
+  // called. Like wait(), many threads may call it. `at_once`: returns immediately if so few are
+  // queued already; otherwise only if a worker has taken one since this last returned.
   void wait_for_hunger(bool at_once, int64_t deadline_ns) noexcept;
-  void ring_feeders() noexcept { Doorbell(state_->hunger_bell).ring_all(); }
+  void ring_feeders() noexcept { state_->hunger_bell.advance_all(); }
 
   // ---- Functions and definitions
   Handle store_function(const std::byte* bytes, uint64_t size);
@@ -156,13 +158,11 @@ class ClientPool {
 
   [[nodiscard]] uint32_t take_slot();
   void push(const InFlight& flight) noexcept;
-  // Wakes one more sleeping worker because no news came for a while: the worker that was to take a
-  // batch may be stopped (SIGSTOP), or runs a long unit and could not ask for help yet. A spinner
-  // may lose its place by this, which costs one superfluous wake-up.
-  void nudge() noexcept;
   // Pushes all batches that have queued units once more, in the order in which they were submitted.
   void push_again() noexcept;
-  void empty_ring() noexcept;
+  // Takes away the ring's entries before `end`.
+  void empty_ring(uint64_t end) noexcept;
+  void mark_entered_dirty() noexcept;
   [[nodiscard]] bool entered_by_anyone(Entry entry) const noexcept;
   void sweep_retired();
   void free_batch(const InFlight& flight) noexcept;
@@ -177,8 +177,6 @@ class ClientPool {
   Handle handle_ = 0;
   uint32_t seats_;  // from the constructor; PoolState has a copy for other processes
   PoolState* state_ = nullptr;
-  Doorbell work_bell_;
-  Doorbell done_bell_;
   uint32_t spinner_limit_;
   // in_flight_ is indexed by slot and grows when a slot is used for the first time. Creating all
   // entries in the constructor would touch 200 KB in each pool, which each fork of the process
@@ -189,6 +187,9 @@ class ClientPool {
   std::vector<InFlight> retired_;  // outcomes are read, but a worker may still touch the batch
   std::vector<uint32_t> again_;    // buffer of push_again(), which must not allocate
   uint32_t in_flight_count_ = 0;
+  // ring_head and the word of hunger_bell when wait_for_hunger() last returned
+  os::Atomic<uint64_t> fed_head_;
+  os::Atomic<uint32_t> fed_bell_;
   uint64_t generation_ = 1;
   uint32_t seen_deaths_ = 0;
   bool push_again_ = false;

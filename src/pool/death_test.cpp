@@ -217,7 +217,7 @@ bool kill_worker(const std::string& name, unsigned nth) {
   pool.agent.record_exit(static_cast<uint32_t>(index), {killed ? SIGKILL : 0U, 0, false});
   pool.resolve();
   EXPECT_LE(pool.losses.size(), killed ? 1U : 0U) << name << " " << nth;
-  for (os::Atomic<uint32_t>& place : pool.client->state().spinners) EXPECT_EQ(place.load(), 0U);
+  EXPECT_FALSE(pool.client->state().anyone_spins(kSpinners)) << name << " " << nth;
   finish(pool);
   EXPECT_EQ(pool.results + pool.lost + pool.cancelled, 5U + 12U + 12U + 6U);
   EXPECT_LE(pool.cancelled, 1U);

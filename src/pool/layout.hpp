@@ -32,13 +32,15 @@
 
 #include "arena/arena.hpp"
 #include "os/atomic.hpp"
+#include "os/clock.hpp"
+#include "sync/event_count.hpp"
 
 namespace shoal::pool {
 
 using arena::Handle;
 using arena::Incarnation;
 
-inline constexpr uint64_t kPoolMagic = 0x31306c6f6f706873;    // "shpool01"
+inline constexpr uint64_t kPoolMagic = 0x32306c6f6f706873;    // "shpool02"
 inline constexpr uint64_t kBatchMagic = 0x3130687462687368;   // "hshbth01", in each BatchHeader
 inline constexpr uint64_t kResultMagic = 0x3130736572687368;  // in each ResultBlock
 // batches in flight at once; more wait in the client
@@ -346,20 +348,21 @@ struct PoolState {
   // Until this time (in ticks) one idle worker, the lookout, polls for units that a busy worker
   // offers. 0, or a time that has passed: there is no lookout.
   os::Atomic<uint64_t> lookout;
-  os::Atomic<uint64_t> any_open;  // not 0: look through `open`
+  // bit 0: look through `open`; 63..1: how often that bit was set
+  os::Atomic<uint64_t> any_open;
   // Workers ring hunger_bell when fewer batches than low_water are queued: the client then sends
-  // more input. 0: the client has nothing more to send. The bell's word is like that of the bells
-  // below.
+  // more input. 0: the client has nothing more to send.
   os::Atomic<uint32_t> low_water;
-  os::Atomic<uint32_t> hunger_bell;
+  sync::EventCount hunger_bell;  // the client prepares, workers notify
 
   alignas(128) os::Atomic<uint64_t> ring_tail;  // client
   alignas(128) os::Atomic<uint64_t> ring_head;  // workers
-  alignas(128) os::Atomic<uint32_t> work_bell;  // sequence << 1 | a process may sleep
-  // incarnation of a worker that spins for work, 0 = free
-  os::Atomic<uint32_t> spinners[kSpinners];
+  alignas(128) sync::EventCount work_bell;      // workers prepare, and whoever has work notifies
   uint32_t spinner_limit;
-  alignas(128) os::Atomic<uint32_t> done_bell;           // sequence << 1 | a process may sleep
+  // Until this time (in ticks) a worker spins for work, and others rely on it. 0, or a time that
+  // has passed: the place is free. So a spinner that is stopped or killed is soon not relied on.
+  os::Atomic<uint64_t> spinners[kSpinners];
+  alignas(128) sync::EventCount done_bell;               // the client listens, workers advance
   os::Atomic<uint64_t> dirty_summary;                    // bit i: dirty[i] may be non-zero
   alignas(128) os::Atomic<uint64_t> dirty[kDirtyWords];  // bit = slot with news for the client
   os::Atomic<uint64_t> table[kBatchSlots];
@@ -368,6 +371,24 @@ struct PoolState {
   // or the batch takes longer than expected. 0 = free place. A worker that finds no unit left in an
   // open batch clears its place.
   os::Atomic<uint64_t> open[kOpenBatches];
+
+  // Whether a worker spins, and will see what was published before this call. `limit`: spinner
+  // places in use.
+  [[nodiscard]] bool anyone_spins(uint32_t limit) const noexcept {
+    for (uint32_t i = 0; i < limit; ++i) {
+      const uint64_t until = spinners[i].load();
+      if (until != 0 && until > os::ticks()) return true;
+    }
+    return false;
+  }
+
+  // Wakes a sleeping worker if there are units that nobody has begun. For those who look from time
+  // to time: the worker that was woken for these units, or relied on, may be stopped.
+  void wake_for_waiting_units(uint32_t limit) noexcept {
+    bool waiting = ring_head.load() != ring_tail.load() || (any_open.load() & 1) != 0;
+    for (uint32_t i = 0; i < limit && !waiting; ++i) waiting = seat(i)->offers.load() != 0;
+    if (waiting) work_bell.notify_one();
+  }
 
   Seat* seat(uint32_t index) noexcept { return reinterpret_cast<Seat*>(this + 1) + index; }
   [[nodiscard]] static uint64_t bytes_for(uint32_t seats) noexcept {

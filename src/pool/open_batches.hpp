@@ -7,9 +7,10 @@
 // unit.
 //
 // A view of PoolState.open, for any member, any thread. Never allocates, blocks or throws.
-// Invariant: `any_open` is not 0 while an entry is in the list, except between the two stores of
-// add() or of oldest(). A death between them leaves an entry that workers find after the next
-// add(), and the client pushes all batches with queued units again after a death.
+// Invariant: bit 0 of `any_open` is set while an entry is in the list, except between the two
+// stores of add(): meanwhile other workers find the batch in the seat of the worker that has it.
+// A worker that finds no entry clears the bit only if no add() has set it again since before the
+// worker began to look: the count above the bit tells.
 // Design: docs/design/pool.md
 #pragma once
 
@@ -22,12 +23,14 @@ class OpenBatches {
  public:
   explicit OpenBatches(PoolState* pool) noexcept : pool_(pool) {}
 
-  [[nodiscard]] bool maybe_any() const noexcept { return pool_->any_open.load() != 0; }
+  [[nodiscard]] bool maybe_any() const noexcept { return (pool_->any_open.load() & 1) != 0; }
 
   // False: there is no room.
   bool add(Entry entry) noexcept {
     for (os::Atomic<uint64_t>& place : pool_->open) {
-      if (place.load() == entry.value) return true;
+      if (place.load() != entry.value) continue;
+      say_any();  // whoever added it may be stopped before it says so
+      return true;
     }
     for (os::Atomic<uint64_t>& place : pool_->open) {
       uint64_t none = 0;
@@ -36,10 +39,7 @@ class OpenBatches {
       // until any_open is set.
       if (place.load() != 0 || !place.compare_exchange(none, entry.value)) continue;
       SHOAL_KILL_POINT("pool.open.entry");
-      // COMMIT(pool.open.any): killed before: in the list, but not seen, as above; after: every
-      // worker finds the batch.
-      pool_->any_open.store(1);
-      SHOAL_KILL_POINT("pool.open.any");
+      say_any();
       return true;
     }
     return false;
@@ -47,18 +47,17 @@ class OpenBatches {
 
   // The open batch that was submitted first, or none.
   [[nodiscard]] Entry oldest() noexcept {
-    if (!maybe_any()) return {};
-    Entry found = scan();
+    uint64_t seen = pool_->any_open.load();
+    if ((seen & 1) == 0) return {};
+    const Entry found = scan();
     if (found) return found;
-    // A concurrent add() stores the entry first and the hint second: either the scan below finds
-    // the entry, or add() sets the hint after it was cleared here.
-    // COMMIT(pool.open.none): killed before: any_open is set for an empty list; after: the next
-    // add() sets any_open again, and the client pushes a batch that was in the list.
-    pool_->any_open.store(0);
+    // add() stores the entry before it sets the bit: if the scan has missed the entry, the bit is
+    // set after `seen` was read, and stays.
+    // COMMIT(pool.open.none): killed before: any_open is set for an empty list; after: it is clear,
+    // and the next add() sets it again.
+    pool_->any_open.compare_exchange(seen, seen & ~uint64_t{1});
     SHOAL_KILL_POINT("pool.open.none");
-    found = scan();
-    if (found) pool_->any_open.store(1);
-    return found;
+    return {};
   }
 
   // The batch has no unit left, or has ended.
@@ -75,6 +74,14 @@ class OpenBatches {
   }
 
  private:
+  void say_any() noexcept {
+    uint64_t old = pool_->any_open.load();
+    // COMMIT(pool.open.any): killed before: in the list, but not seen, as in add(); after: every
+    // worker finds the batch.
+    while (!pool_->any_open.compare_exchange(old, (old + 2) | 1)) {
+    }
+    SHOAL_KILL_POINT("pool.open.any");
+  }
   [[nodiscard]] Entry scan() const noexcept {
     Entry found;
     for (const os::Atomic<uint64_t>& place : pool_->open) {

@@ -226,7 +226,8 @@ TEST(Schedule, ALookoutFindsUnitsBehindALongOne) {
     idle->seat.leave_batch();
   });
   while (pool.client->state().lookout.load() == 0) std::this_thread::yield();
-  pool.client->state().work_bell.store(0);  // the bell has no sleeper bit: ring_one() wakes nobody
+  // No waiters bit: notifying wakes nobody.
+  pool.client->state().work_bell.word().store(0);
   pool.submit(3);
   bool mine = owner->seat.enter_next();
   const auto claim = mine ? owner->seat.claim() : std::nullopt;
@@ -363,50 +364,6 @@ TEST(Schedule, ATimeLimitGivesOrders) {
   worker->seat.leave_batch();
   pool.expect_everything_done();
   pool.expect_clean_end();
-}
-
-// ---- Doorbells ----------------------------------------------------------------------------------
-
-TEST(Doorbell, NoWakeUpIsLost) {
-  os::Atomic<uint32_t> words[2]{};
-  os::Atomic<uint64_t> turn{};
-  constexpr uint64_t kTurns = 30'000;
-  const auto play = [&](uint64_t me) {
-    Doorbell mine(words[me]), other(words[1 - me]);
-    for (;;) {
-      uint64_t now = turn.load();
-      while (now < kTurns && now % 2 != me) {
-        const uint32_t seen = mine.listen();
-        if ((now = turn.load()) % 2 != me && now < kTurns) mine.sleep(seen, -1);
-        now = turn.load();
-      }
-      if (now >= kTurns) break;
-      turn.store(now + 1);
-      now % 3 == 0 ? other.ring_one() : other.ring_all();
-    }
-    other.ring_all();
-  };
-  std::thread first(play, 0), second(play, 1);
-  first.join();
-  second.join();
-  EXPECT_GE(turn.load(), kTurns);
-}
-
-TEST(Doorbell, AnAlarmWakesThoseWhomADeadRingerForgot) {
-  os::Atomic<uint32_t> word{};
-  os::Atomic<uint32_t> woken{};
-  Doorbell bell(word);
-  std::thread sleeper([&] {
-    bell.sleep(bell.listen(), -1);
-    woken.store(1);
-  });
-  while (!bell.has_sleepers()) std::this_thread::yield();
-  std::this_thread::sleep_for(std::chrono::milliseconds(20));
-  word.store((word.load() + 2) & ~1U);  // as ring_all() does before its kernel call
-  bell.ring_all();
-  bell.alarm();
-  sleeper.join();
-  EXPECT_EQ(woken.load(), 1U);
 }
 
 }  // namespace

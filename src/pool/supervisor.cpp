@@ -103,23 +103,20 @@ void Supervisor::record_exit(uint32_t index, const Exit& exit) {
     state_->failed_starts.fetch_add(
         weight_of_failed_start(exit.status, os::monotonic_ns() - seated_ns_[index]));
   }
-  for (os::Atomic<uint32_t>& place : state_->spinners) {
-    uint32_t holder = worker;
-    if (worker != 0) place.compare_exchange(holder, 0);
-  }
-  seat.offers.store(0);
   if (left_nothing(index, exit)) {
     seat.forget_worker();
     // COMMIT(pool.seat.left): killed before: the client marks the worker dead, with the agent's
     // other workers; after: the seat is free.
     seat.life.store(life_word(Life::empty, 0));
     SHOAL_KILL_POINT("pool.seat.left");
-    Doorbell(state_->work_bell).alarm();
-    Doorbell(state_->done_bell).alarm();
+    state_->work_bell.wake_all();
+    state_->done_bell.wake_all();
     return;
   }
-  // If the list is full, the client pushes the batch again.
+  // Workers find the units that the dead worker had not claimed: first in its seat, where it offers
+  // them, then in the list. If the list is full, the client pushes the batch again.
   if (const Entry entry{seat.entered.load()}) (void)OpenBatches(state_).add(entry);
+  seat.offers.store(0);
   // COMMIT(pool.seat.dead): killed before: the client marks the worker dead, with the agent's other
   // workers; after: the client resolves the claims.
   seat.life.store(life_word(Life::dead, worker));
@@ -129,8 +126,8 @@ void Supervisor::record_exit(uint32_t index, const Exit& exit) {
   state_->death_epoch.fetch_add(1);
   SHOAL_KILL_POINT("pool.death.epoch");
   // The dead worker may have consumed a wake-up, or died before it sent one: wake everybody.
-  Doorbell(state_->work_bell).alarm();
-  Doorbell(state_->done_bell).alarm();
+  state_->work_bell.wake_all();
+  state_->done_bell.wake_all();
 }
 
 void Supervisor::take_wish(Seat& seat) noexcept {
@@ -152,6 +149,7 @@ void Supervisor::take_wish(Seat& seat) noexcept {
 
 std::vector<Supervisor::Order> Supervisor::orders(int64_t now_ns) {
   std::vector<Order> result;
+  state_->wake_for_waiting_units(seats_);
   for (uint32_t i = 0; i < seats_; ++i) {
     Seat& seat = *state_->seat(i);
     if (life_of(seat.life.load()) != Life::ready) continue;

@@ -14,7 +14,6 @@
 
 #include <vector>
 
-#include "pool/doorbell.hpp"
 #include "pool/layout.hpp"
 
 namespace shoal::pool {
@@ -53,7 +52,8 @@ class Supervisor {
     bool kill;  // else interrupt
   };
   // What to do now about units that are over their time limit or cancelled: interrupt the worker,
-  // again every 100 ms, and kill it after the grace period.
+  // again every 100 ms, and kill it after the grace period. Also wakes a worker if units wait that
+  // nobody has begun: their worker may be stopped, and no client may be waiting for them.
   std::vector<Order> orders(int64_t now_ns);
   // When to call orders() next; < 0: never. A worker that sets an earlier deadline rings the agent.
   [[nodiscard]] int64_t next_wake_ns(int64_t now_ns) noexcept;

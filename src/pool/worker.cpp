@@ -44,9 +44,6 @@ WorkerSeat::WorkerSeat(arena::Member& member, Handle pool, uint32_t seat)
       seats_(PoolState::seats_of(member.arena(), pool)),
       spinner_limit_(std::min(pool_->spinner_limit, kSpinners)),
       seat_(pool_->seat(seat)),
-      work_bell_(pool_->work_bell),
-      done_bell_(pool_->done_bell),
-      hunger_bell_(pool_->hunger_bell),
       open_(pool_),
       steal_from_(seat),
       spin_ticks_(to_ticks(kSpinNs)),
@@ -89,27 +86,32 @@ bool WorkerSeat::anyone_offers() const noexcept {
   return false;
 }
 
-int WorkerSeat::take_spinner_place() noexcept {
+os::Atomic<uint64_t>* WorkerSeat::take_spinner_place(uint64_t now) noexcept {
   for (uint32_t i = 0; i < spinner_limit_; ++i) {
-    uint32_t holder = pool_->spinners[i].load();
-    // The agent clears the place of a spinner that died. Incarnations are never reused.
-    // COMMIT(pool.spin.place): killed before: nothing; after: the agent gives the place back.
-    if (holder == 0 && pool_->spinners[i].compare_exchange(holder, member_.incarnation())) {
-      SHOAL_KILL_POINT("pool.spin.place");
-      return static_cast<int>(i);
-    }
+    os::Atomic<uint64_t>& place = pool_->spinners[i];
+    uint64_t holder = place.load();
+    if (holder > now) continue;
+    // COMMIT(pool.spin.place): killed before: nothing; after: others rely on a spinner until the
+    // time in the word has passed, or the agent has recorded the death and wakes all.
+    if (!place.compare_exchange(holder, now + spin_ticks_)) continue;
+    SHOAL_KILL_POINT("pool.spin.place");
+    return &place;
   }
-  return -1;
+  return nullptr;
 }
 
-bool WorkerSeat::spin(uint32_t place) noexcept {
-  const uint64_t end = os::ticks() + spin_ticks_;
+// True when there may be work. False at once if all spinners' places are taken.
+bool WorkerSeat::spin() noexcept {
+  const uint64_t begin = os::ticks();
+  os::Atomic<uint64_t>* const place = take_spinner_place(begin);
+  if (place == nullptr) return false;
   bool found = false;
-  for (uint32_t i = 1; !(found = may_have_work()) && os::ticks() < end; ++i) {
+  for (uint32_t i = 1; !(found = may_have_work()) && os::ticks() - begin < spin_ticks_; ++i) {
     i % 16 == 0 ? sync::yield_processor() : os::cpu_relax();
   }
-  // before the last look: a client that saw this spinner rang no bell
-  pool_->spinners[place].store(0);
+  // Before the last look: a client that saw this spinner rang no bell. A spinner that was stopped
+  // may clear the place of the next one here, which costs a superfluous wake-up.
+  place->store(0);
   return found || may_have_work();
 }
 
@@ -127,15 +129,20 @@ bool WorkerSeat::become_lookout() noexcept {
   return mine;
 }
 
+// Announces the sleep before the last look, so whoever publishes work after that look sees that
+// somebody must be woken (sync/wait.hpp).
+os::Wake WorkerSeat::sleep_unless_work(int64_t deadline_ns) noexcept {
+  const uint32_t seen = pool_->work_bell.prepare();
+  if (may_have_work() || anyone_offers()) return os::Wake::changed;
+  return os::futex_wait(&pool_->work_bell.word(), seen, deadline_ns);
+}
+
 // Sleeps, but looks for work every kLookNs. A result other than timed_out ends the worker's sleep.
 os::Wake WorkerSeat::look_out() noexcept {
   os::Wake wake = os::Wake::timed_out;
   for (int looks = 0; looks < kLooks && wake == os::Wake::timed_out; ++looks) {
     pool_->lookout.store(os::ticks() + 2 * look_ticks_);
-    const uint32_t seen = work_bell_.listen();
-    wake = may_have_work() || anyone_offers()
-               ? os::Wake::changed
-               : work_bell_.sleep(seen, os::monotonic_ns() + kLookNs);
+    wake = sleep_unless_work(os::monotonic_ns() + kLookNs);
   }
   // before the caller's last look: a worker that saw a lookout rang no bell
   pool_->lookout.store(0);
@@ -148,17 +155,13 @@ os::Wake WorkerSeat::sleep_until_work() noexcept {
     const os::Wake wake = look_out();
     if (wake != os::Wake::timed_out) return wake;
   }
-  const uint32_t seen = work_bell_.listen();
-  if (may_have_work() || anyone_offers()) return os::Wake::changed;
-  return work_bell_.sleep(seen, -1);
+  return sleep_unless_work(os::kNoDeadline);
 }
 
 WorkerSeat::Wait WorkerSeat::wait() noexcept {
   const uint64_t begin = os::ticks();
   Wait result = Wait::work;
-  if (const int place = take_spinner_place(); place < 0 || !spin(static_cast<uint32_t>(place))) {
-    if (sleep_until_work() == os::Wake::interrupted) result = Wait::interrupted;
-  }
+  if (!spin() && sleep_until_work() == os::Wake::interrupted) result = Wait::interrupted;
   add(seat_->wait_ticks, os::ticks() - begin);
   // a spurious wake-up, or work in another worker's batch: the caller looks again
   if (result == Wait::work && !may_have_work()) return Wait::work;
@@ -171,10 +174,7 @@ WorkerSeat::Wait WorkerSeat::wait() noexcept {
 }
 
 bool WorkerSeat::somebody_looks() const noexcept {
-  for (uint32_t i = 0; i < spinner_limit_; ++i) {
-    if (pool_->spinners[i].load() != 0) return true;
-  }
-  return pool_->lookout.load() > os::ticks();
+  return pool_->anyone_spins(spinner_limit_) || pool_->lookout.load() > os::ticks();
 }
 
 // Called when this worker has claimed its first unit of the batch. That unit may run for an hour,
@@ -185,20 +185,18 @@ bool WorkerSeat::somebody_looks() const noexcept {
 void WorkerSeat::look_after_rest() noexcept {
   looked_after_ = true;
   running_since_ = os::ticks();
-  if (!work_bell_.has_sleepers()) return;
+  if (!pool_->work_bell.has_waiters()) return;
   const bool more_here = from_back_ ? next_unit_ > batch_.front().load() : next_unit_ < last_unit_;
   const uint64_t passed = pool_->ring_head.load() + (ring_at_ != kNotInRing ? 1 : 0);
   const bool long_ones = (way_ == Way::shared && more_here) || passed < pool_->ring_tail.load();
   const bool quick_ones = more_here || anyone_offers();
-  if (long_ones || (quick_ones && !somebody_looks())) work_bell_.ring_one();
+  if (long_ones || (quick_ones && !somebody_looks())) pool_->work_bell.notify_one();
 }
 
 // The ring's head is now `head`: the client may have more to send, but be busy with something else.
 void WorkerSeat::ask_for_more(uint64_t head) noexcept {
   const uint32_t low = pool_->low_water.load();
-  if (low != 0 && pool_->ring_tail.load() < head + low && hunger_bell_.has_sleepers()) {
-    hunger_bell_.ring_all();
-  }
+  if (low != 0 && pool_->ring_tail.load() < head + low) pool_->hunger_bell.notify_all();
 }
 
 // ---- Entering a batch ---------------------------------------------------------------------------
@@ -221,6 +219,7 @@ bool WorkerSeat::enter(Entry entry) noexcept {
   batch_handle_ = handle;
   entry_ = entry;
   result_block_ = 0;
+  first_.reset();
   unsent_ = exhausted_ = looked_after_ = from_back_ = false;
   ring_at_ = kNotInRing;
   items_run_ = 0;
@@ -254,6 +253,9 @@ bool WorkerSeat::enter_open() noexcept {
   return false;
 }
 
+// An entry leaves the ring only after other workers can find the batch's units without it, and the
+// agent and the client can see who has the batch: `entered` names the batch, and its units are
+// claimed, or offered by this seat. So a worker that is stopped here hides nothing.
 bool WorkerSeat::enter_from_ring() noexcept {
   for (;;) {
     uint64_t head = pool_->ring_head.load();
@@ -262,30 +264,48 @@ bool WorkerSeat::enter_from_ring() noexcept {
     // The client overwrites this place only after head has passed it; then the compare-exchange of
     // head below, and the one in leave_batch(), fail.
     const uint64_t word = pool_->ring[head % kRingSlots].load();
-    const Entry entry = ring_entry(word);
     const bool alone = (word & kForOneWorker) != 0;
-    if (!alone && enter(entry)) {
+    const bool entered = enter(ring_entry(word));
+    if (entered && !alone) {
       ring_at_ = head;
       start_at_front(Way::shared);
       return true;
     }
-    // COMMIT(pool.ring.pop): killed before: the entry is in the ring; after: the client pushes it
-    // again.
-    if (!pool_->ring_head.compare_exchange(head, head + 1)) continue;
+    if (entered) offer_or_claim();
+    // COMMIT(pool.ring.pop): killed before: the entry is in the ring; after: the agent opens the
+    // batch when it records the death. A batch that was not entered has ended: after a death it may
+    // be in the ring twice.
+    const bool popped = pool_->ring_head.compare_exchange(head, head + 1);
     SHOAL_KILL_POINT("pool.ring.pop");
-    ask_for_more(head + 1);
-    // enter() fails for a batch that has ended: after a death it may be in the ring twice.
-    if (!alone || !enter(entry)) continue;
-    start_at_front(Way::alone);
-    add(seat_->batches, 1);
-    if (batch_.units > 1) {
-      // COMMIT(pool.offers): killed before or after: the agent opens the batch when it records the
-      // death.
-      seat_->offers.store(entry.value);
-      SHOAL_KILL_POINT("pool.offers");
+    if (popped) ask_for_more(head + 1);
+    if (first_ || (entered && popped && batch_.units > 1)) {
+      add(seat_->batches, 1);
+      return true;
     }
-    return true;
+    if (entered) withdraw();
   }
+}
+
+// Makes the rest of a batch that this worker takes alone visible to others.
+void WorkerSeat::offer_or_claim() noexcept {
+  start_at_front(Way::alone);
+  if (batch_.units == 1) {
+    first_ = try_claim(0);
+    next_unit_ = last_unit_ = 1;
+    begun_at_ = 0;
+    return;
+  }
+  // COMMIT(pool.offers): killed before or after: the batch is in the ring, and the agent opens it
+  // when it records the death.
+  seat_->offers.store(entry_.value);
+  SHOAL_KILL_POINT("pool.offers");
+}
+
+// Leaves a batch of which this worker has claimed nothing.
+void WorkerSeat::withdraw() noexcept {
+  stop_offering();
+  batch_ = Batch{};
+  seat_->entered.store(0);
 }
 
 bool WorkerSeat::steal_from(Seat& victim, Entry entry, bool stuck) noexcept {
@@ -299,8 +319,7 @@ bool WorkerSeat::steal_from(Seat& victim, Entry entry, bool stuck) noexcept {
       if (from_back_) next_unit_ = back;
       return true;
     }
-    seat_->entered.store(0);
-    batch_ = Batch{};
+    withdraw();
   }
   uint64_t offered = entry.value;
   victim.offers.compare_exchange(offered, 0);
@@ -374,7 +393,7 @@ void WorkerSeat::open_batch() noexcept {
   way_ = Way::shared;
   from_back_ = false;
   stop_offering();
-  if (work_bell_.has_sleepers()) work_bell_.ring_one();
+  pool_->work_bell.notify_one();
 }
 
 bool WorkerSeat::hand_over() noexcept {
@@ -450,7 +469,8 @@ std::optional<WorkerSeat::Claim> WorkerSeat::claim() noexcept {
   if (from_back_ && os::ticks() > seat_->begun_ticks.load(os::relaxed) + help_ticks_) {
     start_at_front(Way::thief);  // the last unit was not a quick one
   }
-  const auto claim = from_back_ ? claim_from_back() : claim_from_front();
+  auto claim = std::exchange(first_, std::nullopt);
+  if (!claim) claim = from_back_ ? claim_from_back() : claim_from_front();
   if (!claim) {
     exhausted_ = true;
     return std::nullopt;
@@ -621,7 +641,7 @@ void WorkerSeat::mark_dirty() noexcept {
   // COMMIT(pool.dirty.summary): killed before or after: as above.
   pool_->dirty_summary.fetch_or(1ull << slot / 64);
   SHOAL_KILL_POINT("pool.dirty.summary");
-  done_bell_.ring_all();
+  pool_->done_bell.advance_all();
 }
 
 void WorkerSeat::notify(uint64_t ticks, bool now) noexcept {
@@ -634,7 +654,7 @@ void WorkerSeat::notify(uint64_t ticks, bool now) noexcept {
   asked_ticks_ = ticks;
   if (next_unit_ >= batch_.back().load()) return;
   if (way_ == Way::alone && ticks - entered_ticks_ > alone_ticks_) return open_batch();
-  if (work_bell_.has_sleepers()) work_bell_.ring_one();
+  pool_->work_bell.notify_one();
 }
 
 }  // namespace shoal::pool

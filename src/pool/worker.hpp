@@ -25,7 +25,6 @@
 
 #include "os/clock.hpp"
 #include "pool/batch.hpp"
-#include "pool/doorbell.hpp"
 #include "pool/layout.hpp"
 #include "pool/open_batches.hpp"
 
@@ -112,6 +111,8 @@ class WorkerSeat {
   bool enter(Entry entry) noexcept;
   bool enter_open() noexcept;
   bool enter_from_ring() noexcept;
+  void offer_or_claim() noexcept;
+  void withdraw() noexcept;
   bool enter_as_thief(bool only_stuck) noexcept;
   bool steal_from(Seat& victim, Entry entry, bool stuck) noexcept;
   void start_at_front(Way way) noexcept;
@@ -123,9 +124,10 @@ class WorkerSeat {
   bool somebody_looks() const noexcept;
   void look_after_rest() noexcept;
   void ask_for_more(uint64_t head) noexcept;
-  bool spin(uint32_t place) noexcept;
-  int take_spinner_place() noexcept;
+  bool spin() noexcept;
+  os::Atomic<uint64_t>* take_spinner_place(uint64_t now) noexcept;
   bool become_lookout() noexcept;
+  os::Wake sleep_unless_work(int64_t deadline_ns) noexcept;
   os::Wake look_out() noexcept;
   os::Wake sleep_until_work() noexcept;
   std::optional<Claim> try_claim(uint32_t unit) noexcept;
@@ -140,9 +142,6 @@ class WorkerSeat {
   uint32_t seats_;
   uint32_t spinner_limit_;
   Seat* seat_;
-  Doorbell work_bell_;
-  Doorbell done_bell_;
-  Doorbell hunger_bell_;
   OpenBatches open_;
   Batch batch_;  // false when none is entered
   Handle batch_handle_ = 0;
@@ -151,6 +150,7 @@ class WorkerSeat {
   bool from_back_ = false;  // a thief in a batch of quick units
   bool exhausted_ = false;  // claim() has found no unit left
   bool looked_after_ = false;
+  std::optional<Claim> first_;     // claimed before the batch left the ring
   bool unsent_ = false;            // results published since the client was told
   Seat* victim_ = nullptr;         // thief: the worker whose batch this is
   uint64_t ring_at_ = kNotInRing;  // shared: the ring's head that named the batch

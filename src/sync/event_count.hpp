@@ -1,22 +1,34 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // EventCount: one futex word on which any thread of any member sleeps until a condition that is
-// stored elsewhere may have changed. Notifying costs one load when nobody sleeps. Never allocates,
-// never throws.
+// stored elsewhere may have changed. Never allocates, never throws.
 //
 // Word:  31..1 epoch, changed by each wake-up     0 WAITERS: some thread may be asleep
 //
-// Use:   seen = count.prepare();  if (condition) proceed;  else Ticker.sleep(&count.word(), seen)
-//        ... change the condition (seq_cst) ...; count.notify_one();
+// Two ways to use one; all calls on one word are of the same kind, and wake_all() fits both.
+//   Notifiers are frequent, and somebody rarely sleeps: notifying while nobody sleeps is one load.
+//     seen = count.prepare();  if (condition) proceed;  else futex_wait(&count.word(), seen)
+//     ... change the condition (seq_cst) ...; count.notify_one();
+//   Looks are frequent, or several conditions lie where only the sleeper sees them: a look is one
+//   load, and a notification always a read-modify-write.
+//     seen = count.listen();  if (condition) proceed;
+//     else if (count.announce(&seen)) futex_wait(&count.word(), seen)
+//     ... change the condition ...; count.advance_all();
 //
-// No wake-up is lost: sync/wait.hpp, where prepare() is W1 and the load in notify is P2. One thing
-// is special here: notify_one() clears WAITERS if the kernel woke no thread. A waiter that prepared
-// between the wake and the clearing either is in the kernel's queue with the old value, and the
-// wake of all that follows wakes it; or is not in the queue yet, and finds the word changed.
+// Why no wake-up is lost: for the first way see sync/wait.hpp, where prepare() is W1 and notify's
+// load is P2. In the second way the word is changed after the condition. A sleeper that read the
+// new word sees the condition; one that read the old word finds it changed when it announces or
+// sleeps, or is in the kernel's queue with WAITERS set, and is woken.
+//
+// A notifier that is stopped between two instructions holds back its own notification and no other:
+// WAITERS is set while anybody sleeps. Only the kernel clears it, in one step with waking all: it
+// adds 1 to the word (futex_increment_and_wake_all), which clears WAITERS and changes the epoch, so
+// whoever is between prepare() and sleep finds the word changed. If another notifier's step came
+// first, adding 1 sets WAITERS though nobody sleeps: the next notification is then a superfluous
+// system call.
 // Design: docs/design/sync.md
 #pragma once
 
-#include <climits>
 #include <cstdint>
 
 #include "os/atomic.hpp"
@@ -31,20 +43,32 @@ class EventCount {
 
   // P2 and P3: call after a seq_cst store or read-modify-write has changed the condition.
   void notify_one() noexcept {
-    if ((word_.load() & kWaiters) != 0) wake_one();
+    if (has_waiters()) wake_one();
   }
   void notify_all() noexcept {
-    if ((word_.load() & kWaiters) != 0) wake_all();
+    if (has_waiters()) os::futex_increment_and_wake_all(&word_);
+  }
+  // Whether notifying would wake somebody. Somebody who comes later looks first.
+  [[nodiscard]] bool has_waiters() const noexcept { return (word_.load() & kWaiters) != 0; }
+
+  [[nodiscard]] uint32_t listen() const noexcept { return word_.load(); }
+  // Before a listener sleeps on *seen. False: the word has changed since listen().
+  [[nodiscard]] bool announce(uint32_t* seen) noexcept {
+    uint32_t expected = *seen;
+    *seen |= kWaiters;
+    return expected == *seen || word_.compare_exchange(expected, *seen);
+  }
+  // After the condition was changed: no listener sleeps on what it heard before.
+  void advance_all() noexcept {
+    if ((word_.fetch_add(kEpoch) & kWaiters) != 0) os::futex_increment_and_wake_all(&word_);
   }
 
   // As notify_all(), but changes the word even without WAITERS, so that each thread between
   // prepare() and sleep looks again. For reapers, which do not know what the dead member had
   // published.
   void wake_all() noexcept {
-    uint32_t old = word_.load();
-    while (!word_.compare_exchange(old, (old + kEpoch) & ~kWaiters)) {
-    }
-    os::futex_wake(&word_, INT_MAX);
+    word_.fetch_or(kWaiters);
+    os::futex_increment_and_wake_all(&word_);
   }
 
   [[nodiscard]] os::Atomic<uint32_t>& word() noexcept { return word_; }
@@ -54,12 +78,8 @@ class EventCount {
   static constexpr uint32_t kEpoch = 2;
 
   void wake_one() noexcept {
-    const uint32_t now = word_.fetch_add(kEpoch) + kEpoch;
-    if (os::futex_wake(&word_, 1) > 0) return;
-    uint32_t expected = now;
-    if (word_.compare_exchange(expected, (now + kEpoch) & ~kWaiters)) {
-      os::futex_wake(&word_, INT_MAX);
-    }
+    word_.fetch_add(kEpoch);
+    if (os::futex_wake(&word_, 1) == 0) os::futex_increment_and_wake_all(&word_);
   }
 
   os::Atomic<uint32_t> word_;

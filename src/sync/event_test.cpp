@@ -9,6 +9,7 @@
 #include "sync/event_count.hpp"
 #include "sync/holds.hpp"
 #include "testing/deadline.hpp"
+#include "testing/stop_at.hpp"
 
 namespace shoal::sync {
 namespace {
@@ -93,6 +94,130 @@ TEST(EventCountTest, NoNotificationIsLost) {
   }
   for (auto& thread : threads) thread.join();
   EXPECT_EQ(consumed.load(), kItems);
+}
+
+// A thread asleep on an event count.
+class Sleeper {
+ public:
+  explicit Sleeper(EventCount& count)
+      : thread_([this, &count] {
+          id_.store(static_cast<uint32_t>(gettid()));
+          (void)os::futex_wait(&count.word(), count.prepare(), os::kNoDeadline);
+        }) {
+    while (!sleeps()) std::this_thread::yield();
+  }
+  ~Sleeper() { thread_.join(); }
+  [[nodiscard]] bool sleeps() const {
+    return testing::sleeps_for_ever(static_cast<pid_t>(id_.load()));
+  }
+
+ private:
+  os::Atomic<uint32_t> id_;
+  std::thread thread_;
+};
+
+// The notifier `late` is stopped before each access to the word in turn, which includes those by
+// system calls. Meanwhile another one notifies.
+void expect_others_wake(void (*late)(EventCount&), void (*other)(EventCount&)) {
+  for (unsigned nth = 1;; ++nth) {
+    EventCount count;
+    auto sleeper = std::make_unique<Sleeper>(count);
+    const bool reached = testing::stopped_at(
+        nth, testing::accesses_to(&count, sizeof count), [&] { late(count); }, {[&] {
+          other(count);
+          EXPECT_FALSE(sleeper->sleeps()) << "nobody was woken at access " << nth;
+        }});
+    count.wake_all();
+    sleeper.reset();
+    if (!reached || ::testing::Test::HasFailure()) return;
+  }
+}
+
+TEST(EventCountTest, ANotifierThatIsStoppedHoldsBackNoOtherNotification) {
+  const auto notify_one = [](EventCount& count) { count.notify_one(); };
+  const auto notify_all = [](EventCount& count) { count.notify_all(); };
+  const auto wake_all = [](EventCount& count) { count.wake_all(); };
+  expect_others_wake(notify_one, notify_one);
+  expect_others_wake(notify_all, notify_one);
+  expect_others_wake(wake_all, notify_one);
+}
+
+// Somebody falls asleep while a notifier, which found nobody to wake, is stopped.
+TEST(EventCountTest, ASleeperThatComesWhileANotifierIsStoppedIsWokenByTheNext) {
+  for (unsigned nth = 1;; ++nth) {
+    EventCount count;
+    (void)count.prepare();  // by somebody who then found what it looked for
+    std::unique_ptr<Sleeper> sleeper;
+    const bool reached = testing::stopped_at(
+        nth, testing::accesses_to(&count, sizeof count), [&] { count.notify_one(); },
+        {[&] { sleeper = std::make_unique<Sleeper>(count); },
+         [&] {
+           count.notify_one();
+           EXPECT_FALSE(sleeper->sleeps()) << "nobody was woken at access " << nth + 1;
+         }});
+    count.wake_all();
+    if (sleeper == nullptr || HasFailure()) break;
+    (void)reached;
+  }
+}
+
+// Somebody prepares while one notifier is stopped. Then another one notifies, and a third prepares:
+// the word must not look to the first as it did before.
+TEST(EventCountTest, WhoHasPreparedDoesNotSleepAfterANotification) {
+  const std::vector<void (*)(EventCount&)> notifiers = {
+      [](EventCount& count) { count.notify_one(); }, [](EventCount& count) { count.notify_all(); },
+      [](EventCount& count) { count.wake_all(); }, [](EventCount& count) { count.advance_all(); }};
+  for (const auto late : notifiers) {
+    bool reached = true;
+    for (unsigned nth = 1; reached; ++nth) {
+      EventCount count;
+      (void)count.prepare();  // by somebody who then found what it looked for
+      uint32_t seen = 0;
+      reached = testing::stopped_at(nth, testing::accesses_to(&count, sizeof count),
+                                    [&] { late(count); }, {[&] { seen = count.prepare(); }});
+      if (!reached) continue;
+      count.notify_one();
+      (void)count.prepare();
+      EXPECT_EQ(os::futex_wait(&count.word(), seen, 0), os::Wake::changed) << "access " << nth;
+    }
+  }
+}
+
+TEST(EventCountTest, AListenerSleepsOnlyOnWhatItHeard) {
+  EventCount count;
+  uint32_t seen = count.listen();
+  count.advance_all();
+  EXPECT_FALSE(count.announce(&seen));
+  seen = count.listen();
+  EXPECT_TRUE(count.announce(&seen));
+  EXPECT_TRUE(count.has_waiters());
+  count.advance_all();
+  EXPECT_FALSE(count.has_waiters());
+  EXPECT_EQ(os::futex_wait(&count.word(), seen, os::kNoDeadline), os::Wake::changed);
+}
+
+TEST(EventCountTest, ListenersMissNothing) {
+  EventCount counts[2];
+  os::Atomic<uint64_t> turn{};
+  constexpr uint64_t kTurns = 30'000;
+  const auto play = [&](uint64_t me) {
+    for (;;) {
+      uint32_t seen = counts[me].listen();
+      const uint64_t now = turn.load();
+      if (now >= kTurns) break;
+      if (now % 2 == me) {
+        turn.store(now + 1);
+        counts[1 - me].advance_all();
+      } else if (counts[me].announce(&seen)) {
+        (void)os::futex_wait(&counts[me].word(), seen, os::kNoDeadline);
+      }
+    }
+    counts[1 - me].advance_all();
+  };
+  std::thread first(play, 0), second(play, 1);
+  first.join();
+  second.join();
+  EXPECT_GE(turn.load(), kTurns);
 }
 
 }  // namespace

@@ -1,49 +1,89 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// run_stopped_at(): stops an operation before one of its accesses to shared memory, lets others
-// act, and lets the operation go on. So a test replays, in one thread and exactly, what happens
-// when a process is stopped for any time between two instructions. The operation must hold no lock
-// there that the others wait for. Tests only; an operation cannot be stopped within another one.
+// Delays for tests: what other members do while one of them is stopped between two instructions.
+//
+// stopped_at() runs an operation and, before one of its accesses to shared words, whole operations
+// of others, in the same thread: as if the member had been stopped there (SIGSTOP) and continued
+// afterwards. Deterministic, and without a time limit. The others must not wait for the stopped
+// member: a test in which they do hangs.
+//
+// sleeps_for_ever() tells a thread that waits for somebody to wake it from one that runs. Tests
+// only; needs a build with access hooks (os/atomic.hpp).
 #pragma once
 
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #include <cstdint>
+#include <cstdio>
 #include <functional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "os/atomic.hpp"
 
 namespace shoal::testing {
 
-struct Range {  // of addresses
-  const void* begin;
-  const void* end;
+namespace stopping {
+
+struct Plan {
+  std::function<bool(const void*)> counts;
+  unsigned left;  // accesses until the next stop
+  std::vector<std::function<void()>> others;
+  unsigned stops = 0;  // so far
 };
 
-namespace detail {
-struct Stop {
-  Range range;
-  uint64_t left;  // accesses until the operation stops
-  const std::function<void()>* meanwhile;
-};
-inline thread_local Stop* stop = nullptr;
+inline thread_local Plan* plan = nullptr;
 
-inline void count_access(const void* address) {
-  Stop& s = *stop;
-  if (address < s.range.begin || address >= s.range.end || --s.left != 0) return;
-  os::access_hook = nullptr;
-  (*s.meanwhile)();
+inline void before_access(const void* address) {
+  Plan* const now = plan;
+  if (now->stops == now->others.size() || !now->counts(address) || --now->left != 0) return;
+  now->left = 1;
+  os::access_hook = nullptr;  // the others run without stops, unless they call stopped_at()
+  plan = nullptr;
+  now->others[now->stops++]();
+  plan = now;
+  os::access_hook = &before_access;
 }
-}  // namespace detail
 
-// Runs `operation`; before its k-th access (counted from 1) to an os::Atomic in `range`, runs
-// `meanwhile`. False: the operation makes fewer such accesses, and `meanwhile` did not run.
-inline bool run_stopped_at(uint64_t k, Range range, const std::function<void()>& operation,
-                           const std::function<void()>& meanwhile) {
-  detail::Stop stop{range, k, &meanwhile};
-  detail::stop = &stop;
-  os::access_hook = &detail::count_access;
-  operation();
-  os::access_hook = nullptr;
-  return stop.left == 0;
+}  // namespace stopping
+
+// Runs `late`; before its nth access to a word for which `counts` is true, runs the first of
+// `others`, before the next such access the second, and so on. False: `late` ended before that.
+inline bool stopped_at(unsigned nth, std::function<bool(const void*)> counts,
+                       const std::function<void()>& late,
+                       std::vector<std::function<void()>> others) {
+  stopping::Plan here{std::move(counts), nth, std::move(others)};
+  stopping::Plan* const outer = std::exchange(stopping::plan, &here);
+  const os::AccessHook outer_hook = std::exchange(os::access_hook, &stopping::before_access);
+  late();
+  os::access_hook = outer_hook;
+  stopping::plan = outer;
+  return here.stops == here.others.size();
+}
+
+// The accesses to [begin, begin + bytes).
+inline std::function<bool(const void*)> accesses_to(const void* begin, uint64_t bytes) {
+  const auto first = reinterpret_cast<uintptr_t>(begin);
+  return [first, bytes](const void* address) {
+    const auto at = reinterpret_cast<uintptr_t>(address);
+    return at >= first && at - first < bytes;
+  };
+}
+
+// Whether this thread of this process sleeps on a futex, without a time limit: a thread that
+// somebody has woken does not, even before it runs.
+inline bool sleeps_for_ever(pid_t thread) {
+  const std::string path = "/proc/self/task/" + std::to_string(thread) + "/syscall";
+  std::FILE* file = std::fopen(path.c_str(), "r");
+  if (file == nullptr) return false;
+  long call = -1;
+  unsigned long word = 0, operation = 0, expected = 0, limit = 1;
+  const int found =
+      std::fscanf(file, "%ld %lx %lx %lx %lx", &call, &word, &operation, &expected, &limit);
+  std::fclose(file);
+  return found == 5 && call == SYS_futex && limit == 0;
 }
 
 }  // namespace shoal::testing

@@ -39,6 +39,7 @@ START_OF_METHOD = {"fork": "fork", "spawn": "spawn", "forkserver": "zygote"}  # 
 GRACE = 2.0  # seconds between interrupting a task and killing its worker
 BYTES_IN_FLIGHT = 64 * 1024 * 1024
 MAX_WORKERS = _cpus.MAX_WORKERS
+_WIDEST_WINDOW = 1 << 62  # items, more than any input has
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 _left_to_results: set[Engine] = set()  # their pool object is gone, but they have open tasks
@@ -287,7 +288,8 @@ class Engine:
         chunk_asked: bool = True,
     ) -> Any:
         """A map over an iterator; see core.Job. `bounded`: the caller gave the window;
-        `chunk_asked`: the caller gave the chunk size.
+        `chunk_asked`: the caller gave the chunk size. A chunk that is larger than any batch can be
+        is sent in pieces.
         """
         chunk_is = core.CHUNK_PACKING
         if self.chunks_are_tasks:
@@ -301,9 +303,9 @@ class Engine:
             name=name,
             order=order,
             flags=core.BATCH_STAR_ITEMS if star else 0,
-            chunk=chunk,
+            chunk=min(chunk, core.MAX_ITEMS_PER_UNIT),
             total=total,
-            window=window,
+            window=min(window, _WIDEST_WINDOW),
             bounded=bounded,
             byte_limit=BYTES_IN_FLIGHT,
             timeout_ns=timeout_ns,

@@ -257,3 +257,31 @@ def test_in_shoals_own_pools_a_chunk_is_pickled_together_and_each_item_is_a_task
                 found.append("error")
         assert found == [0, 1, 2, 3, "error", 5]
     pool.join()
+
+
+def test_a_chunk_may_be_larger_than_any_input(same) -> None:
+    """More items than a unit's word can count, and more than 32 bits can."""
+    printed = same("""
+        context = multiprocessing.get_context(sys.argv[1])
+        a = [1]
+        for chunk in 2**26, 2**32, 2**32 + 1, 2**40:
+            with context.Pool(2) as pool:
+                print(pool.map(double_in_place, [a, a, a], chunksize=chunk))
+                print(list(pool.imap(double_in_place, [a, a, a], chunksize=chunk)))
+                print(list(pool.imap(double_in_place, iter([a, a, a]), chunksize=chunk)))
+    """)
+    assert set(printed.splitlines()) == {"[[8], [8], [8]]"}
+
+
+def double_in_place(numbers: list[int]) -> list[int]:
+    numbers[0] *= 2
+    return numbers
+
+
+@pytest.mark.parametrize("chunksize", [2**26, 2**32, 2**32 + 1, 2**70])
+def test_a_chunk_of_an_executor_may_be_larger_than_any_input(chunksize: int) -> None:
+    a = [1]
+    with shoal.Executor(2) as executor:
+        for items in [a, a, a], iter([a, a, a]):
+            results = executor.map(double_in_place, items, chunksize=chunksize)
+            assert list(results) == [[2], [4], [8]]  # unpickled together

@@ -73,6 +73,30 @@ def overlap(ran: list[Ran]) -> bool:
 # ---- What one batch holds ------------------------------------------------------------------------
 
 
+def wait_for_file(path: str | None) -> bool:
+    """Whether the file was made before a long time has passed. No path: at once."""
+    end = time.monotonic() + 20
+    while path is not None and not os.path.exists(path):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.001)
+    return True
+
+
+@pytest.mark.parametrize("unordered", [False, True])
+def test_results_do_not_wait_for_the_long_task_behind_them(tmp_path: Path, unordered) -> None:
+    """The long task ends only when the program has fetched the results of those before it."""
+    with shoal.Pool(1) as pool:
+        pool.map(wait_for_file, [None] * 5000)  # so quick that many are sent together
+        path = tmp_path / "fetched"
+        inputs = [None] * 20 + [str(path)] + [None] * 20
+        results = (pool.imap_unordered if unordered else pool.imap)(wait_for_file, inputs)
+        assert all(next(results) for _ in range(20))
+        path.touch()
+        assert list(results) == [True] * 21
+    pool.join()
+
+
 @pytest.mark.parametrize("workers", [2, 3])
 def test_long_tasks_after_many_quick_ones_of_another_function_run_at_once(workers) -> None:
     with shoal.Pool(workers) as pool:

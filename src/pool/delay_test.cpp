@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Delays: a process of the pool is stopped before each of its accesses to shared memory while
+// others run whole operations. No unit may be hidden from workers that look for work, no wake-up
+// may be lost, and afterwards each unit has one outcome.
+#include <thread>
+
+#include "pool/test_pool.hpp"
+#include "testing/stop_at.hpp"
+
+namespace shoal::pool {
+namespace {
+
+using testing::accesses_to;
+using testing::sleeps_for_ever;
+using testing::stopped_at;
+
+using Accesses = std::function<bool(const void*)>;
+
+Accesses accesses_to_state(const TestPool& pool) {
+  return accesses_to(&pool.client->state(), PoolState::bytes_for(pool.client->seats()));
+}
+
+Accesses accesses_to_state_and(TestPool& pool, Entry entry) {
+  const Handle batch = pool.client->batch_handle(entry.slot());
+  const arena::Arena& arena = *pool.session.arena;
+  return [state = accesses_to_state(pool),
+          block = accesses_to(arena.address(batch), arena.block_size(batch))](const void* address) {
+    return state(address) || block(address);
+  };
+}
+
+constexpr uint64_t kLong = 1ull << 40;  // ticks
+
+int queued_units(const TestPool& pool, Entry entry) {
+  const Batch batch = pool.client->batch(entry.slot());
+  int count = 0;
+  for (uint32_t i = 0; i < batch.units; ++i) {
+    count += Unit::of(batch.unit_words()[i].load()).state == UnitState::queued ? 1 : 0;
+  }
+  return count;
+}
+
+void finish(TestPool& pool, TestWorker& worker) {
+  run_all(worker.seat);
+  pool.expect_everything_done();
+}
+
+// ---- Work is found ------------------------------------------------------------------------------
+
+// Stops `late` before each of its accesses in turn. Meanwhile another worker looks for work until
+// it finds none: then no unit may be left that nobody has claimed.
+void expect_nothing_hidden(const std::function<Entry(TestPool&)>& submit,
+                           const std::function<void(WorkerSeat&)>& late) {
+  for (unsigned nth = 1;; ++nth) {
+    TestPool pool;
+    const Entry entry = submit(pool);
+    const auto stopped = pool.hire();
+    const auto other = pool.hire();
+    const bool reached = stopped_at(
+        nth, accesses_to_state_and(pool, entry), [&] { late(stopped->seat); }, {[&] {
+          run_all(other->seat);
+          EXPECT_EQ(queued_units(pool, entry), 0) << "units are hidden at access " << nth;
+        }});
+    finish(pool, *other);
+    pool.expect_clean_end();
+    if (!reached || ::testing::Test::HasFailure()) return;
+  }
+}
+
+void run_everything(WorkerSeat& seat) { run_all(seat); }
+
+TEST(Delay, ABatchOfOneUnitIsNotHiddenByAWorkerThatIsStopped) {
+  expect_nothing_hidden([](TestPool& pool) { return pool.submit(1); }, run_everything);
+}
+
+TEST(Delay, ABatchForOneWorkerIsNotHiddenWhenThatWorkerIsStopped) {
+  expect_nothing_hidden([](TestPool& pool) { return pool.submit(3); }, run_everything);
+}
+
+TEST(Delay, ASharedBatchIsNotHiddenByAWorkerThatIsStopped) {
+  expect_nothing_hidden([](TestPool& pool) { return pool.submit_shared(3); }, run_everything);
+}
+
+TEST(Delay, AWorkerThatLeavesHidesNothingWhenItIsStopped) {
+  expect_nothing_hidden([](TestPool& pool) { return pool.submit(3); },
+                        [](WorkerSeat& seat) {
+                          if (!seat.enter_next()) return;  // the other worker has run all
+                          if (const auto claim = seat.claim()) run_claim(seat, *claim);
+                          EXPECT_TRUE(seat.hand_over());
+                          seat.leave_batch();
+                        });
+}
+
+TEST(Delay, AnAgentThatIsStoppedWhileItRecordsADeathHidesNothing) {
+  for (unsigned nth = 1;; ++nth) {
+    TestPool pool;
+    const Entry entry = pool.submit(4);
+    const auto victim = pool.hire();
+    const auto other = pool.hire();
+    ASSERT_TRUE(victim->seat.enter_next());
+    run_claim(victim->seat, *victim->seat.claim());
+    victim->abandon();
+    const bool reached = stopped_at(
+        nth, accesses_to_state(pool),
+        [&] { pool.agent.record_exit(victim->index, {SIGKILL, 0, false}); }, {[&] {
+          run_all(other->seat);
+          EXPECT_EQ(queued_units(pool, entry), 0) << "units are hidden at access " << nth;
+        }});
+    pool.resolve();
+    finish(pool, *other);
+    EXPECT_EQ(pool.lost, 0U);
+    pool.expect_clean_end();
+    if (!reached || HasFailure()) break;
+  }
+}
+
+// The dead worker's batch waits for the client; batches that wait in the ring do not.
+TEST(Delay, AClientThatIsStoppedWhileItResolvesADeathHidesNoOtherBatch) {
+  for (unsigned nth = 1;; ++nth) {
+    TestPool pool;
+    pool.submit(2);
+    const Entry waiting = pool.submit(3);
+    const auto victim = pool.hire();
+    const auto other = pool.hire();
+    ASSERT_TRUE(victim->seat.enter_next());
+    ASSERT_TRUE(victim->seat.claim());
+    victim->abandon();
+    pool.agent.record_exit(victim->index, {SIGKILL, 0, false});
+    const bool reached = stopped_at(nth, accesses_to_state(pool), [&] { pool.resolve(); }, {[&] {
+                                      run_all(other->seat);
+                                      EXPECT_EQ(queued_units(pool, waiting), 0)
+                                          << "units are hidden at access " << nth;
+                                    }});
+    finish(pool, *other);
+    EXPECT_EQ(pool.lost, 1U);
+    pool.expect_clean_end();
+    if (!reached || HasFailure()) break;
+  }
+}
+
+// A worker finds the list of open batches empty. It is stopped before each of its accesses while a
+// batch is opened, and before the access after that while another worker looks.
+TEST(Delay, AWorkerThatSawNoOpenBatchHidesNoneThatIsOpenedMeanwhile) {
+  for (unsigned nth = 1;; ++nth) {
+    TestPool pool;
+    OpenBatches open(&pool.client->state());
+    const auto late = pool.hire();
+    const auto leaver = pool.hire();
+    const auto other = pool.hire();
+    ASSERT_TRUE(open.add(Entry{12345}));  // a batch that has ended: maybe_any() is true
+    open.remove(Entry{12345});
+    Entry entry;
+    const auto look = [&] {
+      run_all(other->seat);
+      EXPECT_EQ(queued_units(pool, entry), 0) << "units are hidden at access " << nth;
+    };
+    const auto open_another = [&] {
+      entry = pool.submit(3);
+      ASSERT_TRUE(leaver->seat.enter_next());
+      run_claim(leaver->seat, *leaver->seat.claim());
+      ASSERT_TRUE(leaver->seat.hand_over());
+      leaver->seat.leave_batch();
+    };
+    const bool reached = stopped_at(nth, accesses_to_state(pool), [&] { (void)open.oldest(); },
+                                    {open_another, look});
+    finish(pool, *other);
+    pool.expect_clean_end();
+    if (!reached || HasFailure()) break;
+  }
+}
+
+// ---- Sleepers are woken -------------------------------------------------------------------------
+
+// A thread that runs `waits` until it returns or falls asleep without a time limit.
+class Waiter {
+ public:
+  explicit Waiter(std::function<void()> waits)
+      : thread_([this, waits = std::move(waits)] {
+          id_.store(static_cast<uint32_t>(gettid()));
+          waits();
+          returned_.store(1);
+        }) {
+    while (returned_.load() == 0 && !sleeps_for_ever(static_cast<pid_t>(id_.load()))) {
+      std::this_thread::yield();
+    }
+  }
+  ~Waiter() { thread_.join(); }
+  [[nodiscard]] bool sleeps() const {
+    return returned_.load() == 0 && sleeps_for_ever(static_cast<pid_t>(id_.load()));
+  }
+
+ private:
+  os::Atomic<uint32_t> id_, returned_;
+  std::thread thread_;
+};
+
+// `waits` is stopped before its nth access in turn, until it makes fewer, while `others` give it a
+// reason to wake: then it must not fall asleep. Returns whether there was an nth access.
+bool stays_awake(unsigned nth, const Accesses& counted, const std::function<void()>& waits,
+                 const std::function<void()>& others, const std::function<void()>& wake) {
+  os::Atomic<uint32_t> stops;
+  Waiter waiter([&] {
+    stopped_at(nth, counted, waits, {[&] {
+                 stops.store(1);
+                 others();
+               }});
+  });
+  const bool reached = stops.load() != 0;
+  const bool sleeps = waiter.sleeps();
+  if (sleeps) wake();
+  if (!reached) return false;
+  EXPECT_FALSE(sleeps) << "asleep, though there was a reason to wake before access " << nth;
+  return !sleeps;
+}
+
+// A worker waits for work. `spinners`: if not 0 it spins first, and is stopped from the end of its
+// spin on. `has_lookout`: another worker is the lookout, and was stopped before it went to sleep.
+void expect_worker_stays_awake(uint32_t spinners, bool has_lookout,
+                               const std::function<void(TestPool&)>& others) {
+  bool reached = true;
+  for (unsigned nth = 1; reached; ++nth) {
+    TestPool pool({1, 0, 1'000'000, spinners});
+    PoolState& state = pool.client->state();
+    if (has_lookout) state.lookout.store(os::ticks() + kLong);
+    const auto worker = pool.hire();
+    const Accesses to_place = accesses_to(&state.spinners[0], sizeof state.spinners[0]);
+    unsigned spins = spinners == 0 ? 0 : 3;  // it reads its place, takes it, and gives it back
+    const Accesses counted = [&, all = accesses_to_state(pool)](const void* address) {
+      if (spins > 0 && to_place(address)) --spins;
+      return spins == 0 && all(address);
+    };
+    const auto others_here = [&] { others(pool); };
+    const auto wake = [&] {
+      pool.client->set_phase(Phase::draining);
+      pool.agent.record_exit(worker->index, {SIGKILL, 0, false});
+      pool.client->set_phase(Phase::running);
+    };
+    reached = stays_awake(nth, counted, [&] { worker->seat.wait(); }, others_here, wake);
+    pool.resolve();
+    pool.client->set_phase(Phase::running);
+    finish(pool, *pool.hire());
+    pool.expect_clean_end();
+  }
+}
+
+// Neither a client that waits nor a lookout looks again later: the wake-up itself must arrive.
+TEST(Delay, AWorkerThatFallsAsleepIsToldOfABatchThoughNobodyWaitsForIt) {
+  for (const uint32_t spinners : {0U, 1U}) {
+    for (const bool has_lookout : {true, false}) {
+      expect_worker_stays_awake(spinners, has_lookout, [](TestPool& pool) { pool.submit(1); });
+    }
+  }
+}
+
+TEST(Delay, AWorkerThatFallsAsleepIsToldOfTheEnd) {
+  for (const uint32_t spinners : {0U, 1U}) {
+    expect_worker_stays_awake(spinners, true,
+                              [](TestPool& pool) { pool.client->set_phase(Phase::stopping); });
+  }
+}
+
+TEST(Delay, AWorkerThatFallsAsleepIsToldOfWhatAnotherLeavesBehind) {
+  expect_worker_stays_awake(0, true, [](TestPool& pool) {
+    pool.submit(2);
+    const auto leaver = pool.hire();
+    ASSERT_TRUE(leaver->seat.enter_next());
+    run_claim(leaver->seat, *leaver->seat.claim());
+    ASSERT_TRUE(leaver->seat.hand_over());
+    leaver->seat.leave_batch();
+  });
+}
+
+TEST(Delay, ASpinnerThatIsStoppedIsSoonNotReliedOn) {
+  TestPool pool({2, 0, 1'000'000, 1});
+  PoolState& state = pool.client->state();
+  state.lookout.store(os::ticks() + kLong);  // nobody looks by a timer
+  const auto asleep = pool.hire();
+  const auto spinner = pool.hire();
+  Waiter waiter([&] { asleep->seat.wait(); });
+  ASSERT_TRUE(waiter.sleeps());
+  const Accesses to_place = accesses_to(&state.spinners[0], sizeof state.spinners[0]);
+  unsigned accesses = 0;
+  const auto after_taking = [&](const void* address) {
+    return accesses == 2 || (to_place(address) && ++accesses > 2);
+  };
+  const auto submit_much_later = [&] {
+    const int64_t much_later = os::monotonic_ns() + 5'000'000;
+    while (os::monotonic_ns() < much_later) continue;
+    pool.submit(1);
+    EXPECT_FALSE(waiter.sleeps());
+  };
+  EXPECT_TRUE(stopped_at(1, after_taking, [&] { spinner->seat.wait(); }, {submit_much_later}));
+  pool.agent.record_exit(asleep->index, {SIGKILL, 0, false});  // wakes it in any case
+  pool.resolve();
+  finish(pool, *spinner);
+}
+
+// The thread that sends more input when workers need it.
+TEST(Delay, AFeederThatFallsAsleepIsToldThatWorkersAreHungry) {
+  bool reached = true;
+  for (unsigned nth = 1; reached; ++nth) {
+    TestPool pool({1, 0, 1'000'000, 0});
+    const auto worker = pool.hire();
+    for (int i = 0; i < 3; ++i) pool.submit(1);
+    reached = stays_awake(
+        nth, accesses_to_state(pool), [&] { pool.client->wait_for_hunger(true, os::kNoDeadline); },
+        [&] { run_all(worker->seat); }, [&] { pool.client->ring_feeders(); });
+    finish(pool, *worker);
+    pool.expect_clean_end();
+  }
+}
+
+}  // namespace
+}  // namespace shoal::pool
