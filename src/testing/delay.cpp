@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <random>
 #include <stdexcept>
@@ -28,18 +29,20 @@ Delayed::Delayed(uint64_t stop_at, std::function<void()> operation) : stop_at_(s
   thread_ = std::thread([this, run = std::move(operation)] {
     mine_ = this;
     os::access_hook = &count_access;
+    os::wait_hook = &before_sleep;
     try {
       run();
     } catch (...) {
       error_ = std::current_exception();
     }
     os::access_hook = nullptr;
+    os::wait_hook = nullptr;
     const std::lock_guard<std::mutex> lock(mutex_);
     ended_ = true;
     changed_.notify_all();
   });
   std::unique_lock<std::mutex> lock(mutex_);
-  changed_.wait(lock, [this] { return was_stopped_ || ended_; });
+  changed_.wait(lock, [this] { return was_stopped_ || sleeps_ || ended_; });
 }
 
 Delayed::~Delayed() {
@@ -56,6 +59,12 @@ void Delayed::stop() {
   was_stopped_ = true;
   changed_.notify_all();
   if (!changed_.wait_for(lock, kPatience, [this] { return may_go_on_; })) was_waited_for_ = true;
+}
+
+void Delayed::before_sleep() {
+  const std::lock_guard<std::mutex> lock(mine_->mutex_);
+  mine_->sleeps_ = true;
+  mine_->changed_.notify_all();
 }
 
 void Delayed::release() {
@@ -92,6 +101,14 @@ void Delayed::meanwhile(const std::function<void()>& others) {
 
 void Delayed::go_on() {
   release();
+  {
+    std::unique_lock<std::mutex> lock(mutex_);
+    if (!changed_.wait_for(lock, kPatience, [this] { return ended_; })) {
+      std::fprintf(stderr, "the operation that was to be stopped at access %llu does not end\n",
+                   static_cast<unsigned long long>(stop_at_));
+      std::abort();
+    }
+  }
   thread_.join();
   if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
 }
@@ -102,15 +119,19 @@ DelayCounts delay_at_every_access(const std::function<void()>& prepare,
                                   const std::function<void(uint64_t k)>& check,
                                   uint64_t most_stops) {
   DelayCounts counts;
-  const auto count = [&] { ++counts.accesses; };
-  {
-    thread_local std::function<void()> each;
-    each = count;
+  const auto stop_at = [&](uint64_t k) {
     prepare();
-    os::access_hook = [](const void*) { each(); };
-    operation();
-    os::access_hook = nullptr;
-  }
+    Delayed delayed(k == 0 ? UINT64_MAX : k, operation);
+    const bool was_stopped = delayed.was_stopped();
+    delayed.meanwhile(others);
+    delayed.go_on();
+    if (k == 0) counts.accesses = delayed.accesses();
+    counts.stops += was_stopped ? 1 : 0;
+    counts.waits += was_stopped && delayed.was_waited_for() ? 1 : 0;
+    check(k);
+    return was_stopped;
+  };
+  stop_at(0);
   const char* const at = std::getenv("SHOAL_DELAY_AT");
   const bool every = std::getenv("SHOAL_EVERY_ACCESS") != nullptr || counts.accesses <= most_stops;
   const uint64_t stride = every ? 1 : (counts.accesses + most_stops - 1) / most_stops;
@@ -118,15 +139,7 @@ DelayCounts delay_at_every_access(const std::function<void()>& prepare,
   uint64_t k = 1 + (stride > 1 ? entropy() % stride : 0);
   if (at != nullptr) k = std::max<uint64_t>(1, std::strtoull(at, nullptr, 10));
   for (; k <= counts.accesses; k += stride) {
-    prepare();
-    Delayed delayed(k, operation);
-    if (!delayed.was_stopped()) break;
-    delayed.meanwhile(others);
-    delayed.go_on();
-    counts.stops += 1;
-    counts.waits += delayed.was_waited_for() ? 1 : 0;
-    check(k);
-    if (at != nullptr) break;
+    if (!stop_at(k) || at != nullptr) break;
   }
   return counts;
 }

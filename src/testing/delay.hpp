@@ -25,27 +25,31 @@ namespace shoal::testing {
 class Delayed {
  public:
   // Starts `operation` in a thread of its own. Returns when that thread stands before its access
-  // number `stop_at` (from 1 on), or has ended.
+  // number `stop_at` (from 1 on), or sleeps on a futex, or has ended.
   Delayed(uint64_t stop_at, std::function<void()> operation);
   // Lets the operation end.
   ~Delayed();
   Delayed(const Delayed&) = delete;
   Delayed& operator=(const Delayed&) = delete;
 
-  // Did the operation have that many accesses?
+  // Does it stand before that access? False: it sleeps, or has ended.
   [[nodiscard]] bool was_stopped() const noexcept { return was_stopped_; }
   // Runs `others` in the calling thread. Where they wait (they sleep on a futex, or make very many
   // accesses: a spin), the stopped operation goes on.
   void meanwhile(const std::function<void()>& others);
   // Did the others have to wait for it?
   [[nodiscard]] bool was_waited_for() const noexcept { return was_waited_for_; }
-  // Lets the operation end. Throws what it threw.
+  // Lets the operation end. Throws what it threw. Aborts the program if the operation sleeps and
+  // nobody wakes it.
   void go_on();
+  // How many accesses it had until its end.
+  [[nodiscard]] uint64_t accesses() const noexcept { return accesses_; }
 
  private:
   static void count_access(const void* address);
   static void count_others(const void* address);
   static void before_wait();
+  static void before_sleep();
   void stop();
   void release();
 
@@ -57,6 +61,7 @@ class Delayed {
   std::mutex mutex_;  // guards what follows
   std::condition_variable changed_;
   bool was_stopped_ = false;
+  bool sleeps_ = false;
   bool may_go_on_ = false;
   bool ended_ = false;
   std::exception_ptr error_;
@@ -72,8 +77,8 @@ struct DelayCounts {
 // Stops `operation` at each of its accesses, or, when it has more than `most_stops`, at that many,
 // spread evenly from a random first one (SHOAL_EVERY_ACCESS=1: at each). For each stop: `prepare()`
 // makes a fresh state, the operation runs up to the stop, `others()` run whole, the operation goes
-// on to its end, `check(k)` looks at the state. `k` is printed with a failure; SHOAL_DELAY_AT=k
-// tries only that one.
+// on to its end, `check(k)` looks at the state. The first round has k = 0: there `others()` run
+// when the operation has ended, or sleeps. SHOAL_DELAY_AT=k tries only that stop.
 DelayCounts delay_at_every_access(const std::function<void()>& prepare,
                                   const std::function<void()>& operation,
                                   const std::function<void()>& others,
