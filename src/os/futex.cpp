@@ -13,6 +13,9 @@ namespace shoal::os {
 
 Wake futex_wait(Atomic<uint32_t>* word, uint32_t expected, int64_t deadline_ns) noexcept {
   before_access(word);  // the kernel's access, which tests may delay like any other
+#if defined(SHOAL_TESTING) && SHOAL_TESTING
+  if (wait_hook != nullptr) wait_hook();
+#endif
   timespec deadline{};
   timespec* limit = nullptr;
   if (deadline_ns >= 0) {

@@ -22,6 +22,10 @@ enum class Wake {
 
 inline constexpr int64_t kNoDeadline = -1;
 
+#if defined(SHOAL_TESTING) && SHOAL_TESTING
+inline thread_local void (*wait_hook)() = nullptr;  // tests only: runs before each futex_wait()
+#endif
+
 // Sleeps while *word == expected, until woken or until deadline_ns (< 0: none).
 [[nodiscard]] Wake futex_wait(Atomic<uint32_t>* word, uint32_t expected,
                               int64_t deadline_ns) noexcept;

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Locks, semaphores, conditions and event counts: each operation is stopped at each of its accesses
+// to shared memory, while another member runs whole operations or dies. See testing/delay.hpp.
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "arena/test_session.hpp"
+#include "sync/condition.hpp"
+#include "sync/event_count.hpp"
+#include "sync/mutex.hpp"
+#include "sync/semaphore.hpp"
+#include "testing/deadline.hpp"
+#include "testing/delay.hpp"
+
+namespace shoal::sync {
+namespace {
+
+using arena::Handle;
+using arena::Incarnation;
+using arena::Member;
+using arena::TestSession;
+using testing::delay_at_every_access;
+using testing::DelayCounts;
+using testing::in_ms;
+
+constexpr int64_t kLongMs = 60'000;
+
+class SyncDelays : public ::testing::Test {
+ protected:
+  SyncDelays() { register_reap_hooks(); }
+
+  void begin() {
+    first.reset();
+    second.reset();
+    s = std::make_unique<TestSession>(uint64_t{64} << 20);
+    s->arena->header().next_purge_ms.store(UINT64_MAX);
+    first = s->join();
+    second = s->join();
+    state = s->me->allocate(512);
+  }
+
+  void tried(const std::string& what, const DelayCounts& counts) {
+    RecordProperty(what + ".stops", static_cast<int>(counts.stops));
+    EXPECT_GT(counts.stops, 0U) << what;
+  }
+
+  // A member that does this and is killed; the second one reaps it.
+  void in_a_member_that_dies(const std::function<void(Member&)>& body) {
+    const auto victim = s->join();
+    body(*victim);
+    const Incarnation dead = victim->incarnation();
+    victim->abandon_for_test();
+    ASSERT_TRUE(arena::reap(*s->arena, *second, dead));
+  }
+
+  std::unique_ptr<TestSession> s;
+  std::unique_ptr<Member> first, second;
+  Handle state = 0;
+};
+
+TEST_F(SyncDelays, OfALockExcludeAndLeaveItFree) {
+  int inside = 0, most = 0, died = 0;
+  const auto enter = [&](Member& member, bool leaves) {
+    Mutex mutex(*s->arena, state);
+    const Locked got = mutex.lock(member, in_ms(kLongMs));
+    ASSERT_TRUE(is_locked(got));
+    died += got == Locked::owner_died ? 1 : 0;
+    most = std::max(most, ++inside);
+    --inside;
+    if (leaves) {
+      ASSERT_EQ(mutex.unlock(member), Unlocked::ok);
+    }
+  };
+  const std::function<void()> others[] = {
+      [&] { enter(*second, true); },
+      [&] {
+        Mutex mutex(*s->arena, state);
+        if (is_locked(mutex.try_lock(*second))) (void)mutex.unlock(*second);
+      },
+      [&] { in_a_member_that_dies([&](Member& victim) { enter(victim, false); }); },
+      [&] {
+        Mutex mutex(*s->arena, state);
+        EXPECT_EQ(mutex.unlock(*second), Unlocked::not_locked);
+      },
+  };
+  for (size_t i = 0; i < 3; ++i) {
+    const DelayCounts counts = delay_at_every_access(
+        [&] {
+          begin();
+          Mutex::create(*s->arena, state);
+          inside = most = died = 0;
+        },
+        [&] { enter(*first, true); }, others[i],
+        [&](uint64_t k) {
+          SCOPED_TRACE("others " + std::to_string(i) + ", access " + std::to_string(k));
+          Mutex mutex(*s->arena, state);
+          EXPECT_EQ(most, 1);
+          EXPECT_FALSE(mutex.handed_off());
+          ASSERT_TRUE(is_locked(mutex.try_lock(*s->me)));
+          EXPECT_EQ(mutex.unlock(*s->me), Unlocked::ok);
+          EXPECT_EQ(mutex.deaths(), i == 2 ? 1U : 0U);
+        });
+    tried("lock" + std::to_string(i), counts);
+  }
+}
+
+TEST_F(SyncDelays, OfAnUnlockByANonOwnerChangeNothing) {
+  Unlocked done = Unlocked::ok;
+  const DelayCounts counts = delay_at_every_access(
+      [&] {
+        begin();
+        Mutex::create(*s->arena, state);
+        ASSERT_EQ(Mutex(*s->arena, state).lock(*second), Locked::ok);
+      },
+      [&] { done = Mutex(*s->arena, state).unlock(*first); },
+      [&] { (void)Mutex(*s->arena, state).unlock(*second); },
+      [&](uint64_t k) {
+        SCOPED_TRACE("access " + std::to_string(k));
+        Mutex mutex(*s->arena, state);
+        ASSERT_TRUE(is_locked(mutex.try_lock(*s->me)));
+        EXPECT_EQ(mutex.unlock(*s->me), Unlocked::ok);
+        EXPECT_EQ(mutex.handed_off(), done == Unlocked::handed_off);
+        if (mutex.handed_off()) return;  // a death does not free it then
+        in_a_member_that_dies([&](Member& victim) { ASSERT_TRUE(is_locked(mutex.lock(victim))); });
+        EXPECT_EQ(mutex.lock(*s->me, in_ms(kLongMs)), Locked::owner_died);
+      });
+  tried("unlock", counts);
+}
+
+TEST_F(SyncDelays, OfASemaphoreKeepItsPermits) {
+  const std::function<void()> others[] = {
+      [&] {
+        Semaphore semaphore(*s->arena, state);
+        if (!semaphore.try_acquire()) return;
+        ASSERT_TRUE(semaphore.release(*second));
+      },
+      [&] {
+        Semaphore semaphore(*s->arena, state);
+        ASSERT_TRUE(semaphore.release(*second));
+        ASSERT_EQ(semaphore.acquire(*second, in_ms(kLongMs)), WaitResult::ok);
+      },
+      [&] {
+        in_a_member_that_dies([&](Member& victim) {
+          ASSERT_TRUE(Semaphore(*s->arena, state).release(victim));
+          ASSERT_EQ(Semaphore(*s->arena, state).acquire(victim, in_ms(kLongMs)), WaitResult::ok);
+        });
+      },
+  };
+  for (const uint32_t permits : {0U, 1U}) {
+    for (size_t i = 0; i < std::size(others); ++i) {
+      const DelayCounts counts = delay_at_every_access(
+          [&] {
+            begin();
+            Semaphore::create(*s->arena, state, permits);
+          },
+          [&] {
+            Semaphore semaphore(*s->arena, state);
+            ASSERT_TRUE(semaphore.release(*first));
+            ASSERT_EQ(semaphore.acquire(*first, in_ms(kLongMs)), WaitResult::ok);
+          },
+          others[i],
+          [&](uint64_t k) {
+            SCOPED_TRACE("others " + std::to_string(i) + ", access " + std::to_string(k));
+            EXPECT_EQ(Semaphore(*s->arena, state).permits(), permits);
+          });
+      tried("semaphore" + std::to_string(permits) + std::to_string(i), counts);
+    }
+  }
+}
+
+TEST_F(SyncDelays, OfASleeperLoseNoWakeUp) {
+  os::Wake wake = os::Wake::woken;
+  const auto count = [&]() -> EventCount& {
+    return *reinterpret_cast<EventCount*>(s->arena->address(state));
+  };
+  const auto work = [&]() -> os::Atomic<uint64_t>& {
+    return *reinterpret_cast<os::Atomic<uint64_t>*>(s->arena->address(state + 64));
+  };
+  const DelayCounts counts = delay_at_every_access(
+      [&] {
+        begin();
+        count().wake_all();
+        work().store(0);
+        wake = os::Wake::woken;
+      },
+      [&] {
+        const uint32_t seen = count().prepare();
+        if (work().load() == 0) wake = os::futex_wait(&count().word(), seen, kForever);
+      },
+      [&] {
+        work().store(1);
+        count().notify_one();
+      },
+      [&](uint64_t) { EXPECT_EQ(work().load(), 1U); });
+  tried("event count", counts);
+  EXPECT_EQ(counts.stops, 3U);
+}
+
+TEST_F(SyncDelays, OfANotificationReachAWaiterThatStays) {
+  Condition::Ticket ticket{};
+  bool notified = false;
+  uint32_t told = 0;
+  const DelayCounts counts = delay_at_every_access(
+      [&] {
+        begin();
+        Condition::create(*s->arena, state);
+        ticket = Condition(*s->arena, state).begin_wait(*s->me);
+      },
+      [&] { told = Condition(*s->arena, state).notify(*first); },
+      [&] {  // another waiter comes, and gives up
+        Condition condition(*s->arena, state);
+        const Condition::Ticket other = condition.begin_wait(*second);
+        notified = condition.end_wait(*second, other);
+      },
+      [&](uint64_t k) {
+        SCOPED_TRACE("access " + std::to_string(k));
+        const bool mine = Condition(*s->arena, state).end_wait(*s->me, ticket);
+        EXPECT_EQ(told, 1U);
+        EXPECT_TRUE(mine) << "the other, later waiter got it: " << notified;
+        EXPECT_EQ(Condition(*s->arena, state).waiters(), 0U);
+      });
+  tried("notify", counts);
+}
+
+}  // namespace
+}  // namespace shoal::sync
