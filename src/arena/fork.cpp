@@ -109,10 +109,11 @@ void ForkHandlers::adopt_member(Member& member) noexcept {
     cache.spans.clear();
     cache.cursor = 0;
   }
-  const bool foreign = !member.arena_->is_of_this_namespace();
+  const bool foreign = child != 0 && !member.arena_->is_of_this_namespace();
+  const bool keeps_lock = foreign && member.birth_lock_ >= 0;
   const bool adopted =
       child != 0 && !foreign && enliven_slot(*member.arena_, child, pid, os::start_time(pid));
-  const bool lost = child != 0 && !adopted && !(foreign && member.birth_lock_ >= 0);
+  const bool lost = child != 0 && !adopted && !keeps_lock;
   member.lost_ |= lost && !(member.held_.empty() && member.shared_.empty());
   if (lost)
     hide_what_is_held(member);
@@ -122,8 +123,8 @@ void ForkHandlers::adopt_member(Member& member) noexcept {
   if (adopted)
     member.incarnation_ = child;
   else
-    member.held_.clear();                // private views stay mapped, of blocks that are pinned
-  if (foreign) member.birth_lock_ = -1;  // stays locked as long as this process lives
+    member.held_.clear();  // private views stay mapped, of blocks that are pinned or kept
+  if (keeps_lock) member.birth_lock_ = -1;  // the descriptor stays open until this process ends
   end_birth(member);
 }
 
