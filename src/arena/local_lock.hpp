@@ -27,7 +27,7 @@ class LocalLock {
   void reset() noexcept { word_.store(0); }
 
  private:
-  void lock_slowly() noexcept {
+  [[gnu::noinline]] void lock_slowly() noexcept {
     os::Backoff backoff;
     do {
       // order: relaxed; the exchange decides
