@@ -2,7 +2,6 @@
 #include "channel/ring.hpp"
 
 #include <new>
-#include <optional>
 #include <string>
 
 #include "channel/ring_words.hpp"
@@ -269,13 +268,24 @@ arena::Handle Ring::try_pop(arena::Member& member) {
   }
   sync::Holds& holds = sync::Holds::of(member);
   const int held = holds.publish(handle_, sync::HeldKind::ring_space, true);
-  // Without a held word, the wake word of a lane names the ring: senders behind a bell have no
-  // tick, so only a reaper can ring it for a dead member.
-  std::optional<arena::LaneGuard> lane;
-  if (held == sync::Holds::kNone) [[unlikely]] {
-    lane.emplace(member);
-    (**lane).wake.store(handle_ | static_cast<uint64_t>(sync::HeldKind::ring_space));
-  }
+  if (held == sync::Holds::kNone) [[unlikely]]
+    return pop_in_lane(member);
+  const arena::Handle block = pop_first(member);
+  holds.clear(held);
+  return block;
+}
+
+// Without a held word, the wake word of a lane names the ring: senders behind a bell have no tick,
+// so only a reaper can ring it for a dead member.
+arena::Handle Ring::pop_in_lane(arena::Member& member) {
+  const arena::LaneGuard lane(member);
+  lane->wake.store(handle_ | static_cast<uint64_t>(sync::HeldKind::ring_space));
+  const arena::Handle block = pop_first(member);
+  lane->wake.store(0);
+  return block;
+}
+
+arena::Handle Ring::pop_first(arena::Member& member) {
   arena::Handle block = 0;
   for (uint32_t attempts = 0; attempts < kMaxAttempts; ++attempts) {
     RingSegment* segment = nullptr;
@@ -290,7 +300,7 @@ arena::Handle Ring::try_pop(arena::Member& member) {
     uint64_t expected = arena::owner_channel(id_, head);
     // COMMIT(ring.pop.owner): killed before: still in the ring; after: the scan frees it.
     if (!arena_->owner_word(found.block)
-             .compare_exchange(expected, arena::owner_member(holds.incarnation()))) {
+             .compare_exchange(expected, arena::owner_member(member.incarnation()))) {
       continue;
     }
     SHOAL_KILL_POINT("ring.pop.owner");
@@ -307,8 +317,6 @@ arena::Handle Ring::try_pop(arena::Member& member) {
     if (space_bell_ != nullptr) space_bell_->more(member);
   }
   if (items_bell_ != nullptr) items_bell_->less(member);
-  if (lane) (**lane).wake.store(0);
-  holds.clear(held);
   return block;
 }
 

@@ -204,6 +204,8 @@ class Ring {
   [[nodiscard]] Sum sum_before(RingSegment* segment, uint64_t position) const noexcept;
   void publish_sum(RingSegment* segment, uint64_t position, arena::Handle block) const noexcept;
   void help_tail(RingSegment* segment, uint64_t position, arena::Handle block) const noexcept;
+  arena::Handle pop_in_lane(arena::Member& member);
+  arena::Handle pop_first(arena::Member& member);
   void mark_taken(RingSegment* segment, uint64_t position, uint64_t word) const noexcept;
   uint64_t settled_head(RingSegment** segment) const noexcept;
   void settle_tail() const noexcept;
