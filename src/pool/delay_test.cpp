@@ -354,6 +354,35 @@ TEST(Delay, ASpinnerThatIsStoppedIsSoonNotReliedOn) {
   finish(pool, *spinner);
 }
 
+// A worker that others rely on is stopped at once, and the client does not wait for outcomes.
+TEST(Delay, WhoHasATimerWakesAnotherWorkerInsteadOfOneThatIsStopped) {
+  for (const bool agent_looks : {true, false}) {
+    TestPool pool({2, 0, 1'000'000, 1});
+    PoolState& state = pool.client->state();
+    const auto worker = pool.hire();
+    state.spinners[0].store(os::ticks() + kLong);
+    state.lookout.store(os::ticks() + kLong);
+    Waiter waiter([&] { worker->seat.wait(); });
+    ASSERT_TRUE(waiter.sleeps());
+    const auto look = [&] {
+      if (agent_looks) {
+        EXPECT_TRUE(pool.agent.orders(os::monotonic_ns()).empty());
+      } else {
+        EXPECT_EQ(pool.client->wait(pool.client->listen(), os::monotonic_ns(), false),
+                  os::Wake::timed_out);
+      }
+    };
+    look();
+    EXPECT_TRUE(waiter.sleeps());  // there is nothing to do
+    pool.submit(1);
+    EXPECT_TRUE(waiter.sleeps());
+    look();
+    EXPECT_FALSE(waiter.sleeps());
+    state.work_bell.wake_all();
+    finish(pool, *pool.hire());
+  }
+}
+
 // The thread that sends more input when workers need it.
 TEST(Delay, AFeederThatFallsAsleepIsToldThatWorkersAreHungry) {
   bool reached = true;
