@@ -20,6 +20,11 @@ namespace {
 constexpr int64_t kSpinNs = 40'000;  // docs/design/sync.md, Waiting
 // dead workers' seats stay taken until their claims are resolved
 constexpr uint32_t kSpareSeats = 8;
+// Small batches are kept after their outcomes were read, until there are as many as this part of
+// the seats: then one look at all seats, for what workers are still in, frees them. In a pool of
+// four workers that is after each batch.
+constexpr uint32_t kSeatsPerSmallBatch = 32;
+constexpr uint64_t kSmallBatch = 1024;
 
 // Rounds small batches up to powers of two. Each size class of the arena that is used keeps spans
 // of its own; with few sizes, the next batch reuses the memory that the last one freed.
@@ -57,6 +62,7 @@ ClientPool::ClientPool(arena::Member& member, const PoolOptions& options)
   in_flight_.reserve(kBatchSlots);
   free_slots_.reserve(kBatchSlots);
   again_.reserve(kBatchSlots);
+  entered_.reserve(seats_);
 }
 
 ClientPool::~ClientPool() {
@@ -201,20 +207,13 @@ void ClientPool::take_dirty(std::vector<uint32_t>& slots) {
       if (slot < in_flight_.size() && in_flight_[slot].batch) slots.push_back(slot);
     }
   }
-  if (!retired_.empty()) sweep_retired();
+  if (must_sweep_) sweep_retired();
   if (push_again_) push_again();
 }
 
 void ClientPool::mark_dirty(uint32_t slot) noexcept {
   state_->dirty[slot / 64].fetch_or(1ull << slot % 64);
   state_->dirty_summary.fetch_or(1ull << slot / 64);
-}
-
-bool ClientPool::entered_by_anyone(Entry entry) const noexcept {
-  for (uint32_t i = 0; i < seats_; ++i) {
-    if (state_->seat(i)->entered.load() == entry.value) return true;
-  }
-  return false;
 }
 
 void ClientPool::retire(uint32_t slot) {
@@ -224,22 +223,30 @@ void ClientPool::retire(uint32_t slot) {
   // the batch.
   state_->table[slot].store(0);
   SHOAL_KILL_POINT("pool.retire.table");
-  if (entered_by_anyone(flight.entry)) {
-    retired_.push_back(flight);
-  } else {
-    free_batch(flight);
-  }
+  retired_.push_back(flight);
+  must_sweep_ = must_sweep_ || retired_.size() > seats_ / kSeatsPerSmallBatch || !is_small(flight);
   flight = {};
   --in_flight_count_;
   free_slots_.push_back(slot);
+  if (must_sweep_) sweep_retired();
+}
+
+bool ClientPool::is_small(const InFlight& flight) const noexcept {
+  const Batch& batch = flight.batch;
+  return batch.attachments == 0 && batch.results().load() == 0 && batch.extent() <= kSmallBatch;
 }
 
 void ClientPool::sweep_retired() {
+  entered_.clear();
+  for (uint32_t i = 0; i < seats_; ++i) {
+    if (const Entry entry{state_->seat(i)->entered.load()}) entered_.push_back(entry);
+  }
   std::erase_if(retired_, [this](const InFlight& retired) {
-    if (entered_by_anyone(retired.entry)) return false;
+    if (std::find(entered_.begin(), entered_.end(), retired.entry) != entered_.end()) return false;
     free_batch(retired);
     return true;
   });
+  must_sweep_ = !retired_.empty();
 }
 
 // The result block with that handle, or nullptr when shared memory is corrupt: the blocks behind it

@@ -89,7 +89,7 @@ class ClientPool {
   // slot.
   void mark_dirty(uint32_t slot) noexcept;
   // To be called when all outcomes of the batch have been read: frees it once no worker can access
-  // it.
+  // it. In a large pool a small batch is freed together with some others.
   void retire(uint32_t slot);
 
   // Cancels a queued unit. False when the unit is not queued (any more).
@@ -163,7 +163,7 @@ class ClientPool {
   // Takes away the ring's entries before `end`.
   void empty_ring(uint64_t end) noexcept;
   void mark_entered_dirty() noexcept;
-  [[nodiscard]] bool entered_by_anyone(Entry entry) const noexcept;
+  [[nodiscard]] bool is_small(const InFlight& flight) const noexcept;
   void sweep_retired();
   void free_batch(const InFlight& flight) noexcept;
   [[nodiscard]] ResultBlock* result_block(Handle block, Handle batch) const noexcept;
@@ -185,6 +185,8 @@ class ClientPool {
   std::vector<InFlight> in_flight_;
   std::vector<uint32_t> free_slots_;
   std::vector<InFlight> retired_;  // outcomes are read, but a worker may still touch the batch
+  bool must_sweep_ = false;        // some of them are to be freed as soon as possible
+  std::vector<Entry> entered_;     // buffer of sweep_retired()
   std::vector<uint32_t> again_;    // buffer of push_again(), which must not allocate
   uint32_t in_flight_count_ = 0;
   // ring_head and the word of hunger_bell when wait_for_hunger() last returned

@@ -170,6 +170,64 @@ TEST(Delay, AWorkerThatSawNoOpenBatchHidesNoneThatIsOpenedMeanwhile) {
   }
 }
 
+// ---- What comes late does no harm ---------------------------------------------------------------
+
+TEST(Delay, AWorkerThatIsStoppedWhileItsBatchEndsAndItsSlotIsReusedRunsNothingTwice) {
+  for (const bool shared : {false, true}) {
+    bool reached = true;
+    for (unsigned nth = 1; reached && !HasFailure(); ++nth) {
+      TestPool pool;
+      const Entry entry = pool.submit(3, 1, 0, shared);
+      const auto late = pool.hire();
+      const auto other = pool.hire();
+      const auto round = [&] {
+        run_all(other->seat);
+        pool.collect();
+      };
+      reached =
+          stopped_at(nth, accesses_to_state_and(pool, entry), [&] { run_all(late->seat); }, {[&] {
+                       round();
+                       for (int i = 0; i < 3; ++i) pool.submit(2, 1, 0, shared);
+                       round();
+                       pool.submit(2, 1, 0, shared);  // the late worker finds this one
+                     }});
+      finish(pool, *other);
+      pool.expect_clean_end();
+    }
+  }
+}
+
+TEST(Delay, AThiefThatIsStoppedWhileItsVictimDiesAndIsReplacedRunsNothingTwice) {
+  bool reached = true;
+  for (unsigned nth = 1; reached && !HasFailure(); ++nth) {
+    TestPool pool;
+    const Entry entry = pool.submit(5);
+    auto victim = pool.hire();
+    const auto thief = pool.hire();
+    std::unique_ptr<TestWorker> next;
+    ASSERT_TRUE(victim->seat.enter_next());
+    ASSERT_TRUE(victim->seat.claim());
+    reached =
+        stopped_at(nth, accesses_to_state_and(pool, entry), [&] { run_all(thief->seat); }, {[&] {
+                     pool.die(*victim);
+                     next = pool.hire();
+                     EXPECT_EQ(next->index, victim->index);
+                     run_all(next->seat);
+                     pool.collect();
+                     pool.submit(4);
+                     ASSERT_TRUE(next->seat.enter_next());  // offers a batch, as the victim did
+                   }});
+    if (next != nullptr && next->seat.batch()) {
+      while (const auto claim = next->seat.claim()) run_claim(next->seat, *claim);
+      next->seat.leave_batch();
+    }
+    if (!reached) pool.die(*victim);
+    finish(pool, *thief);
+    EXPECT_EQ(pool.lost, 1U);
+    pool.expect_clean_end();
+  }
+}
+
 // ---- Sleepers are woken -------------------------------------------------------------------------
 
 // A thread that runs `waits` until it returns or falls asleep without a time limit.
@@ -284,16 +342,45 @@ TEST(Delay, ASpinnerThatIsStoppedIsSoonNotReliedOn) {
   const auto after_taking = [&](const void* address) {
     return accesses == 2 || (to_place(address) && ++accesses > 2);
   };
-  const auto submit_much_later = [&] {
-    const int64_t much_later = os::monotonic_ns() + 5'000'000;
-    while (os::monotonic_ns() < much_later) continue;
+  const auto submit_later = [&] {
+    EXPECT_TRUE(state.anyone_spins(1));
+    while (state.anyone_spins(1)) std::this_thread::yield();
     pool.submit(1);
     EXPECT_FALSE(waiter.sleeps());
   };
-  EXPECT_TRUE(stopped_at(1, after_taking, [&] { spinner->seat.wait(); }, {submit_much_later}));
+  EXPECT_TRUE(stopped_at(1, after_taking, [&] { spinner->seat.wait(); }, {submit_later}));
   pool.agent.record_exit(asleep->index, {SIGKILL, 0, false});  // wakes it in any case
   pool.resolve();
   finish(pool, *spinner);
+}
+
+// A worker that others rely on is stopped at once, and the client does not wait for outcomes.
+TEST(Delay, WhoHasATimerWakesAnotherWorkerInsteadOfOneThatIsStopped) {
+  for (const bool agent_looks : {true, false}) {
+    TestPool pool({2, 0, 1'000'000, 1});
+    PoolState& state = pool.client->state();
+    const auto worker = pool.hire();
+    state.spinners[0].store(os::ticks() + kLong);
+    state.lookout.store(os::ticks() + kLong);
+    Waiter waiter([&] { worker->seat.wait(); });
+    ASSERT_TRUE(waiter.sleeps());
+    const auto look = [&] {
+      if (agent_looks) {
+        EXPECT_TRUE(pool.agent.orders(os::monotonic_ns()).empty());
+      } else {
+        EXPECT_EQ(pool.client->wait(pool.client->listen(), os::monotonic_ns(), false),
+                  os::Wake::timed_out);
+      }
+    };
+    look();
+    EXPECT_TRUE(waiter.sleeps());  // there is nothing to do
+    pool.submit(1);
+    EXPECT_TRUE(waiter.sleeps());
+    look();
+    EXPECT_FALSE(waiter.sleeps());
+    state.work_bell.wake_all();
+    finish(pool, *pool.hire());
+  }
 }
 
 // The thread that sends more input when workers need it.
@@ -309,6 +396,21 @@ TEST(Delay, AFeederThatFallsAsleepIsToldThatWorkersAreHungry) {
     finish(pool, *worker);
     pool.expect_clean_end();
   }
+}
+
+TEST(Delay, AFeederIsToldOfWhatHappenedSinceItLastWaited) {
+  TestPool pool({1, 0, 1'000'000, 0});
+  ClientPool& client = *pool.client;
+  const auto worker = pool.hire();
+  for (int i = 0; i < 3; ++i) pool.submit(1);
+  client.wait_for_hunger(true, os::monotonic_ns());  // not hungry yet
+  run_all(worker->seat);
+  client.wait_for_hunger(false, os::kNoDeadline);
+  client.ring_feeders();
+  client.wait_for_hunger(false, os::kNoDeadline);
+  Waiter waiter([&] { client.wait_for_hunger(false, os::kNoDeadline); });
+  EXPECT_TRUE(waiter.sleeps());  // nothing more has happened
+  client.ring_feeders();
 }
 
 }  // namespace

@@ -27,6 +27,8 @@
 // Design: docs/design/pool.md
 #pragma once
 
+#include <algorithm>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 
@@ -285,7 +287,7 @@ struct alignas(128) Seat {
   os::Atomic<int64_t> stop_since_ns;  // when the agent first interrupted stop_serial
   // Entry of the batch that this worker took alone, while other workers may find units in it. The
   // worker sets it; the worker or thief that finds no unit left clears it, or the agent after the
-  // worker's death. A hint.
+  // worker's death. A hint. Not 0 only while the seat's bit in PoolState.offering is set.
   os::Atomic<uint64_t> offers;
 
   // Counters, which only this worker writes, with relaxed loads and stores (docs/design/trace.md).
@@ -359,7 +361,7 @@ struct PoolState {
   alignas(128) os::Atomic<uint64_t> ring_head;  // workers
   alignas(128) sync::EventCount work_bell;      // workers prepare, and whoever has work notifies
   uint32_t spinner_limit;
-  // Until this time (in ticks) a worker spins for work, and others rely on it. 0, or a time that
+  // A worker spins for work, and until this time (in ticks) others rely on it. 0, or a time that
   // has passed: the place is free. So a spinner that is stopped or killed is soon not relied on.
   os::Atomic<uint64_t> spinners[kSpinners];
   alignas(128) sync::EventCount done_bell;               // the client listens, workers advance
@@ -371,6 +373,9 @@ struct PoolState {
   // or the batch takes longer than expected. 0 = free place. A worker that finds no unit left in an
   // open batch clears its place.
   os::Atomic<uint64_t> open[kOpenBatches];
+  // Bit i: look at seat i for a batch that its worker offers. The worker changes its own bit, or
+  // whoever records its death.
+  alignas(128) os::Atomic<uint64_t> offering[kMaxSeats / 64];
 
   // Whether a worker spins, and will see what was published before this call. `limit`: spinner
   // places in use.
@@ -385,9 +390,33 @@ struct PoolState {
   // Wakes a sleeping worker if there are units that nobody has begun. For those who look from time
   // to time: the worker that was woken for these units, or relied on, may be stopped.
   void wake_for_waiting_units(uint32_t limit) noexcept {
-    bool waiting = ring_head.load() != ring_tail.load() || (any_open.load() & 1) != 0;
-    for (uint32_t i = 0; i < limit && !waiting; ++i) waiting = seat(i)->offers.load() != 0;
-    if (waiting) work_bell.notify_one();
+    const bool waiting = ring_head.load() != ring_tail.load() || (any_open.load() & 1) != 0;
+    if (waiting || anyone_offers(limit)) work_bell.notify_one();
+  }
+
+  // A seat's worker is about to offer a batch, or has stopped offering any.
+  void begin_offering(uint32_t index) noexcept {
+    offering[index / 64].fetch_or(uint64_t{1} << index % 64);
+  }
+  void end_offering(uint32_t index) noexcept {
+    seat(index)->offers.store(0);
+    offering[index / 64].fetch_and(~(uint64_t{1} << index % 64));
+  }
+  // The first seat from `from` on, and before `limit`, whose worker may offer a batch; or `limit`.
+  // An idle worker looks at these seats only: its look costs the same in a pool of any size.
+  [[nodiscard]] uint32_t next_offering(uint32_t from, uint32_t limit) const noexcept {
+    while (from < limit) {
+      const uint64_t bits = offering[from / 64].load() >> from % 64;
+      if (bits != 0) return std::min(limit, from + static_cast<uint32_t>(std::countr_zero(bits)));
+      from = (from / 64 + 1) * 64;
+    }
+    return limit;
+  }
+  [[nodiscard]] bool anyone_offers(uint32_t limit) noexcept {
+    for (uint32_t i = 0; (i = next_offering(i, limit)) < limit; ++i) {
+      if (seat(i)->offers.load() != 0 && life_of(seat(i)->life.load()) == Life::ready) return true;
+    }
+    return false;
   }
 
   Seat* seat(uint32_t index) noexcept { return reinterpret_cast<Seat*>(this + 1) + index; }

@@ -2,9 +2,10 @@
 //
 // Batches, claims and stealing without deaths: every unit runs once, and its memory is kept as long
 // as a worker may touch it.
-#include "pool/test_pool.hpp"
-
 #include <thread>
+
+#include "pool/test_pool.hpp"
+#include "testing/stop_at.hpp"
 
 namespace shoal::pool {
 namespace {
@@ -362,6 +363,47 @@ TEST(Schedule, ATimeLimitGivesOrders) {
   EXPECT_LT(pool.agent.next_wake_ns(now), 0);
   publish(worker->seat, *claim, 0, true);
   worker->seat.leave_batch();
+  pool.expect_everything_done();
+  pool.expect_clean_end();
+}
+
+// ---- Large pools --------------------------------------------------------------------------------
+
+uint64_t accesses_of_an_idle_look(uint32_t workers) {
+  TestPool pool({workers, 0, 1'000'000, 0});
+  const auto worker = pool.hire();
+  pool.submit(1);
+  run_all(worker->seat);
+  uint64_t count = 0;
+  const auto counts = [&](const void*) { return ++count == 0; };
+  testing::stopped_at(1, counts, [&] { EXPECT_FALSE(worker->seat.enter_next()); }, {[] {}});
+  return count;
+}
+
+TEST(Schedule, AnIdleWorkersLookCostsTheSameInAPoolOfAnySize) {
+  // a word for each 64 seats, looked at twice
+  EXPECT_LE(accesses_of_an_idle_look(500), accesses_of_an_idle_look(2) + 2 * kMaxSeats / 64);
+}
+
+TEST(Schedule, InALargePoolSmallBatchesAreFreedTogether) {
+  TestPool pool({500, 0, 1'000'000, 0});
+  const auto worker = pool.hire();
+  const uint64_t word = word_of(100);  // its result is an inline word
+  BatchParts parts;
+  parts.argument_words = &word;
+  parts.units = parts.items = 1;
+  const uint64_t before = pool.session.blocks();
+  for (uint64_t i = 1; i <= 200; ++i) {
+    pool.client->submit(parts);
+    run_all(worker->seat);
+    EXPECT_TRUE(pool.collect());
+    EXPECT_LE(pool.session.blocks() - before, pool.client->seats() / 32);
+  }
+  pool.submitted = 200;
+  pool.submit(1);  // has an attachment, so that it is freed at once
+  run_all(worker->seat);
+  EXPECT_TRUE(pool.collect());
+  EXPECT_EQ(pool.session.blocks(), before);
   pool.expect_everything_done();
   pool.expect_clean_end();
 }

@@ -116,7 +116,7 @@ void Supervisor::record_exit(uint32_t index, const Exit& exit) {
   // Workers find the units that the dead worker had not claimed: first in its seat, where it offers
   // them, then in the list. If the list is full, the client pushes the batch again.
   if (const Entry entry{seat.entered.load()}) (void)OpenBatches(state_).add(entry);
-  seat.offers.store(0);
+  state_->end_offering(index);
   // COMMIT(pool.seat.dead): killed before: the client marks the worker dead, with the agent's other
   // workers; after: the client resolves the claims.
   seat.life.store(life_word(Life::dead, worker));

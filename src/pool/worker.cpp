@@ -15,6 +15,9 @@ namespace shoal::pool {
 namespace {
 
 constexpr int64_t kSpinNs = 30'000;  // docs/design/sync.md, Waiting
+// Others rely on a spinner for so long: on a busy machine it may lose its processor for some
+// milliseconds, and waking another worker meanwhile would make the machine busier.
+constexpr int64_t kRelyNs = 20'000'000;
 // while a batch runs, the client is told of results at least this often
 constexpr int64_t kTellNs = 500'000;
 // a worker in a batch asks sleepers for help this often; a unit that runs longer makes it "stuck"
@@ -43,10 +46,12 @@ WorkerSeat::WorkerSeat(arena::Member& member, Handle pool, uint32_t seat)
       pool_(member.arena().at<PoolState>(pool)),
       seats_(PoolState::seats_of(member.arena(), pool)),
       spinner_limit_(std::min(pool_->spinner_limit, kSpinners)),
+      index_(seat),
       seat_(pool_->seat(seat)),
       open_(pool_),
       steal_from_(seat),
       spin_ticks_(to_ticks(kSpinNs)),
+      rely_ticks_(to_ticks(kRelyNs)),
       tell_ticks_(to_ticks(kTellNs)),
       help_ticks_(to_ticks(kHelpNs)),
       alone_ticks_(to_ticks(kAloneNs)),
@@ -76,16 +81,6 @@ bool WorkerSeat::may_have_work() const noexcept {
          static_cast<Phase>(pool_->phase.load()) != Phase::running;
 }
 
-bool WorkerSeat::anyone_offers() const noexcept {
-  for (uint32_t i = 0; i < seats_; ++i) {
-    const Seat* other = pool_->seat(i);
-    if (other != seat_ && other->offers.load() != 0 && life_of(other->life.load()) == Life::ready) {
-      return true;
-    }
-  }
-  return false;
-}
-
 os::Atomic<uint64_t>* WorkerSeat::take_spinner_place(uint64_t now) noexcept {
   for (uint32_t i = 0; i < spinner_limit_; ++i) {
     os::Atomic<uint64_t>& place = pool_->spinners[i];
@@ -93,7 +88,7 @@ os::Atomic<uint64_t>* WorkerSeat::take_spinner_place(uint64_t now) noexcept {
     if (holder > now) continue;
     // COMMIT(pool.spin.place): killed before: nothing; after: others rely on a spinner until the
     // time in the word has passed, or the agent has recorded the death and wakes all.
-    if (!place.compare_exchange(holder, now + spin_ticks_)) continue;
+    if (!place.compare_exchange(holder, now + rely_ticks_)) continue;
     SHOAL_KILL_POINT("pool.spin.place");
     return &place;
   }
@@ -133,7 +128,7 @@ bool WorkerSeat::become_lookout() noexcept {
 // somebody must be woken (sync/wait.hpp).
 os::Wake WorkerSeat::sleep_unless_work(int64_t deadline_ns) noexcept {
   const uint32_t seen = pool_->work_bell.prepare();
-  if (may_have_work() || anyone_offers()) return os::Wake::changed;
+  if (may_have_work() || pool_->anyone_offers(seats_)) return os::Wake::changed;
   return os::futex_wait(&pool_->work_bell.word(), seen, deadline_ns);
 }
 
@@ -189,7 +184,7 @@ void WorkerSeat::look_after_rest() noexcept {
   const bool more_here = from_back_ ? next_unit_ > batch_.front().load() : next_unit_ < last_unit_;
   const uint64_t passed = pool_->ring_head.load() + (ring_at_ != kNotInRing ? 1 : 0);
   const bool long_ones = (way_ == Way::shared && more_here) || passed < pool_->ring_tail.load();
-  const bool quick_ones = more_here || anyone_offers();
+  const bool quick_ones = more_here || pool_->anyone_offers(seats_);
   if (long_ones || (quick_ones && !somebody_looks())) pool_->work_bell.notify_one();
 }
 
@@ -297,6 +292,8 @@ void WorkerSeat::offer_or_claim() noexcept {
   }
   // COMMIT(pool.offers): killed before or after: the batch is in the ring, and the agent opens it
   // when it records the death.
+  if (!offering_) pool_->begin_offering(index_);
+  offering_ = true;
   seat_->offers.store(entry_.value);
   SHOAL_KILL_POINT("pool.offers");
 }
@@ -332,17 +329,21 @@ bool WorkerSeat::enter_as_thief(bool only_stuck) noexcept {
   const uint64_t now = looked_ticks_ = os::ticks();
   const uint64_t head = pool_->ring_head.load();
   const uint64_t next = ring_entry(pool_->ring[head % kRingSlots].load()).generation();
-  for (uint32_t i = 0; i < seats_; ++i) {
-    steal_from_ = steal_from_ + 1 < seats_ ? steal_from_ + 1 : 0;
-    Seat* victim = pool_->seat(steal_from_);
-    const Entry entry{victim->offers.load()};
-    if (victim == seat_ || !entry || life_of(victim->life.load()) != Life::ready) continue;
-    // order: relaxed; as in enter()
-    const bool stuck = now > victim->begun_ticks.load(os::relaxed) + help_ticks_;
-    if (only_stuck && (!stuck || entry.generation() > next)) continue;
-    if (steal_from(*victim, entry, stuck)) return true;
-  }
-  return false;
+  const auto steal_among = [&](uint32_t first, uint32_t end) {
+    for (uint32_t i = first; (i = pool_->next_offering(i, end)) < end; ++i) {
+      Seat* victim = pool_->seat(i);
+      const Entry entry{victim->offers.load()};
+      if (victim == seat_ || !entry || life_of(victim->life.load()) != Life::ready) continue;
+      // order: relaxed; as in enter()
+      const bool stuck = now > victim->begun_ticks.load(os::relaxed) + help_ticks_;
+      if (only_stuck && (!stuck || entry.generation() > next)) continue;
+      steal_from_ = i + 1;  // the next theft begins behind this seat
+      if (steal_from(*victim, entry, stuck)) return true;
+    }
+    return false;
+  };
+  const uint32_t first = steal_from_;
+  return steal_among(first, seats_) || steal_among(0, std::min(first, seats_));
 }
 
 bool WorkerSeat::enter_next() noexcept {
@@ -355,8 +356,8 @@ bool WorkerSeat::enter_next() noexcept {
 }
 
 void WorkerSeat::stop_offering() noexcept {
-  // order: relaxed load; only this worker makes it other than 0
-  if (seat_->offers.load(os::relaxed) != 0) seat_->offers.store(0);
+  if (!std::exchange(offering_, false)) return;
+  pool_->end_offering(index_);
 }
 
 void WorkerSeat::leave_batch() noexcept {

@@ -5,7 +5,9 @@
 // One WorkerSeat per worker process, used by one thread. Only wait() blocks. Does not use Python.
 //
 // What other processes see if this worker is killed:
-//   1. before a claim's compare-exchange: the unit is QUEUED; the client pushes its batch again;
+//   1. before a claim's compare-exchange: the unit is QUEUED, and its batch is in the ring, or
+//   open,
+//      or offered by a seat;
 //   2. while the unit word is CLAIMED(me): items below `progress` have results; item `progress` is
 //      lost; the items after it never began, and are queued again;
 //   3. after the DONE store but before the dirty bit: the client scans all batches in flight after
@@ -120,7 +122,6 @@ class WorkerSeat {
   void open_batch() noexcept;
   void stop_offering() noexcept;
   bool may_have_work() const noexcept;
-  bool anyone_offers() const noexcept;
   bool somebody_looks() const noexcept;
   void look_after_rest() noexcept;
   void ask_for_more(uint64_t head) noexcept;
@@ -141,6 +142,7 @@ class WorkerSeat {
   PoolState* pool_;
   uint32_t seats_;
   uint32_t spinner_limit_;
+  uint32_t index_;
   Seat* seat_;
   OpenBatches open_;
   Batch batch_;  // false when none is entered
@@ -150,6 +152,7 @@ class WorkerSeat {
   bool from_back_ = false;  // a thief in a batch of quick units
   bool exhausted_ = false;  // claim() has found no unit left
   bool looked_after_ = false;
+  bool offering_ = false;          // this seat's bit in PoolState.offering
   std::optional<Claim> first_;     // claimed before the batch left the ring
   bool unsent_ = false;            // results published since the client was told
   Seat* victim_ = nullptr;         // thief: the worker whose batch this is
@@ -166,6 +169,7 @@ class WorkerSeat {
   uint32_t steal_from_ = 0;    // seat to look at first
   uint64_t looked_ticks_ = 0;  // when this worker last looked for stuck workers
   uint64_t spin_ticks_;        // the constants of worker.cpp in ticks
+  uint64_t rely_ticks_;
   uint64_t tell_ticks_;
   uint64_t help_ticks_;
   uint64_t alone_ticks_;

@@ -273,11 +273,6 @@ def test_a_chunk_may_be_larger_than_any_input(same) -> None:
     assert set(printed.splitlines()) == {"[[8], [8], [8]]"}
 
 
-def double_in_place(numbers: list[int]) -> list[int]:
-    numbers[0] *= 2
-    return numbers
-
-
 @pytest.mark.parametrize("chunksize", [2**26, 2**32, 2**32 + 1, 2**70])
 def test_a_chunk_of_an_executor_may_be_larger_than_any_input(chunksize: int) -> None:
     a = [1]
