@@ -122,6 +122,8 @@ TEST_F(Delays, OfAForksChildWhileItsParentDiesAndItsSlotIsUsedAgain) {
         parent = &join();
         child = try_claim_slot(*s->arena, MemberKind::process, 0, parent->incarnation());
         ASSERT_NE(child, 0U);
+        open_birth(*s->arena, child, false);
+        s->arena->slot(slot_of(child)).birth.store(2);  // could become live until long ago
       },
       [&] {
         // Another process than the newcomer's: one that lives, so that only the words decide.
