@@ -11,6 +11,7 @@
 // only; needs a build with access hooks (os/atomic.hpp).
 #pragma once
 
+#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -72,9 +73,9 @@ inline std::function<bool(const void*)> accesses_to(const void* begin, uint64_t 
   };
 }
 
-// Whether this thread of this process sleeps on a futex, without a time limit: a thread that
-// somebody has woken does not, even before it runs.
-inline bool sleeps_for_ever(pid_t thread) {
+// Whether this thread of this process sleeps at this moment, and is in a futex call without a time
+// limit.
+inline bool sleeps_in_futex_call(pid_t thread) {
   const std::string path = "/proc/self/task/" + std::to_string(thread) + "/syscall";
   std::FILE* file = std::fopen(path.c_str(), "r");
   if (file == nullptr) return false;
@@ -84,6 +85,17 @@ inline bool sleeps_for_ever(pid_t thread) {
       std::fscanf(file, "%ld %lx %lx %lx %lx", &call, &word, &operation, &expected, &limit);
   std::fclose(file);
   return found == 5 && call == SYS_futex && limit == 0;
+}
+
+// Whether this thread sleeps on a futex until somebody wakes it. A thread that somebody has woken
+// does not, even before it runs. One look may find a thread that waits for a lock of the kernel at
+// the beginning or the end of the call; that wait ends by itself.
+inline bool sleeps_for_ever(pid_t thread) {
+  for (int looks = 0; looks < 50; ++looks) {
+    if (!sleeps_in_futex_call(thread)) return false;
+    sched_yield();
+  }
+  return true;
 }
 
 }  // namespace shoal::testing
