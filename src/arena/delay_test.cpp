@@ -14,12 +14,6 @@
 namespace shoal::arena {
 namespace {
 
-bool run_stopped_at(uint64_t k, std::function<bool(const void*)> counts,
-                    const std::function<void()>& operation,
-                    const std::function<void()>& meanwhile) {
-  return testing::stopped_at(static_cast<unsigned>(k), std::move(counts), operation, {meanwhile});
-}
-
 constexpr size_t kLarge = 2 * kPage;
 // no operation here makes more accesses to slots than this
 constexpr uint64_t kMostAccesses = 2000;
@@ -35,8 +29,11 @@ struct Crowd {
   void take_the_rest() {
     while (sharer_slot_is_free(*s.arena)) others.push_back(s.join());
   }
-  std::function<bool(const void*)> slots() const {
-    return testing::accesses_to(&s.arena->slot(0), kMemberSlots * sizeof(MemberSlot));
+  // Runs `meanwhile` before the kth access of `operation` to a slot.
+  bool run_stopped_at(uint64_t k, const std::function<void()>& operation,
+                      const std::function<void()>& meanwhile) const {
+    const auto slots = testing::accesses_to(&s.arena->slot(0), kMemberSlots * sizeof(MemberSlot));
+    return testing::stopped_at(k, slots, operation, {meanwhile});
   }
   // A new member that holds one of each; none if no slot with a bit is free.
   void let_somebody_join() {
@@ -91,8 +88,8 @@ TEST(SlotUnderDelay, LateReaperFreesNothingOfTheNextMember) {
     (void)victim->allocate(kLarge);
     const Incarnation dead = victim->incarnation();
     victim->abandon_for_test();
-    const bool stopped = run_stopped_at(
-        k, c.slots(), [&] { (void)reap(*c.s.arena, *late, dead); },
+    const bool stopped = c.run_stopped_at(
+        k, [&] { (void)reap(*c.s.arena, *late, dead); },
         [&] {
           reap_all_dead(*c.s.arena, *c.s.me);
           c.let_somebody_join();
@@ -109,8 +106,8 @@ TEST(SlotUnderDelay, LateReaperFreesNothingOfAMemberThatHasLeft) {
     const auto late = c.s.join();
     auto leaver = c.s.join();
     c.take_the_rest();
-    const bool stopped = run_stopped_at(
-        k, c.slots(), [&] { reap_all_dead(*c.s.arena, *late); },
+    const bool stopped = c.run_stopped_at(
+        k, [&] { reap_all_dead(*c.s.arena, *late); },
         [&] {
           leaver.reset();
           c.let_somebody_join();
@@ -134,8 +131,8 @@ TEST(SlotUnderDelay, LateReaperDoesNotKeepTheNextMemberFromLeaving) {
     c.let_somebody_join();
     c.others.pop_back();  // no living member has the job of `dead` any more
     EXPECT_EQ(c.newcomer->slot(), slot_of(dead));
-    const bool stopped = run_stopped_at(
-        k, c.slots(),
+    const bool stopped = c.run_stopped_at(
+        k,
         [&] {
           c.newcomer->drop(c.counted);
           if (c.newcomer->drop_shared(c.shared)) c.newcomer->free(c.shared);
@@ -158,8 +155,8 @@ TEST(SlotUnderDelay, LateForkedChildChangesNothingForTheNextMember) {
     // The child's start time: another than the newcomer's, but with the same bits.
     const uint64_t start = os::start_time(getpid()) + 511;
     bool alive = false;
-    const bool stopped = run_stopped_at(
-        k, c.slots(), [&] { alive = enliven_slot(*c.s.arena, child, getpid(), start); },
+    const bool stopped = c.run_stopped_at(
+        k, [&] { alive = enliven_slot(*c.s.arena, child, getpid(), start); },
         [&] {
           let_time_pass(c);
           reap_all_dead(*c.s.arena, *c.s.me);
@@ -179,8 +176,8 @@ TEST(SlotUnderDelay, LateParentOfAForkKeepsTheSlotThatItPrepares) {
     c.take_the_rest();
     c.others.pop_back();
     Incarnation child = 0;
-    const bool stopped = run_stopped_at(
-        k, c.slots(),
+    const bool stopped = c.run_stopped_at(
+        k,
         [&] {
           child = try_claim_slot(*c.s.arena, MemberKind::process, 0, c.s.me->incarnation());
           open_birth(*c.s.arena, child, false);
@@ -206,8 +203,8 @@ TEST(SlotUnderDelay, JoinerIsNotTakenForTheSlotsFormerForkedChild) {
     let_time_pass(c);
     EXPECT_EQ(reap_all_dead(*c.s.arena, *c.s.me), 1);
     std::unique_ptr<Member> joiner;
-    const bool stopped = run_stopped_at(
-        k, c.slots(), [&] { EXPECT_NO_THROW(joiner = c.s.join()) << "stopped at " << k; },
+    const bool stopped = c.run_stopped_at(
+        k, [&] { EXPECT_NO_THROW(joiner = c.s.join()) << "stopped at " << k; },
         [&] { reap_all_dead(*c.s.arena, *c.s.me); });
     EXPECT_TRUE(joiner != nullptr && member_alive(*c.s.arena, joiner->incarnation()));
     return stopped;
@@ -222,8 +219,8 @@ TEST(SlotUnderDelay, LateJudgeOfAForkedChildFreesNothingOfTheNextMember) {
     open_birth(*c.s.arena, child, false);
     let_time_pass(c);
     c.take_the_rest();
-    const bool stopped = run_stopped_at(
-        k, c.slots(), [&] { (void)reap(*c.s.arena, *late, child); },
+    const bool stopped = c.run_stopped_at(
+        k, [&] { (void)reap(*c.s.arena, *late, child); },
         [&] {
           reap_all_dead(*c.s.arena, *c.s.me);
           c.let_somebody_join();
@@ -244,8 +241,8 @@ TEST(SlotUnderDelay, LateParentAfterAForkHarmsNeitherItsChildNorTheNextMember) {
       c.take_the_rest();
       bool alive = false;
       bool ended = false;
-      const bool stopped = run_stopped_at(
-          k, c.slots(), [&] { ended = end_failed_birth(*c.s.arena, child); },
+      const bool stopped = c.run_stopped_at(
+          k, [&] { ended = end_failed_birth(*c.s.arena, child); },
           [&] {
             if (in_time) {
               alive = enliven_slot(*c.s.arena, child, getpid(), os::start_time(getpid()));
@@ -266,7 +263,7 @@ TEST(SlotUnderDelay, TwoJoinersNeverGetOneSlot) {
   at_every_access([](Crowd& c, uint64_t k, bool&) {
     std::unique_ptr<Member> late;
     const bool stopped =
-        run_stopped_at(k, c.slots(), [&] { late = c.s.join(); }, [&] { c.let_somebody_join(); });
+        c.run_stopped_at(k, [&] { late = c.s.join(); }, [&] { c.let_somebody_join(); });
     EXPECT_TRUE(member_alive(*c.s.arena, late->incarnation())) << "stopped at " << k;
     EXPECT_TRUE(c.newcomer == nullptr || c.newcomer->slot() != late->slot()) << k;
     c.expect_the_newcomer_unharmed(k);

@@ -10,9 +10,9 @@
 
 #include "sync/child_member_for_test.hpp"
 #include "sync/holds.hpp"
-#include "sync/interleave_for_test.hpp"
 #include "testing/deadline.hpp"
 #include "testing/kill_point.hpp"
+#include "testing/stop_at.hpp"
 
 namespace shoal::sync {
 namespace {
@@ -265,7 +265,7 @@ TEST_F(BarrierTest, AMemberThatFindsADeathTooLateBreaksNoLaterGeneration) {
     ASSERT_EQ(barrier.arrive(*dying, false, kForever).came, Barrier::Came::waits);
     dying->abandon_for_test();
     bool passed = true;
-    stopped = interleave(
+    stopped = testing::stopped_at(
         before, [&] { Barrier::reap(*arena_, *me_, dead, block_); },
         [&] {
           Barrier::reap(*arena_, *me_, dead, block_);

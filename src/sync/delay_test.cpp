@@ -17,12 +17,12 @@
 #include "sync/condition.hpp"
 #include "sync/event.hpp"
 #include "sync/holds.hpp"
-#include "sync/interleave_for_test.hpp"
 #include "sync/mutex.hpp"
 #include "sync/recursive_mutex.hpp"
 #include "sync/semaphore.hpp"
 #include "sync/wait.hpp"
 #include "testing/deadline.hpp"
+#include "testing/stop_at.hpp"
 
 namespace shoal::sync {
 namespace {
@@ -170,8 +170,8 @@ TEST_F(DelayTest, AReleaseThatComesTooLateLeavesTheLockAsItIs) {
     Mutex::create(*arena_, mutex_);
     ASSERT_EQ(mutex().lock(*other), Locked::ok);
     Unlocked late = Unlocked::ok;
-    stopped =
-        interleave(before, [&] { late = mutex().unlock(*me_); }, [&] { mutex().unlock(*other); });
+    stopped = testing::stopped_at(
+        before, [&] { late = mutex().unlock(*me_); }, [&] { mutex().unlock(*other); });
     EXPECT_EQ(mutex().owner(), 0U);
     EXPECT_EQ(mutex().handed_off(), late == Unlocked::handed_off);
     if (mutex().handed_off()) continue;
@@ -295,7 +295,7 @@ TEST_F(DelayTest, AWaiterThatComesDuringANotifyIsNotNotifiedInPlaceOfOneThatLeft
     Condition::Ticket late{};
     bool first_notified = false;
     uint32_t notified = 0;
-    stopped = interleave(
+    stopped = testing::stopped_at(
         before, [&] { notified = notifier.notify(*me_); },
         [&] {
           first_notified = condition().end_wait(*me_, first);
@@ -320,7 +320,7 @@ TEST_F(DelayTest, ANotifyOfAllReachesThoseWhoWaitedBeforeItHoweverManyAndNoLater
   for (int i = 0; i < 150; ++i) before.push_back(condition().begin_wait(*me_));
   std::vector<Condition::Ticket> later;
   uint32_t notified = 0;
-  EXPECT_TRUE(interleave(
+  EXPECT_TRUE(testing::stopped_at(
       200, [&] { notified = condition().notify_all(*me_); },
       [&] {
         for (int i = 0; i < 100; ++i) later.push_back(condition().begin_wait(*me_));

@@ -30,7 +30,7 @@ namespace stopping {
 
 struct Plan {
   std::function<bool(const void*)> counts;
-  unsigned left;  // accesses until the next stop
+  uint64_t left;  // accesses until the next stop
   std::vector<std::function<void()>> others;
   unsigned stops = 0;  // so far
 };
@@ -52,7 +52,7 @@ inline void before_access(const void* address) {
 
 // Runs `late`; before its nth access to a word for which `counts` is true, runs the first of
 // `others`, before the next such access the second, and so on. False: `late` ended before that.
-inline bool stopped_at(unsigned nth, std::function<bool(const void*)> counts,
+inline bool stopped_at(uint64_t nth, std::function<bool(const void*)> counts,
                        const std::function<void()>& late,
                        std::vector<std::function<void()>> others) {
   stopping::Plan here{std::move(counts), nth, std::move(others)};
@@ -62,6 +62,12 @@ inline bool stopped_at(unsigned nth, std::function<bool(const void*)> counts,
   os::access_hook = outer_hook;
   stopping::plan = outer;
   return here.stops == here.others.size();
+}
+
+// The same with one other operation, which runs before the nth access to any word.
+inline bool stopped_at(uint64_t nth, const std::function<void()>& late,
+                       std::function<void()> other) {
+  return stopped_at(nth, [](const void*) { return true; }, late, {std::move(other)});
 }
 
 // The accesses to [begin, begin + bytes).
