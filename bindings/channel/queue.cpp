@@ -330,7 +330,7 @@ PyObject* queue_space_fileno(PyObject* self, PyObject*) {
   });
 }
 
-// _look_after(end): Channel::look_after(), and whether that end is ready.
+// _look_after(end): calls Channel::look_after(); returns whether that end is ready.
 PyObject* queue_look_after(PyObject* self, PyObject* end) {
   const long which = PyLong_AsLong(end);
   if (which == -1 && PyErr_Occurred() != nullptr) return nullptr;

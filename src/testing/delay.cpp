@@ -16,9 +16,10 @@ namespace shoal::testing {
 
 namespace {
 
-// More than any operation of a test has, and few enough that a spinning one is seen at once.
+// More accesses than any operation of a test makes, and few enough that a spinning operation is
+// soon recognized.
 constexpr uint64_t kSpins = 200'000;
-// A wait that the tester does not see (a std::mutex) ends after this.
+// After this time the tester ends a wait that it does not see (a std::mutex).
 constexpr std::chrono::seconds kPatience{20};
 
 }  // namespace
