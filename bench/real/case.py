@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A case: a third-party program, its input, its command, and the outcome of a run.
+"""A case: a program of other people, its input, its command, and the outcome of a run.
 
 A case does not depend on the side. For each run the runner makes an empty folder, lets the case
 fill it (`prepare`), runs the command there, and gets the run's outcome from the case (`outcome`).

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run third-party programs under the standard library and under shoal, and compare.
+"""Run programs of other people under the standard library and under shoal, and compare.
 
     .venv/bin/python bench/real/run.py            every case but torch's, five rounds
     ... --only 'pylint*' --rounds 3               some cases

@@ -421,7 +421,7 @@ void queue_dealloc(PyObject* self) {
   arena::Member* const member = channel == nullptr ? nullptr : member_if_any();
   if (member != nullptr) {
     channel->let_go(*member);
-    queue_object(self).shared.handle = 0;  // sync_dealloc() must not let go once more
+    queue_object(self).shared.handle = 0;  // sync_dealloc() must not drop the hold again
   }
   channel.reset();
   sync_dealloc(self);

@@ -32,7 +32,7 @@ void Member::make_counted(Handle b) {
   uint64_t mine = owner_member(incarnation_);
   if (head.owner.load() != mine)
     throw std::logic_error("make_counted: this member does not own the block");
-  held_.emplace(b, Held{1, false});  // first, since it may throw
+  held_.emplace(b, Held{1, false});  // first, since this may throw
   head.holders.store(bit_of(slot()));
   const uint64_t number = uint64_t{incarnation_} << 30 | (sharing_number_++ & 0x3FFFFFFF);
   // COMMIT(arena.counted.make): killed before: this member's, freed by the reaper; after: counted,

@@ -93,7 +93,7 @@ class Member {
   // The counted blocks of which the fork that made this process could not give it a view.
   struct Unseen {
     size_t blocks = 0;     // how many; an access to them is a fault: see arena/views.cpp
-    bool exposed = false;  // some could not be made inaccessible: this process must not go on
+    bool exposed = false;  // some could not be made inaccessible: this process must not continue
     bool lost = false;     // the reason is that the parent died and its blocks were freed
     int error = 0;         // any other reason: errno of the private mapping
   };

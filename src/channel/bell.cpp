@@ -210,8 +210,8 @@ void Bell::forget_keeper(int index, uint64_t word) noexcept {
   SHOAL_KILL_POINT("bell.forget.keeper");
 }
 
-// Enters this process as a keeper, where others can open the pipe. If all words are in use, there
-// are more keepers than are likely to die at once.
+// Enters this process as a keeper, from which other processes can open the pipe. If all words are
+// in use, there are more keepers than are likely to die at the same time.
 void Bell::keep(int fd) noexcept {
   const pid_t me = os::own_pid();
   const uint64_t word = keeper_word(me, fd);

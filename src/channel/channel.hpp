@@ -6,8 +6,8 @@
 // do. Sending may throw MemoryExhausted; then nothing was sent.
 //
 // Promises:
-// 1. A member may be killed at any instruction: the others go on. The only messages lost are the
-//    one that the dead member was making and those that it had already received.
+// 1. A member may be killed at any instruction: the other members continue. The only messages lost
+//    are the message that the dead member was making and those that it had already received.
 // 2. A message whose send() returned ok stays until it is received, whichever process dies.
 // 3. Per sender, messages are received in the order in which they were sent.
 // 4. After close() nothing more can be sent. What is in the channel can still be received, and

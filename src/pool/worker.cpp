@@ -96,7 +96,7 @@ os::Atomic<uint64_t>* WorkerSeat::take_spinner_place(uint64_t now) noexcept {
   return nullptr;
 }
 
-// True when there may be work. False at once if all spinners' places are taken.
+// True when there may be work. Returns false without spinning if all spinner places are taken.
 bool WorkerSeat::spin() noexcept {
   const uint64_t begin = os::ticks();
   os::Atomic<uint64_t>* const place = take_spinner_place(begin);

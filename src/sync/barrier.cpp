@@ -95,8 +95,8 @@ Barrier::Barrier(arena::Arena& arena, arena::Handle handle)
   state_ = arena.at<BarrierState>(handle);
 }
 
-// The half of the phase without the number of arrived parties, so that an arrival wakes nobody: the
-// low one, on a little-endian machine.
+// The half of the phase without the number of arrived parties, so that an arrival wakes no waiter.
+// It is the low half, on a little-endian machine.
 os::Atomic<uint32_t>& Barrier::futex_word() const noexcept {
   return *reinterpret_cast<os::Atomic<uint32_t>*>(state_);
 }
@@ -329,7 +329,7 @@ void Barrier::look_for_dead(arena::Member& member, uint32_t* last_looked_at) noe
     if (other == 0 || other == member.incarnation()) continue;
     *last_looked_at = index;
     if (arena::member_alive(*arena_, other)) return;
-    drop_dead(other);  // first: the reap may wait for other members
+    drop_dead(other);  // before the reap, which may wait for other members
     reap_quietly(*arena_, member, other);
     return;
   }

@@ -64,7 +64,7 @@ class Condition {
       : arena_(&arena), state_(&known), handle_(arena.handle_of(&known)) {}
 
   [[nodiscard]] Ticket begin_wait(arena::Member& member);
-  // ok: notified. Call it again after `interrupted`, or give up; call end_wait() in any case.
+  // ok: notified. After `interrupted`, call it again or stop waiting. Call end_wait() in any case.
   [[nodiscard]] WaitResult wait(const Ticket& ticket, int64_t deadline_ns);
   // True if this waiter was notified, however wait() returned.
   bool end_wait(arena::Member& member, const Ticket& ticket);

@@ -19,7 +19,8 @@ namespace {
 // More accesses than any operation of a test makes, and few enough that a spinning operation is
 // soon recognized.
 constexpr uint64_t kSpins = 200'000;
-// After this time the tester ends a wait that it does not see (a std::mutex).
+// After this time a wait that the tester does not see (a std::mutex) ends, and an operation that
+// has not ended aborts the program.
 constexpr std::chrono::seconds kPatience{20};
 
 }  // namespace

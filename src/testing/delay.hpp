@@ -53,7 +53,7 @@ class Delayed {
   void stop();
   void release();
 
-  static thread_local Delayed* mine_;  // of the thread that is stopped, or that runs the others
+  static thread_local Delayed* mine_;  // of the thread that is stopped, or that runs `others`
   const uint64_t stop_at_;
   uint64_t accesses_ = 0;         // of the operation's thread
   uint64_t others_accesses_ = 0;  // of meanwhile()'s thread
