@@ -76,7 +76,7 @@ void Member::require_own_namespace() const {
   if (arena_->is_of_this_namespace()) return;
   throw NotAMember(
       "shoal: this process is in another pid namespace (another container, or the host) than the "
-      "session that it tries to join, so neither can see whether the other lives. Join from a "
+      "session that it tries to join, so neither can see whether the other is alive. Join from a "
       "process in the session's own container");
 }
 

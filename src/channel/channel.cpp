@@ -235,7 +235,7 @@ arena::Handle Channel::make_state(arena::Member& member, const std::string& root
   if (made) return handle;
   member.free(handle);
   if (set == arena::RootSet::full)
-    throw std::runtime_error("no channel made: all 64 names of the session are in use");
+    throw std::runtime_error("the channel was not made: all 64 names of the session are in use");
   return 0;
 }
 
