@@ -2,13 +2,14 @@
 //
 // Which member allocates in a span: the owner word in the descriptor of the span's first page.
 //
-//   owner      meaning, and who may change it                           next
-//   MEMBER(m)  m allocates here. m under its local_, if all blocks are  DYING(m)
-//              free; the reaper of m                                    ORPHAN, or released
-//   ORPHAN     no member allocates here. Any member, by compare-exchange  DYING(m)
-//   DYING(m)   no member allocates here; a thread of m has claimed the  MEMBER(m), ORPHAN, or
-//              span, to adopt or release it. May change it: that        released
-//              thread; the reaper of m                                  ORPHAN, or released
+//   owner      meaning                     changed by                         to
+//   MEMBER(m)  m allocates here            m under its local_, if all blocks  DYING(m)
+//                                          are free
+//                                          the reaper of m                    ORPHAN, released
+//   ORPHAN     no member allocates here    any member, by compare-exchange    DYING(m)
+//   DYING(m)   no member allocates here;   the thread that has the claim      MEMBER(m), ORPHAN,
+//              a thread of m has claimed                                      released
+//              it, to adopt or release it  the reaper of m                    ORPHAN, released
 //
 // 1. The owner is MEMBER(m) exactly while the span is in m's private list of spans. Both change in
 //    one critical section of m's local_. So a thread of m that owns a block in the span and reads
