@@ -67,7 +67,7 @@ def ping_pong(
 
 
 def megabyte_arrays() -> tuple[Callable[[int], Any], Callable[[Any], int]]:
-    """Arrays of 1 MB, and what one weighs."""
+    """Arrays of 1 MB, and the weight of an array."""
     import numpy
 
     array = numpy.arange(131_072, dtype=float)

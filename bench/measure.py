@@ -25,7 +25,9 @@ WORKERS = 2
 
 @dataclass(frozen=True)
 class Scale:
-    """How much work: `quick` is for CI, where a benchmark only has to run and to be right."""
+    """How much work: `quick` is for CI, where a benchmark only has to run and give the right
+    result.
+    """
 
     quick: bool
     round_number: int = 0

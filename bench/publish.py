@@ -27,7 +27,7 @@ FASTER, SLOWER = "#2a6f97", "#b5654a"
 
 
 def published(document: dict[str, Any]) -> str:
-    """What stands between the marks."""
+    """The text between the marks."""
     plot = "![Each row's ratio: how many times as fast as the standard library](docs/measured.svg)"
     table = report.markdown(document["rows"], (), machine.describe(document["machine"]))
     return f"{plot}\n\n{table}\n"
@@ -42,7 +42,9 @@ def write_table(document: dict[str, Any]) -> None:
 
 
 def draw(document: dict[str, Any]) -> None:
-    """A bar for each row that compares: its median ratio; a line for the span of its rounds."""
+    """A bar for each row that compares two sides: the median ratio, with a line for the range of
+    its rounds.
+    """
     import matplotlib
     from matplotlib import pyplot
     from matplotlib.ticker import FuncFormatter

@@ -13,7 +13,7 @@ HEADINGS = ("what", "unit", "stdlib", "shoal", "ratio", "by round", "target", "r
 
 
 def summarize(row: Row, samples: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """The result of a row. `samples`: what each side gave, in the order of the rounds."""
+    """The result of a row. `samples`: the samples of each side, in the order of the rounds."""
     checks = {repr(sample["check"]) for side in samples.values() for sample in side}
     result: dict[str, Any] = {
         "row": row.name,

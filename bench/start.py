@@ -62,8 +62,8 @@ if __name__ == "__main__":
         workers = [private(process.pid) for process in pool._pool]
         print(json.dumps([private("self"), max(workers)]))
 """
-# Prints the milliseconds from making a pool to its first result, for two pools: the second has what
-# the first one imported, and its fork server.
+# Prints the milliseconds from making a pool to its first result, for two pools: the second pool
+# reuses the first pool's imports and its fork server.
 FIRST = """
 import time
 import multiprocessing

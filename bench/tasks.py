@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The functions that workers run, in a module of their own: every side finds them by name."""
+"""The functions that workers run, in a separate module, so that every side finds them by name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def noop(value: object = None) -> object:
-    """The task that measures everything but itself."""
+    """A task that does nothing, so everything else is measured."""
     return value
 
 
@@ -22,12 +22,12 @@ def length(value: Any) -> int:
 
 
 def make_bytes(size: int) -> bytes:
-    """Sends a large result, kept from call to call: making it is not what is measured."""
+    """Sends a large result, which is kept between calls, so that making it is not measured."""
     return _kept_bytes(size)
 
 
 def array_length(array: Any) -> int:
-    """Receives a large array; reads one value so that it is really there."""
+    """Receives a large array; reads one value, so that the array must have arrived."""
     return int(array.size + array[0])
 
 

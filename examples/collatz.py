@@ -3,11 +3,11 @@
 
     python examples/collatz.py [--numbers N] [--workers N] [--serial]
 
-From a number n the sequence goes to n / 2 when n is even, else to 3 n + 1. Whatever number was
-tried so far, it has reached 1. One sequence takes some ten microseconds to follow. The program
-gives each number to `ProcessPoolExecutor.map` as it is, without a `chunksize`: with the standard
-library that is a message to a worker and one back for each number, many times the cost of the
-work, and the program is slower than a plain loop (`--serial`).
+From a number n the sequence goes to n / 2 when n is even, else to 3 n + 1. Every number tried so
+far has reached 1. One sequence takes some ten microseconds to follow. The program passes the
+numbers to `ProcessPoolExecutor.map` without a `chunksize`. With the standard library each number
+then costs a message to a worker and a message back, many times the cost of the work, and the
+program is slower than a plain loop (`--serial`).
 """
 
 from __future__ import annotations

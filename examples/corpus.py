@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Read a tree of Python source with a pool of processes: statistics and a word index.
 
-An ordinary program: it imports `multiprocessing` and nothing that it would not have without shoal.
+An ordinary program: it imports `multiprocessing`, and nothing of shoal.
 
     python examples/corpus.py                     # the interpreter's own standard library
     shoal run examples/corpus.py                  # the same program on shoal
@@ -10,8 +10,8 @@ An ordinary program: it imports `multiprocessing` and nothing that it would not 
 
 Each file is tokenised and parsed in a worker, which sends back the file's statistics and an index
 of its words (every identifier, keyword and word of a comment or string, with the lines on which it
-stands). The parent merges them. What is printed, the checksum first of all, depends on the tree
-alone: not on the order of results, the number of processes or the run. Times go to stderr.
+stands). The parent merges them. The output, which begins with a checksum, depends only on the tree:
+not on the order of results, the number of processes or the run. Times go to stderr.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class FileReport:
 
 @dataclass
 class CorpusReport:
-    """All files together. Merging is commutative: the order of the results leaves no trace."""
+    """All files together. Merging is commutative: the order of the results does not matter."""
 
     counts: Counter[str] = field(default_factory=Counter)
     statuses: Counter[str] = field(default_factory=Counter)

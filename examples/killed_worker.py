@@ -3,9 +3,9 @@
 
     python examples/killed_worker.py [--items N] [--processes N]
 
-With the standard library this program never ends: the pool starts another worker, but nobody tells
-the program that one result will never come. Stop it with Ctrl-C, or run it under a time limit.
-On shoal the one task fails, with an error that says what happened, and all others are done.
+With the standard library this program never ends: the pool starts another worker, but the program
+is not told that one result will never come. Stop it with Ctrl-C, or run it under a time limit. On
+shoal that one task fails, with an error that says what happened, and all other tasks finish.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sys
 
 
 def square(number: int) -> int:
-    """The task. The kernel's choice of a victim is simulated: it is who works at number 7."""
+    """The task. Simulates the kernel's choice of a victim: the worker that gets number 7."""
     if number == 7:
         os.kill(os.getpid(), signal.SIGKILL)
     return number * number

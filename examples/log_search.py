@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ask several questions of one large text, each in a task that is given all of it.
+"""Ask several questions about one large text; the task of each question receives the whole text.
 
     python examples/log_search.py [--megabytes N] [--processes N] [--serial]
 
 A web server's log, made up here, is handed to a pool of processes as one `bytes` object, once for
-each word to be counted. Counting is quick; what the program waits for is the text on its way to
-the workers. With the standard library each task writes it into a pipe in small pieces, and the
-program is slower than a plain loop (`--serial`).
+each word to be counted. Counting is quick; most of the time is spent on sending the text to the
+workers. With the standard library each task writes it into a pipe in small pieces, and the program
+is slower than a plain loop (`--serial`).
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 
     python examples/pi.py [--darts N] [--blocks N] [--processes N]
 
-Each block of darts has a generator of its own, seeded with the block's number, so the estimate
-depends on the darts and blocks alone.
+Each block of darts has its own generator, seeded with the block's number, so the estimate depends
+only on the numbers of darts and blocks.
 """
 
 from __future__ import annotations

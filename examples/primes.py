@@ -19,7 +19,7 @@ import time
 
 
 def is_prime(number: int) -> bool:
-    """Trial division: cheap for most numbers, dear for primes. That is the point."""
+    """Trial division: cheap for most numbers, expensive for primes, so chunks differ in cost."""
     if number < 2 or number % 2 == 0:
         return number == 2
     return all(number % divisor for divisor in range(3, math.isqrt(number) + 1, 2))

@@ -33,7 +33,7 @@ def is_prime(number: int) -> bool:
 
 
 def find_primes(candidates: Any, primes: Any) -> None:
-    """A worker: test what comes until the pill comes, then pass the pill on as its farewell."""
+    """A worker: test numbers until the pill comes, then put the pill into the answers."""
     while (number := candidates.get()) is not POISON_PILL:
         if is_prime(number):
             primes.put(number)
@@ -41,7 +41,7 @@ def find_primes(candidates: Any, primes: Any) -> None:
 
 
 def primes_by_workers(numbers: range, workers: int) -> list[int]:
-    """Feed the workers, then read answers until each of them has said farewell."""
+    """Feed the workers, then read answers until each worker has sent its pill."""
     with multiprocessing.Manager() as manager:
         candidates, primes = manager.Queue(), manager.Queue()
         processes = [

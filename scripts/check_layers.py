@@ -38,13 +38,13 @@ def layer_of(path: str) -> str | None:
 
 
 def system_header_findings(header: str) -> Iterator[str]:
-    """For a file of a layer above os: the machine's own headers are not for it."""
+    """Findings for a file of a layer above os, which must not include system headers."""
     if SYSTEM_HEADER.match(header) or header in BEHIND_OS:
         yield f"<{header}> belongs in src/os"
 
 
 def own_header_findings(name: str, header: str) -> Iterator[str]:
-    """For any file that includes another of ours."""
+    """Findings for a file that includes another file of this tree."""
     layer, target = layer_of(name), f"src/{header}"
     if not (ROOT / target).exists():
         own_folder = "bindings" if name.startswith("bindings/") else "."

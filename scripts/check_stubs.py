@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from sources import ROOT, Finding, finish
 
 STUB = ROOT / "python/shoal/_core.pyi"
-# Attributes that every heap type or nanobind type has; a stub may name them or not.
+# Attributes that every heap type or nanobind type has; naming them in a stub is optional.
 COMMON = set(dir(object)) | set(dir(type("empty", (), {}))) | {"__signature__", "__nb_signature__"}
 COMMON |= {"__buffer__", "__release_buffer__"}  # from CPython 3.12 on
 OPTIONAL = COMMON | {"__file__", "__loader__", "__spec__", "__package__", "__name__"}

@@ -70,7 +70,7 @@ def digest(source: Path, arguments: list[str], rules: bytes) -> str:
 
 
 def run(source: Path, arguments: list[str], clean: Path) -> str:
-    """What clang-tidy says about the source; nothing: it is clean."""
+    """clang-tidy's findings for the source; empty if it is clean."""
     if clean.exists():
         return ""
     # The arguments are for g++, and clang does not know all of its warnings.

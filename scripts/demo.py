@@ -25,7 +25,7 @@ from shoal.cli.screen import print_plain_table
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 SERIAL = "no workers"
-# How long a program may run. One that takes longer is reported as hanging.
+# How long a program may run. A program that takes longer is reported as hanging.
 LIMIT_S = 300.0
 
 
@@ -39,7 +39,7 @@ class Row:
     arguments: tuple[str, ...] = ()
     quick: tuple[str, ...] = ()  # arguments for a demo that only proves that it works
     serial: bool = False  # whether the program has --serial: the same without workers
-    hangs_after_s: float = 0.0  # not 0: the standard library is known to hang, and is given so long
+    hangs_after_s: float = 0.0  # not 0: the standard library hangs, and is stopped after this time
 
     def command(self, side: str, quick: bool) -> list[str]:
         arguments = self.quick if quick else self.arguments
@@ -111,7 +111,7 @@ class DemoFailed(Exception):
 
 
 def run_side(row: Row, side: str, quick: bool) -> Run:
-    """One run. Without workers is a run under the standard library."""
+    """One run. A run without workers is under the standard library."""
     expected_to_hang = bool(row.hangs_after_s) and side == STDLIB
     library = STDLIB if side == SERIAL else side
     limit = row.hangs_after_s if expected_to_hang else LIMIT_S
@@ -188,7 +188,7 @@ def print_result(figures: list[dict[str, Any]], seconds: float) -> None:
 
 
 def exit_by(number: int, frame: object) -> None:
-    """Leave through `run_once`, which ends the program that runs at the time."""
+    """Leave through `run_once`, which ends the running program."""
     raise SystemExit(128 + number)
 
 

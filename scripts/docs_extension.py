@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Describes the package to the documentation's site (`scripts/docs`), which does not run it.
+"""Describes the package to the generator of the documentation's site (`scripts/docs`), which does
+not run it.
 
 1. Public classes have methods that are written in C. Their signatures are taken from the stubs of
    the core, their docstrings from the core itself.
@@ -27,7 +28,7 @@ class Extension(griffe.Extension):
     """Found by its base class."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
-        for name in errors._MAKERS:  # made when first asked for; what type checkers see is a stub
+        for name in errors._MAKERS:  # made on first access; type checkers see a stub
             made = pkg["errors"][name]
             made.docstring = griffe.Docstring(inspect.getdoc(getattr(errors, name)), parent=made)
         for cls in list(classes(pkg)):
@@ -52,7 +53,7 @@ def classes(pkg: griffe.Module) -> Iterator[griffe.Class]:
 
 
 def add_members(cls: griffe.Class, name: str, pkg: griffe.Module) -> None:
-    """The public members of the C type `name` that `cls` does not define anew."""
+    """The public members of the C type `name` that `cls` does not override."""
     compiled = getattr(_core, name)
     for member in pkg["_core"][name].members.values():
         text = getattr(compiled, member.name).__doc__
@@ -60,14 +61,14 @@ def add_members(cls: griffe.Class, name: str, pkg: griffe.Module) -> None:
             continue
         # The first line may repeat the signature, for `help()`.
         rest = text.partition("\n\n")[2] if text.startswith(f"{member.name}(") else text
-        if rest and member.name != "handle":  # which only the package itself needs
+        if rest and member.name != "handle":  # used only by the package itself
             added = copy.copy(member)
             added.docstring = griffe.Docstring(rest.replace("\n", " "), parent=added)
             cls.set_member(member.name, added)
 
 
 def show_new(cls: griffe.Class) -> None:
-    """What a class is made with, where that is said by `__new__`."""
+    """The constructor's parameters, if `__new__` defines them."""
     made = cls.members.get("__new__")
     if made is not None and "__init__" not in cls.members and len(made.parameters) > 1:
         init = copy.copy(made)

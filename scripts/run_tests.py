@@ -38,7 +38,7 @@ NO_TESTS = 5  # pytest's exit status
 
 @dataclass
 class Finished:
-    """What came of one file."""
+    """The outcome of one file."""
 
     path: str
     status: int
@@ -62,7 +62,7 @@ class Finished:
 
 
 class Runner:
-    """Starts the pytest processes, ends them when it is interrupted, prints what comes of them."""
+    """Starts the pytest processes, ends them when interrupted, prints their outcomes."""
 
     def __init__(self, own_shared_memory: bool) -> None:
         wrapper = [str(TREE / "scripts" / "test_worker")] if own_shared_memory else []
@@ -151,7 +151,7 @@ class Times:
             self.seconds = {}
 
     def longest_first(self, files: list[str]) -> list[str]:
-        """Files never seen go by their size, before all others."""
+        """Files that have never run come first, sorted by size."""
 
         def rank(file: str) -> tuple[float, int]:
             return self.seconds.get(file, float("inf")), (TREE / file).stat().st_size
@@ -181,7 +181,7 @@ def can_have_own_shared_memory() -> bool:
 
 
 def print_skipped(results: list[Finished]) -> None:
-    """Each reason once, as pytest's summary says it."""
+    """Each reason once, as in pytest's summary."""
     reasons: Counter[str] = Counter()
     for result in results:
         for number, reason in re.findall(r"^SKIPPED \[(\d+)\] \S+ (.*)$", result.output, re.M):

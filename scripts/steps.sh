@@ -1,5 +1,6 @@
-# Sourced by the scripts that people watch. step prints what is being done and how long it took. The
-# command's output is shown only if it fails, below one line that says what to do about it.
+# Sourced by the scripts that people watch. step prints what the script is doing and how long that
+# took. The command's output is shown only if it fails, below one line that says what to do about
+# it.
 #   step "building the core" cmake --build folder
 
 step() { # name, command...

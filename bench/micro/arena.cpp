@@ -52,7 +52,7 @@ struct Bench {
     });
   }
 
-  // Allocated here, freed by another member: the way of a message.
+  // Allocated here, freed by another member, as a message is.
   double message(size_t bytes, int operations) {
     const auto other = Member::join(arena, MemberKind::process);
     return median(operations, [&](int n) {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What does a crowd cost at one barrier or one condition? A generation of the barrier and a
-// notify_all() with n threads, each a member of its own, by the wall clock; and the processor time
-// of n processes that only wait. Unfair on a machine that does anything else meanwhile. Few of the
-// threads run at a time, so most of a generation is the time to switch between them.
+// What do many threads at one barrier or one condition cost? A generation of the barrier and a
+// notify_all() with n threads, each with its own member, by the wall clock; and the processor time
+// of n processes that only wait. Unfair on a machine that does anything else at the same time. Few
+// of the threads run at a time, so most of a generation is the time to switch between them.
 //
 //   g++ -O2 -std=c++20 -Isrc bench/micro/crowd.cpp build/<version>/libshoal_core.a
 //       -pthread -o build/crowd   (one line);   build/crowd 64 480
@@ -74,7 +74,7 @@ void generation(Crowd& crowd) {
       begin_ns = os::monotonic_ns();
       for (int round = 0; round < kRounds; ++round) crowd.pass(*member);
       end_ns = os::monotonic_ns();
-      crowd.pass(*member);  // to leave takes long: after all have passed
+      crowd.pass(*member);  // after all have passed, since leaving takes long
     });
   }
   for (std::thread& thread : threads) thread.join();

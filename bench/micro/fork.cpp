@@ -3,7 +3,8 @@
 // What does it cost that a fork is a snapshot? The parent's side of fork() while it holds counted
 // blocks: the first one, which makes its views private, and the next; then 100 MB read and written
 // after a fork, beside the same in ordinary memory. Medians of this thread's processor time.
-// Neighbours are turned by one call, so blocks with others' between them are measured as well.
+// One call makes all neighbouring blocks private, so blocks that are not neighbours are measured as
+// well.
 //
 //   g++ -O2 -std=c++20 -Isrc bench/micro/fork.cpp build/<version>/libshoal_core.a
 //       -pthread -o build/fork_bench   (one line)

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // What do locks and channels cost? One thread, two threads of two members, two processes. A table
-// of medians of several rounds, in ns. Unfair on a machine that does anything else meanwhile, and
-// the two-process rows say nothing on one processor.
+// of medians of several rounds, in ns. Unfair on a machine that does anything else at the same
+// time, and the two-process rows mean nothing on one processor.
 //
 //   g++ -O2 -std=c++20 -Isrc bench/micro/sync_channel.cpp build/<version>/libshoal_core.a
 //       -pthread -o build/sync_channel   (one line)

@@ -74,7 +74,7 @@ def map_default(side: str, scale: Scale) -> Sample:
 
 
 def apply_nothing(side: str, scale: Scale) -> Sample:
-    """The floor: a call without argument and result."""
+    """The lower bound: a call without argument and result."""
     calls = scale.pick(2_000, 50)
     with open_pool(side) as pool:
         seconds = median_seconds(lambda: pool.apply(nothing), calls, warm_up=20)

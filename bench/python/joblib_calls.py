@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What does a parallel call of joblib with many tiny tasks cost?
 
-The left side is joblib's own backend, loky, instead of the standard library; the right side is the
+In place of the standard library, the left side is joblib's own backend, loky; the right side is the
 backend "shoal". On both sides joblib sizes the batches by the same rule.
 
 Unfair would be: to time the start of the workers (a call is made before the clock starts); to set a

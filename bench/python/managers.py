@@ -16,7 +16,7 @@ from measure import Row, Sample, Scale, fork_context
 
 
 def _each(loop: Callable[[range], None], scale: Scale) -> float:
-    """Microseconds of one turn, in the best of several runs of the loop."""
+    """Microseconds per iteration, in the best of several runs of the loop."""
     turns = range(scale.pick(5_000, 200))
     times = []
     for _ in range(scale.pick(7, 2)):
@@ -94,14 +94,14 @@ def start(side: str, scale: Scale) -> Sample:
 
 
 def contended(side: str, scale: Scale) -> Sample:
-    """Two processes that put keys into one dict; per key of both together."""
+    """Two processes put keys into one dict; time per key, counting the keys of both."""
     context = fork_context(side)
     turns = scale.pick(5_000, 200)
     with context.Manager() as manager:
         table, ready = manager.dict(), context.Barrier(3)
 
         def work(first: int) -> None:
-            table[first] = first  # the connection, where there is one
+            table[first] = first  # makes the connection, if there is one
             ready.wait()
             for i in range(first, first + turns):
                 table[i] = i

@@ -34,7 +34,8 @@ def primes(side: str, scale: Scale) -> Sample:
     with open_pool(side) as pool:
         for chunksize in (None, *CHUNK_SIZES):
             call = lambda: counts.add(sum(pool.map(is_prime, numbers, chunksize)))  # noqa: E731
-            # The best of ten sizes is the best of 30 calls: shoal's one size gets as many.
+            # The standard library's best of ten sizes is the best of 30 calls, so shoal's one size
+            # gets 30 calls too.
             calls = 30 if side == SHOAL and chunksize is None else 3
             times[str(chunksize or "default")] = best_seconds(call, scale.pick(calls, 1))
     value = times["default"] if side == SHOAL else min(times.values())

@@ -61,7 +61,9 @@ def _find_primes(numbers: Any, primes: Any) -> None:
 
 
 def primes_by_queues(side: str, scale: Scale) -> Sample:
-    """The book's: numbers in by one queue, primes out by another. stdlib: no queue, one process."""
+    """The book's program: numbers go in through one queue, primes come out of another. stdlib: no
+    queue, one process.
+    """
     candidates = range(FIRST_PRIME, FIRST_PRIME + scale.pick(200_000, 2_000))
     started = time.perf_counter()
     if side != SHOAL:

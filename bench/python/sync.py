@@ -19,7 +19,7 @@ from measure import SHOAL, Row, Sample, Scale, fork_context
 
 
 def _best(loop: Callable[[range], None], scale: Scale) -> float:
-    """Nanoseconds of one turn, in the best of several runs of the loop."""
+    """Nanoseconds per iteration, in the best of several runs of the loop."""
     turns = range(scale.pick(200_000, 1_000))
     times = []
     for _ in range(scale.pick(7, 2)):
@@ -110,7 +110,7 @@ def look_at_flag(side: str, scale: Scale) -> Sample:
 
 
 def contended(side: str, scale: Scale) -> Sample:
-    """Two processes that take the same lock all the time; per turn of both together."""
+    """Two processes take the same lock all the time; time per acquisition, counting both."""
     context = fork_context(side)
     turns = scale.pick(100_000, 500)
     lock, total, ready = context.Lock(), context.RawValue("q", 0), context.Barrier(3)

@@ -49,7 +49,7 @@ class Case:
     outcome: Callable[[Path, str], str] = printed
 
     def command(self, quick: bool) -> list[str]:
-        """What follows the interpreter."""
+        """The arguments after the interpreter."""
         if quick and self.quick_arguments is not None:
             return list(self.quick_arguments)
         return list(self.arguments)

@@ -86,7 +86,9 @@ def _run(command: list[str]) -> None:
 
 
 def _put_shoal_into(environment: Environment) -> None:
-    """What an installed wheel would have put there; cheap enough for every start of the runner."""
+    """The files that an installed wheel would have put there; cheap enough for every start of the
+    runner.
+    """
     site = next((environment.folder / "lib").glob("python3.*")) / "site-packages"
     _write(site / "shoal-development.pth", f"{TREE / 'python'}\n")
     for path_file in (TREE / "python").glob("*.pth"):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
 MIN_BYTES, MAX_BYTES = 1_000, 30_000
-# Some tools write a file's age into what they make of it.
+# Some tools write a file's modification time into their output.
 SAME_TIME = 1_700_000_000
 
 

@@ -38,7 +38,9 @@ def find_problem(side: str, run: Run) -> str | None:
 
 
 def find_more_files(stdlib: Run, shoal: Run) -> str | None:
-    """Some programs leave temporary files by themselves; under shoal they may not leave more."""
+    """Some programs leave temporary files under the standard library too; under shoal they may not
+    leave more.
+    """
     if len(shoal.temporary_files) <= len(stdlib.temporary_files):
         return None
     return f"shoal: temporary files left behind: {', '.join(shoal.temporary_files)}"
@@ -57,7 +59,7 @@ def find_difference(expected: str, outcome: str, side: str) -> str | None:
 
 
 def summarize(case: Case, runs: dict[str, list[Run]], problems: Sequence[str]) -> dict[str, Any]:
-    """All that is known about a case. The first run of a side is the one with memory."""
+    """All results of a case. The first run of a side is the run in which memory was sampled."""
     result: dict[str, Any] = {
         "case": case.name,
         "title": case.title,

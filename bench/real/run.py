@@ -38,7 +38,7 @@ from running import Run, adopt_orphans, run
 from shoal.cli.screen import print_table, show_progress
 
 FOLDER = Path(__file__).resolve().parent
-# A median of few runs means little while others use the processors.
+# A median of few runs means little while other programs use the processors.
 QUIET_LOAD = 0.5
 
 
@@ -68,7 +68,7 @@ class CaseRun:
         self.problems: list[str] = []
 
     def all_rounds(self, scratch: Path) -> dict[str, Any]:
-        """Round 0 watches memory, untimed. After a round with a problem there is no other."""
+        """Round 0 samples memory and is not timed. A round with a problem is the last one."""
         rounds = 1 if self._options.quick else self._options.rounds
         for number in range(rounds + 1):
             for side in reversed(SIDES) if number % 2 else SIDES:
@@ -98,7 +98,7 @@ class CaseRun:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _compare(self, side: str, outcome: str) -> str | None:
-        """The first outcome is what all others have to be. An empty one proves nothing."""
+        """All outcomes must equal the first one, which must not be empty."""
         if self._expected is None:
             self._expected = outcome
         return results.find_difference(self._expected or "", outcome, side) or (
@@ -109,7 +109,7 @@ class CaseRun:
 def run_cases(
     cases: Iterable[Case], options: argparse.Namespace, write: Callable[[list[Any]], None]
 ) -> list[dict[str, Any]]:
-    """Run them one after another; each result is shown and written as soon as it is there."""
+    """Run them one after another; each result is shown and written as soon as it is known."""
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="shoal-real-") as scratch:
         for case in cases:
@@ -139,7 +139,7 @@ def warn_of_load() -> None:
 
 
 def end_programs_when_told_to_end() -> None:
-    """Leave by an exception, through `running.run`, which ends the program that runs then."""
+    """Leave by an exception, through `running.run`, which ends the running program."""
 
     def leave(number: int, frame: object) -> None:
         raise SystemExit(128 + number)
@@ -149,7 +149,7 @@ def end_programs_when_told_to_end() -> None:
 
 
 def choose(options: argparse.Namespace) -> list[Case]:
-    """The cases that were asked for; without a wish, all but torch's."""
+    """The selected cases; by default all but torch's."""
     cases = all_cases()
     if options.group:
         cases = [case for case in cases if case.group == options.group]

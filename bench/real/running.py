@@ -30,7 +30,7 @@ PATIENCE_S = 5.0
 
 @dataclass
 class Run:
-    """What one run did. `left`: processes that were there PATIENCE_S after the program's end."""
+    """What one run did. `left`: processes that still existed PATIENCE_S after the program's end."""
 
     status: int
     seconds: float
@@ -67,7 +67,9 @@ def run(command: Sequence[str], folder: Path, timeout: float, with_memory: bool)
 
 
 def _environment(folder: Path, temporary: str) -> dict[str, str]:
-    """The caller's, but for settings of shoal and Python, and the user's caches and settings."""
+    """The caller's environment, without settings of shoal and Python, and without the user's caches
+    and settings.
+    """
     chosen = {n: v for n, v in os.environ.items() if not n.startswith(("SHOAL_", "PYTHON", "XDG_"))}
     chosen.update(HOME=str(folder), TMPDIR=temporary, COLUMNS="80", TERM="dumb")
     return chosen
@@ -96,7 +98,7 @@ def _run(
     memory = Memory(process.pid) if with_memory else None
     try:
         finished = _wait(process.pid, timeout, memory.sample if memory else None)
-    except BaseException:  # the runner is told to end
+    except BaseException:  # the runner is being ended
         _end_descendants(0.0)
         raise
     seconds = time.perf_counter() - started
@@ -124,7 +126,9 @@ def _text(file: IO[bytes]) -> str:
 
 
 def _wait(pid: int, timeout: float, meanwhile: Callable[[], None] | None) -> bool:
-    """Wait for a child's end without reaping it. False: it still runs after the timeout."""
+    """Wait for a child's end without reaping the child. False: the child still runs after the
+    timeout.
+    """
     deadline = time.monotonic() + timeout
     descriptor = os.pidfd_open(pid)
     try:
@@ -141,7 +145,7 @@ def _wait(pid: int, timeout: float, meanwhile: Callable[[], None] | None) -> boo
 
 
 class Memory:
-    """The largest sum of the processes' proportional set sizes that any sample saw."""
+    """The largest sum of the processes' proportional set sizes over all samples."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -187,7 +191,9 @@ def descendants(pid: int) -> Iterator[int]:
 
 
 def _end_descendants(patience: float) -> list[str]:
-    """Reap what ends by itself in time; then kill the rest, and name it."""
+    """Reap the processes that end by themselves in time; then kill the rest, and return their
+    names.
+    """
     deadline = time.monotonic() + patience
     pause = 0.0005
     while _reap() and time.monotonic() < deadline:
@@ -206,7 +212,7 @@ def _end_descendants(patience: float) -> list[str]:
 
 
 def _reap() -> bool:
-    """Take the status of children that have ended. True: some have not."""
+    """Take the status of children that have ended. True: some are still running."""
     try:
         while os.waitpid(-1, os.WNOHANG)[0] != 0:
             pass

@@ -20,7 +20,7 @@ def available(name: str) -> bool:
 
 @contextmanager
 def open_executor(name: str, processes: int) -> Iterator[Any]:
-    """The peer with the interface of an executor, and no persistent state left behind."""
+    """The peer with the interface of an executor. Leaves no persistent state behind."""
     if name == "loky":
         loky = importlib.import_module(name)
         with loky.ProcessPoolExecutor(processes) as executor:
@@ -34,7 +34,9 @@ def open_executor(name: str, processes: int) -> Iterator[Any]:
 
 
 class _JoblibExecutor:
-    """joblib has one verb, Parallel: a call of one task, or a map with its own batches."""
+    """joblib has one function, Parallel: used for a call of one task, or for a map with joblib's
+    own batches.
+    """
 
     def __init__(self, parallel: Any, delayed: Any) -> None:
         self._parallel = parallel

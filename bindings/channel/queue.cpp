@@ -330,7 +330,7 @@ PyObject* queue_space_fileno(PyObject* self, PyObject*) {
   });
 }
 
-// _look_after(end): Channel::look_after(), and whether that end is ready.
+// _look_after(end): calls Channel::look_after(); returns whether that end is ready.
 PyObject* queue_look_after(PyObject* self, PyObject* end) {
   const long which = PyLong_AsLong(end);
   if (which == -1 && PyErr_Occurred() != nullptr) return nullptr;
@@ -421,7 +421,7 @@ void queue_dealloc(PyObject* self) {
   arena::Member* const member = channel == nullptr ? nullptr : member_if_any();
   if (member != nullptr) {
     channel->let_go(*member);
-    queue_object(self).shared.handle = 0;  // sync_dealloc() must not let go once more
+    queue_object(self).shared.handle = 0;  // sync_dealloc() must not drop the hold again
   }
   channel.reset();
   sync_dealloc(self);

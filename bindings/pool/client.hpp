@@ -138,7 +138,7 @@ struct Client {
   unsigned cpus;
   unsigned workers;
   unsigned waiters;  // threads in wait_for_news
-  bool quiet;        // no news came while a thread waited last
+  bool quiet;        // the last wait of a thread ended without news
   unsigned inside;   // calls that may touch the pool's memory
   bool ended;        // all outcomes are or will be delivered, nothing more is submitted
   bool released;     // the pool's memory is freed as soon as `inside` is 0
@@ -289,7 +289,7 @@ int feed_before(Client* client, uint64_t place);
 // Stores the outcome of item `index`. `value` is passed on by reference: this runs for each item.
 void job_deliver(Job* job, uint64_t index, Reference&& value, bool error);
 // Stores the one error of a chunk that was one task. With `ends` the iterator over the results ends
-// there, as the standard library's does; after a worker's death it goes on.
+// there, as the standard library's does; after a worker's death the iterator continues.
 void job_fail_chunk(Job* job, uint64_t index, uint32_t items, Reference&& error, bool ends);
 bool bind_pool_job(PyObject* module);
 bool bind_pool_outcome();

@@ -22,8 +22,8 @@ using pool::Unit;
 using pool::UnitState;
 
 constexpr size_t kSummaryChars = 4000;  // ClientHooks shortens the text further
-// After so long without news a waiting thread looks for results of which no worker has told:
-// results of quick tasks whose worker is in a long one now. Later it looks every kSliceNs.
+// After this time without news a waiting thread looks for results that no worker has reported:
+// results of quick tasks whose worker now runs a long task. After that it looks every kSliceNs.
 constexpr int64_t kFirstSliceNs = 1'000'000;
 constexpr int kTellAttempts = 100;  // each retry means that one more signal arrived in the call
 

@@ -75,7 +75,8 @@ class Arena {
   int fd() const noexcept;
   uint64_t fd_device() const noexcept { return fd_device_; }  // device and inode name the session
   uint64_t fd_inode() const noexcept { return fd_inode_; }
-  // Is this process in the pid namespace of the session's creator? True if that is not known.
+  // Is this process in the pid namespace of the session's creator? True if a namespace is not
+  // known.
   bool is_of_this_namespace() const noexcept;
   std::byte* base() const noexcept { return base_; }
   uint64_t reserve() const noexcept { return reserve_; }
@@ -95,9 +96,9 @@ class Arena {
   // Is b a page run, i.e. can it be counted?
   bool is_run(Handle b) const noexcept;
 
-  // The value of a named root, which Member::set_root() has set; 0: none. Takes no lock. The value
-  // is one that the root had during the call: whoever changes it afterwards decides what becomes of
-  // the block.
+  // The value of a named root, set by Member::set_root(); 0: none. Takes no lock. Returns a value
+  // that the root had at some time during the call. The root may change afterwards, and the member
+  // that changes it decides what happens to the block.
   Handle root_get(const char* name) const;
 
   Statistics statistics() const;

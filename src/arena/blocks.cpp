@@ -73,10 +73,10 @@ bool Member::free_run(Arena::Located at, uint64_t expected) noexcept {
 bool Member::free_small(Handle b, Arena::Located at, uint64_t expected) noexcept {
   os::Atomic<uint64_t>& owner = arena_->owner_at(at, b);
   // Read the span's owner while the caller still owns the block: afterwards the span may be freed.
-  // If it is MEMBER(me), it stays so until the block is free (arena/orphans.hpp, 1); then any
-  // thread of this process may use the cache. A span that a thread of this process has claimed, to
-  // adopt or to release it, is DYING(me): the block in it is freed as in the span of any other
-  // member. order: relaxed; if it names this member, only this member changes it
+  // MEMBER(me) stays the owner until the block is free (arena/orphans.hpp, 1), so any thread of
+  // this process may use the cache. A span that a thread of this process has claimed, to adopt or
+  // to release it, is DYING(me): its blocks are freed as in the span of any other member.
+  // order: relaxed; if the owner is this member, only this member changes it
   if (arena_->page(at.first).owner.load(os::relaxed) != owner_member(incarnation_)) {
     // COMMIT(arena.free.remote): killed before: unchanged; after: free, found by the span's member
     // order: acq_rel; pairs with acquire in allocate_small; our uses of the block precede its reuse

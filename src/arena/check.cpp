@@ -51,7 +51,7 @@ class Checker {
     for (uint64_t page = 0; page < arena_.frontier();) page += check_page(page);
     for (uint64_t page = next_orphan_bit(arena_, 0); page != kNoPage;
          page = next_orphan_bit(arena_, page + 1))
-      expect(arena_.page(page).owner.load() == owner_orphan(), "a page with an orphan's bit is one",
+      expect(arena_.page(page).owner.load() == owner_orphan(), "an orphan bit names an orphan span",
              page);
   }
 
@@ -96,10 +96,10 @@ class Checker {
     const uint64_t owner = arena_.page(page).owner.load();
     if (shape_kind(shape) == PageKind::span) {
       expect(shape_class(shape) < kClasses, "the size class exists", page);
-      expect(owner == owner_orphan() || listed(owner),
-             "a live member or nobody allocates in the span", page);
+      expect(owner == owner_orphan() || listed(owner), "a span's owner is a live member, or none",
+             page);
       expect(test_bit(arena_.orphan_bits(), page) == (owner == owner_orphan()),
-             "exactly the orphans have their bit", page);
+             "a span has an orphan bit if and only if it is an orphan", page);
       check_span(page, kSizeClasses[shape_class(shape)]);
     } else {
       expect(owner != owner_free(), "a run has an owner", page);

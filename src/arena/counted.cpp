@@ -32,7 +32,7 @@ void Member::make_counted(Handle b) {
   uint64_t mine = owner_member(incarnation_);
   if (head.owner.load() != mine)
     throw std::logic_error("make_counted: this member does not own the block");
-  held_.emplace(b, Held{1, false});  // first, since it may throw
+  held_.emplace(b, Held{1, false});  // first, since this may throw
   head.holders.store(bit_of(slot()));
   const uint64_t number = uint64_t{incarnation_} << 30 | (sharing_number_++ & 0x3FFFFFFF);
   // COMMIT(arena.counted.make): killed before: this member's, freed by the reaper; after: counted,
@@ -48,7 +48,8 @@ bool Member::hold(Handle b) {
   if (!is_counted(head.owner.load())) return false;
   Held* held = &held_.try_emplace(b, Held{0, false}).first->second;
   if (held->references == 0 && held->is_private) {
-    // This process is dropping it, and its view is the private one: no reference may see that.
+    // This process is dropping the block and still has the private view: no new reference may see
+    // it.
     local.unlock();
     restore_and_let_go(b);
     local.lock();
@@ -85,8 +86,8 @@ void Member::drop(Handle b) noexcept {
   if (others) drop_again();
 }
 
-// Ends this process's hold on a block without references, of which it has a shared view. Needs
-// local_. Returns the owner word if no other member holds the block, else 0.
+// Ends this process's hold on a block to which it has no reference left, and of which it has a
+// shared view. Needs local_. Returns the owner word if no other member holds the block, else 0.
 uint64_t Member::let_go(HeldEntry entry) noexcept {
   const Handle b = entry->first;
   held_.erase(entry);
@@ -99,10 +100,10 @@ uint64_t Member::let_go(HeldEntry entry) noexcept {
   return (before & ~bit_of(slot())) == 0 ? word : 0;
 }
 
-// Ends this process's hold on a block without references, of which it has a private view. The
-// shared view is restored first, with views_ but without local_, since that is a system call;
-// meanwhile the entry stays, without references. False: the view cannot be restored, so the block's
-// pages must not be reused: it stays held.
+// Ends this process's hold on a block to which it has no reference left, and of which it has a
+// private view. Restores the shared view first, with views_ but without local_, since that is a
+// system call; during this the entry stays in held_, with 0 references. False: the view cannot be
+// restored. The block stays held then, because its pages must not be reused.
 bool Member::restore_and_let_go(Handle b) noexcept {
   uint64_t word = 0;
   {
@@ -127,7 +128,7 @@ bool Member::restore_and_let_go(Handle b) noexcept {
   return true;
 }
 
-// Tries again to end the holds that could not be ended.
+// Tries again to end the holds for which restoring the shared view failed.
 void Member::drop_again() noexcept {
   while (true) {
     Handle b = 0;

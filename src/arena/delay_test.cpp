@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The life of a member slot under delays: an operation is stopped before each of its accesses to
-// the slots, one after another, and meanwhile others reap, join and leave. Whoever goes on later,
-// as a process of the slot's earlier life, changes nothing for its next member.
+// the slots in turn, and during the stop other members reap, join and leave. When the stopped
+// process, which belongs to an earlier life of the slot, continues, it changes nothing for the
+// slot's next member.
 #include <gtest/gtest.h>
 
 #include "arena/reap.hpp"
@@ -18,8 +19,8 @@ constexpr size_t kLarge = 2 * kPage;
 // no operation here makes more accesses to slots than this
 constexpr uint64_t kMostAccesses = 2000;
 
-// A session in which only one slot that has a bit in shared blocks is free, once `take_the_rest()`
-// has run: so who joins next gets the slot of the member that was reaped last.
+// A session in which only one slot with a bit in shared blocks is free, once `take_the_rest()` has
+// run: the next member to join gets the slot of the member that was reaped last.
 struct Crowd {
   TestSession s;
   std::vector<std::unique_ptr<Member>> others;
@@ -35,7 +36,7 @@ struct Crowd {
     const auto slots = testing::accesses_to(&s.arena->slot(0), kMemberSlots * sizeof(MemberSlot));
     return testing::stopped_at(k, slots, operation, {meanwhile});
   }
-  // A new member that holds one of each; none if no slot with a bit is free.
+  // A new member that holds one block of each kind; none if no slot with a bit is free.
   void let_somebody_join() {
     if (newcomer != nullptr || !sharer_slot_is_free(*s.arena)) return;
     newcomer = s.join();
@@ -58,7 +59,7 @@ struct Crowd {
   }
 };
 
-// Lets the time pass after which a fork's child without a birth lock counts as dead.
+// Lets the time pass after which a forked child without a birth lock counts as dead.
 void let_time_pass(Crowd& c) {
   for (uint32_t i = 0; i < slots_in_use(*c.s.arena); ++i) {
     os::Atomic<uint64_t>& until = c.s.arena->slot(i).birth;
@@ -66,7 +67,8 @@ void let_time_pass(Crowd& c) {
   }
 }
 
-// Runs a scene for each k until its operation has fewer accesses; returns how many had a newcomer.
+// Runs a scene for each k until its operation has fewer than k accesses; returns how many runs had
+// a newcomer.
 template <class Scene>
 uint64_t at_every_access(const Scene& scene) {
   uint64_t with_newcomer = 0;
@@ -126,7 +128,7 @@ TEST(SlotUnderDelay, LateReaperDoesNotKeepTheNextMemberFromLeaving) {
     c.take_the_rest();
     const Incarnation dead = victim->incarnation();
     victim->abandon_for_test();
-    Reaping reaping(*c.s.arena, *late, dead);  // and is stopped before it takes the job
+    Reaping reaping(*c.s.arena, *late, dead);  // it is stopped before it takes the job
     EXPECT_TRUE(reap(*c.s.arena, *c.others.back(), dead));
     c.let_somebody_join();
     c.others.pop_back();  // no living member has the job of `dead` any more
@@ -152,7 +154,7 @@ TEST(SlotUnderDelay, LateForkedChildChangesNothingForTheNextMember) {
         try_claim_slot(*c.s.arena, MemberKind::process, 0, c.s.me->incarnation());
     open_birth(*c.s.arena, child, false);
     c.take_the_rest();
-    // The child's start time: another than the newcomer's, but with the same bits.
+    // The child's start time: different from the newcomer's, but with the same bits.
     const uint64_t start = os::start_time(getpid()) + 511;
     bool alive = false;
     const bool stopped = c.run_stopped_at(
@@ -170,7 +172,8 @@ TEST(SlotUnderDelay, LateForkedChildChangesNothingForTheNextMember) {
   EXPECT_GE(reused, 2U);
 }
 
-// The parent of a fork is alive, so the slot that it is filling stays its own for any time.
+// The parent of a fork is alive, so it keeps the slot that it is filling, however long it is
+// stopped.
 TEST(SlotUnderDelay, LateParentOfAForkKeepsTheSlotThatItPrepares) {
   at_every_access([](Crowd& c, uint64_t k, bool&) {
     c.take_the_rest();

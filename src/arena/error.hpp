@@ -31,7 +31,7 @@ class NotAMember : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// All member slots are taken, or have given out all their numbers.
+// No member slot is usable: each is taken, or has used up its incarnation numbers.
 class TooManyMembers : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

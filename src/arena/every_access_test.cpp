@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Each operation of the arena is stopped at each of its accesses to shared memory, while other
-// members run whole operations: they allocate, share, purge, die, are reaped, and the slot or span
-// that the stopped one looks at gets a new user. See testing/delay.hpp.
+// members run whole operations: they allocate, share, purge, die and are reaped, and the slot or
+// span that the stopped operation accesses gets a new user. See testing/delay.hpp.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -24,7 +24,8 @@ constexpr size_t kLarge = 3 * kPage;
 
 class Delays : public ::testing::Test {
  protected:
-  // A fresh session. No purge in between: its time would make the number of accesses vary.
+  // A fresh session. Without purges, which depend on the time and would make the number of accesses
+  // vary.
   void begin() {
     newcomer.reset();
     members.clear();
@@ -35,8 +36,8 @@ class Delays : public ::testing::Test {
 
   Member& join() { return *members.emplace_back(s->join()); }
 
-  // The next to join gets this slot, if it is free: of the free slots the one with the lowest next
-  // number is taken, and all others seem to have had many users.
+  // The next member to join gets this slot, if it is free: a join takes the free slot with the
+  // lowest next number, and all other slots seem to have had many users.
   void give_next(uint32_t slot) {
     s->arena->header().slots_used.store(kSharerSlots);
     for (uint32_t i = 0; i < kSharerSlots; ++i) {
@@ -46,7 +47,7 @@ class Delays : public ::testing::Test {
     }
   }
 
-  // A new member, with blocks of all kinds, in this slot where that is free.
+  // A new member with blocks of all kinds, in this slot if it is free.
   void settle_in(uint32_t slot) {
     give_next(slot);
     newcomer = s->join();
@@ -123,10 +124,10 @@ TEST_F(Delays, OfAForksChildWhileItsParentDiesAndItsSlotIsUsedAgain) {
         child = try_claim_slot(*s->arena, MemberKind::process, 0, parent->incarnation());
         ASSERT_NE(child, 0U);
         open_birth(*s->arena, child, false);
-        s->arena->slot(slot_of(child)).birth.store(2);  // could become live until long ago
+        s->arena->slot(slot_of(child)).birth.store(2);  // its time limit passed long ago
       },
       [&] {
-        // Another process than the newcomer's: one that lives, so that only the words decide.
+        // A live process other than the newcomer's, so that only the words decide.
         (void)enliven_slot(*s->arena, child, 1, os::start_time(1));
       },
       [&] {
@@ -150,7 +151,7 @@ TEST_F(Delays, OfAJoinInASlotThatWasPreparedForAForksChildBefore) {
         begin();
         Member& parent = join();
         child = try_claim_slot(*s->arena, MemberKind::process, 0, parent.incarnation());
-        s->arena->slot(slot_of(child)).birth.store(2);  // could become live until long ago
+        s->arena->slot(slot_of(child)).birth.store(2);  // its time limit passed long ago
         const Incarnation dead = parent.incarnation();
         parent.abandon_for_test();
         ASSERT_TRUE(reap(*s->arena, *s->me, dead));
@@ -198,11 +199,12 @@ TEST_F(Delays, OfAPurgeWhileAnotherThreadOfTheMemberFreesIntoAnOrphanSpan) {
   report("sweep", counts);
 }
 
-// ---- Pairs: each operation stopped while another member runs each of them whole ----------------
+// ---- Pairs: each operation stopped while another member runs each operation to its end
+// -----------
 
 struct Scene {
   Member& me;            // the member that runs the operation
-  Member& peer;          // lives through it all
+  Member& peer;          // stays alive during the whole test
   Handle counted, held;  // a counted and a shared block, which `peer` holds
 };
 
@@ -274,7 +276,7 @@ TEST_P(DelayedPairs, AreConsistent) {
     EXPECT_EQ(s->blocks(), 2U);
     EXPECT_EQ(s->arena->statistics().members, 3U);
     s->me->drop(block);
-    ASSERT_TRUE(s->me->drop_shared(held)) << "somebody still seems to hold the block";
+    ASSERT_TRUE(s->me->drop_shared(held)) << "a member still seems to hold the block";
     s->me->free(held);
     EXPECT_EQ(s->blocks(), 0U);
   };

@@ -42,7 +42,7 @@ struct ForkHandlers {
 
 // Makes the views of this process private, so that the child's are as well. Prepares a slot for the
 // child, and its birth lock, which tells reapers that the child may live although no slot names its
-// process yet. Until open_birth() the slot is judged by this process.
+// process yet. Until open_birth(), the slot counts as alive while this process is alive.
 void ForkHandlers::prepare_member(Member& member) noexcept {
   member.fork_child_ = 0;
   if (member.incarnation_ == 0 || (member.held_.empty() && member.shared_.empty())) return;
@@ -83,8 +83,8 @@ void ForkHandlers::end_birth(Member& member) noexcept {
   member.birth_lock_ = -1;
 }
 
-// Runs in the parent, which has closed its descriptor of the birth lock and released its locks: a
-// failed fork leaves no slot behind.
+// Runs in the parent after it has closed its descriptor of the birth lock and released its locks.
+// Frees the prepared slot if the fork has failed.
 void ForkHandlers::take_back(Member& member) noexcept {
   const Incarnation child = member.fork_child_;
   member.fork_child_ = 0;
@@ -92,7 +92,7 @@ void ForkHandlers::take_back(Member& member) noexcept {
   try {
     static_cast<void>(reap(*member.arena_, member, child));
   } catch (const std::exception&) {
-    return;  // the next member that reaps does it
+    return;  // the next member that reaps frees the slot
   }
 }
 

@@ -16,10 +16,9 @@
 // 4. vfork, posix_spawn and subprocess run no handlers. A failed fork runs the prepare and parent
 //    handlers: the views stay private, and the parent handler reaps the prepared slot, since the
 //    birth lock is free. Without a birth lock it does so only if this process has no child at all;
-//    else the slot is reaped when the time of its child is over.
-// 5. A child in another pid namespace cannot be a member (arena.hpp). It uses what it has
-// inherited,
-//    which stays as long as the child keeps its birth lock: until its end.
+//    otherwise the slot is reaped when the time limit of the child has passed.
+// 5. A child in another pid namespace cannot be a member (arena.hpp). It can use what it has
+//    inherited: those blocks stay as long as the child holds its birth lock, that is until it ends.
 // Design: docs/design/arena.md
 #pragma once
 

@@ -395,7 +395,7 @@ TEST(Fork, ThatFailsChangesNothingForTheParent) {
   EXPECT_EQ(s.arena->statistics().members, 1U);
 }
 
-// Forks until `count` forks have failed; false: forks cannot be made to fail here.
+// Forks until `count` forks have failed; false: forks cannot be made to fail on this system.
 bool fail_to_fork(int count) {
   rlimit none{0, 0};
   if (setrlimit(RLIMIT_NPROC, &none) != 0) return false;

@@ -50,8 +50,8 @@ struct Scene {
     make_dead();
   }
 
-  // A span whose member has left while another member owns a block in it, and one in which the last
-  // block was freed since.
+  // Two spans whose member has left: another member still owns a block in the first; the last block
+  // of the second was freed afterwards.
   void make_orphans() {
     auto gone = s.join();
     survivor = gone->allocate(3000);

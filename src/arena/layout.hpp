@@ -10,9 +10,9 @@
 // The file has its full size (the reserve) from the start; ranges without memory are holes. The
 // tables describe the first `frontier` data pages. A page is *used* (part of a run), *warm* (has
 // memory behind it), both or neither. The orphan bitmap has a bit for the first page of each span
-// in which no member allocates: arena/orphans.hpp. The static_asserts freeze sizes and offsets;
-// layout_hash() changes with them, and a process that attaches compares the hash. Design:
-// docs/design/arena.md
+// in which no member allocates (arena/orphans.hpp). The static_asserts freeze sizes and offsets;
+// layout_hash() changes with them, and a process that attaches compares the hash.
+// Design: docs/design/arena.md
 #pragma once
 
 #include <cstddef>
@@ -47,11 +47,12 @@ struct Lane {
 static_assert(sizeof(Lane) == 64);
 
 // state word: {incarnation:30 | pid:22 | start:9 | state:3}. One store names the process, so a
-// process that dies at any instruction of a join can be told from a live one. `start` is made from
-// the start time (start_bits() in slots.hpp); 0: not known.
+// process that dies at any instruction of a join can be told from a live one. `start` is derived
+// from the process start time (start_bits() in slots.hpp); 0: not known.
 enum class SlotState : uint64_t {
   free = 0,  // incarnation is that of the last user
-  // being filled by pid; or, if `birth` != 0, prepared by pid (the parent) for a child of its fork
+  // process `pid` is filling it; or, if `birth` != 0, `pid` (the parent) has prepared it for a
+  // forked child
   born = 1,
   live = 2,
   leaving = 3,  // the member reaps itself
@@ -60,14 +61,15 @@ enum class SlotState : uint64_t {
 
 inline constexpr uint64_t kBirthLocked = 1;  // in MemberSlot::birth
 
-// One member's record. A slot is reused by a new incarnation each time, which is one of its own
-// numbers (index, index + 512, ...), higher each time. Each transition of the state is one
-// compare-exchange of the whole word, which names the incarnation, so it fails once the slot's life
-// has gone on. For each state: who writes which field, who ends it how, and what a process does
-// that was stopped in it for any time and goes on in a later life of the slot.
+// One member's record. Each use of a slot is one life of the slot and has its own incarnation
+// number: index, index + 512, ..., always increasing. Each state transition is one compare-exchange
+// of the whole word, which contains the incarnation, so it fails if the slot has moved on to
+// another state or life. The first table lists for each state which process writes which field, and
+// which process makes the next transition. The second table says why a process that was stopped in
+// a state, and resumes in a later life of the slot, does no harm.
 //
 //   state    written by                          next state
-//   free     nobody                              born: a claimer, which joins or forks
+//   free     no process                          born: a claimer, which joins or forks
 //   born     claimer: kind, bond, user, lanes,   live: the claimer itself, or the fork's child
 //            trace, parent; `birth` last
 //   live     member: image, start_time first;    leaving: the member
@@ -77,35 +79,38 @@ inline constexpr uint64_t kBirthLocked = 1;  // in MemberSlot::birth
 //            then the four below
 //   dead     reaper: lanes, then the four below  free: the reaper
 //
-//   born, live, leaving -> dead: any member that finds that nobody of this life can run again; the
-//   member itself, when it gives up
+//   born, live, leaving -> dead: any member that finds that no process that owns this life of the
+//   slot can run again; the member itself, if it ends its membership and does not reap itself
 //
-//   state    late
+//   state    why a late process does no harm
 //   free     A claimer's exchange expects the number of the last user.
 //   born     A claimer keeps the slot while its process lives, so it is never late. The child of a
 //            fork stores nothing before its exchange to live; if that fails, it is no member.
 //   live,    A member keeps the slot while its process lives.
 //   leaving
-//   dead     The reaper keeps the job while it is a member. Whoever wins the job of a life that is
-//            over sees that in `state`, which it reads after winning, and goes away.
-//   any      Who declares a slot dead expects the very word that it has judged.
+//   dead     The reaper keeps the job while it is a member. A member that wins the job for
+//            a life that is over finds that out when it reads `state` afterwards, and stops.
+//   any      The exchange that declares a slot dead expects the word whose process was found dead.
 //
-// In a free slot start_time, image, parent and birth are 0: these four and `state` are all that
-// says whether a member lives. So a reader that has read `state` finds in the four the values of
-// that life, or 0, or those of a later life; then its judgement comes too late to count.
-// `reaper` is written in any state, by whoever wins the job, and never cleared: the incarnation in
-// it never decreases, so the job of a life that is over cannot be won from a later one.
+// In a free slot start_time, image, parent and birth are 0. Whether a member is alive is judged by
+// these four fields and `state` only. A reader that has read `state` finds in the four fields the
+// values of that life, or 0, or the values of a later life. In the last two cases what it concludes
+// has no effect, because a compare-exchange that expects the `state` that it read fails. `reaper`
+// may be written in any state, by the member that wins the reaping job. It is never cleared, and
+// the incarnation of the dead member in it never decreases. So a late member that wants to reap an
+// earlier life cannot take the job from a reaper of a later life.
 struct MemberSlot {
   os::Atomic<uint64_t> state;
   os::Atomic<uint64_t> start_time;  // of the process; 0: not known, `state` has some bits of it
   os::Atomic<uint64_t> image;  // of the process (os::process_image): an exec ends the membership
-  // {dead:30 << 30 | reaper:30}: which member reaps the dead one; taken over from a dead reaper.
-  // Reaper 0: none does. Valid if `dead` is the incarnation in `state`.
+  // {dead:30 << 30 | reaper:30}: `reaper` is reaping `dead`. If the reaper dies, another member
+  // takes over. Reaper 0: no member is reaping. Valid if `dead` is the incarnation in `state`.
   os::Atomic<uint64_t> reaper;
   os::Atomic<uint64_t> parent;  // slot of a fork's child: incarnation of the forking member
-  // Says, in state born, by what the slot's life is judged. 0: the process in `state`.
-  // kBirthLocked: the birth lock, which the fork's parent and child hold. More: there is no lock;
-  // the monotonic time (ns) until which the child may become live.
+  // In state born: what decides whether the slot is still in use. 0: the process in `state` is
+  // alive. kBirthLocked: the birth lock, which the fork's parent and child hold, is held. A larger
+  // value: there is no birth lock, and this is the monotonic time (ns) until which the child may
+  // become live.
   os::Atomic<uint64_t> birth;
   os::Atomic<uint32_t> kind;
   os::Atomic<uint32_t> bond;     // the member dies with this incarnation; 0: none
@@ -139,7 +144,7 @@ constexpr uint64_t freed_ms(uint64_t shape) noexcept { return shape >> 16; }
 // `owner` and `holders` are valid in the first page of a run only. `shape` is written under the
 // arena lock, `owner` as owner.hpp says.
 struct PageDescriptor {
-  // run: the block's owner word; span: the member that allocates in it, or none: arena/orphans.hpp
+  // run: the block's owner word; span: the member that allocates in it, if any (arena/orphans.hpp)
   os::Atomic<uint64_t> owner;
   // counted block: bit s = the member in slot s holds it; bit 63: pinned until the session ends
   os::Atomic<uint64_t> holders;
@@ -166,9 +171,9 @@ struct RunIntent {
 // A named root. Members write it under the RunsLock; readers take no lock.
 //
 // 1. An entry whose handle is 0 is free, whatever its other words hold.
-// 2. The name changes only while the handle is 0, and `version` grows before each such change. So a
-//    reader that finds a handle between two equal values of `version` has compared the whole name
-//    of that handle, however late it is.
+// 2. The name changes only while the handle is 0, and `version` is incremented before each such
+//    change. So a reader that loads the handle between two loads of `version` that are equal has
+//    compared the whole name that belongs to that handle, however long it was stopped.
 // 3. No two entries that are not free have the same name.
 struct Root {
   os::Atomic<uint64_t> version;
@@ -193,15 +198,15 @@ struct Header {
   uint64_t pid_namespace;      // of the creator (os::pid_namespace) and all members; 0: not known
   os::Atomic<uint64_t> ready;  // kMagic once the creator has finished
   os::Atomic<uint64_t> frontier;       // pages that the tables describe; only grows, under the lock
-  os::Atomic<uint64_t> slots_used;     // slots from here on were never claimed; only grows
+  os::Atomic<uint64_t> slots_used;     // slots from this index on were never claimed; only grows
   os::Atomic<uint64_t> last_number;    // for the layers above: each number is given out once
   os::Atomic<uint64_t> next_purge_ms;  // a member that finds this time past purges warm pages
   alignas(128) os::Atomic<uint32_t> lock;  // {waiters:1 | unused:1 | incarnation:30}
   RunIntent intent;
   // by run length, a hint: first page + 1 of the run of that length released last
   alignas(128) os::Atomic<uint64_t> recent[16];
-  // counts reaped members; incremented after a reap has let go of the dead member's spans, before
-  // the slot becomes free. A change wakes nobody.
+  // counts reaped members. A reaper increments it after it has released the dead member's spans or
+  // made them orphans, and before the slot becomes free. A change wakes no thread.
   os::Atomic<uint64_t> death_epoch;
   alignas(128) Root roots[kRoots];
 };

@@ -2,11 +2,12 @@
 //
 // LocalLock: excludes the threads of one process from each other for a few dozen instructions.
 // lock() is one locked instruction and unlock() a plain store: half the cost of std::mutex, which
-// would be most of the cost of a small allocation. So nobody wakes a waiter, which looks again
-// between longer and longer pauses (os/backoff.hpp). Never held while waiting for another process,
-// nor across a system call that can take long, with two exceptions: from the handlers before a fork
-// to those after it, so that the child inherits a state that no other thread is changing; and when
-// the member leaves, which no other thread uses then. A forked child may reset it. Not recursive.
+// would be most of the cost of a small allocation. unlock() therefore wakes no waiter: a waiter
+// polls the word, with increasing pauses (os/backoff.hpp). The lock is never held while its holder
+// waits for another process, nor across a system call that can take long, with two exceptions: from
+// the handlers before a fork to those after it, so that the child inherits a state that no other
+// thread is changing; and while the member leaves, since no other thread uses the member then. A
+// forked child may reset the lock. Not recursive.
 // Design: docs/design/arena.md
 #pragma once
 

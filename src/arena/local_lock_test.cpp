@@ -12,7 +12,7 @@
 namespace shoal::arena {
 namespace {
 
-// A waiter that only yields never lets a holder of lower priority run.
+// A waiter that only yields never lets a lock holder of lower priority run.
 TEST(LocalLock, AWaiterSleepsWhileTheHolderIsStopped) {
   LocalLock lock;
   lock.lock();

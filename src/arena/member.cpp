@@ -64,19 +64,19 @@ void Member::join_low_slot(MemberKind kind, Incarnation bond) {
   const Incarnation high = incarnation_;
   if (slot() < kSharerSlots || reap_all_dead(*arena_, *this) == 0) return;
   const Incarnation again = try_claim_slot(*arena_, kind, bond, 0);
-  if (again == 0) return;  // others were faster
+  if (again == 0) return;  // other processes have taken the free slots
   enter_slot(again, kind);
   advance_slot(*arena_, high, SlotState::dead);
   reap(*arena_, *this, high);
 }
 
-// A process in another pid namespace has other numbers for the members' processes, and they for it:
-// it would take all of them for dead.
+// In another pid namespace the members' processes have other pids, and this process has another pid
+// for them: each side would consider the other dead.
 void Member::require_own_namespace() const {
   if (arena_->is_of_this_namespace()) return;
   throw NotAMember(
       "shoal: this process is in another pid namespace (another container, or the host) than the "
-      "session that it tries to join, so neither can see whether the other lives. Join from a "
+      "session that it tries to join, so neither can see whether the other is alive. Join from a "
       "process in the session's own container");
 }
 

@@ -82,8 +82,8 @@ class Member {
   void make_counted(Handle b);
   // Adds a reference. Needs: some member holds b and cannot drop it during the call. A process that
   // did not hold b before sees the arena's memory: without what another holder has written into its
-  // private view since a fork. False: b is not counted, or this process cannot see that memory (it
-  // has dropped b, and the kernel refused to restore the shared view).
+  // private view since a fork. False: b is not counted; or this process has dropped b and cannot
+  // see the arena's memory, because the kernel refused to restore the shared view.
   bool hold(Handle b);
   void drop(Handle b) noexcept;
   // COUNTED -> MEMBER(me) if this process is the only holder, has one reference and sees the block
@@ -93,7 +93,7 @@ class Member {
   // The counted blocks of which the fork that made this process could not give it a view.
   struct Unseen {
     size_t blocks = 0;     // how many; an access to them is a fault: see arena/views.cpp
-    bool exposed = false;  // some could not be made inaccessible: this process must not go on
+    bool exposed = false;  // some could not be made inaccessible: this process must not continue
     bool lost = false;     // the reason is that the parent died and its blocks were freed
     int error = 0;         // any other reason: errno of the private mapping
   };
@@ -113,9 +113,10 @@ class Member {
   // Uncounts such a reference. True: as for drop_shared().
   [[nodiscard]] bool unstore_shared(Handle b) noexcept;
 
-  // Directory of named roots: at most 64 at a time, with names of 1 to 48 bytes. Sets the root from
-  // `expected` to `h`; 0 in either place: not set. A root that is not set takes no entry. Waits for
-  // the RunsLock; a death at any instruction leaves the root as it was, or set.
+  // Directory of named roots: at most 64 at a time, with names of 1 to 48 bytes. Changes the root
+  // from `expected` to `h`; the value 0 means that the root is not set. A root that is not set
+  // takes no entry. Waits for the RunsLock. If this process dies at any instruction of the call,
+  // the root has its old value or the new one.
   [[nodiscard]] RootSet set_root(const char* name, Handle h, Handle expected = 0);
 
   // A free lane of this member; use LaneGuard. Waits while 16 operations of this member are
@@ -153,9 +154,9 @@ class Member {
     Handle block;
     os::Atomic<uint64_t>* owner;  // its owner word
   };
-  struct OrphanSearch {           // for orphan spans of one class, through the bitmap
+  struct OrphanSearch {           // of one class, through the orphan bitmap
     uint64_t epoch = UINT64_MAX;  // Header::death_epoch when it began
-    uint64_t from = 0;            // the page at which it goes on
+    uint64_t from = 0;            // the page at which it continues
   };
   struct Cache {                  // one size class: all of it can be rebuilt by scanning `spans`
     std::vector<FreeBlock> free;  // blocks known to be free in `spans`, last in first out
@@ -164,7 +165,7 @@ class Member {
     size_t trim_at = 0;           // with more free blocks than this, look for spans to release
     OrphanSearch search;
   };
-  struct Room {  // memory for a larger cache, then that of the smaller one
+  struct Room {  // memory for a larger cache; after the swap, the old memory
     std::vector<FreeBlock> free;
     std::vector<uint64_t> spans;
   };
@@ -275,7 +276,7 @@ int member_pid(Arena& arena, Incarnation incarnation) noexcept;
 
 // Frees all that `dead` held. Idempotent. Several members may call it for the same `dead`: one does
 // the work, the others return false. False: a live member is reaping it, or it is not dead. True:
-// nothing of `dead` is left. If it throws std::bad_alloc, any member may try again.
+// nothing that `dead` held is left. After a std::bad_alloc any member may try again.
 bool reap(Arena& arena, Member& reaper, Incarnation dead);
 // Reaps every member that is found dead; returns how many.
 int reap_all_dead(Arena& arena, Member& reaper);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Reaping: frees all that a dead member held. Any member may do it; per dead member only one does
-// at a time. If the reaper dies, the next one starts from the beginning, since every step can be
-// repeated:
+// Reaping: frees all that a dead member held. Any member may reap, but only one at a time for each
+// dead member. If the reaper dies, the next reaper starts from the beginning, since every step can
+// be repeated:
 //   1. the slot becomes dead; slots that the dead member prepared for children of its forks become
 //      dead and are reaped
 //   2. if the dead member held the arena's lock, it is taken over (by taking the lock)
@@ -12,7 +12,7 @@
 //      dying by this reaper or gone, until there are none
 //   5. all of these are freed; the dead member's spans, and those that it had claimed, are freed or
 //      become orphans
-//   6. death_epoch grows, which tells the others to look for orphans; the slot becomes free
+//   6. death_epoch is incremented, so that other members search for orphans; the slot becomes free
 #include "arena/reap.hpp"
 
 #include <algorithm>
@@ -31,7 +31,7 @@ namespace shoal::arena {
 
 namespace {
 
-// runs and owner words that one batch, under one hold of the lock, looks at
+// runs and owner words that one batch visits while it holds the lock
 constexpr uint64_t kBatchPages = 64;
 constexpr uint64_t kBatchWords = 1024;
 
@@ -125,8 +125,9 @@ Reaping::Job Reaping::run() {
 }
 
 // Makes this member the only reaper: stores {dead | me} in the slot, unless another live member is
-// the reaper. The reaper keeps the job until the slot is free. So if the state still says that
-// `dead` waits to be reaped after the job was won, nobody else reaps it, or has reaped it.
+// the reaper. The reaper keeps the job until the slot is free. So if this member has won the job
+// and then still reads in `state` that `dead` is to be reaped, no other member is reaping or has
+// reaped `dead`.
 Reaping::Job Reaping::take_job() noexcept {
   MemberSlot& slot = arena_.slot(slot_of(dead_));
   const uint64_t mine = uint64_t{dead_} << 30 | me_;
@@ -147,8 +148,8 @@ Reaping::Job Reaping::take_job() noexcept {
   return is_dead() ? Job::mine : Job::over;
 }
 
-// Undoes what this attempt has claimed, and gives up the job: the next attempt, by any member,
-// starts over.
+// Returns the blocks that this attempt has claimed, and releases the job. The next attempt, by any
+// member, starts over.
 void Reaping::put_back() noexcept {
   for (const Claim& claim : claimed_) {
     uint64_t mine = owner_dying(me_);

@@ -3,8 +3,9 @@
 // Reaping: one attempt of one member to free all that a dead member held. Internal; callers use
 // reap() in member.hpp. Needs: the slot is dead (or leaving, when a member reaps itself), the
 // caller holds Member::reaping_. Waits for the RunsLock. May throw std::bad_alloc, also from hooks
-// of upper layers: then nothing is claimed, no member has the job, and the next attempt starts
-// over. Design: docs/design/arena.md
+// of upper layers. Then nothing stays claimed, no member has the job, and the next attempt starts
+// over.
+// Design: docs/design/arena.md
 #pragma once
 
 #include <vector>
@@ -19,7 +20,7 @@ class Reaping {
       : arena_(arena), member_(member), me_(member.incarnation()), dead_(dead) {}
 
   enum class Job {
-    mine,      // done but for finish()
+    mine,      // this member has the job; all is done except finish()
     anothers,  // another live member is doing it
     over,      // nothing of the dead member is left
   };
@@ -43,7 +44,7 @@ class Reaping {
   enum class Pass {
     owned,     // blocks of the dead member, and counted blocks without a holder
     children,  // blocks whose parent is free, gone or being freed by this reap
-    spans,     // spans in which the dead member allocated, or which it had claimed
+    spans,     // spans in which the dead member allocated, and those that it had claimed
   };
 
   Job take_job() noexcept;
@@ -70,8 +71,8 @@ class Reaping {
   bool saw_child_ = false;  // the scan met a block that has a parent
 };
 
-// Runs and finishes a Reaping; false: another live member is doing it. Needs: the caller holds
-// reaper.reaping_.
+// Runs and finishes a Reaping; false: another live member is reaping `dead`. Needs: the caller
+// holds reaper.reaping_.
 bool reap_dead(Arena& arena, Member& reaper, Incarnation dead);
 
 }  // namespace shoal::arena

@@ -95,7 +95,7 @@ TEST(Members, AreToldWhenTheSessionHasNoNumbersLeft) {
   EXPECT_NE(message.find("member numbers"), std::string::npos) << message;
 }
 
-// Each slot has 2 million numbers, and a join takes one of one slot.
+// Each slot has 2 million incarnation numbers, and a join uses one number of one slot.
 TEST(Members, UseOneNumberForEachJoinHoweverManyThereAre) {
   TestSession s;
   std::vector<std::unique_ptr<Member>> all;
@@ -317,7 +317,7 @@ TEST(Reap, ThatRunsOutOfMemoryIsDoneByTheNextWhoTries) {
   victim->abandon_for_test();
   failures = 1;
   EXPECT_THROW((void)reap(*s.arena, *first, dead), std::bad_alloc);
-  EXPECT_TRUE(reap(*s.arena, *s.me, dead));  // although the first reaper lives
+  EXPECT_TRUE(reap(*s.arena, *s.me, dead));  // although the first reaper is alive
   EXPECT_EQ(s.blocks(), 0U);
   s.arena->check();
   register_reap_hook(5, nullptr);
@@ -371,7 +371,7 @@ TEST(Reap, FindsAJoinerThatDiedBeforeItWasAMember) {
   EXPECT_EQ(s.arena->statistics().members, 1U);
 }
 
-// Runs `body` in a new pid namespace with a /proc of its own, as in a container.
+// Runs `body` in a new pid namespace with its own /proc, as in a container.
 int in_container(const std::function<int()>& body) {
   return in_child([&] {
     if (unshare(CLONE_NEWPID | CLONE_NEWNS) != 0) return 77;

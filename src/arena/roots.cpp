@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The directory of named roots. Members write it under the RunsLock; anybody reads it without a
-// lock. struct Root in arena/layout.hpp says what an entry holds at each moment.
+// The directory of named roots. Members write it under the RunsLock; readers take no lock. struct
+// Root in arena/layout.hpp says what an entry holds at each moment.
 #include <cstring>
 #include <stdexcept>
 
@@ -33,8 +33,8 @@ bool has_name(const Root& root, const RootName& name) noexcept {
   return true;
 }
 
-// The entry's handle if it has this name, else 0. If the entry is given another name between the
-// first look and the last, looks again.
+// The entry's handle if the entry has this name, else 0. Retries if the name has changed between
+// the first load and the last.
 Handle read_entry(const Root& root, const RootName& name) noexcept {
   for (;;) {
     const uint64_t version = root.version.load();
@@ -44,10 +44,10 @@ Handle read_entry(const Root& root, const RootName& name) noexcept {
   }
 }
 
-// Needs the RunsLock, and an entry that is free.
+// Needs: the caller holds the RunsLock, and the entry is free.
 void write_entry_locked(Root& root, const RootName& name, Handle handle) noexcept {
   // COMMIT(arena.root.version): killed before: the entry is free; after: the same, and a reader
-  // that still compares the old name looks again
+  // that is still comparing the old name retries
   root.version.store(root.version.load() + 1);
   SHOAL_KILL_POINT("arena.root.version");
   for (uint32_t i = 0; i < kRootNameWords; ++i) {

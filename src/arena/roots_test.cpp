@@ -91,8 +91,8 @@ TEST(Roots, AReaderThatIsLateSeesNoOtherNamesHandle) {
   }
 }
 
-// A writer is stopped at each of its accesses: no reader sees a handle under a name that it has
-// not.
+// A writer is stopped at each of its accesses: no reader sees a handle under a name that is not the
+// handle's.
 TEST(Roots, AWriterThatIsLateShowsNoHalfName) {
   const std::string old_name = std::string(24, 'a') + std::string(24, '1');
   const std::string new_name = std::string(24, 'b') + std::string(24, '2');

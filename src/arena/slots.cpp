@@ -16,15 +16,16 @@ namespace shoal::arena {
 namespace {
 
 constexpr uint64_t kLastIncarnation = (uint64_t{1} << 30) - 1;
-// a fork's child without a birth lock that is not live after this time is considered dead
+// a forked child without a birth lock counts as dead if it is not live after this time
 constexpr uint64_t kLateChildNs = 30'000'000'000;
 
 uint64_t slot_handle(uint32_t index) noexcept {
   return kSlotsOffset + uint64_t{index} * sizeof(MemberSlot);
 }
 
-// A slot's numbers are its index and then each 512th, so no join makes another slot lose one. The
-// number after the one in `word`; for a slot that was never used, the first. 0 is no number.
+// A slot's incarnation numbers are index, index + 512, ..., so slots use up their numbers
+// independently of each other. Returns the number after the one in `word`; for a slot that was
+// never used, the first. 0: no number is left.
 constexpr uint64_t next_number(uint32_t index, uint64_t word) noexcept {
   const uint64_t last = slot_incarnation(word);
   return last != 0 || index == 0 ? last + kMemberSlots : index;
@@ -33,11 +34,11 @@ constexpr uint64_t next_number(uint32_t index, uint64_t word) noexcept {
 struct Place {
   uint32_t index = 0;
   uint64_t word = 0;    // the state word of the slot, which is free
-  uint64_t number = 0;  // the incarnation that claims it; 0: no place
+  uint64_t number = 0;  // the incarnation that claims it; 0: no slot found
 };
 
-// Of the free slots in [from, to) the one with the lowest next number, so that all are used in
-// turn. `*worn_out` becomes true if one has no number left.
+// Returns the free slot in [from, to) with the lowest next number, so that all slots are used in
+// turn. Sets `*worn_out` if a free slot has no number left.
 Place find_place(const Arena& arena, uint32_t from, uint32_t to, bool* worn_out) noexcept {
   Place best;
   const uint32_t used = slots_in_use(arena);
@@ -53,7 +54,8 @@ Place find_place(const Arena& arena, uint32_t from, uint32_t to, bool* worn_out)
   return best;
 }
 
-// First a slot with a bit in shared blocks, then one with a bit beside counted blocks, then any.
+// Prefers a slot with a bit in shared blocks, then a slot with a holder bit for counted blocks,
+// then any slot.
 Place find_place(const Arena& arena, bool* worn_out) noexcept {
   Place place = find_place(arena, 0, kSharerSlots, worn_out);
   if (place.number == 0) place = find_place(arena, kSharerSlots, kHolderSlots, worn_out);
@@ -61,12 +63,12 @@ Place find_place(const Arena& arena, bool* worn_out) noexcept {
   return place;
 }
 
-// Makes scans look at this slot, which has memory.
+// Makes scans include this slot. Needs: the slot has memory.
 void reach_slot(Arena& arena, uint32_t index) noexcept {
   os::Atomic<uint64_t>& reached = arena.header().slots_used;
   uint64_t used = reached.load();
   while (used <= index) {
-    // COMMIT(arena.join.reach): killed before: nothing; after: scans look at one more free slot
+    // COMMIT(arena.join.reach): killed before: nothing; after: scans visit one more free slot
     const bool done = reached.compare_exchange(used, index + 1);
     SHOAL_KILL_POINT("arena.join.reach");
     if (done) return;
@@ -147,8 +149,9 @@ Incarnation claim_slot(Arena& arena, MemberKind kind, Incarnation bond, Incarnat
                        std::to_string(kMemberSlots) + " at a time)");
 }
 
-// The late child of a fork, whose slot may have another owner by now, has stored nothing when the
-// exchange fails. Once it succeeds, the slot stays this process's as long as the process lives.
+// A forked child that comes late, whose slot may have another owner by now, has stored nothing if
+// this exchange fails. If it succeeds, the slot belongs to this process as long as the process is
+// alive.
 bool enliven_slot(Arena& arena, Incarnation incarnation, int pid, uint64_t start) noexcept {
   MemberSlot& slot = arena.slot(slot_of(incarnation));
   uint64_t word = slot.state.load();
@@ -171,8 +174,8 @@ int lock_birth(const Arena& arena, Incarnation child) noexcept {
 void open_birth(Arena& arena, Incarnation child, bool locked) noexcept {
   const uint64_t late = static_cast<uint64_t>(os::monotonic_ns()) + kLateChildNs;
   // COMMIT(arena.fork.birth): killed before: there is no child, and its slot is reaped since this
-  // process is dead; after: the same once its birth lock is free, which this death does, or its
-  // time is over
+  // process is dead; after: it is reaped as soon as its birth lock is free, which this death
+  // causes, or its time limit has passed
   arena.slot(slot_of(child)).birth.store(locked ? kBirthLocked : late);
   SHOAL_KILL_POINT("arena.fork.birth");
 }
@@ -209,8 +212,9 @@ bool advance_slot(Arena& arena, Incarnation incarnation, SlotState state) noexce
   return slot_incarnation(word) == incarnation && slot_state(word) == state;
 }
 
-// The fields that are read here are zero while the slot is free. If they are of a later life, the
-// life that `word` names is over, and whatever the answer, an exchange of `word` fails.
+// The fields that are read here are zero while the slot is free. If they belong to a later life,
+// the life that `word` names is over: then the answer does not matter, since an exchange that
+// expects `word` fails.
 bool process_behind_lives(Arena& arena, uint64_t word) noexcept {
   const uint32_t index = slot_of(slot_incarnation(word));
   const MemberSlot& slot = arena.slot(index);

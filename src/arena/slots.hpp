@@ -5,11 +5,11 @@
 // incarnation, pid and the low bits of the start time, so a process that dies right after claiming
 // a slot can be told from a live one.
 //
-// 1. A slot is declared dead by a compare-exchange of the very state word that was judged. So a
-//    judgement that comes late changes nothing.
-// 2. Whoever may write to a slot keeps it as long as its process lives (a fork's child: as long as
-//    its birth lock is held), and stores nothing there before the exchange that makes the slot its
-//    own has succeeded. So nobody writes to the slot of a later life.
+// 1. A slot is declared dead by a compare-exchange that expects the state word whose process was
+//    found dead. If the word has changed since then, nothing happens.
+// 2. A process that may write to a slot keeps the slot while it is alive (a forked child: while its
+//    birth lock is held). It stores nothing there before the compare-exchange that gives it the
+//    slot has succeeded. So no process writes to a slot that has moved on to a later life.
 // Design: docs/design/arena.md
 #pragma once
 
@@ -40,7 +40,7 @@ constexpr bool is_listed(SlotState state) noexcept {
 
 enum class NoSlot {
   members,       // all slots are taken
-  incarnations,  // the free slots have given out all their numbers
+  incarnations,  // the free slots have used up their incarnation numbers
   memory,        // there is no memory for one more slot
 };
 
@@ -57,20 +57,20 @@ bool enliven_slot(Arena& arena, Incarnation incarnation, int pid, uint64_t start
 // parent closes after the fork and the child once it is live. -1: no lock is possible. Callable in
 // fork handlers.
 int lock_birth(const Arena& arena, Incarnation child) noexcept;
-// The last step of preparing a slot: from here on the birth lock, or if there is none the time,
-// tells whether the child may still become live.
+// The last step of preparing a slot. From then on the birth lock, or a time limit if there is no
+// birth lock, tells whether the child may still become live.
 void open_birth(Arena& arena, Incarnation child, bool locked) noexcept;
-// For the parent after its fork, when it has closed its descriptor of the birth lock: declares the
-// child dead if it is certain that none exists. True: the slot is dead.
+// Called by the parent after its fork, when it has closed its descriptor of the birth lock.
+// Declares the slot dead if it is certain that there is no child. True: the slot is dead.
 bool end_failed_birth(Arena& arena, Incarnation child) noexcept;
-// Sets this process's own slot to `state` if it still belongs to this incarnation and is listed.
-// True: it is in `state`.
+// Sets this process's own slot to `state` if the slot still belongs to this incarnation and is
+// listed. True: the slot is in `state`.
 bool advance_slot(Arena& arena, Incarnation incarnation, SlotState state) noexcept;
-// May the process behind a listed slot, or the fork's child that it is prepared for, still run?
-// Reads /proc.
+// May the process that a listed slot belongs to, or the forked child that the slot is prepared for,
+// still run? Reads /proc.
 bool process_behind_lives(Arena& arena, uint64_t word) noexcept;
-// Needs: process_behind_lives(word) has returned false. True: the slot is dead. False: a fork's
-// child has become live meanwhile, or the slot's life is over.
+// Needs: process_behind_lives(word) has returned false. True: the slot is dead. False: a forked
+// child has become live in the meantime, or the slot is free or in a later life.
 bool declare_dead(Arena& arena, uint64_t word) noexcept;
 // Clears what identifies the dead process, then sets the slot free. Only for the slot's reaper.
 void set_slot_free(Arena& arena, uint64_t word) noexcept;

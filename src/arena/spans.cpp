@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Member: the spans in which this member allocates. It makes them, adopts those of members that are
-// gone, collects the blocks that others have freed, and releases spans in which no block is used.
-// arena/orphans.hpp has the states of a span's owner word.
+// Member: the spans in which this member allocates. The member makes spans, adopts spans of members
+// that are gone, collects the blocks that other members have freed, and releases spans in which no
+// block is used. arena/orphans.hpp has the states of a span's owner word.
 #include <algorithm>
 
 #include "arena/lock.hpp"
@@ -18,12 +18,12 @@ namespace shoal::arena {
 namespace {
 // how many spans one refill scans for remotely freed blocks before it takes another span
 constexpr size_t kScanSpans = 4;
-// owner words that a sweep looks at under one hold of the lock
+// owner words that a sweep reads each time it holds the lock
 constexpr uint64_t kBatchWords = 1024;
 }  // namespace
 
-// Finds free blocks for an empty cache: blocks that others freed in this member's spans, or those
-// of an adopted orphan span, or those of a new span.
+// Finds free blocks for an empty cache: blocks that other members freed in this member's spans, or
+// the free blocks of an adopted orphan span, or the blocks of a new span.
 void Member::refill(uint32_t size_class, std::unique_lock<LocalLock>& local) {
   if (scan_spans(size_class, kScanSpans) > 0) return;
   const Incarnation me = incarnation_;
@@ -64,9 +64,9 @@ void Member::collect_span(Cache& cache, uint64_t first_page) noexcept {
       cache.free.push_back({start + c.first + uint64_t{i} * c.size, &owners[i]});
 }
 
-// Takes local_ when the cache has room for one more span with all its blocks. What it allocates for
-// that, and what it replaces, is allocated and freed without local_, since both may be system
-// calls: `room` must outlive the lock.
+// Takes local_, with room in the cache for one more span and all its blocks. The larger vectors are
+// allocated, and the old ones are freed, without local_, since both may make system calls. So
+// `room` must outlive the lock.
 std::unique_lock<LocalLock> Member::lock_with_room(uint32_t size_class, Room* room) {
   Cache& cache = caches_[size_class];
   const size_t count = kSizeClasses[size_class].count;
@@ -121,14 +121,15 @@ void Member::make_span(uint32_t size_class, uint64_t first_page) {
 
 // ---- orphans ----
 
-// Where the next search for orphans of a class begins. A new epoch may have new orphans anywhere.
+// Where the next search for orphans of a class begins: at the start in a new epoch, which may have
+// new orphans anywhere.
 Member::OrphanSearch Member::begin_search(OrphanSearch& last) const noexcept {
   const uint64_t epoch = arena_->header().death_epoch.load();
   if (last.epoch != epoch) last = {epoch, 0};
   return last;
 }
 
-// Claims an orphan span of this class; kNoPage: there is none. Moves the search on.
+// Claims an orphan span of this class; kNoPage: there is none. Advances the search.
 uint64_t Member::find_orphan(uint32_t size_class, OrphanSearch* search) noexcept {
   for (;;) {
     const uint64_t page = next_orphan_bit(*arena_, search->from);
@@ -139,8 +140,9 @@ uint64_t Member::find_orphan(uint32_t size_class, OrphanSearch* search) noexcept
   }
 }
 
-// Adopts a claimed span into the cache of its own class: between the look and the claim the span
-// may have been released, and its pages may have become a span of another class.
+// Adopts a claimed span into the cache of the span's class. That may differ from the class searched
+// for: between the check and the claim the span may have been released, and its pages may have
+// become a span of another class.
 void Member::adopt_span(uint64_t first_page) {
   PageDescriptor& head = arena_->page(first_page);
   const auto size_class = static_cast<uint32_t>(shape_class(head.shape.load()) % kClasses);
@@ -172,10 +174,9 @@ void Member::sweep_orphans() noexcept {
   }
 }
 
-// Looks at one page whose bit is set; returns about how many words it has looked at. No span in
-// which a member has allocated becomes an orphan while this member holds the RunsLock. So if the
-// claim succeeds, nobody has allocated in the span since the look at its blocks: all are still
-// free.
+// Checks one page whose bit is set; returns about how many words it has read. While this member
+// holds the RunsLock, no span that a member allocates in becomes an orphan. So if the claim
+// succeeds, no member has allocated in the span since its blocks were checked: all are still free.
 uint64_t Member::sweep_span_locked(uint64_t page) noexcept {
   const PageDescriptor& head = arena_->page(page);
   const uint64_t shape = head.shape.load();

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Spans between the threads and members that free into them, adopt them, sweep them and trim them.
-// Each operation is delayed at each of its accesses to shared words while another operation runs
-// from its beginning to its end; afterwards no block lies inside another one, and nothing is left.
+// Spans under concurrent operations of threads and members: freeing into them, adopting, sweeping
+// and trimming them. Each operation is delayed at each of its accesses to shared words while
+// another operation runs from its beginning to its end. Afterwards no block lies inside another
+// block, and nothing is left allocated.
 #include <gtest/gtest.h>
 
 #include <cstring>
@@ -76,7 +77,7 @@ struct Scene {
     }
   }
 
-  // All that the two members have, and all that they can allocate, is disjoint.
+  // All blocks that the two members have, and all that they can allocate, are disjoint.
   void expect_sound() {
     std::vector<Handle> large;
     for (int i = 0; i < 6; ++i) {

@@ -119,7 +119,7 @@ bool Member::restore_view(Handle b) const noexcept {
   return arena_->map_shared(b, arena_->block_size(b));
 }
 
-// For a member that is about to give up all its holds, and that no other thread uses.
+// Needs: the member is about to drop all its holds, and no other thread uses it.
 void Member::restore_views() noexcept {
   for (auto& [block, held] : held_)
     if (held.is_private && restore_view(block)) held.is_private = false;

@@ -86,9 +86,9 @@ void Bell::settle_reaping(arena::Member& reaper) noexcept {
   }
 }
 
-// `again` is set after settling without the lock, when its effects are complete. Then either this
-// thread gets the lock and settles properly; or the lock's holder gives it back later, loads
-// `again` after that, and settles.
+// `again` is set after settling without the lock, when the effects of that are complete. Then
+// either this thread gets the lock and settles properly, or the lock's holder releases it later,
+// loads `again` afterwards, and settles.
 void Bell::settle_having(arena::Member& member, bool locked, bool unsure) {
   if (!locked) {
     settle_unlocked();
@@ -116,7 +116,7 @@ void Bell::settle_locked(bool unsure) noexcept {
     uint32_t now = kSilent;
     if (state == kSilent) {
       if (is_ready() && ring()) now = kRung;
-      if (now == kSilent && is_ready()) {  // no byte was written: who comes next tries again
+      if (now == kSilent && is_ready()) {  // no byte was written: the next operation tries again
         board_->state.store(kSilent);
         return;
       }
@@ -132,7 +132,8 @@ void Bell::settle_locked(bool unsure) noexcept {
   }
 }
 
-// For when the lock's holder is stopped or dead. CHANGING makes the next holder look into the pipe.
+// For the case that the lock's holder is stopped or dead. CHANGING makes the next holder check the
+// pipe.
 void Bell::settle_unlocked() noexcept {
   // COMMIT(bell.change.alone): killed before: not told; after: the next holder empties the pipe.
   board_->state.store(kChanging);
@@ -209,8 +210,8 @@ void Bell::forget_keeper(int index, uint64_t word) noexcept {
   SHOAL_KILL_POINT("bell.forget.keeper");
 }
 
-// Enters this process as a keeper, where others can open the pipe. If all words are in use, there
-// are more keepers than are likely to die at once.
+// Enters this process as a keeper, from which other processes can open the pipe. If all words are
+// in use, there are more keepers than are likely to die at the same time.
 void Bell::keep(int fd) noexcept {
   const pid_t me = os::own_pid();
   const uint64_t word = keeper_word(me, fd);

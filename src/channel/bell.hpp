@@ -33,16 +33,17 @@
 //
 // A thread that has waited kPatienceNs for the lock (because its holder is stopped) gives up and
 // settles without the lock: the descriptor may stay readable for too long, but is never silent for
-// too long. Then it sets `again` and tries for the lock: if it does not get it, the holder finds
-// `again` after it has given the lock back, and settles once more. A reaper gives up at once: if
-// the dead member holds the lock, it is taken back later in the same reap; and the others that wait
-// for this reap must not wait for a stopped holder.
+// too long. Then the thread sets `again` and tries to take the lock. If that fails, the lock's
+// holder loads `again` after it has released the lock, and settles once more. A reaper does not
+// wait for the lock at all: if the dead member holds it, the same reap takes it back later; and
+// members that wait for the reap must not wait for a stopped holder of the lock.
 //
-// A ring can fail: the process can open no more files and start no thread, or the pipe is another
-// user's. Then state stays SILENT while the channel is ready, and whoever comes next rings: a
-// sender, a reaper, or a member that waits. A process can also die between publishing a message and
-// ringing; its held words name the channel, and its reaper rings. A process that waits by the
-// descriptor alone sleeps in the kernel, so it must call Channel::look_after() now and then.
+// Ringing can fail: the process can open no more files and start no thread, or the pipe belongs to
+// another user. Then state stays SILENT while the channel is ready, and the next operation rings:
+// that of a sender, a reaper, or a member that waits. A process can also die between publishing a
+// message and ringing. Its held words name the channel, and its reaper rings. A process that waits
+// only for the descriptor sleeps in the kernel, so it must call Channel::look_after() every 250 ms
+// or so.
 //
 // Design: docs/design/channel.md
 #pragma once
@@ -88,13 +89,14 @@ class Bell {
   void less(arena::Member& member) noexcept {
     if (board_->pipe.load() != 0 && board_->state.load() != kSilent && !is_ready()) settle(member);
   }
-  // Makes up for what others have failed to ring. Costs two loads and "ready" when they have not.
+  // Settles if another member has failed to ring. Otherwise costs two loads and one check of
+  // is_ready().
   void check(arena::Member& member) noexcept {
     if (board_->pipe.load() == 0) return;
     if (board_->state.load() != (is_ready() ? kRung : kSilent)) settle(member);
   }
-  // Makes the descriptor readable if the channel is ready, and silent if it is not. For a reaper,
-  // whatever the dead member has left: it never waits.
+  // Called by a reaper. Makes the descriptor readable if the channel is ready, and silent if it is
+  // not, whatever state the dead member has left. Never waits.
   void settle_reaping(arena::Member& reaper) noexcept;
 
   // The descriptor, readable while the channel is ready. The bell owns it; a fork's child has it

@@ -179,7 +179,7 @@ TEST_F(BellTest, ASenderThatMayOpenNothingMoreRingsAllTheSame) {
   EXPECT_FALSE(readable(fd));
 }
 
-// A process for which no descriptor can be had at all: it can neither ring nor silence the bell.
+// A process that cannot get any descriptor: it can neither ring nor silence the bell.
 TEST_F(BellTest, WhatAProcessCouldNotRingTheNextOneRings) {
   const int fd = channel_->descriptor(*me_);
   const auto without_descriptors = [&](auto work) {
@@ -207,7 +207,7 @@ TEST_F(BellTest, WhatAProcessCouldNotRingTheNextOneRings) {
   }
   without_descriptors([](Channel& channel, Member& member) { send(channel, member); });
   EXPECT_EQ(channel_->descriptor(*me_), fd);
-  EXPECT_TRUE(readable(fd)) << "who asks for the descriptor looks";
+  EXPECT_TRUE(readable(fd)) << "descriptor() checks the bell";
 }
 
 TEST_F(BellTest, WhoWaitsByTheDescriptorReapsASenderThatDiedBeforeItRang) {
@@ -248,8 +248,8 @@ TEST_F(BellTest, AReaperDoesNotWaitForTheLock) {
   EXPECT_FALSE(readable(fd));
 }
 
-// A sender that has given up waiting for the lock is stopped. Meanwhile another member takes the
-// message, and gives the lock back. Then the sender puts its byte in.
+// A sender that has stopped waiting for the lock is stopped. In the meantime another member
+// receives the message and releases the lock. Then the sender writes its byte.
 TEST_F(BellTest, AByteThatComesLateIsTakenOut) {
   const int fd = channel_->descriptor(*me_);
   const auto other = Member::join(arena_, MemberKind::process);

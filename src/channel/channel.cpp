@@ -80,8 +80,8 @@ void end_channel(arena::Arena& arena, arena::Member& reaper, arena::Handle handl
   }
 }
 
-// Adds messages that nobody will mark as done. If there are more than the word can count, the hands
-// of this channel are ignored from then on.
+// Adds messages that no member will mark as done. If they are more than the word can count, the
+// hands of this channel are ignored from then on.
 void lose(ChannelState& state, uint64_t count) noexcept {
   uint64_t word = state.ends.load();
   bool added = false;
@@ -92,20 +92,21 @@ void lose(ChannelState& state, uint64_t count) noexcept {
       return;
     }
     // COMMIT(channel.hand.lost): killed before: the count is gone, see end_hand(); after: counted,
-    // and who waits sees it at its next tick.
+    // and waiters see it at their next tick.
     added = state.ends.compare_exchange(word, seen.with_lost(count).word());
     SHOAL_KILL_POINT("channel.hand.lost");
   }
 }
 
-// A member that received messages has ended: nobody will mark them as done. If this reaper is
-// killed, the next one calls the hook again for the same block, so the count is taken out of the
-// hand before it is added to the channel's: a death in between loses it, none adds it twice.
+// A member that received messages has ended: no member will mark them as done. If this reaper is
+// killed, the next reaper calls the hook again for the same block. So the count is removed from the
+// hand before it is added to the channel's count: a death in between loses the count, and no death
+// adds it twice.
 void end_hand(arena::Arena& arena, arena::Member&, arena::Handle block) {
   Hand* const hand = hand_at(arena, block);
   if (hand == nullptr) return;
   // COMMIT(channel.hand.end): killed before: the next reaper does it; after: the count is gone, and
-  // wait_all_done() goes on waiting.
+  // wait_all_done() keeps waiting.
   const uint64_t count = hand->count.exchange(0);
   SHOAL_KILL_POINT("channel.hand.end");
   ChannelState* const state = state_at(arena, hand->channel);
@@ -211,8 +212,8 @@ void Channel::create_state(arena::Arena& arena, arena::Handle handle, const Ring
   Ring::create(&state->ring, state->id, limits, handle + offsetof(ChannelState, ring));
 }
 
-// Makes a channel's state and sets the root. 0: another was first. Throws when all names are in
-// use.
+// Makes a channel's state and sets the root. 0: another process has made the channel first. Throws
+// if all names are in use.
 arena::Handle Channel::make_state(arena::Member& member, const std::string& root,
                                   const Ring::Limits& limits) {
   arena::Arena& arena = member.arena();
@@ -234,7 +235,7 @@ arena::Handle Channel::make_state(arena::Member& member, const std::string& root
   if (made) return handle;
   member.free(handle);
   if (set == arena::RootSet::full)
-    throw std::runtime_error("no channel made: all 64 names of the session are in use");
+    throw std::runtime_error("the channel was not made: all 64 names of the session are in use");
   return 0;
 }
 
@@ -366,9 +367,10 @@ void Channel::sweep(arena::Member& member) {
   if (state_->sweep_ns.compare_exchange(last, now)) arena::reap_all_dead(*arena_, member);
 }
 
-// The message is taken out of the hand before it is marked: a death in between leaves it unfinished
-// and in no hand, so that wait_all_done() goes on waiting. (Marked first, it would be done, and
-// lost as well when the member dies.) For the same reason hands_ignored is set before the mark.
+// The message is removed from the hand before it is marked: a death in between leaves it unfinished
+// and in no hand, so that wait_all_done() keeps waiting. (If it were marked first, it would count
+// as done, and also as lost if the member dies.) For the same reason hands_ignored is set before
+// the mark.
 bool Channel::mark_done(arena::Member& member) noexcept {
   const arena::LaneGuard lane(member);
   uint64_t word = state_->ends.load();
@@ -389,14 +391,14 @@ bool Channel::mark_done(arena::Member& member) noexcept {
     const Ends now = Ends::in(word).marked();
     if (now.unfinished(ring_.pushed()) <= now.lost) state_->all_done.notify_all();
   } else if (from_hand) {
-    hand->count.fetch_add(1);  // other threads have marked all there was
+    hand->count.fetch_add(1);  // other threads have marked all unfinished messages
   }
   lane->wake.store(0);
   return marked;
 }
 
-// This member's hand, if this object has made it. (In a fork's child `hand_` names the parent's
-// block, which may be another hand by now.)
+// This member's hand, if this object has made it. (In a forked child `hand_` is the parent's block,
+// which may contain another hand by now.)
 Hand* Channel::my_hand(arena::Member& member) noexcept {
   const arena::Handle block = hand_.load();
   Hand* const hand = block == 0 ? nullptr : hand_at(*arena_, block);
@@ -435,7 +437,8 @@ uint64_t Channel::tell_lost() noexcept {
     const Ends seen = Ends::in(word);
     if (seen.lost == 0 || state_->hands_ignored.load() != 0) return 0;
     if (seen.unfinished(ring_.settled_pushed()) != seen.lost) return 0;
-    // COMMIT(channel.lost.tell): killed before: not told; after: done, and nobody else is told.
+    // COMMIT(channel.lost.tell): killed before: not reported; after: done, and reported to no other
+    // join.
     const bool told = state_->ends.compare_exchange(word, seen.told().word());
     SHOAL_KILL_POINT("channel.lost.tell");
     if (told) return seen.lost;

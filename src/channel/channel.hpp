@@ -6,8 +6,8 @@
 // do. Sending may throw MemoryExhausted; then nothing was sent.
 //
 // Promises:
-// 1. A member may be killed at any instruction: the others go on. The only messages lost are the
-//    one that the dead member was making and those that it had already received.
+// 1. A member may be killed at any instruction: the other members continue. The only messages lost
+//    are the message that the dead member was making and those that it had already received.
 // 2. A message whose send() returned ok stays until it is received, whichever process dies.
 // 3. Per sender, messages are received in the order in which they were sent.
 // 4. After close() nothing more can be sent. What is in the channel can still be received, and
@@ -50,7 +50,7 @@ struct ChannelState {
   os::Atomic<uint64_t> send_sleeps;  // hints for statistics
   os::Atomic<uint64_t> receive_sleeps;
   os::Atomic<uint64_t> ends;           // how many messages have ended, and how: channel/ends.hpp
-  os::Atomic<uint64_t> hands_ignored;  // 1: the hands do not tell what is lost: channel/hand.hpp
+  os::Atomic<uint64_t> hands_ignored;  // 1: lost messages are not counted: channel/hand.hpp
   uint64_t spare[3];
   BellBoard items_board;
   BellBoard space_board;
@@ -129,22 +129,23 @@ class Channel {
   int descriptor(arena::Member& member);
   // A descriptor that is readable while there may be room.
   int space_descriptor(arena::Member& member);
-  // For who waits by a descriptor, every 250 ms or so: makes the descriptors readable where another
-  // member could not, or died before it did. Reaps dead members, but at most once a second for all
-  // waiters of the channel. descriptor() does the same.
+  // To be called every 250 ms or so by a thread that waits for a descriptor. Makes a descriptor
+  // readable if another member failed to do so, or died before it did. Reaps dead members, but at
+  // most once a second for all waiters of the channel together. descriptor() does the same.
   void look_after(arena::Member& member);
   [[nodiscard]] bool is_ready_to_receive() const noexcept { return has_messages(this); }
   [[nodiscard]] bool is_ready_to_send() const noexcept { return has_room(this); }
 
-  // For reapers: sets both descriptors to whether the channel is ready, since the dead member may
-  // have left that undone.
+  // Called by reapers. Makes both descriptors agree with whether the channel is ready, since the
+  // dead member may have died before doing so.
   void settle_bells(arena::Member& reaper) noexcept;
 
   // Closes the channel, frees the messages in it, takes its name away, and frees the state. No
   // process may use the channel after that. False: it had been removed already.
   bool remove(arena::Member& member);
-  // Lets go of a channel without a name. True: the member was the last holder, and the messages and
-  // the state are freed. No thread may use this object meanwhile or afterwards.
+  // Drops this member's hold on a channel without a name. True: the member was the last holder, and
+  // the messages and the state are freed. No thread may use this object during the call or
+  // afterwards.
   bool let_go(arena::Member& member) noexcept;
 
   [[nodiscard]] const std::string& name() const noexcept { return name_; }

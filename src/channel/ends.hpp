@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Ends: how many messages of a channel have ended, and how. One word of the channel's state, so
-// that each change is one compare-exchange, before or after which a member may be stopped or killed
-// without leaving a sum that is wrong. Any thread of any member.
+// each change is one compare-exchange: a member that is stopped or killed before or after it leaves
+// a correct sum. Any thread of any member.
 //
-//   63..40 lost   messages in the hands of members that have ended, of which no join was told
-//   39..0  done   messages that are marked as done, and those that were lost and told of
+//   63..40 lost messages in hand of members that have ended; not yet reported to a join 39..0 done
+//   messages that are marked as done, and lost ones that were reported
 //
 // Changes:
 //   mark   {lost, done} -> {lost, done + 1}      mark_done(), if messages are unfinished
@@ -14,11 +14,12 @@
 // where unfinished = pushed - done, modulo 2^40 as the ring's positions are.
 //
 // Invariants:
-// 1. done <= pushed. Whoever changes the word loads it before it loads the number of pushes, which
-//    only grows; and the compare-exchange fails if the word has changed meanwhile. No value of the
-//    word returns: done only grows, and lost only grows while done stays.
-// 2. lost <= unfinished, unless messages were marked by members that had not received them. Then
-//    hands_ignored is set (channel/hand.hpp), and no join is told of losses any more.
+// 1. done <= pushed. A member that changes the word loads it before it loads the number of pushes,
+//    which only grows; and the compare-exchange fails if the word has changed in the meantime. The
+//    word never has the same value twice: done only grows, and while done stays the same, lost only
+//    grows.
+// 2. lost <= unfinished, unless members have marked messages that they had not received. Then
+//    hands_ignored is set (channel/hand.hpp), and losses are no longer reported to joins.
 // Design: docs/design/channel.md
 #pragma once
 

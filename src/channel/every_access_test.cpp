@@ -73,7 +73,7 @@ class ChannelDelays : public ::testing::Test {
     ASSERT_TRUE(arena::reap(*s->arena, *second, dead));
   }
 
-  // Everything that was sent arrives once, but for `lost` messages; then nothing is left.
+  // Every message that was sent arrives once, except `lost` messages; then nothing is left.
   void check_all_arrive(uint64_t sent, uint64_t lost) {
     while (receive(*s->me)) continue;
     std::sort(got.begin(), got.end());
@@ -97,8 +97,8 @@ class ChannelDelays : public ::testing::Test {
   uint64_t blocks = 0;
 };
 
-// A consumer has died with a message in hand. While the loss is settled, another message is sent:
-// that one is not done before its consumer says so.
+// A consumer has died with a message in hand. While the loss is being counted, another message is
+// sent: it does not count as done before its consumer marks it.
 TEST_F(ChannelDelays, OfASettlementSwallowNoLaterMessage) {
   uint64_t lost = 0;
   const DelayCounts counts = delay_at_every_access(

@@ -2,15 +2,15 @@
 //
 // Hand: how many messages of one channel this member has received and not marked as done. It is a
 // block of the member. When the member ends, the end hook adds the number to the lost ones in
-// ChannelState::ends, so that wait_all_done() reports them instead of waiting for ever.
+// ChannelState::ends, so that wait_all_done() reports them instead of waiting forever.
 //
-// 1. A message is counted after it was received, and taken out of the count before it is marked as
-//    done. A death between receiving and counting, or between taking out and marking, loses one
-//    count; so does a reaper's death between taking a dead member's count and adding it. Then
-//    wait_all_done() goes on waiting. No death makes one count too many.
-// 2. A member that marks a message which another one received sets ChannelState::hands_ignored
-//    first; so does a reaper that has more messages to count as lost than channel/ends.hpp has room
-//    for. From then on hands are ignored in that channel.
+// 1. A message is counted after it was received, and removed from the count before it is marked as
+//    done. A death between receiving and counting, or between removing and marking, loses one
+//    count. A reaper that dies between taking a dead member's count and adding it loses that count.
+//    After such a loss wait_all_done() keeps waiting. No death makes a count too high.
+// 2. Before a member marks a message that another member has received, it sets
+//    ChannelState::hands_ignored. A reaper also sets it if the lost messages are more than the word
+//    in channel/ends.hpp can count. From then on hands are ignored in that channel.
 //
 // Any thread of the member.
 // Design: docs/design/channel.md

@@ -179,8 +179,8 @@ TEST_F(JoinTest, AReaperThatIsKilledBeforeItTakesTheCountLeavesItToTheNext) {
   EXPECT_EQ(lost, 1U);
 }
 
-// The child of a fork has a copy of the parent's Channel object. It must not take another hand for
-// its own that lies where the parent's was.
+// A forked child has a copy of the parent's Channel object. If another hand now lies where the
+// parent's hand was, the child must not use it as its own.
 TEST_F(JoinTest, AHandOfAnotherChannelIsNotCounted) {
   renew();
   for (int i = 0; i < 2; ++i) send(*me_);

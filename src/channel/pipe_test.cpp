@@ -326,7 +326,7 @@ TEST_P(PipeTest, AtEachKillPoint) {
   }
 }
 
-// Nobody reaps, and no call waits.
+// No member reaps, and no call waits.
 TEST_P(PipeTest, WhoDoesNotWaitTakesTheLocksOfTheDeadAllTheSame) {
   for (const char* point : {"pipe.send.frame", "pipe.receive.header", "pipe.receive.frame"}) {
     SCOPED_TRACE(point);

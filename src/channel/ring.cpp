@@ -93,9 +93,8 @@ Ring::Sum Ring::sum_before(RingSegment* segment, uint64_t position) const noexce
 }
 
 // Sets sum[position] from the word in the block, which the pusher wrote before it published. The
-// sum is set once per lap, and no member takes the block before that. So a member that comes late,
-// and reads a block that is no longer in the ring, finds the sum set, or its compare-exchange
-// fails.
+// sum is set once per lap, and no member takes the block before that. So if a member is late and
+// reads a block that is no longer in the ring, it finds the sum set, or its compare-exchange fails.
 void Ring::publish_sum(RingSegment* segment, uint64_t position,
                        arena::Handle block) const noexcept {
   if (unit_limit_ == 0) return;
@@ -103,7 +102,7 @@ void Ring::publish_sum(RingSegment* segment, uint64_t position,
   if (!is_earlier_sum(word, lap_of(position))) return;
   if (!arena_->contains(block, kSumOffset + sizeof(uint64_t))) return;
   const uint64_t units = read_sum(arena_->at<std::byte>(block));
-  // COMMIT(ring.push.sum): killed before: who moves the tail sets it; after: set.
+  // COMMIT(ring.push.sum): killed before: the member that moves the tail sets it; after: set.
   sum(segment, position).compare_exchange(word, sum_word(lap_of(position), units));
   SHOAL_KILL_POINT("ring.push.sum");
 }

@@ -8,11 +8,11 @@
 // A *member* is a process that has joined the session. Its *lane* is a record in shared memory in
 // which a thread notes what it is about to do, for the reaper that cleans up if the process dies.
 //
-// Positions count from 2048 or, where the ring's number does not fit into owner words, from a later
-// multiple of 2048: rings whose owner words have the same number must not use the same positions.
+// Positions count from 2048 or, if the ring's number does not fit into owner words, from a later
+// multiple of 2048: rings that have the same number in owner words must not use the same positions.
 // The positions of one lap (position / 2048) share a segment, a block with 2048 slot words.
-// Segments form a circle. It grows when all segments are in use, and gives none back as long as the
-// ring exists:
+// Segments form a circle. The circle grows when all segments are in use, and never shrinks while
+// the ring exists:
 //   slot word   63..35 lap   34 full   33..0 block handle / 64         FULL(p,b) TAKEN(p)
 //   sum word    63..40 low bits of the lap   39..0 bytes / 64 pushed up to and with this position
 //   link word   63..35 lap   33..0 segment handle / 64
@@ -218,7 +218,7 @@ class Ring {
   arena::Handle handle_;
   Bell* items_bell_;
   Bell* space_bell_;
-  // These are read once, so that later writes to them do no harm.
+  // Copies, read once, so that later writes to the shared words do no harm.
   uint32_t id_;     // the 20 bits in owner words
   uint64_t first_;  // the position of the first push
   uint64_t item_limit_;

@@ -32,7 +32,8 @@ void Ring::publish_base(RingSegment* before, RingSegment* segment, uint64_t lap)
   uint64_t word = segment->base.load();
   const uint64_t last = sum(before, RingSegment::kSlots - 1).load();
   if (!is_earlier_sum(word, lap) || !is_sum_of(last, lap_before(lap))) return;
-  // COMMIT(ring.segment.base): killed before: who moves tail_segment sets it; after: set.
+  // COMMIT(ring.segment.base): killed before: the member that moves tail_segment sets it; after:
+  // set.
   segment->base.compare_exchange(word, sum_word(lap, last));
   SHOAL_KILL_POINT("ring.segment.base");
 }

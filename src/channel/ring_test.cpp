@@ -141,9 +141,9 @@ TEST_F(RingTest, BytesAreExactAtEachEndOfALap) {
   }
 }
 
-// A member is stopped before it takes a block out of one ring. Meanwhile another member takes the
-// block and pushes it into the second ring, at the same count of pushes. Owner words have no room
-// for the bit in which the rings' numbers differ.
+// A member is stopped before it takes a block out of one ring. In the meantime another member takes
+// the block and pushes it into a second ring that has had the same number of pushes. Owner words
+// have no room for the bit in which the rings' numbers differ.
 TEST_F(RingTest, AStoppedPopTakesNothingFromAnotherRing) {
   for (const uint64_t byte_limit : {uint64_t{0}, uint64_t{100'000}}) {
     Ring first = make({0, byte_limit}, 77);

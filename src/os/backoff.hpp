@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Backoff: what a thread does between two looks at a word that another thread is about to change:
-// first nothing, then it yields, then it sleeps. For waits that nobody wakes. Spins and yields
-// alone would be wrong: a thread with a real-time priority yields to threads of that priority only,
-// so on one processor it would keep the thread that it waits for from running, for ever. Any
-// thread, fork handlers too; never allocates or throws; keeps errno. Design: docs/design/os.md
+// Backoff: the pauses of a thread that polls a word which another thread is about to change. The
+// thread spins at first, then yields, then sleeps. For waits that end without a wake-up. Spinning
+// and yielding alone would be wrong: a thread with a real-time priority yields only to threads of
+// the same priority, so on one processor the thread that it waits for would never run. Any thread,
+// fork handlers too; never allocates or throws; keeps errno.
+// Design: docs/design/os.md
 #pragma once
 
 #include <cstdint>
@@ -15,7 +16,7 @@ namespace shoal::os {
 
 class Backoff {
  public:
-  // One object for each wait, one call after each look that found nothing.
+  // One object for each wait; one call after each poll that found the word unchanged.
   void pause() noexcept {
     if (++turns_ % kSpins == 0) give_way();
     cpu_relax();

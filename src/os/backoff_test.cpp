@@ -11,7 +11,7 @@
 namespace shoal::os {
 namespace {
 
-// How often the calling thread has slept or waited of its own will.
+// The number of voluntary context switches of the calling thread.
 long waits_of_this_thread() {
   rusage usage{};
   getrusage(RUSAGE_THREAD, &usage);
@@ -27,7 +27,7 @@ TEST(Backoff, SleepsAfterAWhileAndKeepsErrno) {
   EXPECT_EQ(errno, 1234);
 }
 
-// On one processor, with a real-time priority: without a sleep this would end only where the kernel
+// On one processor, with a real-time priority: without a sleep this would end only if the kernel
 // limits the time of real-time threads, and then after a second.
 TEST(Backoff, LetsAThreadOfLowerPriorityRun) {
   cpu_set_t before;

@@ -53,13 +53,13 @@ void futex_increment_and_wake_all(Atomic<uint32_t>* word) noexcept {
   constexpr int kAll = INT_MAX;
   const int saved = errno;
   // The kernel changes the word while it holds the lock of the word's queue. The operation could
-  // also wake sleepers of a second word; here that word is the same, and nobody is left.
+  // also wake sleepers of a second word; here that is the same word, and no sleeper is left.
   const long woken = syscall(SYS_futex, word->raw(), FUTEX_WAKE_OP, kAll, nullptr, word->raw(),
                              FUTEX_OP(FUTEX_OP_ADD, 1, FUTEX_OP_CMP_LT, 0));
   errno = saved;
   if (woken >= 0) return;
-  // An emulator without this operation: whoever falls asleep before the increment is not among the
-  // woken if this thread is stopped before the second step.
+  // An emulator without this operation: two steps. A thread that goes to sleep before the increment
+  // stays asleep if this thread is stopped before the second step.
   word->fetch_add(1);
   futex_wake(word, kAll);
 }

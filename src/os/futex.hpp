@@ -34,8 +34,8 @@ inline thread_local void (*wait_hook)() = nullptr;  // tests only: runs before e
 // keep a waiters flag to avoid it.
 int futex_wake(Atomic<uint32_t>* word, int count) noexcept;
 
-// Adds 1 to the word and wakes all its sleepers, in one step: whoever falls asleep meanwhile is
-// either among the woken, or finds the word changed.
+// Adds 1 to the word and wakes all its sleepers, in one step: a thread that goes to sleep during
+// the call is either woken, or finds the word changed.
 void futex_increment_and_wake_all(Atomic<uint32_t>* word) noexcept;
 
 }  // namespace shoal::os

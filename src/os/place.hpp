@@ -39,7 +39,7 @@ uint64_t pipe_identity(int fd) noexcept;
 Found open_pipe_at(const Place& place, uint64_t identity, int* fd) noexcept;
 
 bool put_byte(int fd) noexcept;    // true: there is a byte in the pipe
-bool take_bytes(int fd) noexcept;  // reads until the pipe is empty; true: it is
+bool take_bytes(int fd) noexcept;  // reads until the pipe is empty; true: it is empty
 
 // put_byte() and take_bytes() for a process that cannot open another file (RLIMIT_NOFILE): a thread
 // with its own descriptor table opens the pipe at the place. False: that failed.

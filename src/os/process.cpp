@@ -72,7 +72,7 @@ Read read_stat(const char* path, Stat& out) noexcept {
   return parse_stat(text, out) ? Read::done : Read::failed;
 }
 
-// Does /proc number processes as this process does? Not if it was mounted in another pid namespace.
+// Does /proc show this process's pid numbers? No if it was mounted in another pid namespace.
 bool proc_is_ours() noexcept {
   char text[24];
   const ssize_t length = ::readlink("/proc/self", text, sizeof text - 1);
@@ -129,8 +129,8 @@ bool listed_threads_finished(pid_t pid, uint64_t* listed) noexcept {
 }
 
 // Has every thread of the process finished? A process shows Z as soon as its first thread has
-// ended, although other threads may still run. A thread may have started another one after it was
-// listed and before it was looked at, so all must be the same a second time.
+// ended, although other threads may still run. A thread may start another thread after the list was
+// made and before its state is read, so a second list must be the same.
 bool all_threads_finished(pid_t pid, const Stat& first_thread) noexcept {
   if (first_thread.threads <= 1) return true;
   uint64_t before = 0;

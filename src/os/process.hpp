@@ -6,9 +6,10 @@
 // 1. Dead means: will never again run an instruction of its program. Zombies, processes all of
 //    whose threads are exiting, and processes that are writing a core dump are dead, long before
 //    their pidfd says so.
-// 2. A stopped process is alive. If the state of a process or of one of its threads cannot be found
-//    out (no permission, no descriptor left, no /proc, or a /proc of another pid namespace, which
-//    shows other processes under the same numbers), it is unknown or alive, never dead.
+// 2. A stopped process is alive. If the state of a process or of one of its threads cannot be
+//    determined (no permission, no descriptor left, no /proc, or a /proc of another pid namespace,
+//    which shows other processes under the same numbers), the process counts as unknown or alive,
+//    never as dead.
 // Design: docs/design/os.md
 #pragma once
 
@@ -35,10 +36,10 @@ uint64_t process_image(pid_t pid) noexcept;
 // mappings are gone.
 Life process_life(pid_t pid, uint64_t expected_start, uint64_t image = 0) noexcept;
 
-// The number of this process's pid namespace, different for any two on this machine; 0: not known.
+// A number that identifies this process's pid namespace on this machine; 0: not known.
 uint64_t pid_namespace() noexcept;
 
-// Is it certain that this process has no child, neither a running one nor a zombie?
+// Is it certain that this process has no child process, neither running nor zombie?
 bool has_no_child() noexcept;
 
 int pidfd_open(pid_t pid) noexcept;  // -1 with errno; EPERM from old profiles reads as ENOSYS

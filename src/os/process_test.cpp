@@ -96,7 +96,7 @@ TEST(Process, IsNotDeadWhenItsThreadsCannotBeRead) {
   ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
   const int next = dup(0);
   close(next);
-  // With one descriptor the list of threads can be opened, but none of the threads.
+  // With one descriptor the list of threads can be opened, but no entry of it.
   for (const int left : {0, 1, 2}) {
     const rlimit few{static_cast<rlim_t>(next + left), before.rlim_max};
     ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Random bits, for names and numbers that are not to be those of another process. Not for secrets.
-// Any thread; never blocks, allocates or throws.
+// Random bits, for names and numbers that must differ from those of other processes. Not for
+// secrets. Any thread; never blocks, allocates or throws.
 // Design: docs/design/os.md
 #pragma once
 

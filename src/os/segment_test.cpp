@@ -55,7 +55,7 @@ TEST_F(Segment, HasPrivateViewsThatHideWrites) {
   unmap(at, kSize);
 }
 
-// The size that is asked for may be a part of a page: kernels have pages of up to 64 KiB.
+// The requested size may be smaller than a page: kernels have pages of up to 64 KiB.
 TEST_F(Segment, LeavesNothingMappedBehindThePagesOfAPart) {
   const auto attached = [&] {
     struct stat status;

@@ -20,9 +20,9 @@ namespace {
 constexpr int64_t kSpinNs = 40'000;  // docs/design/sync.md, Waiting
 // dead workers' seats stay taken until their claims are resolved
 constexpr uint32_t kSpareSeats = 8;
-// Small batches are kept after their outcomes were read, until there are as many as this part of
-// the seats: then one look at all seats, for what workers are still in, frees them. In a pool of
-// four workers that is after each batch.
+// Small batches are kept after their outcomes were read, until there is one for so many seats. Then
+// one scan of all seats finds the batches that workers are still in, and the others are freed. In a
+// pool of four workers that happens after each batch.
 constexpr uint32_t kSeatsPerSmallBatch = 32;
 constexpr uint64_t kSmallBatch = 1024;
 
@@ -183,8 +183,8 @@ void ClientPool::push_again() noexcept {
   std::sort(again_.begin(), again_.end(), [this](uint32_t left, uint32_t right) {
     return in_flight_[left].entry.generation() < in_flight_[right].entry.generation();
   });
-  // The batches are pushed before the old entries are taken away, so that workers find them at any
-  // time. What is in the ring twice meanwhile does no harm.
+  // The batches are pushed before the old entries are removed, so that workers find them at any
+  // time. An entry that is in the ring twice in between does no harm.
   const uint64_t old_end = state_->ring_tail.load();
   if (queued() + again_.size() > kRingSlots) empty_ring(old_end);
   for (const uint32_t slot : again_) {

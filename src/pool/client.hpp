@@ -89,7 +89,7 @@ class ClientPool {
   // slot.
   void mark_dirty(uint32_t slot) noexcept;
   // To be called when all outcomes of the batch have been read: frees it once no worker can access
-  // it. In a large pool a small batch is freed together with some others.
+  // it. In a large pool a small batch is freed later, together with other small batches.
   void retire(uint32_t slot);
 
   // Cancels a queued unit. False when the unit is not queued (any more).
@@ -128,14 +128,15 @@ class ClientPool {
   // then take_dirty(), and if that gave nothing, wait() with what listen() returned: no change is
   // missed.
   [[nodiscard]] uint32_t listen() const noexcept { return state_->done_bell.listen(); }
-  // After a timeout, take_dirty() names the batches that workers are in: a worker tells of results
-  // only after a while, and one that runs a long unit, or is stopped, does not tell of those
-  // before.
+  // After a timeout, take_dirty() also returns the batches that workers are in. A worker reports
+  // its results with a delay, and a worker that runs a long unit or is stopped has not reported the
+  // results before that unit.
   os::Wake wait(uint32_t seen, int64_t deadline_ns, bool may_spin) noexcept;
   void ring_clients() noexcept { state_->done_bell.advance_all(); }
-  // Waits until so few batches are queued that workers may run out of them, or ring_feeders() is
-  // called. Like wait(), many threads may call it. `at_once`: returns immediately if so few are
-  // queued already; otherwise only if a worker has taken one since this last returned.
+  // Waits until fewer batches are queued than low_water, so that workers may run out of them, or
+  // until ring_feeders() is called. Like wait(), many threads may call it. If the queue is short
+  // already: with `at_once` it returns immediately, without only if a worker has taken a batch
+  // since this function last returned.
   void wait_for_hunger(bool at_once, int64_t deadline_ns) noexcept;
   void ring_feeders() noexcept { state_->hunger_bell.advance_all(); }
 
@@ -160,7 +161,7 @@ class ClientPool {
   void push(const InFlight& flight) noexcept;
   // Pushes all batches that have queued units once more, in the order in which they were submitted.
   void push_again() noexcept;
-  // Takes away the ring's entries before `end`.
+  // Removes the ring's entries before `end`.
   void empty_ring(uint64_t end) noexcept;
   void mark_entered_dirty() noexcept;
   [[nodiscard]] bool is_small(const InFlight& flight) const noexcept;
@@ -185,7 +186,7 @@ class ClientPool {
   std::vector<InFlight> in_flight_;
   std::vector<uint32_t> free_slots_;
   std::vector<InFlight> retired_;  // outcomes are read, but a worker may still touch the batch
-  bool must_sweep_ = false;        // some of them are to be freed as soon as possible
+  bool must_sweep_ = false;        // some retired batches are to be freed as soon as possible
   std::vector<Entry> entered_;     // buffer of sweep_retired()
   std::vector<uint32_t> again_;    // buffer of push_again(), which must not allocate
   uint32_t in_flight_count_ = 0;

@@ -218,7 +218,7 @@ bool kill_worker(const std::string& name, unsigned nth) {
   pool.agent.record_exit(static_cast<uint32_t>(index), {killed ? SIGKILL : 0U, 0, false});
   pool.resolve();
   EXPECT_LE(pool.losses.size(), killed ? 1U : 0U) << name << " " << nth;
-  // A dead spinner is not relied on for ever.
+  // Other members do not rely on a dead spinner forever.
   while (pool.client->state().anyone_spins(kSpinners)) std::this_thread::yield();
   finish(pool);
   EXPECT_EQ(pool.results + pool.lost + pool.cancelled, 5U + 12U + 12U + 6U);

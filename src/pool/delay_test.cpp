@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Delays: a process of the pool is stopped before each of its accesses to shared memory while
-// others run whole operations. No unit may be hidden from workers that look for work, no wake-up
+// Delays: a process of the pool is stopped before each of its accesses to shared memory while other
+// processes run whole operations. No unit may be hidden from workers that look for work, no wake-up
 // may be lost, and afterwards each unit has one outcome.
 #include <thread>
 
@@ -48,8 +48,8 @@ void finish(TestPool& pool, TestWorker& worker) {
 
 // ---- Work is found ------------------------------------------------------------------------------
 
-// Stops `late` before each of its accesses in turn. Meanwhile another worker looks for work until
-// it finds none: then no unit may be left that nobody has claimed.
+// Stops `late` before each of its accesses in turn. During the stop another worker takes work until
+// it finds none: then no unclaimed unit may be left.
 void expect_nothing_hidden(const std::function<Entry(TestPool&)>& submit,
                            const std::function<void(WorkerSeat&)>& late) {
   for (unsigned nth = 1;; ++nth) {
@@ -85,7 +85,7 @@ TEST(Delay, ASharedBatchIsNotHiddenByAWorkerThatIsStopped) {
 TEST(Delay, AWorkerThatLeavesHidesNothingWhenItIsStopped) {
   expect_nothing_hidden([](TestPool& pool) { return pool.submit(3); },
                         [](WorkerSeat& seat) {
-                          if (!seat.enter_next()) return;  // the other worker has run all
+                          if (!seat.enter_next()) return;  // the other worker has run all units
                           if (const auto claim = seat.claim()) run_claim(seat, *claim);
                           EXPECT_TRUE(seat.hand_over());
                           seat.leave_batch();
@@ -140,7 +140,7 @@ TEST(Delay, AClientThatIsStoppedWhileItResolvesADeathHidesNoOtherBatch) {
 }
 
 // A worker finds the list of open batches empty. It is stopped before each of its accesses while a
-// batch is opened, and before the access after that while another worker looks.
+// batch is opened, and before the following access while another worker looks for work.
 TEST(Delay, AWorkerThatSawNoOpenBatchHidesNoneThatIsOpenedMeanwhile) {
   for (unsigned nth = 1;; ++nth) {
     TestPool pool;
@@ -189,7 +189,7 @@ TEST(Delay, AWorkerThatIsStoppedWhileItsBatchEndsAndItsSlotIsReusedRunsNothingTw
                        round();
                        for (int i = 0; i < 3; ++i) pool.submit(2, 1, 0, shared);
                        round();
-                       pool.submit(2, 1, 0, shared);  // the late worker finds this one
+                       pool.submit(2, 1, 0, shared);  // the late worker finds this batch
                      }});
       finish(pool, *other);
       pool.expect_clean_end();
@@ -230,7 +230,7 @@ TEST(Delay, AThiefThatIsStoppedWhileItsVictimDiesAndIsReplacedRunsNothingTwice) 
 
 // ---- Sleepers are woken -------------------------------------------------------------------------
 
-// A thread that runs `waits` until it returns or falls asleep without a time limit.
+// A thread that runs `waits` until `waits` returns or goes to sleep without a time limit.
 class Waiter {
  public:
   explicit Waiter(std::function<void()> waits)
@@ -253,8 +253,8 @@ class Waiter {
   std::thread thread_;
 };
 
-// `waits` is stopped before its nth access in turn, until it makes fewer, while `others` give it a
-// reason to wake: then it must not fall asleep. Returns whether there was an nth access.
+// `waits` is stopped before its nth access while `others` give it a reason to wake: then it must
+// not go to sleep. Returns whether there was an nth access.
 bool stays_awake(unsigned nth, const Accesses& counted, const std::function<void()>& waits,
                  const std::function<void()>& others, const std::function<void()>& wake) {
   os::Atomic<uint32_t> stops;
@@ -272,8 +272,9 @@ bool stays_awake(unsigned nth, const Accesses& counted, const std::function<void
   return !sleeps;
 }
 
-// A worker waits for work. `spinners`: if not 0 it spins first, and is stopped from the end of its
-// spin on. `has_lookout`: another worker is the lookout, and was stopped before it went to sleep.
+// A worker waits for work. `spinners`: if not 0 the worker spins first, and is stopped only at
+// accesses after its spin. `has_lookout`: another worker is the lookout, and was stopped before it
+// went to sleep.
 void expect_worker_stays_awake(uint32_t spinners, bool has_lookout,
                                const std::function<void(TestPool&)>& others) {
   bool reached = true;
@@ -302,7 +303,7 @@ void expect_worker_stays_awake(uint32_t spinners, bool has_lookout,
   }
 }
 
-// Neither a client that waits nor a lookout looks again later: the wake-up itself must arrive.
+// Neither a waiting client nor a lookout checks again later: the wake-up itself must arrive.
 TEST(Delay, AWorkerThatFallsAsleepIsToldOfABatchThoughNobodyWaitsForIt) {
   for (const uint32_t spinners : {0U, 1U}) {
     for (const bool has_lookout : {true, false}) {
@@ -332,7 +333,7 @@ TEST(Delay, AWorkerThatFallsAsleepIsToldOfWhatAnotherLeavesBehind) {
 TEST(Delay, ASpinnerThatIsStoppedIsSoonNotReliedOn) {
   TestPool pool({2, 0, 1'000'000, 1});
   PoolState& state = pool.client->state();
-  state.lookout.store(os::ticks() + kLong);  // nobody looks by a timer
+  state.lookout.store(os::ticks() + kLong);  // no worker polls by a timer
   const auto asleep = pool.hire();
   const auto spinner = pool.hire();
   Waiter waiter([&] { asleep->seat.wait(); });
@@ -354,7 +355,8 @@ TEST(Delay, ASpinnerThatIsStoppedIsSoonNotReliedOn) {
   finish(pool, *spinner);
 }
 
-// A worker that others rely on is stopped at once, and the client does not wait for outcomes.
+// A worker that other members rely on is stopped immediately, and the client does not wait for
+// outcomes.
 TEST(Delay, WhoHasATimerWakesAnotherWorkerInsteadOfOneThatIsStopped) {
   for (const bool agent_looks : {true, false}) {
     TestPool pool({2, 0, 1'000'000, 1});

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Pools: a worker is stopped at each of its accesses to shared memory while the client submits, or
-// other workers work or die; a client is stopped while workers do. See testing/delay.hpp.
+// other workers run units or die; a client is stopped while workers run units or die. See
+// testing/delay.hpp.
 #include <gtest/gtest.h>
 
 #include <string>
@@ -27,7 +28,7 @@ class PoolDelays : public ::testing::Test {
     if (workers > 1) other = pool->hire();
   }
 
-  // Another worker seems to look out for work: this one sleeps until it is woken.
+  // Another worker seems to be the lookout: this worker sleeps until it is woken.
   void take_the_lookout() {
     pool->session.arena->at<PoolState>(pool->client->handle())->lookout.store(UINT64_MAX);
   }

@@ -287,7 +287,7 @@ struct alignas(128) Seat {
   os::Atomic<int64_t> stop_since_ns;  // when the agent first interrupted stop_serial
   // Entry of the batch that this worker took alone, while other workers may find units in it. The
   // worker sets it; the worker or thief that finds no unit left clears it, or the agent after the
-  // worker's death. A hint. Not 0 only while the seat's bit in PoolState.offering is set.
+  // worker's death. A hint. It is nonzero only while the seat's bit in PoolState.offering is set.
   os::Atomic<uint64_t> offers;
 
   // Counters, which only this worker writes, with relaxed loads and stores (docs/design/trace.md).
@@ -350,7 +350,7 @@ struct PoolState {
   // Until this time (in ticks) one idle worker, the lookout, polls for units that a busy worker
   // offers. 0, or a time that has passed: there is no lookout.
   os::Atomic<uint64_t> lookout;
-  // bit 0: look through `open`; 63..1: how often that bit was set
+  // bit 0: `open` may have entries; 63..1: how often bit 0 was set
   os::Atomic<uint64_t> any_open;
   // Workers ring hunger_bell when fewer batches than low_water are queued: the client then sends
   // more input. 0: the client has nothing more to send.
@@ -359,10 +359,11 @@ struct PoolState {
 
   alignas(128) os::Atomic<uint64_t> ring_tail;  // client
   alignas(128) os::Atomic<uint64_t> ring_head;  // workers
-  alignas(128) sync::EventCount work_bell;      // workers prepare, and whoever has work notifies
+  alignas(128) sync::EventCount work_bell;      // workers prepare; any member of the pool notifies
   uint32_t spinner_limit;
-  // A worker spins for work, and until this time (in ticks) others rely on it. 0, or a time that
-  // has passed: the place is free. So a spinner that is stopped or killed is soon not relied on.
+  // Until this time (in ticks) a worker spins for work in this place, and other members rely on it.
+  // 0, or a time that has passed: the place is free. So other members soon stop relying on a
+  // spinner that is stopped or killed.
   os::Atomic<uint64_t> spinners[kSpinners];
   alignas(128) sync::EventCount done_bell;               // the client listens, workers advance
   os::Atomic<uint64_t> dirty_summary;                    // bit i: dirty[i] may be non-zero
@@ -373,12 +374,12 @@ struct PoolState {
   // or the batch takes longer than expected. 0 = free place. A worker that finds no unit left in an
   // open batch clears its place.
   os::Atomic<uint64_t> open[kOpenBatches];
-  // Bit i: look at seat i for a batch that its worker offers. The worker changes its own bit, or
-  // whoever records its death.
+  // Bit i: the worker in seat i may offer a batch. Changed by that worker or, after its death, by
+  // the member that records the death.
   alignas(128) os::Atomic<uint64_t> offering[kMaxSeats / 64];
 
-  // Whether a worker spins, and will see what was published before this call. `limit`: spinner
-  // places in use.
+  // Does a worker spin that will see what was published before this call? `limit`: number of
+  // spinner places in use.
   [[nodiscard]] bool anyone_spins(uint32_t limit) const noexcept {
     for (uint32_t i = 0; i < limit; ++i) {
       const uint64_t until = spinners[i].load();
@@ -387,14 +388,14 @@ struct PoolState {
     return false;
   }
 
-  // Wakes a sleeping worker if there are units that nobody has begun. For those who look from time
-  // to time: the worker that was woken for these units, or relied on, may be stopped.
+  // Wakes a sleeping worker if there are units that no worker has begun. For periodic checks: the
+  // worker that was woken for these units, or the spinner that was relied on, may be stopped.
   void wake_for_waiting_units(uint32_t limit) noexcept {
     const bool waiting = ring_head.load() != ring_tail.load() || (any_open.load() & 1) != 0;
     if (waiting || anyone_offers(limit)) work_bell.notify_one();
   }
 
-  // A seat's worker is about to offer a batch, or has stopped offering any.
+  // The worker in this seat is about to offer a batch, or no longer offers one.
   void begin_offering(uint32_t index) noexcept {
     offering[index / 64].fetch_or(uint64_t{1} << index % 64);
   }
@@ -402,8 +403,8 @@ struct PoolState {
     seat(index)->offers.store(0);
     offering[index / 64].fetch_and(~(uint64_t{1} << index % 64));
   }
-  // The first seat from `from` on, and before `limit`, whose worker may offer a batch; or `limit`.
-  // An idle worker looks at these seats only: its look costs the same in a pool of any size.
+  // The first seat in [from, limit) whose worker may offer a batch; `limit` if there is none. An
+  // idle worker checks only these seats, so its search costs little in a pool of any size.
   [[nodiscard]] uint32_t next_offering(uint32_t from, uint32_t limit) const noexcept {
     while (from < limit) {
       const uint64_t bits = offering[from / 64].load() >> from % 64;

@@ -8,9 +8,9 @@
 //
 // A view of PoolState.open, for any member, any thread. Never allocates, blocks or throws.
 // Invariant: bit 0 of `any_open` is set while an entry is in the list, except between the two
-// stores of add(): meanwhile other workers find the batch in the seat of the worker that has it.
-// A worker that finds no entry clears the bit only if no add() has set it again since before the
-// worker began to look: the count above the bit tells.
+// stores of add(). Between these, other workers find the batch through the seat of the worker that
+// has it. A worker that finds the list empty clears the bit only if no add() has set it since the
+// search began: the count in the upper bits of the word shows that.
 // Design: docs/design/pool.md
 #pragma once
 
@@ -29,7 +29,7 @@ class OpenBatches {
   bool add(Entry entry) noexcept {
     for (os::Atomic<uint64_t>& place : pool_->open) {
       if (place.load() != entry.value) continue;
-      say_any();  // whoever added it may be stopped before it says so
+      say_any();  // the thread that added it may be stopped before say_any()
       return true;
     }
     for (os::Atomic<uint64_t>& place : pool_->open) {

@@ -227,7 +227,7 @@ TEST(Schedule, ALookoutFindsUnitsBehindALongOne) {
     idle->seat.leave_batch();
   });
   while (pool.client->state().lookout.load() == 0) std::this_thread::yield();
-  // No waiters bit: notifying wakes nobody.
+  // No waiters bit: notifying wakes no thread.
   pool.client->state().work_bell.word().store(0);
   pool.submit(3);
   bool mine = owner->seat.enter_next();
@@ -381,7 +381,7 @@ uint64_t accesses_of_an_idle_look(uint32_t workers) {
 }
 
 TEST(Schedule, AnIdleWorkersLookCostsTheSameInAPoolOfAnySize) {
-  // a word for each 64 seats, looked at twice
+  // one word for every 64 seats, read twice
   EXPECT_LE(accesses_of_an_idle_look(500), accesses_of_an_idle_look(2) + 2 * kMaxSeats / 64);
 }
 
@@ -400,7 +400,7 @@ TEST(Schedule, InALargePoolSmallBatchesAreFreedTogether) {
     EXPECT_LE(pool.session.blocks() - before, pool.client->seats() / 32);
   }
   pool.submitted = 200;
-  pool.submit(1);  // has an attachment, so that it is freed at once
+  pool.submit(1);  // has an attachment, so that it is freed immediately
   run_all(worker->seat);
   EXPECT_TRUE(pool.collect());
   EXPECT_EQ(pool.session.blocks(), before);

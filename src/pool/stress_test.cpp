@@ -123,7 +123,7 @@ class Storm {
   TestPool pool_;
   std::mt19937_64 random_;
   uint32_t deadly_;
-  bool waits_;  // the client waits for outcomes, and looks after stopped workers meanwhile
+  bool waits_;  // the client waits for outcomes, and handles stopped workers while it waits
   uint32_t deaths_ = 0;
   std::vector<std::unique_ptr<Thread>> threads_;
 };

@@ -16,8 +16,8 @@ constexpr int64_t kRepeatNs = 100'000'000;  // a swallowed interrupt is sent aga
 // how often a stop request of the client is checked while it is open
 constexpr int64_t kLookNs = 20'000'000;
 
-// A start that was killed from outside says little about the next one, unless it had run for long:
-// then the cause may be the memory that its initializer allocates.
+// A worker that was killed from outside while it started says little about the next start, unless
+// it had run for long: then the cause may be the memory that its initializer allocates.
 uint32_t weight_of_failed_start(uint32_t status, int64_t lasted_ns) noexcept {
   const uint32_t number = status & 0x7f;  // WTERMSIG
   if (number != SIGKILL && number != SIGTERM) return kFailedStart;
@@ -93,7 +93,7 @@ void Supervisor::record_exit(uint32_t index, const Exit& exit) {
   if (worker != 0) {
     arena::reap(member_.arena(), member_, worker);
   } else {
-    arena::reap_all_dead(member_.arena(), member_);  // it died before it took its seat
+    arena::reap_all_dead(member_.arena(), member_);  // the worker died before it took its seat
   }
   leave_rank(index);
   seat.exit_status.store(exit.status);

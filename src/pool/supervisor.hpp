@@ -52,8 +52,9 @@ class Supervisor {
     bool kill;  // else interrupt
   };
   // What to do now about units that are over their time limit or cancelled: interrupt the worker,
-  // again every 100 ms, and kill it after the grace period. Also wakes a worker if units wait that
-  // nobody has begun: their worker may be stopped, and no client may be waiting for them.
+  // again every 100 ms, and kill it after the grace period. Also wakes a worker if there are units
+  // that no worker has begun: the worker woken for them may be stopped, and perhaps no client
+  // thread is waiting.
   std::vector<Order> orders(int64_t now_ns);
   // When to call orders() next; < 0: never. A worker that sets an earlier deadline rings the agent.
   [[nodiscard]] int64_t next_wake_ns(int64_t now_ns) noexcept;

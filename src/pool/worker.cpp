@@ -15,8 +15,9 @@ namespace shoal::pool {
 namespace {
 
 constexpr int64_t kSpinNs = 30'000;  // docs/design/sync.md, Waiting
-// Others rely on a spinner for so long: on a busy machine it may lose its processor for some
-// milliseconds, and waking another worker meanwhile would make the machine busier.
+// Other members rely on a spinner for this long. On a busy machine the spinner may lose its
+// processor for some milliseconds, and waking another worker in that time would make the machine
+// busier.
 constexpr int64_t kRelyNs = 20'000'000;
 // while a batch runs, the client is told of results at least this often
 constexpr int64_t kTellNs = 500'000;
@@ -86,8 +87,8 @@ os::Atomic<uint64_t>* WorkerSeat::take_spinner_place(uint64_t now) noexcept {
     os::Atomic<uint64_t>& place = pool_->spinners[i];
     uint64_t holder = place.load();
     if (holder > now) continue;
-    // COMMIT(pool.spin.place): killed before: nothing; after: others rely on a spinner until the
-    // time in the word has passed, or the agent has recorded the death and wakes all.
+    // COMMIT(pool.spin.place): killed before: nothing; after: other members rely on a spinner until
+    // the time in the word has passed, or the agent has recorded the death and wakes all workers.
     if (!place.compare_exchange(holder, now + rely_ticks_)) continue;
     SHOAL_KILL_POINT("pool.spin.place");
     return &place;
@@ -95,7 +96,7 @@ os::Atomic<uint64_t>* WorkerSeat::take_spinner_place(uint64_t now) noexcept {
   return nullptr;
 }
 
-// True when there may be work. False at once if all spinners' places are taken.
+// True when there may be work. Returns false without spinning if all spinner places are taken.
 bool WorkerSeat::spin() noexcept {
   const uint64_t begin = os::ticks();
   os::Atomic<uint64_t>* const place = take_spinner_place(begin);
@@ -104,8 +105,9 @@ bool WorkerSeat::spin() noexcept {
   for (uint32_t i = 1; !(found = may_have_work()) && os::ticks() - begin < spin_ticks_; ++i) {
     i % 16 == 0 ? sync::yield_processor() : os::cpu_relax();
   }
-  // Before the last look: a client that saw this spinner rang no bell. A spinner that was stopped
-  // may clear the place of the next one here, which costs a superfluous wake-up.
+  // Before the last check for work: a client that saw this spinner rang no bell. A spinner that was
+  // stopped and resumes here may clear the place of another spinner, which costs a superfluous
+  // wake-up.
   place->store(0);
   return found || may_have_work();
 }
@@ -124,8 +126,8 @@ bool WorkerSeat::become_lookout() noexcept {
   return mine;
 }
 
-// Announces the sleep before the last look, so whoever publishes work after that look sees that
-// somebody must be woken (sync/wait.hpp).
+// Announces the sleep before the last check for work, so a member that publishes work after that
+// check sees that a worker must be woken (sync/wait.hpp).
 os::Wake WorkerSeat::sleep_unless_work(int64_t deadline_ns) noexcept {
   const uint32_t seen = pool_->work_bell.prepare();
   if (may_have_work() || pool_->anyone_offers(seats_)) return os::Wake::changed;
@@ -249,8 +251,8 @@ bool WorkerSeat::enter_open() noexcept {
 }
 
 // An entry leaves the ring only after other workers can find the batch's units without it, and the
-// agent and the client can see who has the batch: `entered` names the batch, and its units are
-// claimed, or offered by this seat. So a worker that is stopped here hides nothing.
+// agent and the client can see which worker has the batch: `entered` names the batch, and its units
+// are claimed, or offered by this seat. So a worker that is stopped here hides no unit.
 bool WorkerSeat::enter_from_ring() noexcept {
   for (;;) {
     uint64_t head = pool_->ring_head.load();

@@ -5,9 +5,8 @@
 // One WorkerSeat per worker process, used by one thread. Only wait() blocks. Does not use Python.
 //
 // What other processes see if this worker is killed:
-//   1. before a claim's compare-exchange: the unit is QUEUED, and its batch is in the ring, or
-//   open,
-//      or offered by a seat;
+//   1. before a claim's compare-exchange: the unit is QUEUED, and its batch is in the ring,
+//      or open, or offered by a seat;
 //   2. while the unit word is CLAIMED(me): items below `progress` have results; item `progress` is
 //      lost; the items after it never began, and are queued again;
 //   3. after the DONE store but before the dirty bit: the client scans all batches in flight after

@@ -70,7 +70,7 @@ struct Barrier::Phase {
 
 // ---- the state
 
-// Released parties of one generation may still have their slots while the next one fills.
+// Released parties of one generation may still have their slots while the next generation fills.
 size_t Barrier::size_for(uint32_t parties) noexcept {
   return sizeof(BarrierState) + (size_t{parties} * 2 + 16) * sizeof(Slot);
 }
@@ -95,8 +95,8 @@ Barrier::Barrier(arena::Arena& arena, arena::Handle handle)
   state_ = arena.at<BarrierState>(handle);
 }
 
-// The half of the phase without the number of arrived parties, so that an arrival wakes nobody: the
-// low one, on a little-endian machine.
+// The half of the phase without the number of arrived parties, so that an arrival wakes no waiter.
+// It is the low half, on a little-endian machine.
 os::Atomic<uint32_t>& Barrier::futex_word() const noexcept {
   return *reinterpret_cast<os::Atomic<uint32_t>*>(state_);
 }
@@ -112,8 +112,8 @@ uint32_t Barrier::waiting() const noexcept {
 
 bool Barrier::advance(Phase from, Phase to) noexcept {
   uint64_t expected = from.word();
-  // COMMIT(barrier.advance.phase): killed before: as it was; after: in the new stage, which whoever
-  // meets it settles: the waiters at their ticks, or a reaper that wakes them.
+  // COMMIT(barrier.advance.phase): killed before: as it was; after: in the new stage, which other
+  // members settle: the waiters at their ticks, or a reaper that wakes them.
   const bool done = state_->phase.compare_exchange(expected, to.word());
   SHOAL_KILL_POINT("barrier.advance.phase");
   return done;
@@ -128,7 +128,8 @@ void Barrier::settle(Phase seen) noexcept {
     Slot& slot = slots()[i];
     uint64_t word = slot.load();
     if (!waits_in(word, seen.generation)) continue;
-    // COMMIT(barrier.mark.slot): killed before: waits, until another member marks it; after: over.
+    // COMMIT(barrier.mark.slot): killed before: the party waits until another member marks the
+    // slot; after: its wait is over.
     slot.compare_exchange(word, (word & ~kState) | mark);
     SHOAL_KILL_POINT("barrier.mark.slot");
   }
@@ -150,8 +151,8 @@ void Barrier::end_generation(uint32_t generation, Stage stage) noexcept {
 
 // ---- arriving
 
-// An empty slot gets `word`. The first one to look at differs from party to party and from one
-// generation to the next, so it usually is empty.
+// Stores `word` in an empty slot. The slot to try first differs between parties and between
+// generations, so it usually is empty.
 Barrier::Slot* Barrier::claim_slot(Phase seen, uint64_t word) noexcept {
   const uint32_t capacity = state_->capacity;
   const uint32_t begin = seen.arrived + (seen.generation % 2) * (capacity / 2);
@@ -168,7 +169,7 @@ Barrier::Slot* Barrier::claim_slot(Phase seen, uint64_t word) noexcept {
   return nullptr;
 }
 
-// Counts this party, which has a slot. False: the generation has ended without it.
+// Counts this party, which has a slot. False: the generation has ended without this party.
 bool Barrier::join(bool has_action, Arrival& arrival) noexcept {
   for (;;) {
     const Phase now = phase();
@@ -207,7 +208,7 @@ Barrier::Arrival Barrier::arrive(arena::Member& member, bool has_action, int64_t
       arrival.slot->store(0);  // this party was not counted, however the slot was marked
       continue;
     }
-    // An action runs, or parties that have been released and do not leave have all slots.
+    // An action runs, or all slots are taken by released parties that have not left yet.
     bool ticked = false;
     const os::Wake wake = ticker.sleep(&futex_word(), now.low_half(), &ticked);
     if (wake == os::Wake::timed_out || wake == os::Wake::interrupted) {
@@ -237,8 +238,8 @@ bool Barrier::finish(arena::Member& member, const Arrival& arrival, bool succeed
 
 // ---- waiting
 
-// May the party with this index look at another one now? Of many parties only about kLookers look
-// in one tick, so that thousands of them together need little processor time.
+// May the party with this index check another party now? With many parties, only about kLookers of
+// them check in one tick, so that thousands of parties together need little processor time.
 bool Barrier::is_its_turn(uint32_t index) const noexcept {
   const uint32_t turns = 1 + state_->parties / kLookers;
   return (static_cast<uint64_t>(os::monotonic_ns() / kLastTickNs) + index) % turns == 0;
@@ -307,7 +308,8 @@ void Barrier::abort(arena::Member& member) {
   holds.clear(held);
 }
 
-// If the generation opens first, its parties pass, and the next one is as new as a reset makes it.
+// If the generation opens first, its parties pass, and the next generation is in the same state as
+// after a reset.
 void Barrier::reset(arena::Member& member) {
   Holds& holds = Holds::of(member);
   const int held = holds.publish(handle_, HeldKind::barrier, true);
@@ -317,8 +319,9 @@ void Barrier::reset(arena::Member& member) {
 
 // ---- the dead
 
-// A waiter's tick (invariant 4): the next party after *last_looked_at that has a slot, and is of
-// another member. This looks at one party only, so that n waiters read /proc n times a tick.
+// Part of a waiter's tick (invariant 4): checks the next party after *last_looked_at that has a
+// slot and belongs to another member. It checks only one party, so that n waiters read /proc n
+// times a tick.
 void Barrier::look_for_dead(arena::Member& member, uint32_t* last_looked_at) noexcept {
   for (uint32_t i = 1; i <= state_->capacity; ++i) {
     const uint32_t index = (*last_looked_at + i) % state_->capacity;
@@ -326,7 +329,7 @@ void Barrier::look_for_dead(arena::Member& member, uint32_t* last_looked_at) noe
     if (other == 0 || other == member.incarnation()) continue;
     *last_looked_at = index;
     if (arena::member_alive(*arena_, other)) return;
-    drop_dead(other);  // first: the reap may wait for other members
+    drop_dead(other);  // before the reap, which may wait for other members
     reap_quietly(*arena_, member, other);
     return;
   }
@@ -339,11 +342,11 @@ bool Barrier::has_slot(arena::Incarnation member) const noexcept {
   return false;
 }
 
-// Breaks the barrier if the dead member has a slot, then empties its slots: if this member is
-// killed in between, the next one still finds them. If this member is stopped before the
-// compare-exchange that breaks the barrier, and others drop the dead member and reset the barrier
-// in the meantime, the compare-exchange fails, and the slots are empty. In any case wakes: the dead
-// member may have ended a generation and woken nobody.
+// Breaks the barrier if the dead member has a slot, then empties its slots. In this order, if this
+// member is killed in between, the next member still finds the slots. If this member is stopped
+// before the compare-exchange that breaks the barrier, and other members drop the dead member and
+// reset the barrier in the meantime, the compare-exchange fails, and the slots are empty. Wakes the
+// waiters in any case: the dead member may have ended a generation without waking them.
 void Barrier::drop_dead(arena::Incarnation dead) noexcept {
   for (;;) {
     const Phase now = phase();

@@ -2,10 +2,11 @@
 //
 // Barrier: a fixed number of parties (threads of members) wait until all have arrived, over and
 // over. A party that dies in the barrier (while it arrives, waits, runs the action or leaves)
-// breaks it: the others are told instead of waiting for it. (A party that dies elsewhere is not
-// known to the barrier.) Any thread of any member may call it. wait() sleeps, and so does arrive()
-// while an action runs; nothing here waits for a member that is stopped, except for its arrival and
-// for its action. Nothing allocates after the first use by a member.
+// breaks it: the other parties return with the result `broken` instead of waiting for it. (The
+// barrier does not know of a party that dies elsewhere.) Any thread of any member may call it.
+// wait() sleeps, and so does arrive() while an action runs. A stopped member delays other members
+// only if they wait for its arrival, or for the end of its action. Nothing allocates after the
+// first use by a member.
 //
 //     arrival = barrier.arrive(me, has_action, deadline)
 //     arrival.came == last:   run the action; finish(me, arrival, it succeeded)
@@ -32,15 +33,16 @@
 // 1. The party sets its slot from empty to waiting. In opening, resetting and broken any member
 //    sets the waiting slots of the generation to released or broken: settle(). The party empties
 //    its slot; after its death, a member that has broken the barrier does.
-// 2. Whoever meets opening, resetting or broken runs settle(), which may be repeated, and left at
-//    any point. So a member that is killed or stopped while it opens the barrier holds nobody up,
-//    and all parties of a generation that opens pass.
-// 3. A late member (one that was stopped) changes only what it has read: the phase of the same
-//    generation, and slots of that generation. So it neither breaks nor opens a later generation.
-// 4. Each waiter looks, at each tick, at the phase, and whether one other waiter lives: first the
-//    next one in the slots, at the next tick the one after. So each death is noticed by the waiter
-//    before it, or, if that one is stopped, a tick later by the one before that. Of more than
-//    kLookers parties, each looks at the others only in some of its ticks.
+// 2. A member that finds the stage opening, resetting or broken runs settle(), which may be
+//    repeated, and interrupted at any point. So a member that is killed or stopped while it opens
+//    the barrier delays no other member, and all parties of a generation that opens pass.
+// 3. A member that was stopped and resumes late changes only words that still have the value that
+//    it read: the phase of that generation, and slots of that generation. So it neither breaks nor
+//    opens a later generation.
+// 4. At each tick a waiter checks the phase, and whether one other waiter is alive: first the
+//    waiter in the next slot, at the next tick the one after that. So a death is noticed by the
+//    waiter in the slot before it or, if that waiter is stopped, a tick later by the waiter before
+//    that. With more than kLookers parties, a waiter checks the others only in some of its ticks.
 // 5. One generation costs each party a constant number of accesses, and one pass over the slots.
 // Design: docs/design/sync.md
 #pragma once
@@ -71,7 +73,7 @@ class Barrier {
     last,    // run the action, then finish()
     passed,  // this party was the last and there is no action: all are released
     waits,
-    timed_out,    // before this party had arrived; nothing was changed
+    timed_out,    // before this party had arrived; nothing has changed
     interrupted,  // likewise
   };
   struct Arrival {

@@ -157,7 +157,8 @@ TEST_F(BarrierTest, IsUsableAfterADeathAtEachKillPoint) {
     });
     ChildMember partner(arena_, rounds);
     EXPECT_EQ(victim.wait(), Ending::killed);
-    if (point == "barrier.leave.slot") barrier.abort(*me_);  // it has left, so it breaks nothing
+    // There the dead party had left, so its death breaks nothing.
+    if (point == "barrier.leave.slot") barrier.abort(*me_);
     EXPECT_EQ(partner.wait(20'000), Ending::finished);
     arena::reap_all_dead(*arena_, *me_);
     barrier.reset(*me_);
@@ -183,7 +184,7 @@ TEST_F(BarrierTest, AReaperThatDiesIsMadeUpFor) {
   EXPECT_EQ(pass(barrier, *me_), -1);
 }
 
-// The last party is killed at a kill point, and another member reaps it before the waiter looks.
+// The last party is killed at a kill point, and another member reaps it before the waiter's tick.
 TEST_F(BarrierTest, TheWaiterGoesOnWhenTheLastPartyDiesAndAnotherMemberReapsIt) {
   for (const std::string& point : testing::kill_point_names()) {
     if (!point.starts_with("barrier.") && !point.starts_with("mutex.")) continue;
@@ -197,14 +198,15 @@ TEST_F(BarrierTest, TheWaiterGoesOnWhenTheLastPartyDiesAndAnotherMemberReapsIt) 
     });
     static_cast<void>(victim.wait());
     arena::reap_all_dead(*arena_, *me_);
-    if (barrier.waiting() != 0) static_cast<void>(pass(barrier, *me_));  // it had not arrived
+    // True if the dead party had not arrived.
+    if (barrier.waiting() != 0) static_cast<void>(pass(barrier, *me_));
     EXPECT_EQ(waiter.wait(10'000), Ending::finished);
     arena::reap_all_dead(*arena_, *me_);
   }
 }
 
 // One party is stopped at each of its accesses in turn. The waiter and a third party, whose
-// deadline is near, go on.
+// deadline is near, continue.
 TEST_F(BarrierTest, AStoppedPartyHoldsNobodyUp) {
   static uint64_t accesses_left = 0;
   bool stopped = true;
@@ -231,7 +233,8 @@ TEST_F(BarrierTest, AStoppedPartyHoldsNobodyUp) {
     ChildMember third(arena_,
                       [&](Member& member) { static_cast<void>(pass(barrier, member, in_ms(1))); });
     EXPECT_EQ(third.wait(10'000), Ending::finished);
-    EXPECT_EQ(waiter.wait(10'000), Ending::finished);  // it passes, or the third one broke it
+    // The waiter passes, or the third party has broken the barrier.
+    EXPECT_EQ(waiter.wait(10'000), Ending::finished);
     party.kill();
     static_cast<void>(party.wait());
     arena::reap_all_dead(*arena_, *me_);
@@ -242,7 +245,7 @@ TEST_F(BarrierTest, AStoppedPartyHoldsNobodyUp) {
 TEST_F(BarrierTest, APartyWithoutASlotKeepsItsDeadline) {
   Barrier barrier = make(2);
   ChildMember child(arena_, [&](Member& member) {
-    for (uint32_t i = 0; i < 2 * 2 + 16; ++i) {  // all are released, and do not leave
+    for (uint32_t i = 0; i < 2 * 2 + 16; ++i) {  // all parties are released, and do not leave
       const Barrier::Arrival waits = barrier.arrive(member, false, kForever);
       if (waits.came != Barrier::Came::waits) _exit(3);
       const Barrier::Arrival last = barrier.arrive(member, false, in_ms(20));

@@ -13,12 +13,12 @@ namespace {
 
 constexpr uint32_t kTickets = 1u << 30;  // the numbers wrap around
 
-// How long before the ticket `limit` the waiter of this slot took its own; a larger age is older.
-// The waiters that took theirs at `limit` or later have the largest numbers: see is_newer().
+// The age of the waiter in this slot: how many tickets before `limit` it took its own. Waiters with
+// ticket `limit` or later get the largest numbers: see is_newer().
 uint32_t age_of(uint64_t word, uint32_t limit) noexcept {
   return (limit - 1 - static_cast<uint32_t>(word >> 2)) & (kTickets - 1);
 }
-constexpr uint32_t kNewer = 1u << 24;  // so many may come during one call of notify()
+constexpr uint32_t kNewer = 1u << 24;  // so many waiters may come during one call of notify()
 bool is_newer(uint32_t age) noexcept { return age >= kTickets - kNewer; }
 
 arena::Incarnation waiter_of(uint64_t word) noexcept {
@@ -112,7 +112,7 @@ WaitResult Condition::wait(const Ticket& ticket, int64_t deadline_ns) {
     bool ticked = false;
     const os::Wake wake = ticker.sleep(low_half(*ticket.slot), expected, &ticked);
     if (notified()) break;
-    // Also before it gives up, for waiters that poll.
+    // Also before it returns without a notification, for waiters that poll.
     if (ticked || wake == os::Wake::timed_out) look_for_dead(waiter_of(ticket.word));
     if (notified()) break;
     if (wake == os::Wake::timed_out) return WaitResult::timed_out;
@@ -130,7 +130,8 @@ bool Condition::end_wait(arena::Member& member, const Ticket& ticket) {
   return (word & kState) == kNotified;
 }
 
-// The oldest waiters that are waiting, oldest first: no more than `wanted`, nor than fit in here.
+// The oldest waiters in state waiting, oldest first: at most `wanted`, and at most as many as fit
+// in here.
 struct Condition::Oldest {
   static constexpr uint32_t kMost = 64;
   struct Found {
@@ -172,9 +173,10 @@ bool Condition::notify_slot(Slot& slot, uint64_t word) noexcept {
   return true;
 }
 
-// Notifies the `count` oldest of the waiters that took their ticket before `limit`. A notifier that
-// is stopped between its look at a slot and the compare-exchange notifies that waiter or, if it has
-// left, nobody: then the loop looks again for waiters from before `limit`.
+// Notifies the `count` oldest of the waiters that took their ticket before `limit`. If a notifier
+// is stopped between its load of a slot and the compare-exchange, it notifies that waiter or, if
+// the waiter has left, no waiter. In the second case the loop searches again for waiters with
+// tickets before `limit`.
 uint32_t Condition::notify_before(uint32_t limit, uint32_t count) noexcept {
   uint32_t notified = 0;
   while (notified < count) {
@@ -197,7 +199,7 @@ uint32_t Condition::notify_before(uint32_t limit, uint32_t count) noexcept {
 }
 
 uint32_t Condition::notify(arena::Member& member, uint32_t count) {
-  const uint32_t limit = state_->tickets.load();  // first: who comes later is not notified
+  const uint32_t limit = state_->tickets.load();  // first, so that later waiters are not notified
   Holds& holds = Holds::of(member);
   const int held = holds.publish(handle_, HeldKind::condition, true);
   const uint32_t notified = notify_before(limit, count);
@@ -229,8 +231,9 @@ void Condition::end(arena::Arena& arena, arena::Member& member, arena::Handle bl
   state->magic = 0;
 }
 
-// Empties the slot if it is the dead member's. Passes its notification on first: a member that is
-// killed or stopped in between has notified one waiter too many, never one too few.
+// Empties the slot if it belongs to the dead member. First passes the slot's notification on to
+// another waiter: a member that is killed or stopped in between has notified one waiter too many,
+// never one too few.
 void Condition::drop(Slot& slot, arena::Incarnation dead) noexcept {
   uint64_t word = slot.load();
   while (word != 0 && waiter_of(word) == dead) {
@@ -242,8 +245,8 @@ void Condition::drop(Slot& slot, arena::Incarnation dead) noexcept {
   }
 }
 
-// Drops the waiters that are found dead. Only for notified ones this reads /proc: a dead waiter
-// that is not notified takes nothing from the others, and its slot can wait until it was reaped.
+// Drops dead waiters. Reads /proc only for notified waiters: a dead waiter that is not notified
+// takes no notification from other waiters, so its slot can stay until the waiter is reaped.
 void Condition::look_for_dead(arena::Incarnation me) noexcept {
   for_each_slot([&](Slot& slot) {
     const uint64_t word = slot.load();

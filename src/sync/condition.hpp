@@ -2,7 +2,7 @@
 //
 // Condition: members wait to be notified. A call of notify() reaches only waiters whose
 // begin_wait() had begun before it, oldest first. The notification of a waiter that dies goes to
-// the oldest waiter at the time at which the death is found; this may be one that came after
+// the waiter that is the oldest when the death is noticed; that waiter may have begun to wait after
 // notify(). A condition does not know the lock that it is used with:
 //     ticket = condition.begin_wait(me);  lock.unlock(me);
 //     while (condition.wait(ticket, deadline) == interrupted) run signal handlers;
@@ -22,9 +22,10 @@
 //    waiter whose tick finds another waiter dead does what the reaper does.
 // 2. A waiter sleeps on the low half of its own slot, so no other thread can take its wake-up.
 // 3. Tables are added, never removed, while the condition lives.
-// 4. Every waiter that sleeps looks at all slots at each tick, at the latest after kLastTickNs. So
-//    a notification is used although its notifier or its waiter is killed or stopped at any point,
-//    all others sleep, and nobody reaps. (A stopped waiter keeps its notification.)
+// 4. Every sleeping waiter checks all slots at each tick, at the latest after kLastTickNs. So a
+//    notification reaches a waiter even if the notifier or the notified waiter is killed or the
+//    notifier is stopped at any point, all other members sleep, and no member reaps. (A waiter that
+//    is stopped keeps its notification.)
 // Design: docs/design/sync.md
 #pragma once
 
@@ -63,7 +64,7 @@ class Condition {
       : arena_(&arena), state_(&known), handle_(arena.handle_of(&known)) {}
 
   [[nodiscard]] Ticket begin_wait(arena::Member& member);
-  // ok: notified. Call it again after `interrupted`, or give up; call end_wait() in any case.
+  // ok: notified. After `interrupted`, call it again or stop waiting. Call end_wait() in any case.
   [[nodiscard]] WaitResult wait(const Ticket& ticket, int64_t deadline_ns);
   // True if this waiter was notified, however wait() returned.
   bool end_wait(arena::Member& member, const Ticket& ticket);

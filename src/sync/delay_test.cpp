@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Members are stopped between two instructions, for as long as one likes, while others go on, or
-// are killed and reaped by nobody. The others still take what is free, get the notifications that
-// are meant for them, and keep their deadlines.
+// Members are stopped between two instructions for any time while other members continue, or are
+// killed and not reaped. The other members still take what is free, get the notifications that are
+// meant for them, and keep their deadlines.
 #include <gtest/gtest.h>
 #include <signal.h>
 
@@ -34,7 +34,7 @@ using arena::MemberKind;
 using testing::Ending;
 using testing::in_ms;
 
-constexpr int64_t kHungMs = 10'000;  // what takes longer hangs
+constexpr int64_t kHungMs = 10'000;  // an operation that takes longer counts as hung
 
 class DelayTest : public ::testing::Test {
  protected:
@@ -50,7 +50,7 @@ class DelayTest : public ::testing::Test {
   Event event() { return {*arena_, event_}; }
   Condition condition() { return {*arena_, condition_}; }
 
-  // Runs `body` in a member that is then killed, and that nobody reaps.
+  // Runs `body` in a member that is then killed and not reaped.
   template <class Body>
   void die_after(Body&& body) {
     ChildMember child(arena_, [&](Member& member) {
@@ -83,7 +83,7 @@ class DelayTest : public ::testing::Test {
   const Handle condition_ = me_->allocate(512);
 };
 
-// ---- the owner of a lock dies, and nobody reaps it
+// ---- the owner of a lock dies and is not reaped
 
 TEST_F(DelayTest, TryLockTakesTheLockOfADeadOwnerThatNobodyReaps) {
   die_after([&](Member& member) { ASSERT_EQ(mutex().lock(member), Locked::ok); });
@@ -160,7 +160,7 @@ TEST_F(DelayTest, AStoppedOwnerKeepsItsLock) {
   EXPECT_EQ(owner.wait(), Ending::finished);
 }
 
-// ---- a member unlocks what another one has locked
+// ---- a member unlocks a lock that another member has locked
 
 TEST_F(DelayTest, AReleaseThatComesTooLateLeavesTheLockAsItIs) {
   const auto other = Member::join(arena_, MemberKind::process);
@@ -191,7 +191,7 @@ TEST_F(DelayTest, NoSleeperSleepsLongerThanTheLastTick) {
     EXPECT_LE(tick_ns, kLastTickNs);
     const int64_t end_ns = os::monotonic_ns() + tick_ns;
     bool ticked = false;
-    EXPECT_EQ(ticker.sleep(&word, 0, &ticked), os::Wake::woken);  // although nobody wakes it
+    EXPECT_EQ(ticker.sleep(&word, 0, &ticked), os::Wake::woken);  // although no thread wakes it
     EXPECT_TRUE(ticked);
     EXPECT_GE(os::monotonic_ns(), end_ns);
   }
@@ -232,7 +232,7 @@ TEST_F(DelayTest, AWaiterIsNotifiedButNobodyWakesIt) {
   EXPECT_EQ(sleeper.wait(kHungMs), Ending::finished);
 }
 
-// ---- the notified waiter is killed, all others sleep, and nobody reaps
+// ---- the notified waiter is killed and not reaped, and all others sleep
 
 TEST_F(DelayTest, ASleeperGetsTheNotificationOfADeadWaiterThatNobodyReaps) {
   die_after([&](Member& member) { static_cast<void>(condition().begin_wait(member)); });
@@ -283,7 +283,7 @@ TEST_F(DelayTest, AStoppedWaiterKeepsItsNotification) {
   EXPECT_EQ(stopped.wait(), Ending::finished);
 }
 
-// ---- waiters leave and others come while a notifier is stopped
+// ---- waiters leave and new waiters come while a notifier is stopped
 
 TEST_F(DelayTest, AWaiterThatComesDuringANotifyIsNotNotifiedInPlaceOfOneThatLeft) {
   uint64_t before = 1;
@@ -340,7 +340,7 @@ TEST_F(DelayTest, TheNumbersOfTheTicketsMayWrapAround) {
   }
 }
 
-// ---- all held words are taken by threads that are stopped
+// ---- stopped threads have taken all held words
 
 TEST_F(DelayTest, AWakerDoesNotWaitForAHeldWord) {
   ChildMember child(arena_, [&](Member& member) {

@@ -9,8 +9,8 @@
 //    returns even if the event is clear again when it wakes.
 // 2. A thread that sleeps on `word` has seen it with WAITERS and without SET. set() clears WAITERS
 //    and wakes all. A woken waiter that dies takes nothing from the others.
-// 3. A sleeper looks at the event at each tick, at the latest after kLastTickNs, so it returns
-//    although the member that set the event is killed or stopped before the wake-up.
+// 3. A sleeper checks the event at each tick, at the latest after kLastTickNs. So it returns even
+//    if the member that set the event is killed or stopped before the wake-up.
 // No wake-up is lost: sync/wait.hpp, with P1 and P2 in one compare-exchange.
 // Design: docs/design/sync.md
 #pragma once

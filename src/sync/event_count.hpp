@@ -5,12 +5,12 @@
 //
 // Word:  31..1 epoch, changed by each wake-up     0 WAITERS: some thread may be asleep
 //
-// Two ways to use one; all calls on one word are of the same kind, and wake_all() fits both.
-//   Notifiers are frequent, and somebody rarely sleeps: notifying while nobody sleeps is one load.
+// Two ways to use an EventCount. All calls on one word use the same way; wake_all() fits both.
+//   Notifications are frequent and sleepers rare: a notification without a sleeper is one load.
 //     seen = count.prepare();  if (condition) proceed;  else futex_wait(&count.word(), seen)
 //     ... change the condition (seq_cst) ...; count.notify_one();
-//   Looks are frequent, or several conditions lie where only the sleeper sees them: a look is one
-//   load, and a notification always a read-modify-write.
+//   Checks are frequent, or only the sleeper can evaluate its conditions: a check is one load, and
+//   a notification is always a read-modify-write.
 //     seen = count.listen();  if (condition) proceed;
 //     else if (count.announce(&seen)) futex_wait(&count.word(), seen)
 //     ... change the condition ...; count.advance_all();
@@ -20,12 +20,12 @@
 // new word sees the condition; one that read the old word finds it changed when it announces or
 // sleeps, or is in the kernel's queue with WAITERS set, and is woken.
 //
-// A notifier that is stopped between two instructions holds back its own notification and no other:
-// WAITERS is set while anybody sleeps. Only the kernel clears it, in one step with waking all: it
-// adds 1 to the word (futex_increment_and_wake_all), which clears WAITERS and changes the epoch, so
-// whoever is between prepare() and sleep finds the word changed. If another notifier's step came
-// first, adding 1 sets WAITERS though nobody sleeps: the next notification is then a superfluous
-// system call.
+// A notifier that is stopped between two instructions delays its own notification and no other:
+// WAITERS is set while any thread sleeps. Only the kernel clears WAITERS, in one step with waking
+// all sleepers: it adds 1 to the word (futex_increment_and_wake_all), which clears WAITERS and
+// changes the epoch. So a thread between prepare() and its sleep finds the word changed. If another
+// notifier has added 1 just before, adding 1 sets WAITERS although no thread sleeps; the next
+// notification then makes a superfluous system call.
 // Design: docs/design/sync.md
 #pragma once
 
@@ -48,7 +48,8 @@ class EventCount {
   void notify_all() noexcept {
     if (has_waiters()) os::futex_increment_and_wake_all(&word_);
   }
-  // Whether notifying would wake somebody. Somebody who comes later looks first.
+  // Would a notification wake a thread? A thread that goes to sleep later checks the condition
+  // first.
   [[nodiscard]] bool has_waiters() const noexcept { return (word_.load() & kWaiters) != 0; }
 
   [[nodiscard]] uint32_t listen() const noexcept { return word_.load(); }
@@ -58,7 +59,7 @@ class EventCount {
     *seen |= kWaiters;
     return expected == *seen || word_.compare_exchange(expected, *seen);
   }
-  // After the condition was changed: no listener sleeps on what it heard before.
+  // Call after the condition has changed: no listener stays asleep on an older value of the word.
   void advance_all() noexcept {
     if ((word_.fetch_add(kEpoch) & kWaiters) != 0) os::futex_increment_and_wake_all(&word_);
   }

@@ -116,8 +116,8 @@ class Sleeper {
   std::thread thread_;
 };
 
-// The notifier `late` is stopped before each access to the word in turn, which includes those by
-// system calls. Meanwhile another one notifies.
+// The notifier `late` is stopped before each access to the word in turn, including accesses by
+// system calls. During the stop another notifier notifies.
 void expect_others_wake(void (*late)(EventCount&), void (*other)(EventCount&)) {
   for (unsigned nth = 1;; ++nth) {
     EventCount count;
@@ -125,7 +125,7 @@ void expect_others_wake(void (*late)(EventCount&), void (*other)(EventCount&)) {
     const bool reached = testing::stopped_at(
         nth, testing::accesses_to(&count, sizeof count), [&] { late(count); }, {[&] {
           other(count);
-          EXPECT_FALSE(sleeper->sleeps()) << "nobody was woken at access " << nth;
+          EXPECT_FALSE(sleeper->sleeps()) << "no thread was woken at access " << nth;
         }});
     count.wake_all();
     sleeper.reset();
@@ -142,18 +142,18 @@ TEST(EventCountTest, ANotifierThatIsStoppedHoldsBackNoOtherNotification) {
   expect_others_wake(wake_all, notify_one);
 }
 
-// Somebody falls asleep while a notifier, which found nobody to wake, is stopped.
+// A thread goes to sleep while a notifier, which found no sleeper to wake, is stopped.
 TEST(EventCountTest, ASleeperThatComesWhileANotifierIsStoppedIsWokenByTheNext) {
   for (unsigned nth = 1;; ++nth) {
     EventCount count;
-    (void)count.prepare();  // by somebody who then found what it looked for
+    (void)count.prepare();  // by a thread that then finds its condition true
     std::unique_ptr<Sleeper> sleeper;
     const bool reached = testing::stopped_at(
         nth, testing::accesses_to(&count, sizeof count), [&] { count.notify_one(); },
         {[&] { sleeper = std::make_unique<Sleeper>(count); },
          [&] {
            count.notify_one();
-           EXPECT_FALSE(sleeper->sleeps()) << "nobody was woken at access " << nth + 1;
+           EXPECT_FALSE(sleeper->sleeps()) << "no thread was woken at access " << nth + 1;
          }});
     count.wake_all();
     if (sleeper == nullptr || HasFailure()) break;
@@ -161,8 +161,8 @@ TEST(EventCountTest, ASleeperThatComesWhileANotifierIsStoppedIsWokenByTheNext) {
   }
 }
 
-// Somebody prepares while one notifier is stopped. Then another one notifies, and a third prepares:
-// the word must not look to the first as it did before.
+// A thread prepares while one notifier is stopped. Then another notifier notifies, and a third
+// thread prepares: the word must not have the value again that the first thread saw.
 TEST(EventCountTest, WhoHasPreparedDoesNotSleepAfterANotification) {
   const std::vector<void (*)(EventCount&)> notifiers = {
       [](EventCount& count) { count.notify_one(); }, [](EventCount& count) { count.notify_all(); },
@@ -171,7 +171,7 @@ TEST(EventCountTest, WhoHasPreparedDoesNotSleepAfterANotification) {
     bool reached = true;
     for (unsigned nth = 1; reached; ++nth) {
       EventCount count;
-      (void)count.prepare();  // by somebody who then found what it looked for
+      (void)count.prepare();  // by a thread that then finds its condition true
       uint32_t seen = 0;
       reached = testing::stopped_at(nth, testing::accesses_to(&count, sizeof count),
                                     [&] { late(count); }, {[&] { seen = count.prepare(); }});

@@ -46,7 +46,7 @@ class SyncDelays : public ::testing::Test {
     EXPECT_GT(counts.stops, 0U) << what;
   }
 
-  // A member that does this and is killed; the second one reaps it.
+  // A member that runs this and is killed; the second member reaps it.
   void in_a_member_that_dies(const std::function<void(Member&)>& body) {
     const auto victim = s->join();
     body(*victim);
@@ -122,7 +122,7 @@ TEST_F(SyncDelays, OfAnUnlockByANonOwnerChangeNothing) {
         ASSERT_TRUE(is_locked(mutex.try_lock(*s->me)));
         EXPECT_EQ(mutex.unlock(*s->me), Unlocked::ok);
         EXPECT_EQ(mutex.handed_off(), done == Unlocked::handed_off);
-        if (mutex.handed_off()) return;  // a death does not free it then
+        if (mutex.handed_off()) return;  // then a death does not free it
         in_a_member_that_dies([&](Member& victim) { ASSERT_TRUE(is_locked(mutex.lock(victim))); });
         EXPECT_EQ(mutex.lock(*s->me, in_ms(kLongMs)), Locked::owner_died);
       });
@@ -209,7 +209,7 @@ TEST_F(SyncDelays, OfANotificationReachAWaiterThatStays) {
         ticket = Condition(*s->arena, state).begin_wait(*s->me);
       },
       [&] { told = Condition(*s->arena, state).notify(*first); },
-      [&] {  // another waiter comes, and gives up
+      [&] {  // another waiter comes, and leaves without a notification
         Condition condition(*s->arena, state);
         const Condition::Ticket other = condition.begin_wait(*second);
         notified = condition.end_wait(*second, other);

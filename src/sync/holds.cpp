@@ -161,7 +161,7 @@ bool Holds::seems_dead(arena::Incarnation other) noexcept {
   if (!arena::member_listed(member_->arena(), other)) return true;
   const auto now_ms = static_cast<uint32_t>(os::monotonic_ns() / 1'000'000);
   os::Atomic<uint64_t>& last = last_look_[other % kLooks];
-  // order: relaxed, twice; if two threads do not see each other's look, both look
+  // order: relaxed, twice; if two threads do not see each other's check, both read /proc
   const uint64_t seen = last.load(os::relaxed);
   if (seen >> 32 == other && now_ms - static_cast<uint32_t>(seen) < kLookMs) return false;
   last.store(uint64_t{other} << 32 | now_ms, os::relaxed);

@@ -20,10 +20,10 @@
 //    the object clears USED and OWNED (it may be another thread of the process).
 // 3. A held word is written before the store that it protects and cleared after the last wake.
 //
-// When no word is free, an operation goes without. Then no reaper repairs what it leaves when this
-// process dies: the waiters do, at their next tick (sync/wait.hpp). No operation waits for a word:
-// the threads that have the words may be stopped, or be kept from running by the thread that waits,
-// if that one has a real-time priority.
+// When no word is free, an operation runs without one. If this process then dies in the operation,
+// not the reaper repairs what is left, but the waiters do, at their next tick (sync/wait.hpp). No
+// operation waits for a word: the threads that use the words may be stopped, or a waiting thread
+// with a real-time priority may keep them from running.
 // Design: docs/design/sync.md
 #pragma once
 
@@ -53,8 +53,8 @@ void register_held_hook(HeldKind kind, HeldHook hook) noexcept;
 // Makes reapers of this process call the hooks of this layer. Cheap; call it before any use.
 void register_reap_hooks() noexcept;
 
-// arena::reap() for a waiter that has already repaired what it waits for. It does nothing when
-// memory is short: another member will reap.
+// arena::reap() for a waiter that has already repaired the object that it waits for. If memory is
+// exhausted it does nothing: another member will reap.
 void reap_quietly(arena::Arena& arena, arena::Member& reaper, arena::Incarnation dead) noexcept;
 
 class Holds {
@@ -80,8 +80,9 @@ class Holds {
   void drop_stale(bool (*is_mine)(arena::Arena&, arena::Handle, arena::Incarnation)) noexcept;
 
   // Is this member dead? For callers that may ask often, such as a loop of try_lock(). A member
-  // that no longer has its slot is dead at once. For a member that has it, this reads /proc, but
-  // only once in kLookMs: in between, a member that lived at the last look counts as alive.
+  // that no longer has its slot is dead; this costs no system call. For a member that has its slot,
+  // this reads /proc, but at most once in kLookMs: in between, a member that was alive at the last
+  // check counts as alive.
   bool seems_dead(arena::Incarnation other) noexcept;
 
   [[nodiscard]] arena::Incarnation incarnation() const noexcept { return incarnation_; }
@@ -102,8 +103,8 @@ class Holds {
   Holds* next_ = nullptr;  // list of all Holds of this process; never freed, so thread caches stay
                            // valid
   os::Atomic<uint32_t> mode_[kWords];
-  // The last looks at other members, each in the entry of the low bits of its incarnation:
-  // 63..32 incarnation   31..0 when, in ms
+  // The last checks of other members, each in the entry that the low bits of its incarnation
+  // select: 63..32 incarnation, 31..0 time of the check in ms
   os::Atomic<uint64_t> last_look_[kLooks];
   os::Atomic<uint32_t> looks_;
 };

@@ -100,14 +100,15 @@ Locked Mutex::sleep_and_take(arena::Member& member, Holds& holds, int64_t deadli
     }
     const arena::Incarnation owner = word & kOwner;
     if (!ticked || owner == me || arena::member_alive(*arena_, owner)) continue;
-    take_from_dead(*arena_, state, owner);  // first: the reap may wait for other members
+    take_from_dead(*arena_, state, owner);  // before the reap, which may wait for other members
     reap_quietly(*arena_, member, owner);
   }
 }
 
-// For a call that will not wait (any longer). busy: another member has the lock, and lives. A
-// member that is stopped at any point in here does no harm: take_from_dead() changes the word only
-// while it names the dead member, and no other member ever gets that incarnation.
+// For a call that will not wait, or not any longer. busy: another member has the lock and is alive.
+// A member that is stopped at any point in this function does no harm: take_from_dead() changes the
+// word only while it contains the dead member's incarnation, and no other member ever gets that
+// incarnation.
 Locked Mutex::take_if_owner_died(Holds& holds, uint32_t also) noexcept {
   const arena::Incarnation dead = owner();
   if (dead != 0 && (handed_off() || !holds.seems_dead(dead))) return Locked::busy;
@@ -130,7 +131,7 @@ Unlocked Mutex::unlock(arena::Member& member) {
 }
 
 // One compare-exchange frees the lock and sets HANDOFF. If the owner unlocks first, nothing is
-// changed: HANDOFF never goes away, so it must not be set for a release that does not happen.
+// changed: HANDOFF is never cleared, so it must not be set unless this release happens.
 Unlocked Mutex::hand_off(arena::Member& member, Holds& holds) {
   const int held = holds.publish(handle_, HeldKind::mutex, true);
   os::Atomic<uint64_t>& both = word_and_flags();

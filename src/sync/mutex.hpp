@@ -5,9 +5,9 @@
 // the first use by a member. The owner is the member, not the thread: like the standard library's
 // Lock it may be unlocked by another thread, even by another member.
 //
-// Whoever finds the lock taken looks whether the owner lives: a sleeper at each tick, and a call
-// that gives up (try_lock, or lock at its deadline) before it does, at most once in
-// Holds::kLookMs. So a dead owner's lock can be had although nobody reaps the owner.
+// A thread that finds the lock taken checks whether the owner is alive: a sleeper at each tick; a
+// call that is about to return without the lock (try_lock, or lock at its deadline) at most once in
+// Holds::kLookMs. So the lock of a dead owner can be taken even if no member reaps the owner.
 //
 // MutexState, one per lock, in any block (64-byte aligned; a free lock is all zero except the
 // magic):

@@ -4,16 +4,16 @@
 // release() never does. Nothing allocates or throws after the first use by a member.
 //
 // A permit has no owner: a permit that a member had acquired when it died stays acquired, as with
-// the standard library's semaphore. So a call that finds no permit has no owner to look at.
+// the standard library's semaphore. So a call that finds no permit has no owner to check.
 //
 // SemaphoreState:  word    31 WAITERS   30..0 permits            limit   most permits, >= 1
 // Invariants:
 // 1. 0 <= permits <= limit.
 // 2. A thread that sleeps on `word` has seen it with WAITERS and no permit. WAITERS is cleared only
 //    together with a wake of all.
-// 3. A sleeper looks for a permit at each tick, at the latest after kLastTickNs. So permits are
-//    used although the releaser, or the sleeper that it has woken, is killed or stopped at any
-//    point. Held words (sync/holds.hpp) make that immediate where an agent reaps.
+// 3. A sleeper checks for a permit at each tick, at the latest after kLastTickNs. So permits get
+//    used even if the releaser, or the sleeper that it has woken, is killed or stopped at any
+//    point. If an agent reaps the dead member, held words (sync/holds.hpp) make that immediate.
 // Transitions, each one compare-exchange:
 //   acquire  n -> n-1 if n > 0      0 -> 0|WAITERS, then sleep on that
 //   release  n -> n+k, then wake k if WAITERS; if fewer slept: clear WAITERS, wake all

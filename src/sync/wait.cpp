@@ -17,7 +17,8 @@ constexpr uint32_t kRetryAfter = 16;
 
 os::Atomic<uint32_t> spinners;  // how many threads of this process spin
 
-// A fork's child inherits the count, but not the threads. Its only thread does not spin: it forks.
+// A forked child inherits the count, but not the threads. Its only thread is the one that forked,
+// which was not spinning.
 void forget_spinners() noexcept {
   spinners.store(0, os::relaxed);  // order: relaxed; the process has one thread
 }
@@ -30,7 +31,7 @@ thread_local SpinHistory history;
 
 uint32_t spinner_limit() noexcept {
   static const int limit = [] {
-    // If this fails, for want of memory, a child may spin less.
+    // If this fails because memory is exhausted, threads of a forked child may spin less.
     (void)pthread_atfork(nullptr, nullptr, &forget_spinners);
     return os::usable_cpus() - 1;
   }();

@@ -17,11 +17,11 @@
 // finds the word changed and returns, or the waiter is in the kernel's queue and is woken.
 // Where P1 changes the futex word itself (mutex, semaphore, event), P2 is part of P1.
 //
-// Two members can still keep a wake-up to themselves, if they are killed or stopped: the waker
-// between P1 and P3, and the woken waiter before it has used the notification. So no waiter sleeps
-// longer than one tick (kLastTickNs at most) without looking at the condition again, whatever the
-// other members do, and although nobody reaps. Where an agent reaps, held words (sync/holds.hpp)
-// repair what a dead member has left at once.
+// A wake-up can still be held back by two members, if they are killed or stopped: by the waker
+// between P1 and P3, and by the woken waiter before it has used the notification. So no waiter
+// sleeps longer than one tick (kLastTickNs at most) before it checks the condition again, whatever
+// the other members do, and even if no member reaps. If an agent reaps, held words (sync/holds.hpp)
+// let it repair immediately what a dead member has left.
 //
 // Design: docs/design/sync.md
 #pragma once
@@ -40,8 +40,8 @@ enum class WaitResult : uint8_t { ok, timed_out, interrupted };
 
 inline constexpr int64_t kForever = -1;
 
-// Bounds of a tick: the pause between two looks at the condition, and at whether the members that a
-// waiter depends on are alive.
+// Bounds of a tick: the time after which a sleeping waiter checks the condition again, and whether
+// the members that it depends on are alive.
 inline constexpr int64_t kFirstTickNs = 10'000'000;
 inline constexpr int64_t kLastTickNs = 250'000'000;
 constexpr int64_t tick_after(int64_t tick_ns) noexcept {
@@ -91,7 +91,8 @@ bool spin_until(Ready&& ready) {
   return ready();
 }
 
-// Sleeps in slices of one tick until the deadline, so that the caller can look again between them.
+// Sleeps in slices of one tick until the deadline, so that the caller can check its condition in
+// between.
 class Ticker {
  public:
   explicit Ticker(int64_t deadline_ns) noexcept : deadline_ns_(deadline_ns) {}

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // AtAccess: while it exists, `action` runs right before the nth access (counted from 1) of this
-// thread to shared memory, as if other members went on while this thread was stopped there. Tests
-// only; one at a time in a thread. With `only` set, accesses to other addresses do not count.
+// thread to shared memory, as if other members ran while this thread was stopped there. Tests only;
+// at most one AtAccess at a time in each thread. With `only` set, accesses to other addresses do
+// not count.
 #pragma once
 
 #include <cstdint>
@@ -26,7 +27,7 @@ class AtAccess {
   AtAccess(const AtAccess&) = delete;
   AtAccess& operator=(const AtAccess&) = delete;
 
-  // Whether there were that many accesses.
+  // Has the thread made at least `nth` accesses?
   [[nodiscard]] bool was_reached() const noexcept { return count_ >= nth_; }
   [[nodiscard]] uint64_t count() const noexcept { return count_; }
 

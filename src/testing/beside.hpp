@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// run_beside(): delays one operation while another one runs. The calling thread runs `first` and is
-// stopped right before its nth access to an os::Atomic; then `second` runs on another thread until
-// it has ended or waits for something, which only `first` can be; then `first` goes on. A test
+// run_beside(): delays one operation while another operation runs. The calling thread runs `first`
+// and is stopped right before its nth access to an os::Atomic. Then `second` runs on another thread
+// until it has ended or waits; it can only be waiting for `first`. Then `first` continues. A test
 // that calls it with n = 0, 1, 2, ... until it returns false has tried every place at which `first`
 // can be delayed. run_beside_at() stops `first` before its first access to one address instead.
 // Tests only; needs SHOAL_TESTING. `first` and `second` must not throw.
@@ -37,8 +37,8 @@ inline bool thread_sleeps(pid_t thread) {
 
 enum class SecondThread {
   not_run,  // `first` was not stopped
-  ended,    // before `first` went on
-  waited,   // until `first` went on
+  ended,    // before `first` continued
+  waited,   // for `first` to continue
 };
 
 class Beside {
@@ -59,7 +59,7 @@ class Beside {
   [[nodiscard]] SecondThread result() const noexcept { return result_; }
 
  private:
-  // A thread that has looked at one word so often waits until it changes.
+  // A thread that has loaded the same word so many times in a row is waiting for it to change.
   static constexpr unsigned kLooksOfAWaiter = 150;
 
   static void before_access_of_first(const void* address) {

@@ -16,9 +16,11 @@ namespace shoal::testing {
 
 namespace {
 
-// More than any operation of a test has, and few enough that a spinning one is seen at once.
+// More accesses than any operation of a test makes, and few enough that a spinning operation is
+// soon recognized.
 constexpr uint64_t kSpins = 200'000;
-// A wait that the tester does not see (a std::mutex) ends after this.
+// After this time a wait that the tester does not see (a std::mutex) ends, and an operation that
+// has not ended aborts the program.
 constexpr std::chrono::seconds kPatience{20};
 
 }  // namespace

@@ -2,12 +2,12 @@
 //
 // Delays for tests: what other members do while one of them is stopped between two instructions.
 //
-// stopped_at() runs an operation and, before one of its accesses to shared words, whole operations
-// of others, in the same thread: as if the member had been stopped there (SIGSTOP) and continued
-// afterwards. Deterministic, and without a time limit. The others must not wait for the stopped
-// member: a test in which they do hangs.
+// stopped_at() runs an operation. Before one of the operation's accesses to shared words, it runs
+// whole operations of other members in the same thread, as if the first member had been stopped
+// there (SIGSTOP) and continued afterwards. Deterministic, and without a time limit. The other
+// operations must not wait for the stopped member, or the test hangs.
 //
-// sleeps_for_ever() tells a thread that waits for somebody to wake it from one that runs. Tests
+// sleeps_for_ever() tells a thread that sleeps until it is woken from a thread that runs. Tests
 // only; needs a build with access hooks (os/atomic.hpp).
 #pragma once
 
@@ -41,7 +41,7 @@ inline void before_access(const void* address) {
   Plan* const now = plan;
   if (now->stops == now->others.size() || !now->counts(address) || --now->left != 0) return;
   now->left = 1;
-  os::access_hook = nullptr;  // the others run without stops, unless they call stopped_at()
+  os::access_hook = nullptr;  // other operations are not stopped, unless they call stopped_at()
   plan = nullptr;
   now->others[now->stops++]();
   plan = now;
@@ -93,9 +93,9 @@ inline bool sleeps_in_futex_call(pid_t thread) {
   return found == 5 && call == SYS_futex && limit == 0;
 }
 
-// Whether this thread sleeps on a futex until somebody wakes it. A thread that somebody has woken
-// does not, even before it runs. One look may find a thread that waits for a lock of the kernel at
-// the beginning or the end of the call; that wait ends by itself.
+// Does this thread sleep on a futex until another thread wakes it? False for a thread that has been
+// woken, even before it runs. A single check may see a thread that waits for a kernel lock at the
+// beginning or the end of the call; that wait ends by itself.
 inline bool sleeps_for_ever(pid_t thread) {
   for (int looks = 0; looks < 50; ++looks) {
     if (!sleeps_in_futex_call(thread)) return false;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The examples in pages of the documentation: found, sorted by what is to be done with them, run.
+"""The examples in pages of the documentation: finds them, sorts them by kind, runs them.
 
 A fenced `python` block of a page is one of four kinds:
 
@@ -43,7 +43,7 @@ class Block:
 
     @property
     def mark(self) -> str:
-        """The program's name, or why it is left alone."""
+        """The program's name, or the reason why the example is not run."""
         marked = FIRST_LINE.match(self.text)
         return marked[2].strip() if marked else ""
 
@@ -63,7 +63,7 @@ def pages() -> list[Path]:
 
 
 def is_run(page: Path) -> bool:
-    """Whether the examples are run: design pages show parts of what is inside."""
+    """Are the page's examples run? Not those of design pages, which show internal code."""
     return "design" not in page.parts
 
 
@@ -82,7 +82,7 @@ def blocks(page: Path) -> list[Block]:
 
 
 def missing_packages(page: Path) -> list[str]:
-    """What the page's examples import and is not installed here."""
+    """Modules that the page's examples import and that are not installed."""
     names = set()
     for block in blocks(page):
         if block.kind in ("transcript", "program"):
@@ -96,7 +96,7 @@ def missing_packages(page: Path) -> list[str]:
 
 
 def run_transcripts(page: str, namespace: dict[str, Any]) -> None:
-    """To be called by a main module with its own namespace. Exits with the number of failures."""
+    """Called by a main module, with its own namespace. Exits with the number of failures."""
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     for block in blocks(Path(page)):
         if block.kind == "transcript":

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pools and executors of every kind, for suites that run on all of them.
 
-A kind is who made it and how its workers start. `shoal-clean` is a zygote whose template cannot be
-a snapshot of this process, because another thread runs while it is made.
+A kind says which library makes the pool and how its workers start. `shoal-clean` is a zygote whose
+template cannot be a snapshot of this process, because another thread runs while it is made.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ WATCHDOG = pytest.mark.timeout(60, method="signal")
 
 @contextmanager
 def _as_kind(kind: str) -> Iterator[str]:
-    """The start method; while it is entered the process is as the kind needs it."""
+    """The start method. While the context is entered, the process is in the state that the kind
+    needs.
+    """
     if kind != "shoal-clean":
         yield kind.partition("-")[2]
         return

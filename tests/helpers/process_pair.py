@@ -38,7 +38,7 @@ class Worker:
         self.definitions = definitions or Definitions()
         self.sent = 0
         self.functions: set[Any] = set()
-        self.shipped = 0  # functions that were sent, not named by their token
+        self.shipped = 0  # functions that were sent in full, not by their token
         if fork:
             if definitions is None:
                 self.definitions.workers_have(ForkedMain())
@@ -133,7 +133,9 @@ def main() -> None:
 
 
 def run(program: Any) -> None:
-    """For a program that is its own `__main__`: `program(worker)`, the kind of worker in argv."""
+    """For a program whose functions are in `__main__`: calls `program(worker)`; argv has the kind
+    of worker.
+    """
     with Worker(fork=sys.argv[1] == "fork") as worker:
         program(worker)
     print("fine")

@@ -61,7 +61,9 @@ def process_name(_: Any = None) -> tuple[str, bool]:
 
 
 def touch_at_end(folder: str) -> None:
-    """An initializer: leaves a file when a finalizer runs, and one when `atexit`'s functions do."""
+    """An initializer: leaves a file when a finalizer runs, and another when `atexit` functions
+    run.
+    """
     path = Path(folder)
     util.Finalize(None, (path / f"finalizer-{os.getpid()}").touch, exitpriority=0)
     atexit.register((path / f"atexit-{os.getpid()}").touch)
@@ -108,14 +110,14 @@ def size_when_told(path: str, value: Any) -> int:
 
 
 def append(path: str, text: Any) -> Any:
-    """One line more in the file; short appends are atomic."""
+    """Appends one line to the file; short appends are atomic."""
     with open(path, "a", encoding="utf-8") as file:
         file.write(f"{text}\n")
     return text
 
 
 def die(number: int = signal.SIGKILL) -> None:
-    faulthandler.disable()  # pytest's would print the stack of a death that is meant
+    faulthandler.disable()  # pytest's handler would print the stack of an intended crash
     os.kill(os.getpid(), number)
     time.sleep(60)
 
@@ -131,7 +133,7 @@ def die_of_negative(item: list[int]) -> list[int]:
 
 
 class Plain:
-    """An instance that only pickle can carry."""
+    """An instance that only pickle can encode."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -187,7 +189,7 @@ def custom_base() -> None:
 
 
 class OddError(Exception):
-    """Its constructor does not take what `args` holds: unpickling it the plain way fails."""
+    """Its constructor does not accept the values in `args`: the default unpickling fails."""
 
     def __init__(self, code: int, *, detail: str) -> None:
         super().__init__(f"code {code}: {detail}")
@@ -200,7 +202,7 @@ def raise_odd() -> None:
 
 
 class TwoArguments(Exception):
-    """Needs two arguments, gives its base one: pickles, cannot be unpickled."""
+    """Takes two arguments and passes one to its base: can be pickled, but not unpickled."""
 
     def __init__(self, first: str, second: str) -> None:
         super().__init__(f"{first} {second}")
@@ -242,7 +244,7 @@ class FailsToPickle:
 
 
 def return_(what: str) -> Any:
-    """A result that makes trouble, by name."""
+    """A result that causes trouble, chosen by name."""
     return {
         "file": lambda: open(os.devnull),
         "fails to pickle": FailsToPickle,

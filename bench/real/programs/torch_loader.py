@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 
 
 class Waves(Dataset):
-    """Noisy waves whose frequency is to be told; making one takes some work."""
+    """Noisy waves whose frequency the model must find; making a wave takes some work."""
 
     def __init__(self, samples):
         self._samples = samples

@@ -22,8 +22,8 @@ inline constexpr bool kFreeThreaded = true;
 inline constexpr bool kFreeThreaded = false;
 #endif
 
-// Set by a function that atexit calls, so before the interpreter begins to end. From 3.14 on
-// nothing asks for it.
+// Set by an atexit function, that is before the interpreter begins to end. From 3.14 on no code
+// reads it.
 inline bool interpreter_may_end = false;
 
 // Does this thread have the GIL (without one: an attached thread state)? False in a thread that the
