@@ -41,6 +41,20 @@ def write_table(document: dict[str, Any]) -> None:
     README.write_text(head + begin + published(document) + end + tail)
 
 
+def names(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """{row: title}. The plot has its own order, so "the same, ..." says what it is the same as."""
+    found: dict[str, str] = {}
+    base = ""
+    for row in rows:
+        title = row["title"].replace("`", "")
+        if title.startswith("the same"):
+            title = base + title.removeprefix("the same")
+        else:
+            base = title.partition(", ")[0]
+        found[row["row"]] = title
+    return found
+
+
 def draw(document: dict[str, Any]) -> None:
     """A bar for each row that compares two sides: the median ratio, with a line for the range of
     its rounds.
@@ -51,6 +65,7 @@ def draw(document: dict[str, Any]) -> None:
 
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "shoal"  # the same figures give the same file
+    matplotlib.rcParams["svg.fonttype"] = "none"  # text stays text
     matplotlib.rcParams["font.size"] = 8
     rows = [row for row in document["rows"] if "ratio" in row]
     rows.sort(key=lambda row: float(row["ratio"]))
@@ -67,7 +82,8 @@ def draw(document: dict[str, Any]) -> None:
     axes.set_xscale("log")
     axes.set_xlim(min(0.35, *ratios), 2.2 * max(ratios))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.set_yticks(range(len(rows)), [row["title"].replace("`", "") for row in rows])
+    titles = names(document["rows"])
+    axes.set_yticks(range(len(rows)), [titles[row["row"]] for row in rows])
     axes.set_ylim(-0.7, len(rows) - 0.3)
     axes.axvline(1, color="#222222", lw=0.8)
     axes.grid(axis="x", color="#dddddd", lw=0.5)
