@@ -6,7 +6,7 @@
 #include <thread>
 
 #include "arena/test_session.hpp"
-#include "testing/beside.hpp"
+#include "testing/delay.hpp"
 
 namespace shoal::arena {
 namespace {
@@ -142,9 +142,9 @@ TEST(Counted, ADropThatRestoresTheSharedViewLetsOtherThreadsAllocate) {
   EXPECT_TRUE(succeeded(in_child([] { return 0; })));
   ASSERT_EQ(s.me->private_views_for_test(), 1U);
   Handle small = 0;
-  const testing::SecondThread allocation = testing::run_beside_at(
-      s.arena->address(b), [&] { s.me->drop(b); }, [&] { small = s.me->allocate(64); });
-  EXPECT_EQ(allocation, testing::SecondThread::ended);
+  const testing::OtherThread allocation = testing::delay_once(
+      1, [&] { s.me->drop(b); }, [&] { small = s.me->allocate(64); }, s.arena->address(b));
+  EXPECT_EQ(allocation, testing::OtherThread::ended);
   s.me->free(small);
   reap_all_dead(*s.arena, *s.me);
   EXPECT_EQ(s.blocks(), 0U);
@@ -161,13 +161,14 @@ TEST(Counted, IsHeldAgainOnlyInTheSharedViewWhileAnotherThreadDropsIt) {
   word->store(2);  // in the private view
   ASSERT_TRUE(other->hold(b));
   uint64_t seen = 0;
-  const testing::SecondThread hold = testing::run_beside_at(
-      s.arena->address(b), [&] { s.me->drop(b); },
+  const testing::OtherThread hold = testing::delay_once(
+      1, [&] { s.me->drop(b); },
       [&] {
         EXPECT_TRUE(s.me->hold(b));
         seen = s.arena->at<os::Atomic<uint64_t>>(b)[0].load();
-      });
-  EXPECT_EQ(hold, testing::SecondThread::waited);
+      },
+      s.arena->address(b));
+  EXPECT_EQ(hold, testing::OtherThread::waited);
   EXPECT_EQ(seen, 1U);
   EXPECT_EQ(s.me->private_views_for_test(), 0U);
   s.me->drop(b);

@@ -8,10 +8,9 @@
 #include <cstring>
 #include <string>
 
+#include "arena/delayed_members_for_test.hpp"
 #include "arena/slots.hpp"
-#include "arena/test_session.hpp"
 #include "os/process.hpp"
-#include "testing/delay.hpp"
 
 namespace shoal::arena {
 namespace {
@@ -22,16 +21,12 @@ using testing::DelayCounts;
 constexpr size_t kSmall = 500;
 constexpr size_t kLarge = 3 * kPage;
 
-class Delays : public ::testing::Test {
+class Delays : public DelayedMembers {
  protected:
-  // A fresh session. Without purges, which depend on the time and would make the number of accesses
-  // vary.
   void begin() {
     newcomer.reset();
     members.clear();
-    s.reset();  // after its members
-    s = std::make_unique<TestSession>(uint64_t{64} << 20);
-    s->arena->header().next_purge_ms.store(UINT64_MAX);
+    DelayedMembers::begin();
   }
 
   Member& join() { return *members.emplace_back(s->join()); }
@@ -75,12 +70,6 @@ class Delays : public ::testing::Test {
     EXPECT_EQ(s->blocks(), 0U);
   }
 
-  void report(const char* name, const DelayCounts& counts) {
-    RecordProperty(std::string(name) + ".stops", static_cast<int>(counts.stops));
-    EXPECT_GT(counts.stops, 0U) << name;
-  }
-
-  std::unique_ptr<TestSession> s;
   std::vector<std::unique_ptr<Member>> members;
   std::unique_ptr<Member> newcomer;
   Handle own = 0, counted = 0, shared = 0;
@@ -88,13 +77,10 @@ class Delays : public ::testing::Test {
 };
 
 TEST_F(Delays, OfAReaperWhileAnotherReapsAndTheSlotIsUsedAgain) {
-  Member *late = nullptr, *quick = nullptr;
   Incarnation dead = 0;
   const DelayCounts counts = delay_at_every_access(
       [&] {
         begin();
-        late = &join();
-        quick = &join();
         Member& victim = join();
         (void)victim.allocate(kSmall);
         (void)victim.allocate(kLarge);
@@ -104,13 +90,13 @@ TEST_F(Delays, OfAReaperWhileAnotherReapsAndTheSlotIsUsedAgain) {
         dead = victim.incarnation();
         victim.abandon_for_test();
       },
-      [&] { (void)reap(*s->arena, *late, dead); },
+      [&] { (void)reap(*s->arena, *first, dead); },
       [&] {
-        (void)reap(*s->arena, *quick, dead);
+        (void)reap(*s->arena, *second, dead);
         settle_in(slot_of(dead));
       },
       [&](uint64_t k) { check_newcomer(k); });
-  report("reap", counts);
+  expect_stops("reap", counts);
   EXPECT_GT(same_slot, 0U);
 }
 
@@ -140,7 +126,7 @@ TEST_F(Delays, OfAForksChildWhileItsParentDiesAndItsSlotIsUsedAgain) {
         if (member_listed(*s->arena, child)) return;  // it came before the parent's death was seen
         check_newcomer(k);
       });
-  report("enliven", counts);
+  expect_stops("enliven", counts);
   EXPECT_GT(same_slot, 0U);
 }
 
@@ -165,7 +151,7 @@ TEST_F(Delays, OfAJoinInASlotThatWasPreparedForAForksChildBefore) {
         ASSERT_NO_THROW(newcomer->free(newcomer->allocate(kSmall)));
         ASSERT_NO_THROW(s->arena->check());
       });
-  report("join", counts);
+  expect_stops("join", counts);
 }
 
 TEST_F(Delays, OfAPurgeWhileAnotherThreadOfTheMemberFreesIntoAnOrphanSpan) {
@@ -196,7 +182,7 @@ TEST_F(Delays, OfAPurgeWhileAnotherThreadOfTheMemberFreesIntoAnOrphanSpan) {
         s->me->free(large);
         EXPECT_EQ(s->blocks(), 0U);
       });
-  report("sweep", counts);
+  expect_stops("sweep", counts);
 }
 
 // ---- Pairs: each operation stopped while another member runs each operation to its end
@@ -267,7 +253,6 @@ constexpr Operation kOperations[] = {
 class DelayedPairs : public Delays, public ::testing::WithParamInterface<Operation> {};
 
 TEST_P(DelayedPairs, AreConsistent) {
-  Member *first = nullptr, *second = nullptr;
   Handle block = 0, held = 0;
   const auto check = [&](const Operation& other, uint64_t k) {
     SCOPED_TRACE(std::string("others: ") + other.name + ", stopped at access " + std::to_string(k));
@@ -284,8 +269,6 @@ TEST_P(DelayedPairs, AreConsistent) {
     const DelayCounts counts = delay_at_every_access(
         [&] {
           begin();
-          first = &join();
-          second = &join();
           block = s->me->allocate(kLarge);
           s->me->make_counted(block);
           held = s->me->allocate(kSmall);
@@ -294,7 +277,7 @@ TEST_P(DelayedPairs, AreConsistent) {
         [&] { GetParam().run({*first, *s->me, block, held}); },
         [&] { other.run({*second, *s->me, block, held}); }, [&](uint64_t k) { check(other, k); },
         40);
-    report(other.name, counts);
+    expect_stops(other.name, counts);
     if (HasFatalFailure()) return;
   }
 }

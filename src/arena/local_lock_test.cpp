@@ -7,7 +7,7 @@
 
 #include <thread>
 
-#include "testing/beside.hpp"
+#include "testing/delay.hpp"
 
 namespace shoal::arena {
 namespace {

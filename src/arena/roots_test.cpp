@@ -6,11 +6,17 @@
 #include <vector>
 
 #include "arena/test_session.hpp"
-#include "testing/beside.hpp"
+#include "testing/delay.hpp"
 #include "testing/kill_point.hpp"
 
 namespace shoal::arena {
 namespace {
+
+// Runs `others` before access number `nth` of `operation`. False: it makes fewer accesses.
+bool was_stopped(uint64_t nth, const std::function<void()>& operation,
+                 const std::function<void()>& others) {
+  return testing::delay_once(nth, operation, others) != testing::OtherThread::not_run;
+}
 
 std::string long_name(unsigned number) { return std::string(40, 'n') + std::to_string(number); }
 
@@ -73,11 +79,11 @@ TEST(Roots, AReaderThatIsLateSeesNoOtherNamesHandle) {
   const std::string never = std::string(24, 'a') + std::string(24, '2');  // half of each
   for (const std::string& wanted : {old_name, new_name, never}) {
     bool stopped = true;
-    for (unsigned nth = 0; stopped; ++nth) {
+    for (unsigned nth = 1; stopped; ++nth) {
       TestSession s;
       ASSERT_EQ(s.me->set_root(old_name.c_str(), 64), RootSet::done);
       Handle found = 0;
-      stopped = testing::run_beside(
+      stopped = was_stopped(
           nth, [&] { found = s.arena->root_get(wanted.c_str()); },
           [&] {
             EXPECT_EQ(s.me->set_root(old_name.c_str(), 0, 64), RootSet::done);
@@ -98,10 +104,10 @@ TEST(Roots, AWriterThatIsLateShowsNoHalfName) {
   const std::string new_name = std::string(24, 'b') + std::string(24, '2');
   const std::string half = std::string(24, 'b') + std::string(24, '1');
   bool stopped = true;
-  for (unsigned nth = 0; stopped; ++nth) {
+  for (unsigned nth = 1; stopped; ++nth) {
     TestSession s;
     ASSERT_EQ(s.me->set_root(old_name.c_str(), 64), RootSet::done);
-    stopped = testing::run_beside(
+    stopped = was_stopped(
         nth,
         [&] {
           EXPECT_EQ(s.me->set_root(old_name.c_str(), 0, 64), RootSet::done);

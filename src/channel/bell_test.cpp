@@ -17,9 +17,9 @@
 #include "channel/channel.hpp"
 #include "os/process.hpp"
 #include "sync/child_member_for_test.hpp"
-#include "testing/at_access.hpp"
 #include "testing/deadline.hpp"
 #include "testing/kill_point.hpp"
+#include "testing/stop_at.hpp"
 
 namespace shoal::channel {
 namespace {
@@ -235,11 +235,11 @@ TEST_F(BellTest, AReaperDoesNotWaitForTheLock) {
             }),
             Ending::killed);
   uint64_t looks = 0;
-  {
-    const testing::AtAccess counted(UINT64_MAX, [] {}, &board().lock.word);
-    arena::reap_all_dead(*arena_, *me_);
-    looks = counted.count();
-  }
+  const auto count = [&](const void* address) {
+    looks += address == &board().lock.word ? 1 : 0;
+    return false;
+  };
+  (void)testing::stopped_at(1, count, [&] { arena::reap_all_dead(*arena_, *me_); }, {[] {}});
   EXPECT_LT(looks, 20U);
   EXPECT_TRUE(readable(fd));
   EXPECT_EQ(board().again.load(), 1U) << "the lock's holder will settle";
@@ -258,16 +258,14 @@ TEST_F(BellTest, AByteThatComesLateIsTakenOut) {
   for (uint64_t nth = 1;; ++nth) {
     SCOPED_TRACE(nth);
     ASSERT_TRUE(sync::is_locked(lock.lock(*other)));
-    const testing::AtAccess stopped(
-        nth,
-        [&] {
-          EXPECT_TRUE(take(*others, *other));
-          EXPECT_EQ(lock.unlock(*other), sync::Unlocked::ok);
-        },
-        &board().pipe);
-    send(*channel_, *me_);
+    const bool stopped =
+        testing::stopped_at(nth, testing::accesses_to(&board().pipe, sizeof board().pipe),
+                            [&] { send(*channel_, *me_); }, {[&] {
+                              EXPECT_TRUE(take(*others, *other));
+                              EXPECT_EQ(lock.unlock(*other), sync::Unlocked::ok);
+                            }});
     EXPECT_EQ(readable(fd), channel_->length() != 0);
-    if (!stopped.was_reached()) break;
+    if (!stopped) break;
     while (take(*channel_, *me_)) {
     }
     EXPECT_FALSE(readable(fd));

@@ -9,36 +9,28 @@
 #include <string>
 #include <vector>
 
-#include "arena/test_session.hpp"
+#include "arena/delayed_members_for_test.hpp"
 #include "channel/channel.hpp"
 #include "testing/deadline.hpp"
-#include "testing/delay.hpp"
 
 namespace shoal::channel {
 namespace {
 
 using arena::Handle;
-using arena::Incarnation;
 using arena::Member;
-using arena::TestSession;
 using testing::delay_at_every_access;
 using testing::DelayCounts;
 using testing::in_ms;
 
 constexpr int64_t kLongMs = 60'000;
 
-class ChannelDelays : public ::testing::Test {
+class ChannelDelays : public arena::DelayedMembers {
  protected:
   ChannelDelays() { register_reap_hooks(); }
 
   void begin(const Ring::Limits& limits = {}) {
     channel.reset();
-    first.reset();
-    second.reset();
-    s = std::make_unique<TestSession>(uint64_t{64} << 20);
-    s->arena->header().next_purge_ms.store(UINT64_MAX);
-    first = s->join();
-    second = s->join();
+    DelayedMembers::begin();
     channel = Channel::open(*s->me, "c", Channel::Open::create, limits);
     next = 0;
     got.clear();
@@ -65,14 +57,6 @@ class ChannelDelays : public ::testing::Test {
     return true;
   }
 
-  void in_a_member_that_dies(const std::function<void(Member&)>& body) {
-    const auto victim = s->join();
-    body(*victim);
-    const Incarnation dead = victim->incarnation();
-    victim->abandon_for_test();
-    ASSERT_TRUE(arena::reap(*s->arena, *second, dead));
-  }
-
   // Every message that was sent arrives once, except `lost` messages; then nothing is left.
   void check_all_arrive(uint64_t sent, uint64_t lost) {
     while (receive(*s->me)) continue;
@@ -84,13 +68,6 @@ class ChannelDelays : public ::testing::Test {
     ASSERT_NO_THROW(s->arena->check());
   }
 
-  void tried(const std::string& what, const DelayCounts& counts) {
-    RecordProperty(what + ".stops", static_cast<int>(counts.stops));
-    EXPECT_GT(counts.stops, 0U) << what;
-  }
-
-  std::unique_ptr<TestSession> s;
-  std::unique_ptr<Member> first, second;
   std::unique_ptr<Channel> channel;
   uint64_t next = 0;
   std::vector<uint64_t> got;
@@ -126,7 +103,7 @@ TEST_F(ChannelDelays, OfASettlementSwallowNoLaterMessage) {
         ASSERT_EQ(channel->wait_all_done(*first, &later, in_ms(kLongMs)), sync::WaitResult::ok);
         EXPECT_EQ(lost + later, 1U);
       });
-  tried("settle", counts);
+  expect_stops("settle", counts);
 }
 
 TEST_F(ChannelDelays, OfSendsAndReceivesLoseNothing) {
@@ -166,7 +143,7 @@ TEST_F(ChannelDelays, OfSendsAndReceivesLoseNothing) {
               check_all_arrive(next, lost);
             },
             60);
-        tried(std::to_string(i) + std::to_string(j), counts);
+        expect_stops(std::to_string(i) + std::to_string(j), counts);
         if (HasFatalFailure()) return;
       }
     }

@@ -9,8 +9,8 @@
 #include "channel/channel.hpp"
 #include "channel/hand.hpp"
 #include "sync/child_member_for_test.hpp"
-#include "testing/at_access.hpp"
 #include "testing/deadline.hpp"
+#include "testing/stop_at.hpp"
 
 namespace shoal::channel {
 namespace {
@@ -21,9 +21,9 @@ using arena::Member;
 using arena::MemberKind;
 using sync::ChildMember;
 using sync::WaitResult;
-using testing::AtAccess;
 using testing::Ending;
 using testing::in_ms;
+using testing::stopped_at;
 
 class JoinTest : public ::testing::Test {
  protected:
@@ -69,9 +69,9 @@ TEST_F(JoinTest, AMessageThatIsSentMeanwhileIsNotDone) {
     renew();
     lose_one();
     uint64_t lost = 0;
-    const AtAccess stopped(nth, [&] { send(*other); });
-    const WaitResult joined = join(&lost);
-    if (!stopped.was_reached()) break;
+    WaitResult joined{};
+    const bool stopped = stopped_at(nth, [&] { joined = join(&lost); }, [&] { send(*other); });
+    if (!stopped) break;
     EXPECT_EQ(joined == WaitResult::ok, lost == 1);
     EXPECT_EQ(channel_->statistics().unfinished, 2 - lost);
     take(*channel_, *me_);
@@ -92,9 +92,10 @@ TEST_F(JoinTest, AMessageThatIsMarkedMeanwhileCountsOnce) {
     take(*channel_, *me_);
     uint64_t lost = 0;
     EXPECT_TRUE(channel_->mark_done(*me_));
-    const AtAccess stopped(nth, [&] { EXPECT_TRUE(channel_->mark_done(*me_)); });
-    static_cast<void>(join(&lost));
-    if (!stopped.was_reached()) break;
+    const bool stopped = stopped_at(
+        nth, [&] { static_cast<void>(join(&lost)); },
+        [&] { EXPECT_TRUE(channel_->mark_done(*me_)); });
+    if (!stopped) break;
     const uint64_t told = lost;
     EXPECT_EQ(join(&lost), WaitResult::ok);
     EXPECT_EQ(told + lost, 1U);
@@ -110,9 +111,10 @@ TEST_F(JoinTest, OneThatIsKilledInItTellsNoOtherTooMuch) {
     renew();
     lose_one();
     ChildMember joiner(arena_, [&](Member& member) {
-      const AtAccess killed(nth, [] { raise(SIGKILL); });
       uint64_t lost = 0;
-      static_cast<void>(channel_->wait_all_done(member, &lost, 0));
+      (void)stopped_at(
+          nth, [&] { static_cast<void>(channel_->wait_all_done(member, &lost, 0)); },
+          [] { raise(SIGKILL); });
     });
     const Ending ending = joiner.wait();
     arena::reap_all_dead(*arena_, *me_);
@@ -137,8 +139,9 @@ TEST_F(JoinTest, NobodyIsToldThatAMarkedMessageIsLost) {
     ChildMember consumer(arena_, [&](Member& member) {
       take(*channel_, member);
       take(*channel_, member);
-      const AtAccess killed(nth, [] { raise(SIGKILL); });
-      if (!channel_->mark_done(member)) _exit(4);
+      bool marked = false;
+      (void)stopped_at(nth, [&] { marked = channel_->mark_done(member); }, [] { raise(SIGKILL); });
+      if (!marked) _exit(4);
     });
     const Ending ending = consumer.wait();
     arena::reap_all_dead(*arena_, *me_);
@@ -169,8 +172,8 @@ TEST_F(JoinTest, AReaperThatIsKilledBeforeItTakesTheCountLeavesItToTheNext) {
     consumer->abandon_for_test();
   }
   ChildMember reaper(arena_, [&](Member& member) {
-    const AtAccess killed(1, [] { raise(SIGKILL); }, count);
-    arena::reap_all_dead(*arena_, member);
+    (void)stopped_at(1, testing::accesses_to(count, sizeof *count),
+                     [&] { arena::reap_all_dead(*arena_, member); }, {[] { raise(SIGKILL); }});
   });
   EXPECT_EQ(reaper.wait(), Ending::killed);
   arena::reap_all_dead(*arena_, *me_);

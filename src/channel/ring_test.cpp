@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "channel/message.hpp"
-#include "testing/at_access.hpp"
+#include "testing/stop_at.hpp"
 
 namespace shoal::channel {
 namespace {
@@ -154,15 +154,13 @@ TEST_F(RingTest, AStoppedPopTakesNothingFromAnotherRing) {
     os::Atomic<uint64_t>& owner = arena_->owner_word(block);
     Handle got = 0;
     for (uint64_t nth = 1; got == 0; ++nth) {
-      const testing::AtAccess stopped(
-          nth,
-          [&] {
-            ASSERT_EQ(first.try_pop(*other), block);
-            ASSERT_EQ(second.try_push(*other, block, 64), Ring::Push::ok);
-          },
-          &owner);
-      got = first.try_pop(*me_);
-      if (!stopped.was_reached()) break;
+      const bool stopped =
+          testing::stopped_at(nth, testing::accesses_to(&owner, sizeof owner),
+                              [&] { got = first.try_pop(*me_); }, {[&] {
+                                ASSERT_EQ(first.try_pop(*other), block);
+                                ASSERT_EQ(second.try_push(*other, block, 64), Ring::Push::ok);
+                              }});
+      if (!stopped) break;
       ASSERT_EQ(got, 0U);
       EXPECT_EQ(first.length(), 0U);
       EXPECT_EQ(second.length(), 1U);

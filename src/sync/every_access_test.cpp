@@ -6,103 +6,85 @@
 
 #include <string>
 
-#include "arena/test_session.hpp"
+#include "arena/delayed_members_for_test.hpp"
 #include "sync/condition.hpp"
 #include "sync/event_count.hpp"
 #include "sync/mutex.hpp"
 #include "sync/semaphore.hpp"
 #include "testing/deadline.hpp"
-#include "testing/delay.hpp"
 
 namespace shoal::sync {
 namespace {
 
 using arena::Handle;
-using arena::Incarnation;
 using arena::Member;
-using arena::TestSession;
 using testing::delay_at_every_access;
 using testing::DelayCounts;
 using testing::in_ms;
 
 constexpr int64_t kLongMs = 60'000;
 
-class SyncDelays : public ::testing::Test {
+class SyncDelays : public arena::DelayedMembers {
  protected:
   SyncDelays() { register_reap_hooks(); }
 
   void begin() {
-    first.reset();
-    second.reset();
-    s = std::make_unique<TestSession>(uint64_t{64} << 20);
-    s->arena->header().next_purge_ms.store(UINT64_MAX);
-    first = s->join();
-    second = s->join();
+    DelayedMembers::begin();
     state = s->me->allocate(512);
   }
 
-  void tried(const std::string& what, const DelayCounts& counts) {
-    RecordProperty(what + ".stops", static_cast<int>(counts.stops));
-    EXPECT_GT(counts.stops, 0U) << what;
-  }
-
-  // A member that runs this and is killed; the second member reaps it.
-  void in_a_member_that_dies(const std::function<void(Member&)>& body) {
-    const auto victim = s->join();
-    body(*victim);
-    const Incarnation dead = victim->incarnation();
-    victim->abandon_for_test();
-    ASSERT_TRUE(arena::reap(*s->arena, *second, dead));
-  }
-
-  std::unique_ptr<TestSession> s;
-  std::unique_ptr<Member> first, second;
   Handle state = 0;
 };
 
 TEST_F(SyncDelays, OfALockExcludeAndLeaveItFree) {
-  int inside = 0, most = 0, died = 0;
-  const auto enter = [&](Member& member, bool leaves) {
-    Mutex mutex(*s->arena, state);
-    const Locked got = mutex.lock(member, in_ms(kLongMs));
-    ASSERT_TRUE(is_locked(got));
-    died += got == Locked::owner_died ? 1 : 0;
-    most = std::max(most, ++inside);
-    --inside;
-    if (leaves) {
-      ASSERT_EQ(mutex.unlock(member), Unlocked::ok);
-    }
+  // Accesses to it are stops as well: the operation is stopped while it holds the lock.
+  os::Atomic<uint32_t> inside;
+  const auto lock_and_enter = [&](Member& member) {
+    ASSERT_TRUE(is_locked(Mutex(*s->arena, state).lock(member, in_ms(kLongMs))));
+    ASSERT_EQ(inside.fetch_add(1), 0U);
+  };
+  const auto leave_and_unlock = [&](Member& member) {
+    inside.fetch_sub(1);
+    ASSERT_EQ(Mutex(*s->arena, state).unlock(member), Unlocked::ok);
   };
   const std::function<void()> others[] = {
-      [&] { enter(*second, true); },
       [&] {
-        Mutex mutex(*s->arena, state);
-        if (is_locked(mutex.try_lock(*second))) (void)mutex.unlock(*second);
+        lock_and_enter(*second);
+        leave_and_unlock(*second);
       },
-      [&] { in_a_member_that_dies([&](Member& victim) { enter(victim, false); }); },
       [&] {
-        Mutex mutex(*s->arena, state);
-        EXPECT_EQ(mutex.unlock(*second), Unlocked::not_locked);
+        if (!is_locked(Mutex(*s->arena, state).try_lock(*second))) return;
+        ASSERT_EQ(inside.fetch_add(1), 0U);
+        leave_and_unlock(*second);
+      },
+      [&] {
+        in_a_member_that_dies([&](Member& victim) {
+          lock_and_enter(victim);
+          inside.fetch_sub(1);
+        });
       },
   };
-  for (size_t i = 0; i < 3; ++i) {
+  for (size_t i = 0; i < std::size(others); ++i) {
     const DelayCounts counts = delay_at_every_access(
         [&] {
           begin();
           Mutex::create(*s->arena, state);
-          inside = most = died = 0;
         },
-        [&] { enter(*first, true); }, others[i],
+        [&] {
+          lock_and_enter(*first);
+          leave_and_unlock(*first);
+        },
+        others[i],
         [&](uint64_t k) {
           SCOPED_TRACE("others " + std::to_string(i) + ", access " + std::to_string(k));
           Mutex mutex(*s->arena, state);
-          EXPECT_EQ(most, 1);
+          EXPECT_EQ(inside.load(), 0U);
           EXPECT_FALSE(mutex.handed_off());
           ASSERT_TRUE(is_locked(mutex.try_lock(*s->me)));
           EXPECT_EQ(mutex.unlock(*s->me), Unlocked::ok);
           EXPECT_EQ(mutex.deaths(), i == 2 ? 1U : 0U);
         });
-    tried("lock" + std::to_string(i), counts);
+    expect_stops("lock" + std::to_string(i), counts);
   }
 }
 
@@ -126,7 +108,7 @@ TEST_F(SyncDelays, OfAnUnlockByANonOwnerChangeNothing) {
         in_a_member_that_dies([&](Member& victim) { ASSERT_TRUE(is_locked(mutex.lock(victim))); });
         EXPECT_EQ(mutex.lock(*s->me, in_ms(kLongMs)), Locked::owner_died);
       });
-  tried("unlock", counts);
+  expect_stops("unlock", counts);
 }
 
 TEST_F(SyncDelays, OfASemaphoreKeepItsPermits) {
@@ -165,7 +147,7 @@ TEST_F(SyncDelays, OfASemaphoreKeepItsPermits) {
             SCOPED_TRACE("others " + std::to_string(i) + ", access " + std::to_string(k));
             EXPECT_EQ(Semaphore(*s->arena, state).permits(), permits);
           });
-      tried("semaphore" + std::to_string(permits) + std::to_string(i), counts);
+      expect_stops("semaphore" + std::to_string(permits) + std::to_string(i), counts);
     }
   }
 }
@@ -194,7 +176,7 @@ TEST_F(SyncDelays, OfASleeperLoseNoWakeUp) {
         count().notify_one();
       },
       [&](uint64_t) { EXPECT_EQ(work().load(), 1U); });
-  tried("event count", counts);
+  expect_stops("event count", counts);
   EXPECT_EQ(counts.stops, 3U);
 }
 
@@ -221,7 +203,7 @@ TEST_F(SyncDelays, OfANotificationReachAWaiterThatStays) {
         EXPECT_TRUE(mine) << "the other, later waiter got it: " << notified;
         EXPECT_EQ(Condition(*s->arena, state).waiters(), 0U);
       });
-  tried("notify", counts);
+  expect_stops("notify", counts);
 }
 
 }  // namespace

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "testing/delay.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <random>
-#include <stdexcept>
+#include <string>
 #include <utility>
 
 #include "os/atomic.hpp"
@@ -19,15 +22,31 @@ namespace {
 // More accesses than any operation of a test makes, and few enough that a spinning operation is
 // soon recognized.
 constexpr uint64_t kSpins = 200'000;
-// After this time a wait that the tester does not see (a std::mutex) ends, and an operation that
-// has not ended aborts the program.
+// A thread that sleeps at so many looks in a row waits for something; one look may find it at a
+// lock of the kernel.
+constexpr int kLooks = 5;
+constexpr std::chrono::microseconds kBetweenLooks{200};
+// An operation that has not ended after this time aborts the program.
 constexpr std::chrono::seconds kPatience{20};
 
 }  // namespace
 
 thread_local Delayed* Delayed::mine_ = nullptr;
 
-Delayed::Delayed(uint64_t stop_at, std::function<void()> operation) : stop_at_(stop_at) {
+bool thread_sleeps(pid_t thread) {
+  const std::string path = "/proc/self/task/" + std::to_string(thread) + "/stat";
+  std::FILE* const file = std::fopen(path.c_str(), "r");
+  if (file == nullptr) return false;
+  char text[256] = {};
+  const size_t size = std::fread(text, 1, sizeof text - 1, file);
+  std::fclose(file);
+  text[size] = '\0';
+  const char* const name_end = std::strrchr(text, ')');
+  return name_end != nullptr && name_end[1] != '\0' && name_end[2] == 'S';
+}
+
+Delayed::Delayed(uint64_t stop_at, std::function<void()> operation, const void* only)
+    : stop_at_(stop_at), only_(only) {
   thread_ = std::thread([this, run = std::move(operation)] {
     mine_ = this;
     os::access_hook = &count_access;
@@ -52,7 +71,8 @@ Delayed::~Delayed() {
   if (thread_.joinable()) thread_.join();
 }
 
-void Delayed::count_access(const void*) {
+void Delayed::count_access(const void* address) {
+  if (mine_->only_ != nullptr && mine_->only_ != address) return;
   if (++mine_->accesses_ == mine_->stop_at_) mine_->stop();
 }
 
@@ -60,7 +80,11 @@ void Delayed::stop() {
   std::unique_lock<std::mutex> lock(mutex_);
   was_stopped_ = true;
   changed_.notify_all();
-  if (!changed_.wait_for(lock, kPatience, [this] { return may_go_on_; })) was_waited_for_ = true;
+  for (int asleep = 0; !may_go_on_ && asleep < kLooks;) {
+    changed_.wait_for(lock, kBetweenLooks, [this] { return may_go_on_; });
+    asleep = others_ != 0 && thread_sleeps(others_) ? asleep + 1 : 0;
+  }
+  was_waited_for_ = !may_go_on_ || was_waited_for_;
 }
 
 void Delayed::before_sleep() {
@@ -76,27 +100,29 @@ void Delayed::release() {
 }
 
 void Delayed::count_others(const void*) {
-  if (++mine_->others_accesses_ == kSpins) before_wait();
+  if (++mine_->others_accesses_ != kSpins) return;
+  mine_->was_waited_for_ = mine_->was_stopped_;
+  mine_->release();
 }
 
-void Delayed::before_wait() {
-  mine_->was_waited_for_ = true;
-  mine_->release();
+void Delayed::set_others(pid_t thread) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  others_ = thread;
 }
 
 void Delayed::meanwhile(const std::function<void()>& others) {
   others_accesses_ = 0;
   mine_ = this;
   os::access_hook = &count_others;
-  os::wait_hook = &before_wait;
+  set_others(gettid());
   std::exception_ptr error;
   try {
     others();
   } catch (...) {
     error = std::current_exception();
   }
+  set_others(0);
   os::access_hook = nullptr;
-  os::wait_hook = nullptr;
   mine_ = nullptr;
   if (error) std::rethrow_exception(error);
 }
@@ -113,6 +139,15 @@ void Delayed::go_on() {
   }
   thread_.join();
   if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+}
+
+OtherThread delay_once(uint64_t stop_at, const std::function<void()>& operation,
+                       const std::function<void()>& others, const void* only) {
+  Delayed delayed(stop_at, operation, only);
+  delayed.meanwhile(others);
+  delayed.go_on();
+  if (!delayed.was_stopped()) return OtherThread::not_run;
+  return delayed.was_waited_for() ? OtherThread::waited : OtherThread::ended;
 }
 
 DelayCounts delay_at_every_access(const std::function<void()>& prepare,

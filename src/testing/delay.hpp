@@ -12,6 +12,8 @@
 // through os::Atomic count, and only in builds with SHOAL_TESTING.
 #pragma once
 
+#include <sys/types.h>
+
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
@@ -21,12 +23,16 @@
 
 namespace shoal::testing {
 
+// Does this thread of this process sleep in the kernel?
+bool thread_sleeps(pid_t thread);
+
 // One operation that is stopped once.
 class Delayed {
  public:
   // Starts `operation` in its own thread. Returns when that thread is stopped before its access
-  // number `stop_at` (counted from 1), or sleeps on a futex, or has ended.
-  Delayed(uint64_t stop_at, std::function<void()> operation);
+  // number `stop_at` (counted from 1), or sleeps on a futex, or has ended. With `only`, accesses to
+  // other addresses do not count.
+  Delayed(uint64_t stop_at, std::function<void()> operation, const void* only = nullptr);
   // Lets the operation end.
   ~Delayed();
   Delayed(const Delayed&) = delete;
@@ -34,8 +40,8 @@ class Delayed {
 
   // Is the operation stopped before that access? False: it sleeps, or has ended.
   [[nodiscard]] bool was_stopped() const noexcept { return was_stopped_; }
-  // Runs `others` in the calling thread. When they wait (they sleep on a futex, or they spin, which
-  // shows as very many accesses), the stopped operation continues.
+  // Runs `others` in the calling thread. When they wait (they sleep in the kernel, or they spin,
+  // which shows as very many accesses), the stopped operation continues.
   void meanwhile(const std::function<void()>& others);
   // Did `others` have to wait for the stopped operation?
   [[nodiscard]] bool was_waited_for() const noexcept { return was_waited_for_; }
@@ -48,13 +54,14 @@ class Delayed {
  private:
   static void count_access(const void* address);
   static void count_others(const void* address);
-  static void before_wait();
   static void before_sleep();
+  void set_others(pid_t thread);
   void stop();
   void release();
 
   static thread_local Delayed* mine_;  // of the thread that is stopped, or that runs `others`
   const uint64_t stop_at_;
+  const void* const only_;
   uint64_t accesses_ = 0;         // of the operation's thread
   uint64_t others_accesses_ = 0;  // of meanwhile()'s thread
   bool was_waited_for_ = false;
@@ -63,10 +70,22 @@ class Delayed {
   bool was_stopped_ = false;
   bool sleeps_ = false;
   bool may_go_on_ = false;
+  pid_t others_ = 0;  // the thread that is in meanwhile()
   bool ended_ = false;
   std::exception_ptr error_;
   std::thread thread_;
 };
+
+enum class OtherThread {
+  not_run,  // the operation was not stopped
+  ended,    // before the operation went on
+  waited,   // until the operation went on
+};
+
+// Stops `operation` before its access number `stop_at`, runs `others`, and lets the operation end.
+// If it makes fewer accesses, `others` run after it.
+OtherThread delay_once(uint64_t stop_at, const std::function<void()>& operation,
+                       const std::function<void()>& others, const void* only = nullptr);
 
 struct DelayCounts {
   uint64_t accesses = 0;  // of the operation when it is not stopped
