@@ -56,7 +56,7 @@ test-clang:
 	@scripts/test_clang
 
 test-install:
-	@scripts/test tests/install -o faulthandler_timeout=0
+	@scripts/test tests/install
 
 wheels:
 	@scripts/wheels

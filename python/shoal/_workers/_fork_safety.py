@@ -49,8 +49,14 @@ def refusal(own_threads: int = 0) -> str | None:
             return f"{os.path.basename(library)} is loaded, whose state does not survive a fork"
     extra = native - 1 - own_threads - sum(map(_blas_threads, libraries))
     if extra > 0:
-        return f"{extra} native threads of unknown origin are running"
+        return f"{extra} native threads of unknown origin are running{_hint()}"
     return None
+
+
+def _hint() -> str:
+    """The one thread that Python itself starts without saying so: test tools use it."""
+    used = "faulthandler" in sys.modules
+    return " (faulthandler.dump_traceback_later() starts one)" if used else ""
 
 
 def _native_threads() -> int:
