@@ -63,10 +63,10 @@ PyObject* raise_consumer_died(PyObject* self, uint64_t lost) {
   const Reference type = error_class("ConsumerDied");
   if (type) {
     PyErr_Format(type.get(),
-                 "%llu objects taken from %R will not be marked by task_done(): the processes that"
-                 " took them have ended. They count as done from now on; put them again if the work"
-                 " must be done",
-                 static_cast<unsigned long long>(lost), self);
+                 "%llu object%s taken from %R will not be marked by task_done(), because the"
+                 " processes that took them have ended. They count as done from now on; put them"
+                 " again if the work must be done",
+                 static_cast<unsigned long long>(lost), lost == 1 ? "" : "s", self);
   }
   return nullptr;
 }

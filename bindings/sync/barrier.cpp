@@ -34,7 +34,8 @@ PyObject* barrier_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
     return attach(type, handle, [](arena::Arena& arena, arena::Handle at) { Barrier(arena, at); });
   }
   if (parties < 1 || parties > kMostParties) {
-    PyErr_Format(PyExc_ValueError, "parties must be >= 1 and at most %ld", kMostParties);
+    PyErr_Format(PyExc_ValueError, "parties must be >= 1 and at most %ld, not %ld", kMostParties,
+                 parties);
     return nullptr;
   }
   const auto count = static_cast<uint32_t>(parties);

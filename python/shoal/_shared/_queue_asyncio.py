@@ -49,7 +49,9 @@ class Waiters:
 
 
 class _Waiting:
-    """Those of one loop, and what wakes them. Refers to the loop only while anybody waits."""
+    """The waiting coroutines of one event loop, and what wakes them. References the loop only while
+    a coroutine waits.
+    """
 
     def __init__(self) -> None:
         self.futures: list[asyncio.Future[None]] = []
