@@ -561,7 +561,6 @@ int collect(Client* client) {
 
 int wait_for_news(Client* client, uint32_t seen, int64_t deadline_ns) {
   if (PyErr_CheckSignals() < 0) return -1;
-  if (client->ended) return 0;
   const int64_t slice = os::monotonic_ns() + (client->quiet ? kSliceNs : kFirstSliceNs);
   const int64_t until = deadline_ns >= 0 && deadline_ns < slice ? deadline_ns : slice;
   client->waiters += 1;
@@ -574,7 +573,7 @@ int wait_for_news(Client* client, uint32_t seen, int64_t deadline_ns) {
   client->quiet = wake == os::Wake::timed_out;
   if (wake == os::Wake::interrupted || wake == os::Wake::timed_out) {
     if (PyErr_CheckSignals() < 0) return -1;
-    return check_agent(client);
+    if (!client->ended) return check_agent(client);
   }
   return 0;
 }

@@ -53,6 +53,44 @@ def test_exit_with_threads_waiting_is_quick_and_quiet(interpreter, start, what):
     assert (finished.returncode, finished.out, finished.err) == (0, "", "")
 
 
+def test_the_end_of_a_pool_may_wait_while_threads_wait_for_results(interpreter, start):
+    """Making the errors of the open calls lets other threads run, as a first import does."""
+    finished = interpreter(
+        f"""
+        import threading, time
+        import shoal
+        from shoal._pool import _engine
+
+        made = _engine._terminated
+
+        def slowly():
+            time.sleep(0.1)
+            return made()
+
+        _engine._terminated = slowly
+        pool = shoal.Pool(2, start={start!r})
+        begun = threading.Barrier(4)
+
+        def wait():
+            begun.wait()
+            try:
+                pool.apply(time.sleep, (1000,))
+            except shoal.PoolClosed:
+                print("told")
+
+        threads = [threading.Thread(target=wait) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        begun.wait()
+        time.sleep(0.05)
+        pool.terminate()
+        for thread in threads:
+            thread.join()
+        """
+    )
+    assert (finished.check(), finished.err) == ("told\n" * 3, "")
+
+
 def test_exit_completes_the_futures_that_threads_wait_for(interpreter, start):
     finished = interpreter(
         f"""
