@@ -2,7 +2,7 @@
 //
 // The structs of an arena, as they lie in shared memory. Whole file, from offset 0:
 //
-//   Header | MemberSlot[512] | used bitmap | warm bitmap | orphan bitmap | PageDescriptor[pages] |
+//   Header | MemberSlot[4096] | used bitmap | warm bitmap | orphan bitmap | PageDescriptor[pages] |
 //   data pages
 //
 // A data page has 64 KiB.
@@ -62,7 +62,7 @@ enum class SlotState : uint64_t {
 inline constexpr uint64_t kBirthLocked = 1;  // in MemberSlot::birth
 
 // One member's record. Each use of a slot is one life of the slot and has its own incarnation
-// number: index, index + 512, ..., always increasing. Each state transition is one compare-exchange
+// number: index, index + 4096, ..., always increasing. Each state transition is one compare-exchange
 // of the whole word, which contains the incarnation, so it fails if the slot has moved on to
 // another state or life. The first table lists for each state which process writes which field, and
 // which process makes the next transition. The second table says why a process that was stopped in

@@ -32,7 +32,7 @@ using Handle = uint64_t;  // byte offset from the arena's start, multiple of 64;
 // 30 bits, never 0, never given out twice in a session; slot = incarnation % kMemberSlots
 using Incarnation = uint32_t;
 
-inline constexpr uint32_t kMemberSlots = 512;
+inline constexpr uint32_t kMemberSlots = 4096;
 inline constexpr uint32_t kHolderSlots = 63;  // members in slots below this can hold counted blocks
 inline constexpr uint32_t kSharerSlots = 49;  // members in slots below this have a sharer_bit()
 

@@ -47,7 +47,7 @@ TEST(Members, BeyondTheTableAreRefused) {
   for (unsigned i = 1; i < kMemberSlots; ++i) all.push_back(s.join());
   EXPECT_FALSE(all.back()->can_hold());
   EXPECT_THROW((void)s.join(), TooManyMembers);
-  EXPECT_NE(message_of_a_join(s).find("at most 512 at a time"), std::string::npos);
+  EXPECT_NE(message_of_a_join(s).find("at most 4096 at a time"), std::string::npos);
   all.pop_back();
   EXPECT_NO_THROW(all.push_back(s.join()));
 }

@@ -23,7 +23,7 @@ uint64_t slot_handle(uint32_t index) noexcept {
   return kSlotsOffset + uint64_t{index} * sizeof(MemberSlot);
 }
 
-// A slot's incarnation numbers are index, index + 512, ..., so slots use up their numbers
+// A slot's incarnation numbers are index, index + 4096, ..., so slots use up their numbers
 // independently of each other. Returns the number after the one in `word`; for a slot that was
 // never used, the first. 0: no number is left.
 constexpr uint64_t next_number(uint32_t index, uint64_t word) noexcept {
