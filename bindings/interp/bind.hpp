@@ -36,7 +36,7 @@ arena::Arena* current_arena() noexcept;
 
 // Joins the session whose memory file is `fd` (an exec'd child). False with a Python error set on
 // failure, or when this process already has a session.
-bool join_session(int fd, arena::Incarnation bond);
+bool join_session(int fd);
 
 // Turns the C++ exception being handled into a Python exception. Call it inside `catch (...)` only.
 void set_python_error() noexcept;

@@ -34,7 +34,6 @@ namespace {
 struct Process {
   std::shared_ptr<arena::Arena> arena;
   std::unique_ptr<arena::Member> member;
-  arena::Incarnation bond = 0;
 };
 
 Process& process() {
@@ -132,17 +131,7 @@ PyObject* incarnation(PyObject*, PyObject*) {
 
 PyObject* join(PyObject*, PyObject* arguments) {
   int fd = -1;
-  unsigned bond = 0;
-  if (!PyArg_ParseTuple(arguments, "i|I", &fd, &bond) || !join_session(fd, bond)) return nullptr;
-  Py_RETURN_NONE;
-}
-
-PyObject* set_bond(PyObject*, PyObject* bond) {
-  const unsigned long value = PyLong_AsUnsignedLong(bond);
-  if (value == static_cast<unsigned long>(-1) && PyErr_Occurred()) return nullptr;
-  process().bond = static_cast<arena::Incarnation>(value);
-  if (current_member() == nullptr) return nullptr;
-  current_member()->shared().bond.store(process().bond);
+  if (!PyArg_ParseTuple(arguments, "i", &fd) || !join_session(fd)) return nullptr;
   Py_RETURN_NONE;
 }
 
@@ -232,9 +221,7 @@ PyMethodDef methods[] = {
     {"session_identity", session_identity, METH_NOARGS,
      "An identity, the same in all processes of the session; None before it exists."},
     {"incarnation", incarnation, METH_NOARGS, "This process's member number; joins if needed."},
-    {"join_session", join, METH_VARARGS, "join_session(fd, bond=0): join an existing session."},
-    {"set_bond", set_bond, METH_O,
-     "set_bond(incarnation): the member after whose death this one dies."},
+    {"join_session", join, METH_VARARGS, "join_session(fd): join an existing session."},
     {"leave_session", leave_session, METH_NOARGS, "Give back all that this process holds."},
     {"usable_cpus", usable_cpus, METH_NOARGS, "CPUs by affinity and cgroup quota, at least 1."},
     {"arena_statistics", arena_statistics, METH_NOARGS, "Bytes of the session's memory by use."},
@@ -265,7 +252,7 @@ arena::Member* current_member() {
     if (self.member) {
       self.member->rejoin();
     } else {
-      self.member = arena::Member::join(self.arena, arena::MemberKind::process, self.bond);
+      self.member = arena::Member::join(self.arena, arena::MemberKind::process);
       tell_forked_children();
     }
     return self.member.get();
@@ -280,7 +267,7 @@ arena::Member* member_if_any() noexcept {
   return member != nullptr && member->incarnation() != 0 ? member : nullptr;
 }
 
-bool join_session(int fd, arena::Incarnation bond) {
+bool join_session(int fd) {
   Process& self = process();
   if (self.arena) {
     PyErr_SetString(PyExc_RuntimeError, "this process already belongs to a shoal session");
@@ -288,7 +275,6 @@ bool join_session(int fd, arena::Incarnation bond) {
   }
   try {
     self.arena = arena::Arena::attach(fd);
-    self.bond = bond;
     return current_member() != nullptr;
   } catch (...) {
     set_python_error();

@@ -67,7 +67,7 @@ class Session {
   // For passing on to child processes; close-on-exec, owned by the session.
   [[nodiscard]] int descriptor() const noexcept;
   // This member's number in the session.
-  [[nodiscard]] std::uint32_t member() const noexcept;
+  [[nodiscard]] std::uint64_t member() const noexcept;
   [[nodiscard]] Block allocate(std::size_t size) const;
   [[nodiscard]] SessionStatistics statistics() const;
 

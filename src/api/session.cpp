@@ -67,7 +67,7 @@ Session Session::join(int process_id) {
 
 int Session::descriptor() const noexcept { return membership_->arena->fd(); }
 
-std::uint32_t Session::member() const noexcept { return membership_->member->incarnation(); }
+std::uint64_t Session::member() const noexcept { return membership_->member->incarnation(); }
 
 Block Session::allocate(std::size_t size) const {
   return detail::translated([&] {

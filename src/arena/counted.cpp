@@ -34,7 +34,7 @@ void Member::make_counted(Handle b) {
     throw std::logic_error("make_counted: this member does not own the block");
   held_.emplace(b, Held{1, false});  // first, since this may throw
   head.holders.store(bit_of(slot()));
-  const uint64_t number = uint64_t{incarnation_} << 30 | (sharing_number_++ & 0x3FFFFFFF);
+  const uint64_t number = arena_->header().last_number.fetch_add(1) + 1;
   // COMMIT(arena.counted.make): killed before: this member's, freed by the reaper; after: counted,
   // and the reaper clears this member's bit.
   head.owner.store(owner_counted(number));

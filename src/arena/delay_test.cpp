@@ -151,7 +151,7 @@ TEST(SlotUnderDelay, LateReaperDoesNotKeepTheNextMemberFromLeaving) {
 TEST(SlotUnderDelay, LateForkedChildChangesNothingForTheNextMember) {
   const uint64_t reused = at_every_access([](Crowd& c, uint64_t k, bool& newcomer) {
     const Incarnation child =
-        try_claim_slot(*c.s.arena, MemberKind::process, 0, c.s.me->incarnation());
+        try_claim_slot(*c.s.arena, MemberKind::process, c.s.me->incarnation());
     open_birth(*c.s.arena, child, false);
     c.take_the_rest();
     // The child's start time: different from the newcomer's, but with the same bits.
@@ -182,7 +182,7 @@ TEST(SlotUnderDelay, LateParentOfAForkKeepsTheSlotThatItPrepares) {
     const bool stopped = c.run_stopped_at(
         k,
         [&] {
-          child = try_claim_slot(*c.s.arena, MemberKind::process, 0, c.s.me->incarnation());
+          child = try_claim_slot(*c.s.arena, MemberKind::process, c.s.me->incarnation());
           open_birth(*c.s.arena, child, false);
         },
         [&] {
@@ -199,7 +199,7 @@ TEST(SlotUnderDelay, LateParentOfAForkKeepsTheSlotThatItPrepares) {
 TEST(SlotUnderDelay, JoinerIsNotTakenForTheSlotsFormerForkedChild) {
   at_every_access([](Crowd& c, uint64_t k, bool&) {
     const Incarnation child =
-        try_claim_slot(*c.s.arena, MemberKind::process, 0, c.s.me->incarnation());
+        try_claim_slot(*c.s.arena, MemberKind::process, c.s.me->incarnation());
     open_birth(*c.s.arena, child, false);
     EXPECT_TRUE(enliven_slot(*c.s.arena, child, getpid(), 1));  // a start time that is not ours
     c.take_the_rest();
@@ -218,7 +218,7 @@ TEST(SlotUnderDelay, LateJudgeOfAForkedChildFreesNothingOfTheNextMember) {
   const uint64_t reused = at_every_access([](Crowd& c, uint64_t k, bool& newcomer) {
     const auto late = c.s.join();
     const Incarnation child =
-        try_claim_slot(*c.s.arena, MemberKind::process, 0, c.s.me->incarnation());
+        try_claim_slot(*c.s.arena, MemberKind::process, c.s.me->incarnation());
     open_birth(*c.s.arena, child, false);
     let_time_pass(c);
     c.take_the_rest();
@@ -239,7 +239,7 @@ TEST(SlotUnderDelay, LateParentAfterAForkHarmsNeitherItsChildNorTheNextMember) {
   for (const bool in_time : {true, false}) {
     at_every_access([in_time](Crowd& c, uint64_t k, bool&) {
       const Incarnation child =
-          try_claim_slot(*c.s.arena, MemberKind::process, 0, c.s.me->incarnation());
+          try_claim_slot(*c.s.arena, MemberKind::process, c.s.me->incarnation());
       open_birth(*c.s.arena, child, false);
       c.take_the_rest();
       bool alive = false;

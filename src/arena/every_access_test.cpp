@@ -107,7 +107,7 @@ TEST_F(Delays, OfAForksChildWhileItsParentDiesAndItsSlotIsUsedAgain) {
       [&] {
         begin();
         parent = &join();
-        child = try_claim_slot(*s->arena, MemberKind::process, 0, parent->incarnation());
+        child = try_claim_slot(*s->arena, MemberKind::process, parent->incarnation());
         ASSERT_NE(child, 0U);
         open_birth(*s->arena, child, false);
         s->arena->slot(slot_of(child)).birth.store(2);  // its time limit passed long ago
@@ -136,7 +136,7 @@ TEST_F(Delays, OfAJoinInASlotThatWasPreparedForAForksChildBefore) {
       [&] {
         begin();
         Member& parent = join();
-        child = try_claim_slot(*s->arena, MemberKind::process, 0, parent.incarnation());
+        child = try_claim_slot(*s->arena, MemberKind::process, parent.incarnation());
         s->arena->slot(slot_of(child)).birth.store(2);  // its time limit passed long ago
         const Incarnation dead = parent.incarnation();
         parent.abandon_for_test();

@@ -48,7 +48,7 @@ void ForkHandlers::prepare_member(Member& member) noexcept {
   if (member.incarnation_ == 0 || (member.held_.empty() && member.shared_.empty())) return;
   if (!member.make_views_private()) member.copy_shared_views();
   Arena& arena = *member.arena_;
-  const Incarnation child = try_claim_slot(arena, MemberKind::process, 0, member.incarnation_);
+  const Incarnation child = try_claim_slot(arena, MemberKind::process, member.incarnation_);
   if (child != 0) member.birth_lock_ = lock_birth(arena, child);
   give_to_child(member, child);
   if (child != 0) open_birth(arena, child, member.birth_lock_ >= 0);

@@ -363,7 +363,7 @@ TEST(Fork, ChildKilledBeforeItsFirstInstructionLeavesNothing) {
 // Without /proc or a free descriptor there is no birth lock, and elapsed time decides.
 TEST(Fork, ChildWithoutABirthLockIsReapedWhenItIsLate) {
   TestSession s;
-  const Incarnation child = try_claim_slot(*s.arena, MemberKind::process, 0, s.me->incarnation());
+  const Incarnation child = try_claim_slot(*s.arena, MemberKind::process, s.me->incarnation());
   open_birth(*s.arena, child, false);
   EXPECT_EQ(reap_all_dead(*s.arena, *s.me), 0);
   s.arena->slot(slot_of(child)).birth.store(kBirthLocked + 1);
@@ -635,8 +635,7 @@ TEST(Fork, PreparedChildDiesWithAParentThatDiesBeforeTheFork) {
   TestSession s;
   const int status = in_child([&] {
     const auto parent = s.join();
-    const Incarnation child =
-        try_claim_slot(*s.arena, MemberKind::process, 0, parent->incarnation());
+    const Incarnation child = try_claim_slot(*s.arena, MemberKind::process, parent->incarnation());
     const Handle b = parent->allocate(kLarge);
     parent->make_counted(b);
     s.arena->page(s.arena->page_of(b)).holders.fetch_or(uint64_t{1} << slot_of(child));
@@ -653,7 +652,7 @@ TEST(Fork, PreparedChildDiesWithTheReapOfItsParent) {
   TestSession s;
   const auto parent = s.join();
   const Incarnation dead = parent->incarnation();
-  const Incarnation child = try_claim_slot(*s.arena, MemberKind::process, 0, dead);
+  const Incarnation child = try_claim_slot(*s.arena, MemberKind::process, dead);
   os::close_fd(lock_birth(*s.arena, child));
   open_birth(*s.arena, child, true);
   parent->abandon_for_test();

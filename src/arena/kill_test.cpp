@@ -81,7 +81,7 @@ struct Scene {
     EXPECT_TRUE(victim->hold_shared(used));
     const Handle alone = victim->allocate(64);
     victim->share(alone);
-    const Incarnation unborn = try_claim_slot(*s.arena, MemberKind::process, 0, dead);
+    const Incarnation unborn = try_claim_slot(*s.arena, MemberKind::process, dead);
     os::close_fd(lock_birth(*s.arena, unborn));  // as when the fork has failed
     open_birth(*s.arena, unborn, true);
     victim->abandon_for_test();

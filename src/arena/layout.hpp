@@ -30,7 +30,7 @@ inline constexpr uint64_t kHugeAlign = 32;
 // the frontier moves by this many pages (64 MiB of data, 32 KiB of tables)
 inline constexpr uint64_t kMetadataStep = 1024;
 inline constexpr uint64_t kMagic = 0x31306c616f687321;  // "!shoal01"
-inline constexpr uint32_t kVersion = 2;
+inline constexpr uint32_t kVersion = 3;
 inline constexpr uint32_t kLanes = 16;
 inline constexpr uint32_t kLaneHeld = 4;
 inline constexpr uint32_t kRoots = 64;
@@ -46,11 +46,11 @@ struct Lane {
 };
 static_assert(sizeof(Lane) == 64);
 
-// state word: {incarnation:30 | pid:22 | start:9 | state:3}. One store names the process, so a
+// state word: {life:30 | pid:22 | start:9 | state:3}. One store names the process, so a
 // process that dies at any instruction of a join can be told from a live one. `start` is derived
 // from the process start time (start_bits() in slots.hpp); 0: not known.
 enum class SlotState : uint64_t {
-  free = 0,  // incarnation is that of the last user
+  free = 0,  // `life` is that of the last user
   // process `pid` is filling it; or, if `birth` != 0, `pid` (the parent) has prepared it for a
   // forked child
   born = 1,
@@ -61,20 +61,19 @@ enum class SlotState : uint64_t {
 
 inline constexpr uint64_t kBirthLocked = 1;  // in MemberSlot::birth
 
-// One member's record. Each use of a slot is one life of the slot and has its own incarnation
-// number: index, index + 4096, ..., always increasing. Each state transition is one compare-exchange
-// of the whole word, which contains the incarnation, so it fails if the slot has moved on to
-// another state or life. The first table lists for each state which process writes which field, and
-// which process makes the next transition. The second table says why a process that was stopped in
-// a state, and resumes in a later life of the slot, does no harm.
+// One member's record. Each use of a slot is one life of the slot; lives are numbered in rising
+// order, and {life, slot} is the member's incarnation. Each state transition is one
+// compare-exchange of the whole word, which contains the life, so it fails if the slot has moved on
+// to another state or life. The first table lists for each state which process writes which field,
+// and which process makes the next transition. The second table says why a process that was stopped
+// in a state, and resumes in a later life of the slot, does no harm.
 //
 //   state    written by                          next state
 //   free     no process                          born: a claimer, which joins or forks
-//   born     claimer: kind, bond, user, lanes,   live: the claimer itself, or the fork's child
-//            trace, parent; `birth` last
+//   born     claimer: kind, lanes, trace,        live: the claimer itself, or the fork's child
+//            parent; `birth` last
 //   live     member: image, start_time first;    leaving: the member
-//            bond, lanes; layers above: user,
-//            trace
+//            lanes; layers above: trace
 //   leaving  member, which reaps itself: lanes,  free: the member
 //            then the four below
 //   dead     reaper: lanes, then the four below  free: the reaper
@@ -97,14 +96,17 @@ inline constexpr uint64_t kBirthLocked = 1;  // in MemberSlot::birth
 // values of that life, or 0, or the values of a later life. In the last two cases what it concludes
 // has no effect, because a compare-exchange that expects the `state` that it read fails. `reaper`
 // may be written in any state, by the member that wins the reaping job. It is never cleared, and
-// the incarnation of the dead member in it never decreases. So a late member that wants to reap an
+// the life of the dead member in it never decreases. So a late member that wants to reap an
 // earlier life cannot take the job from a reaper of a later life.
 struct MemberSlot {
   os::Atomic<uint64_t> state;
   os::Atomic<uint64_t> start_time;  // of the process; 0: not known, `state` has some bits of it
   os::Atomic<uint64_t> image;  // of the process (os::process_image): an exec ends the membership
-  // {dead:30 << 30 | reaper:30}: `reaper` is reaping `dead`. If the reaper dies, another member
-  // takes over. Reaper 0: no member is reaping. Valid if `dead` is the incarnation in `state`.
+  // {life of the dead:30 | low 34 bits of the reaper's incarnation}: that member is reaping that
+  // life of this slot. If the reaper dies, another member takes over. Reaper 0: no member is
+  // reaping. Valid if the life is the one in `state`. A slot repeats the low 34 bits after 2^22
+  // lives: if that many members use the dead reaper's slot while this slot waits to be reaped, the
+  // last of them is taken for the reaper for as long as it lives.
   os::Atomic<uint64_t> reaper;
   os::Atomic<uint64_t> parent;  // slot of a fork's child: incarnation of the forking member
   // In state born: what decides whether the slot is still in use. 0: the process in `state` is
@@ -112,10 +114,8 @@ struct MemberSlot {
   // value: there is no birth lock, and this is the monotonic time (ns) until which the child may
   // become live.
   os::Atomic<uint64_t> birth;
-  os::Atomic<uint32_t> kind;
-  os::Atomic<uint32_t> bond;     // the member dies with this incarnation; 0: none
-  os::Atomic<uint32_t> user[4];  // for the layers above; zero when the member joins
-  uint64_t reserved[7];
+  os::Atomic<uint64_t> kind;
+  uint64_t reserved[9];
   Lane lanes[kLanes];
   alignas(128) std::byte
       trace[1024];  // src/trace/record.hpp says what is in here; zero when the member joins
@@ -199,9 +199,9 @@ struct Header {
   os::Atomic<uint64_t> ready;  // kMagic once the creator has finished
   os::Atomic<uint64_t> frontier;       // pages that the tables describe; only grows, under the lock
   os::Atomic<uint64_t> slots_used;     // slots from this index on were never claimed; only grows
-  os::Atomic<uint64_t> last_number;    // for the layers above: each number is given out once
+  os::Atomic<uint64_t> last_number;    // each number is given out once
   os::Atomic<uint64_t> next_purge_ms;  // a member that finds this time past purges warm pages
-  alignas(128) os::Atomic<uint32_t> lock;  // {waiters:1 | unused:1 | incarnation:30}
+  alignas(128) os::Atomic<uint64_t> lock;  // arena/lock.hpp
   RunIntent intent;
   // by run length, a hint: first page + 1 of the run of that length released last
   alignas(128) os::Atomic<uint64_t> recent[16];

@@ -3,7 +3,9 @@
 // RunsLock: the arena's one lock, over the page tables. Owner-aware: a waiter takes the lock over
 // from a dead holder and completes the change that the holder had begun (RunIntent). Held for
 // microseconds, never across a system call that can take long; a holder never waits for a
-// process-local lock. Lock word: {waiters:1 | unused:1 | incarnation:30}; 0 = free. Threads of one
+// process-local lock. Lock word: 0 is free; else {unused:20 | high 12 bits of the incarnation:12 |
+// waiters:1 | unused:1 | its low 30 bits:30}. Sleepers wait on the low half, which the kernel
+// compares; the waiters bit is in it. Threads of one
 // member exclude each other as well. Lock order: Member::reaping_, then RunsLock. A thread that
 // takes the RunsLock never holds Member::local_.
 // Design: docs/design/arena.md
@@ -12,9 +14,6 @@
 #include "arena/arena.hpp"
 
 namespace shoal::arena {
-
-inline constexpr uint32_t kLockWaiters = uint32_t{1} << 31;
-inline constexpr uint32_t kLockOwner = (uint32_t{1} << 30) - 1;
 
 class RunsLock {
  public:
@@ -25,10 +24,10 @@ class RunsLock {
 
  private:
   void acquire_slowly() noexcept;
-  bool take_over(uint32_t seen) noexcept;
+  bool take_over(uint64_t seen) noexcept;
 
   Arena& arena_;
-  const Incarnation me_;
+  const uint64_t me_;  // as a lock word
 };
 
 }  // namespace shoal::arena

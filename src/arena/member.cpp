@@ -29,12 +29,11 @@ int64_t decay_from_environment() {
 
 Member::Member(std::shared_ptr<Arena> arena) noexcept : arena_(std::move(arena)) {}
 
-std::unique_ptr<Member> Member::join(std::shared_ptr<Arena> arena, MemberKind kind,
-                                     Incarnation bond) {
+std::unique_ptr<Member> Member::join(std::shared_ptr<Arena> arena, MemberKind kind) {
   std::unique_ptr<Member> member(new Member(std::move(arena)));
   member->decay_ns_ = decay_from_environment();
   member->most_held_ = os::most_mappings() / kMappingsPerHeld;
-  member->join_low_slot(kind, bond);
+  member->join_low_slot(kind);
   register_for_fork(*member);
   return member;
 }
@@ -44,9 +43,7 @@ Member::~Member() {
   leave();
 }
 
-void Member::join_slot(MemberKind kind, Incarnation bond) {
-  enter_slot(claim_slot(*arena_, kind, bond, 0), kind);
-}
+void Member::join_slot(MemberKind kind) { enter_slot(claim_slot(*arena_, kind, 0), kind); }
 
 void Member::enter_slot(Incarnation claimed, MemberKind kind) {
   const int pid = os::own_pid();
@@ -58,12 +55,12 @@ void Member::enter_slot(Incarnation claimed, MemberKind kind) {
 
 // Joins. A slot without a bit in shared blocks is assigned only when no lower slot is free: then
 // reaps the dead, and if that frees a slot, joins again and gives the high slot back.
-void Member::join_low_slot(MemberKind kind, Incarnation bond) {
+void Member::join_low_slot(MemberKind kind) {
   require_own_namespace();
-  join_slot(kind, bond);
+  join_slot(kind);
   const Incarnation high = incarnation_;
   if (slot() < kSharerSlots || reap_all_dead(*arena_, *this) == 0) return;
-  const Incarnation again = try_claim_slot(*arena_, kind, bond, 0);
+  const Incarnation again = try_claim_slot(*arena_, kind, 0);
   if (again == 0) return;  // other processes have taken the free slots
   enter_slot(again, kind);
   advance_slot(*arena_, high, SlotState::dead);
@@ -87,7 +84,7 @@ void Member::rejoin() {
         "shoal: the process that this one was forked from died before this one could join the "
         "session: the shared objects that this one inherited are gone");
   }
-  join_low_slot(MemberKind::process, 0);
+  join_low_slot(MemberKind::process);
   unregister_for_fork(*this);  // a forked child is still in the list, a member that left is not
   register_for_fork(*this);
 }

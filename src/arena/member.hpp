@@ -44,11 +44,9 @@ enum class RootSet : uint8_t {
 
 class Member {
  public:
-  // Joins the session. `bond`: the member whose death also ends this one, 0: none. Throws
-  // TooManyMembers; MemoryExhausted; NotAMember if this process is in another pid namespace than
-  // the session.
-  static std::unique_ptr<Member> join(std::shared_ptr<Arena> arena, MemberKind kind,
-                                      Incarnation bond = 0);
+  // Joins the session. Throws TooManyMembers; MemoryExhausted; NotAMember if this process is in
+  // another pid namespace than the session.
+  static std::unique_ptr<Member> join(std::shared_ptr<Arena> arena, MemberKind kind);
   ~Member();
   Member(const Member&) = delete;
   Member& operator=(const Member&) = delete;
@@ -186,9 +184,9 @@ class Member {
   using HeldEntry = std::unordered_map<Handle, Held>::iterator;
 
   explicit Member(std::shared_ptr<Arena> arena) noexcept;
-  void join_slot(MemberKind kind, Incarnation bond);
+  void join_slot(MemberKind kind);
   void enter_slot(Incarnation claimed, MemberKind kind);
-  void join_low_slot(MemberKind kind, Incarnation bond);
+  void join_low_slot(MemberKind kind);
   void require_own_namespace() const;
   void require_membership() const;
   Handle allocate_small(uint32_t size_class);
@@ -234,7 +232,6 @@ class Member {
   bool lost_ = false;  // this process inherited blocks that it must not use: see rejoin()
   int64_t decay_ns_ = 0;
   os::Atomic<uint32_t> lanes_taken_;  // bit per lane
-  uint64_t sharing_number_ = 0;       // makes each counted owner word unique
 
   mutable LocalLock local_;  // guards the members below; never held across a wait
   std::array<Cache, kClasses> caches_;
@@ -271,6 +268,11 @@ bool member_alive(Arena& arena, Incarnation incarnation) noexcept;
 // The same without looking at the process: does the slot still belong to this incarnation, in a
 // state other than dead?
 bool member_listed(Arena& arena, Incarnation incarnation) noexcept;
+// The latest member whose incarnation has these low bits (by default a ShortNumber), `bits` at
+// least kSlotBits. If it is the member that the number was taken from, this is its incarnation; a
+// number that a late process has read long ago may be that of another member by now. 0: none, also
+// for the number 0.
+Incarnation full_number(const Arena& arena, uint64_t low, unsigned bits = kShortBits) noexcept;
 // The process id of a member; 0: no such member.
 int member_pid(Arena& arena, Incarnation incarnation) noexcept;
 

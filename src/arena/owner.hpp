@@ -4,12 +4,12 @@
 //
 //   kind     payload                          who may change it
 //   free     0                                the member that allocates in this span or run
-//   member   incarnation:30                   that member
+//   member   incarnation:42                   that member
 //   channel  position:40 | id:20              the winner of the compare-exchange (send, receive)
 //   block    parent handle / 64 : 34          the owner of the parent
 //   counted  unique number of this sharing    the last holder: counted -> dying(me)
 //   named    layers above                     layers above
-//   dying    incarnation:30                   that member, which is freeing it (of a span: which
+//   dying    incarnation:42                   that member, which is freeing it (of a span: which
 //                                             has claimed it); after its death, its reaper
 //   shared   pinned:1 | stored:10 | holding slots:49
 //                                             a holder: its own bit, or, if its slot has no bit,
@@ -29,14 +29,34 @@
 namespace shoal::arena {
 
 using Handle = uint64_t;  // byte offset from the arena's start, multiple of 64; 0 = none
-// 30 bits, never 0, never given out twice in a session; slot = incarnation % kMemberSlots
-using Incarnation = uint32_t;
+// A member's number {life:30 | slot:12}: never 0, never given out twice in a session. A slot counts
+// its lives from 1 on. There are 4.4e12 numbers: enough for a thousand joins a
+// second in a century.
+using Incarnation = uint64_t;
+// The low 30 bits of an incarnation, for words that have no room for all of it. A slot repeats them
+// after 2^18 lives. Where they are used, the code says why that does no harm. full_number() in
+// arena.hpp finds the incarnation.
+using ShortNumber = uint32_t;
 
-inline constexpr uint32_t kMemberSlots = 4096;
+inline constexpr unsigned kSlotBits = 12;
+inline constexpr unsigned kLifeBits = 30;
+inline constexpr unsigned kShortBits = 30;
+inline constexpr uint32_t kMemberSlots = 1 << kSlotBits;
 inline constexpr uint32_t kHolderSlots = 63;  // members in slots below this can hold counted blocks
 inline constexpr uint32_t kSharerSlots = 49;  // members in slots below this have a sharer_bit()
 
-constexpr uint32_t slot_of(Incarnation incarnation) noexcept { return incarnation % kMemberSlots; }
+constexpr uint32_t slot_of(Incarnation incarnation) noexcept {
+  return static_cast<uint32_t>(incarnation % kMemberSlots);
+}
+constexpr uint64_t life_of_slot(Incarnation incarnation) noexcept {
+  return incarnation >> kSlotBits;
+}
+constexpr Incarnation incarnation_of(uint32_t slot, uint64_t life) noexcept {
+  return life << kSlotBits | slot;
+}
+constexpr ShortNumber short_number(Incarnation incarnation) noexcept {
+  return static_cast<ShortNumber>(incarnation & ((uint64_t{1} << kShortBits) - 1));
+}
 
 enum class OwnerKind : uint64_t {
   free = 0,
@@ -91,12 +111,25 @@ constexpr bool is_block(uint64_t word) noexcept { return owner_kind(word) == Own
 constexpr bool is_counted(uint64_t word) noexcept { return owner_kind(word) == OwnerKind::counted; }
 constexpr bool is_shared(uint64_t word) noexcept { return owner_kind(word) == OwnerKind::shared; }
 constexpr Incarnation owner_incarnation(uint64_t word) noexcept {  // of member and dying
-  return static_cast<Incarnation>(word >> 4);
+  return word >> 4;
 }
 constexpr uint32_t owner_channel_id(uint64_t word) noexcept {
   return static_cast<uint32_t>(word >> 4 & 0xFFFFF);
 }
 constexpr uint64_t owner_channel_position(uint64_t word) noexcept { return word >> 24; }
 constexpr Handle owner_parent(uint64_t word) noexcept { return word >> 4 << 6; }
+
+// Words of locks name their owner in bits 0 to 29 and 32 to 43, so that bits 30 and 31 are free for
+// marks in the half that sleepers wait on. 0: no owner.
+inline constexpr uint64_t kLockOwnerLow = (uint64_t{1} << kShortBits) - 1;
+inline constexpr uint64_t kLockOwnerHigh =
+    (uint64_t{1} << (kSlotBits + kLifeBits - kShortBits)) - 1;
+inline constexpr uint64_t kLockOwner = kLockOwnerHigh << 32 | kLockOwnerLow;
+constexpr uint64_t lock_word(Incarnation owner) noexcept {
+  return owner >> kShortBits << 32 | (owner & kLockOwnerLow);
+}
+constexpr Incarnation lock_owner(uint64_t word) noexcept {
+  return (word >> 32 & kLockOwnerHigh) << kShortBits | (word & kLockOwnerLow);
+}
 
 }  // namespace shoal::arena

@@ -58,12 +58,15 @@ bool holds_anything(const Lane& lane) noexcept {
   return any != 0;
 }
 
-constexpr Incarnation job_dead(uint64_t word) noexcept {
-  return static_cast<Incarnation>(word >> 30);
+// MemberSlot::reaper
+constexpr unsigned kReaperBits = 64 - kLifeBits;
+constexpr uint64_t reaper_bits(uint64_t word) noexcept {
+  return word & ((uint64_t{1} << kReaperBits) - 1);
 }
-constexpr Incarnation job_reaper(uint64_t word) noexcept {
-  return static_cast<Incarnation>(word & kLockOwner);
+constexpr uint64_t make_job(Incarnation dead, Incarnation reaper) noexcept {
+  return life_of_slot(dead) << kReaperBits | reaper_bits(reaper);
 }
+constexpr uint64_t life_in_job(uint64_t word) noexcept { return word >> kReaperBits; }
 
 }  // namespace
 
@@ -130,15 +133,17 @@ Reaping::Job Reaping::run() {
 // reaped `dead`.
 Reaping::Job Reaping::take_job() noexcept {
   MemberSlot& slot = arena_.slot(slot_of(dead_));
-  const uint64_t mine = uint64_t{dead_} << 30 | me_;
+  const uint64_t mine = make_job(dead_, me_);
+  const uint64_t life = life_of_slot(dead_);
   const auto is_dead = [&] {
     const uint64_t word = slot.state.load();
     const SlotState waits = dead_ == me_ ? SlotState::leaving : SlotState::dead;
-    return slot_incarnation(word) == dead_ && slot_state(word) == waits;
+    return slot_life(word) == life && slot_state(word) == waits;
   };
   for (uint64_t seen = slot.reaper.load(); seen != mine;) {
-    if (job_dead(seen) > dead_) return Job::over;
-    if (job_dead(seen) == dead_ && member_alive(arena_, job_reaper(seen)))
+    if (life_in_job(seen) > life) return Job::over;
+    if (life_in_job(seen) == life &&
+        member_alive(arena_, full_number(arena_, reaper_bits(seen), kReaperBits)))
       return is_dead() ? Job::anothers : Job::over;
     // COMMIT(arena.reap.begin): killed before: not begun; after: the next reaper takes over
     const bool done = slot.reaper.compare_exchange(seen, mine);
@@ -159,23 +164,23 @@ void Reaping::put_back() noexcept {
     SHOAL_KILL_POINT("arena.reap.unclaim");
   }
   claimed_.clear();
-  uint64_t mine = uint64_t{dead_} << 30 | me_;
+  uint64_t mine = make_job(dead_, me_);
   // COMMIT(arena.reap.give_up): killed before: the next reaper takes over; after: the same
-  arena_.slot(slot_of(dead_)).reaper.compare_exchange(mine, uint64_t{dead_} << 30);
+  arena_.slot(slot_of(dead_)).reaper.compare_exchange(mine, make_job(dead_, 0));
   SHOAL_KILL_POINT("arena.reap.give_up");
 }
 
 // A child that may still become live keeps its slot; reap_all_dead() checks it again later.
 void Reaping::reap_children() {
   for (uint32_t i = 0; i < slots_in_use(arena_); ++i) {
-    const uint64_t word = arena_.slot(i).state.load();
-    const SlotState state = slot_state(word);
+    const SeenSlot seen = see_slot(arena_, i);
+    const SlotState state = seen.state();
     if (state != SlotState::born && state != SlotState::dead) continue;
-    if (arena_.slot(i).parent.load() != dead_ || slot_incarnation(word) == dead_) continue;
+    if (arena_.slot(i).parent.load() != dead_ || seen.incarnation() == dead_) continue;
     if (state == SlotState::born &&
-        (process_behind_lives(arena_, word) || !declare_dead(arena_, word)))
+        (process_behind_lives(arena_, seen) || !declare_dead(arena_, seen)))
       continue;
-    reap_dead(arena_, member_, slot_incarnation(word));
+    reap_dead(arena_, member_, seen.incarnation());
   }
 }
 
@@ -319,7 +324,7 @@ void Reaping::let_go_of_span(uint64_t page, const SizeClass& c) {
 
 void Reaping::finish() noexcept {
   arena_.header().death_epoch.fetch_add(1);
-  set_slot_free(arena_, arena_.slot(slot_of(dead_)).state.load());
+  set_slot_free(arena_, see_slot(arena_, slot_of(dead_)));
 }
 
 bool reap_dead(Arena& arena, Member& reaper, Incarnation dead) {
@@ -332,11 +337,9 @@ bool reap_dead(Arena& arena, Member& reaper, Incarnation dead) {
 bool reap(Arena& arena, Member& reaper, Incarnation dead) {
   if (dead == 0 || reaper.incarnation() == 0 || dead == reaper.incarnation()) return false;
   const std::lock_guard<std::mutex> one_at_a_time(reaper.reaping_);
-  const uint64_t word = arena.slot(slot_of(dead)).state.load();
-  if (slot_incarnation(word) != dead || slot_state(word) == SlotState::free)
-    return true;  // already reaped
-  if (is_listed(slot_state(word)) &&
-      (process_behind_lives(arena, word) || !declare_dead(arena, word)))
+  const SeenSlot seen = see_slot(arena, slot_of(dead));
+  if (seen.incarnation() != dead || seen.state() == SlotState::free) return true;  // already reaped
+  if (is_listed(seen.state()) && (process_behind_lives(arena, seen) || !declare_dead(arena, seen)))
     return false;
   return reap_dead(arena, reaper, dead);
 }
@@ -344,10 +347,9 @@ bool reap(Arena& arena, Member& reaper, Incarnation dead) {
 int reap_all_dead(Arena& arena, Member& reaper) {
   int reaped = 0;
   for (uint32_t i = 0; i < slots_in_use(arena); ++i) {
-    const uint64_t word = arena.slot(i).state.load();
-    if (slot_state(word) == SlotState::free || slot_incarnation(word) == reaper.incarnation())
-      continue;
-    if (reap(arena, reaper, slot_incarnation(word))) ++reaped;
+    const SeenSlot seen = see_slot(arena, i);
+    if (seen.state() == SlotState::free || seen.incarnation() == reaper.incarnation()) continue;
+    if (reap(arena, reaper, seen.incarnation())) ++reaped;
   }
   return reaped;
 }

@@ -73,7 +73,7 @@ TEST(Members, AreAliveAlthoughTheirStartTimeIsNotKnown) {
   ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
   const rlimit none{0, before.rlim_max};
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
-  const Incarnation born = try_claim_slot(*s.arena, MemberKind::process, 0, 0);
+  const Incarnation born = try_claim_slot(*s.arena, MemberKind::process, 0);
   const auto live = s.join();
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
   EXPECT_TRUE(member_alive(*s.arena, born));
@@ -87,7 +87,7 @@ TEST(Members, AreAliveAlthoughTheirStartTimeIsNotKnown) {
 TEST(Members, AreToldWhenTheSessionHasNoNumbersLeft) {
   TestSession s;
   s.arena->header().slots_used.store(kMemberSlots);
-  const auto last = [](uint32_t index) { return ((1U << 30) - kMemberSlots) + index; };
+  const auto last = [](uint32_t index) { return incarnation_of(index, (1U << kLifeBits) - 1); };
   for (uint32_t i = 0; i < kMemberSlots; ++i) {
     if (i != s.me->slot()) s.arena->slot(i).state.store(make_slot(SlotState::free, last(i), 0, 0));
   }
@@ -95,7 +95,7 @@ TEST(Members, AreToldWhenTheSessionHasNoNumbersLeft) {
   EXPECT_NE(message.find("member numbers"), std::string::npos) << message;
 }
 
-// Each slot has 2 million incarnation numbers, and a join uses one number of one slot.
+// Each slot has 2^30 lives, and a join uses one number of one slot.
 TEST(Members, UseOneNumberForEachJoinHoweverManyThereAre) {
   TestSession s;
   std::vector<std::unique_ptr<Member>> all;
@@ -295,7 +295,7 @@ TEST(Reap, TakesOverFromAReaperThatDied) {
   for (int i = 0; i < 10; ++i) (void)victim->allocate(100);
   const Incarnation dead = victim->incarnation();
   victim->abandon_for_test();
-  s.arena->slot(slot_of(dead)).reaper.store(uint64_t{dead} << 30 | reaper->incarnation());
+  s.arena->slot(slot_of(dead)).reaper.store(life_of_slot(dead) << 34 | reaper->incarnation());
   EXPECT_FALSE(reap(*s.arena, *s.me, dead));  // a live member is reaping it
   reaper->abandon_for_test();
   EXPECT_TRUE(reap(*s.arena, *s.me, dead));
@@ -363,7 +363,7 @@ TEST(Reap, OfItselfThatRunsOutOfMemoryIsLeftToAnother) {
 TEST(Reap, FindsAJoinerThatDiedBeforeItWasAMember) {
   TestSession s;
   in_child([&] {
-    (void)claim_slot(*s.arena, MemberKind::process, 0, 0);
+    (void)claim_slot(*s.arena, MemberKind::process, 0);
     return 0;
   });
   EXPECT_EQ(s.arena->statistics().members, 2U);

@@ -15,7 +15,7 @@ namespace shoal::arena {
 
 namespace {
 
-constexpr uint64_t kLastIncarnation = (uint64_t{1} << 30) - 1;
+constexpr uint64_t kLastLife = (uint64_t{1} << kLifeBits) - 1;
 // a forked child without a birth lock counts as dead if it is not live after this time
 constexpr uint64_t kLateChildNs = 30'000'000'000;
 
@@ -23,33 +23,27 @@ uint64_t slot_handle(uint32_t index) noexcept {
   return kSlotsOffset + uint64_t{index} * sizeof(MemberSlot);
 }
 
-// A slot's incarnation numbers are index, index + 4096, ..., so slots use up their numbers
-// independently of each other. Returns the number after the one in `word`; for a slot that was
-// never used, the first. 0: no number is left.
-constexpr uint64_t next_number(uint32_t index, uint64_t word) noexcept {
-  const uint64_t last = slot_incarnation(word);
-  return last != 0 || index == 0 ? last + kMemberSlots : index;
-}
-
 struct Place {
-  uint32_t index = 0;
-  uint64_t word = 0;    // the state word of the slot, which is free
-  uint64_t number = 0;  // the incarnation that claims it; 0: no slot found
+  bool found = false;
+  SeenSlot seen;      // a free slot
+  uint64_t life = 0;  // the life that the claimer begins
 };
 
-// Returns the free slot in [from, to) with the lowest next number, so that all slots are used in
-// turn. Sets `*worn_out` if a free slot has no number left.
+// Returns the free slot in [from, to) with the fewest lives. So the slots are used in turn, and no
+// slot is used for the first time while another one is free. Sets `*worn_out` if a free slot has no
+// life left.
 Place find_place(const Arena& arena, uint32_t from, uint32_t to, bool* worn_out) noexcept {
   Place best;
   const uint32_t used = slots_in_use(arena);
   for (uint32_t i = from; i < to && i <= used; ++i) {
-    const uint64_t word = i < used ? arena.slot(i).state.load() : 0;  // `used` itself: maybe a hole
-    if (slot_state(word) != SlotState::free) continue;
-    const uint64_t number = next_number(i, word);
-    if (number > kLastIncarnation)
+    if (i == used && best.found) break;
+    const SeenSlot seen = i < used ? see_slot(arena, i) : SeenSlot{i, 0};  // `used`: maybe a hole
+    if (seen.state() != SlotState::free) continue;
+    const uint64_t life = slot_life(seen.word) + 1;
+    if (life > kLastLife)
       *worn_out = true;
-    else if (best.number == 0 || number < best.number)
-      best = {i, word, number};
+    else if (!best.found || life < best.life)
+      best = {true, seen, life};
   }
   return best;
 }
@@ -58,8 +52,8 @@ Place find_place(const Arena& arena, uint32_t from, uint32_t to, bool* worn_out)
 // then any slot.
 Place find_place(const Arena& arena, bool* worn_out) noexcept {
   Place place = find_place(arena, 0, kSharerSlots, worn_out);
-  if (place.number == 0) place = find_place(arena, kSharerSlots, kHolderSlots, worn_out);
-  if (place.number == 0) place = find_place(arena, kHolderSlots, kMemberSlots, worn_out);
+  if (!place.found) place = find_place(arena, kSharerSlots, kHolderSlots, worn_out);
+  if (!place.found) place = find_place(arena, kHolderSlots, kMemberSlots, worn_out);
   return place;
 }
 
@@ -77,7 +71,6 @@ void reach_slot(Arena& arena, uint32_t index) noexcept {
 
 // Clears what the slot's last user left. Needs: the state is born, and this process is the claimer.
 void clear_slot(MemberSlot& slot) noexcept {
-  for (os::Atomic<uint32_t>& word : slot.user) word.store(0);
   for (Lane& lane : slot.lanes) {
     lane.intent.store(0);
     lane.intent_argument.store(0);
@@ -98,10 +91,14 @@ uint32_t slots_in_use(const Arena& arena) noexcept {
 
 bool sharer_slot_is_free(const Arena& arena) noexcept {
   bool worn_out = false;
-  return find_place(arena, 0, kSharerSlots, &worn_out).number != 0;
+  return find_place(arena, 0, kSharerSlots, &worn_out).found;
 }
 
-Incarnation try_claim_slot(Arena& arena, MemberKind kind, Incarnation bond, Incarnation parent,
+SeenSlot see_slot(const Arena& arena, uint32_t index) noexcept {
+  return {index, arena.slot(index).state.load()};
+}
+
+Incarnation try_claim_slot(Arena& arena, MemberKind kind, Incarnation parent,
                            NoSlot* why) noexcept {
   const auto pid = static_cast<uint64_t>(os::own_pid());
   const uint64_t start = os::start_time(static_cast<int>(pid));
@@ -112,26 +109,26 @@ Incarnation try_claim_slot(Arena& arena, MemberKind kind, Incarnation bond, Inca
   while (true) {
     bool worn_out = false;
     const Place place = find_place(arena, &worn_out);
-    if (place.number == 0) return refuse(worn_out ? NoSlot::incarnations : NoSlot::members);
-    if (!arena.commit(slot_handle(place.index), sizeof(MemberSlot))) return refuse(NoSlot::memory);
-    reach_slot(arena, place.index);
-    const auto me = static_cast<Incarnation>(place.number);
-    MemberSlot& slot = arena.slot(place.index);
-    uint64_t word = place.word;
+    const uint32_t index = place.seen.index;
+    if (!place.found) return refuse(worn_out ? NoSlot::incarnations : NoSlot::members);
+    if (!arena.commit(slot_handle(index), sizeof(MemberSlot))) return refuse(NoSlot::memory);
+    reach_slot(arena, index);
+    const Incarnation me = incarnation_of(index, place.life);
+    MemberSlot& slot = arena.slot(index);
+    uint64_t word = place.seen.word;
     // COMMIT(arena.join.claim): killed before: free; after: born, reaped once the process is dead
     if (!slot.state.compare_exchange(word, make_slot(SlotState::born, me, pid, start))) continue;
     SHOAL_KILL_POINT("arena.join.claim");
     clear_slot(slot);
-    slot.kind.store(static_cast<uint32_t>(kind));
-    slot.bond.store(bond);
+    slot.kind.store(static_cast<uint64_t>(kind));
     slot.parent.store(parent);
     return me;
   }
 }
 
-Incarnation claim_slot(Arena& arena, MemberKind kind, Incarnation bond, Incarnation parent) {
+Incarnation claim_slot(Arena& arena, MemberKind kind, Incarnation parent) {
   NoSlot why{};
-  const Incarnation me = try_claim_slot(arena, kind, bond, parent, &why);
+  const Incarnation me = try_claim_slot(arena, kind, parent, &why);
   if (me != 0) return me;
   switch (why) {
     case NoSlot::memory:
@@ -141,7 +138,7 @@ Incarnation claim_slot(Arena& arena, MemberKind kind, Incarnation bond, Incarnat
     case NoSlot::incarnations:
       throw TooManyMembers(
           "shoal: no process can join this session any more: it has given out all its member "
-          "numbers (2^30). Start a new session");
+          "numbers (2^42). Start a new session");
     case NoSlot::members:
       break;
   }
@@ -155,7 +152,8 @@ Incarnation claim_slot(Arena& arena, MemberKind kind, Incarnation bond, Incarnat
 bool enliven_slot(Arena& arena, Incarnation incarnation, int pid, uint64_t start) noexcept {
   MemberSlot& slot = arena.slot(slot_of(incarnation));
   uint64_t word = slot.state.load();
-  if (slot_incarnation(word) != incarnation || slot_state(word) != SlotState::born) return false;
+  if (slot_life(word) != life_of_slot(incarnation) || slot_state(word) != SlotState::born)
+    return false;
   const uint64_t live = make_slot(SlotState::live, incarnation, static_cast<uint64_t>(pid), start);
   // COMMIT(arena.join.live): killed before: born, and reaped; after: a member, and reaped. Until
   // start_time is stored, the state word's pid and start bits tell whether it lives.
@@ -180,9 +178,10 @@ void open_birth(Arena& arena, Incarnation child, bool locked) noexcept {
   SHOAL_KILL_POINT("arena.fork.birth");
 }
 
-bool declare_dead(Arena& arena, uint64_t word) noexcept {
-  os::Atomic<uint64_t>& state = arena.slot(slot_of(slot_incarnation(word))).state;
-  const uint64_t dead = with_state(word, SlotState::dead);
+bool declare_dead(Arena& arena, SeenSlot seen) noexcept {
+  os::Atomic<uint64_t>& state = arena.slot(seen.index).state;
+  const uint64_t dead = with_state(seen.word, SlotState::dead);
+  uint64_t word = seen.word;
   // COMMIT(arena.slot.dead): killed before: unchanged, the next reaper does it; after: dead
   const bool done = state.compare_exchange(word, dead);
   SHOAL_KILL_POINT("arena.slot.dead");
@@ -191,36 +190,37 @@ bool declare_dead(Arena& arena, uint64_t word) noexcept {
 
 bool end_failed_birth(Arena& arena, Incarnation child) noexcept {
   const uint32_t index = slot_of(child);
-  const uint64_t word = arena.slot(index).state.load();
-  if (slot_incarnation(word) != child || slot_state(word) != SlotState::born) return false;
+  const SeenSlot seen = see_slot(arena, index);
+  if (seen.incarnation() != child || seen.state() != SlotState::born) return false;
   const bool none = arena.slot(index).birth.load() == kBirthLocked
                         ? os::byte_is_free(arena.fd(), slot_handle(index))
                         : os::has_no_child();
-  return none && declare_dead(arena, word);
+  return none && declare_dead(arena, seen);
 }
 
 bool advance_slot(Arena& arena, Incarnation incarnation, SlotState state) noexcept {
   MemberSlot& slot = arena.slot(slot_of(incarnation));
   uint64_t word = slot.state.load();
-  while (slot_incarnation(word) == incarnation && is_listed(slot_state(word))) {
+  const uint64_t life = life_of_slot(incarnation);
+  while (slot_life(word) == life && is_listed(slot_state(word))) {
     // COMMIT(arena.slot.advance): killed before: unchanged, a reaper declares it dead; after:
     // leaving or dead, and reaped
     const bool done = slot.state.compare_exchange(word, with_state(word, state));
     SHOAL_KILL_POINT("arena.slot.advance");
     if (done) return true;
   }
-  return slot_incarnation(word) == incarnation && slot_state(word) == state;
+  return slot_life(word) == life && slot_state(word) == state;
 }
 
 // The fields that are read here are zero while the slot is free. If they belong to a later life,
-// the life that `word` names is over: then the answer does not matter, since an exchange that
-// expects `word` fails.
-bool process_behind_lives(Arena& arena, uint64_t word) noexcept {
-  const uint32_t index = slot_of(slot_incarnation(word));
-  const MemberSlot& slot = arena.slot(index);
+// the life that `seen` names is over: then the answer does not matter, since an exchange that
+// expects its word fails.
+bool process_behind_lives(Arena& arena, SeenSlot seen) noexcept {
+  const uint64_t word = seen.word;
+  const MemberSlot& slot = arena.slot(seen.index);
   if (slot_state(word) == SlotState::born) {
     const uint64_t birth = slot.birth.load();
-    if (birth == kBirthLocked) return !os::byte_is_free(arena.fd(), slot_handle(index));
+    if (birth == kBirthLocked) return !os::byte_is_free(arena.fd(), slot_handle(seen.index));
     if (birth != 0) return static_cast<uint64_t>(os::monotonic_ns()) <= birth;
   }
   const int pid = slot_pid(word);
@@ -232,35 +232,43 @@ bool process_behind_lives(Arena& arena, uint64_t word) noexcept {
   return os::process_life(pid, start) != os::Life::dead;
 }
 
-void set_slot_free(Arena& arena, uint64_t word) noexcept {
-  MemberSlot& slot = arena.slot(slot_of(slot_incarnation(word)));
+void set_slot_free(Arena& arena, SeenSlot seen) noexcept {
+  MemberSlot& slot = arena.slot(seen.index);
   slot.start_time.store(0);
   slot.image.store(0);
   slot.parent.store(0);
   slot.birth.store(0);
   // COMMIT(arena.reap.end): killed before: reaped again; after: the slot is free.
-  slot.state.compare_exchange(word, make_slot(SlotState::free, slot_incarnation(word), 0, 0));
+  slot.state.compare_exchange(seen.word, make_slot(SlotState::free, seen.incarnation(), 0, 0));
   SHOAL_KILL_POINT("arena.reap.end");
 }
 
 bool member_listed(Arena& arena, Incarnation incarnation) noexcept {
   if (incarnation == 0) return false;
-  const uint64_t word = arena.slot(slot_of(incarnation)).state.load();
-  return slot_incarnation(word) == incarnation && is_listed(slot_state(word));
+  const SeenSlot seen = see_slot(arena, slot_of(incarnation));
+  return seen.incarnation() == incarnation && is_listed(seen.state());
 }
 
 bool member_alive(Arena& arena, Incarnation incarnation) noexcept {
   if (incarnation == 0) return false;
-  const uint64_t word = arena.slot(slot_of(incarnation)).state.load();
-  if (slot_incarnation(word) != incarnation || !is_listed(slot_state(word))) return false;
-  return process_behind_lives(arena, word);
+  const SeenSlot seen = see_slot(arena, slot_of(incarnation));
+  if (seen.incarnation() != incarnation || !is_listed(seen.state())) return false;
+  return process_behind_lives(arena, seen);
 }
 
 int member_pid(Arena& arena, Incarnation incarnation) noexcept {
-  const uint64_t word = arena.slot(slot_of(incarnation)).state.load();
-  return slot_incarnation(word) == incarnation && slot_state(word) != SlotState::free
-             ? slot_pid(word)
-             : 0;
+  const SeenSlot seen = see_slot(arena, slot_of(incarnation));
+  return seen.incarnation() == incarnation && seen.state() != SlotState::free ? slot_pid(seen.word)
+                                                                              : 0;
+}
+
+Incarnation full_number(const Arena& arena, uint64_t low, unsigned bits) noexcept {
+  if (low == 0) return 0;
+  const auto index = static_cast<uint32_t>(low % kMemberSlots);
+  const uint64_t step = uint64_t{1} << (bits - kSlotBits);  // lives with the same low bits
+  const uint64_t life = slot_life(see_slot(arena, index).word);
+  const uint64_t behind = (life - (low >> kSlotBits)) & (step - 1);
+  return behind > life ? 0 : incarnation_of(index, life - behind);
 }
 
 }  // namespace shoal::arena

@@ -22,13 +22,11 @@ constexpr uint64_t start_bits(uint64_t start) noexcept { return start == 0 ? 0 :
 
 constexpr uint64_t make_slot(SlotState state, Incarnation incarnation, uint64_t pid,
                              uint64_t start) noexcept {
-  return uint64_t{incarnation} << 34 | (pid & 0x3FFFFF) << 12 | start_bits(start) << 3 |
+  return life_of_slot(incarnation) << 34 | (pid & 0x3FFFFF) << 12 | start_bits(start) << 3 |
          static_cast<uint64_t>(state);
 }
 constexpr SlotState slot_state(uint64_t word) noexcept { return static_cast<SlotState>(word & 7); }
-constexpr Incarnation slot_incarnation(uint64_t word) noexcept {
-  return static_cast<Incarnation>(word >> 34);
-}
+constexpr uint64_t slot_life(uint64_t word) noexcept { return word >> 34; }
 constexpr int slot_pid(uint64_t word) noexcept { return static_cast<int>(word >> 12 & 0x3FFFFF); }
 constexpr uint64_t slot_start_bits(uint64_t word) noexcept { return word >> 3 & 511; }
 constexpr uint64_t with_state(uint64_t word, SlotState state) noexcept {
@@ -44,12 +42,23 @@ enum class NoSlot {
   memory,        // there is no memory for one more slot
 };
 
+// A slot and its state word as it was read: the word alone does not say which member it names.
+struct SeenSlot {
+  uint32_t index = 0;
+  uint64_t word = 0;
+  [[nodiscard]] SlotState state() const noexcept { return slot_state(word); }
+  [[nodiscard]] Incarnation incarnation() const noexcept {
+    return incarnation_of(index, slot_life(word));
+  }
+};
+SeenSlot see_slot(const Arena& arena, uint32_t index) noexcept;
+
 // Claims a slot for this process in state born; prefers slots that have a bit in shared blocks.
 // Throws TooManyMembers, MemoryExhausted. `parent`: for a slot that is prepared for a child of this
 // process's fork, the forking member, which then calls open_birth(); else 0.
-Incarnation claim_slot(Arena& arena, MemberKind kind, Incarnation bond, Incarnation parent);
+Incarnation claim_slot(Arena& arena, MemberKind kind, Incarnation parent);
 // The same without throwing; 0: no slot, `*why` says why.
-Incarnation try_claim_slot(Arena& arena, MemberKind kind, Incarnation bond, Incarnation parent,
+Incarnation try_claim_slot(Arena& arena, MemberKind kind, Incarnation parent,
                            NoSlot* why = nullptr) noexcept;
 // born -> live as process `pid`; false: the slot was declared dead, and may have another owner.
 bool enliven_slot(Arena& arena, Incarnation incarnation, int pid, uint64_t start) noexcept;
@@ -68,12 +77,12 @@ bool end_failed_birth(Arena& arena, Incarnation child) noexcept;
 bool advance_slot(Arena& arena, Incarnation incarnation, SlotState state) noexcept;
 // May the process that a listed slot belongs to, or the forked child that the slot is prepared for,
 // still run? Reads /proc.
-bool process_behind_lives(Arena& arena, uint64_t word) noexcept;
-// Needs: process_behind_lives(word) has returned false. True: the slot is dead. False: a forked
+bool process_behind_lives(Arena& arena, SeenSlot seen) noexcept;
+// Needs: process_behind_lives(seen) has returned false. True: the slot is dead. False: a forked
 // child has become live in the meantime, or the slot is free or in a later life.
-bool declare_dead(Arena& arena, uint64_t word) noexcept;
+bool declare_dead(Arena& arena, SeenSlot seen) noexcept;
 // Clears what identifies the dead process, then sets the slot free. Only for the slot's reaper.
-void set_slot_free(Arena& arena, uint64_t word) noexcept;
+void set_slot_free(Arena& arena, SeenSlot seen) noexcept;
 // Is there a free slot that has a bit in shared blocks?
 bool sharer_slot_is_free(const Arena& arena) noexcept;
 // Number of slots that have ever been used; scans need not look further.

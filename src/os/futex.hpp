@@ -7,6 +7,7 @@
 // Design: docs/design/os.md
 #pragma once
 
+#include <bit>
 #include <cstdint>
 
 #include "os/atomic.hpp"
@@ -25,6 +26,13 @@ inline constexpr int64_t kNoDeadline = -1;
 #if defined(SHOAL_TESTING) && SHOAL_TESTING
 inline thread_local void (*wait_hook)() = nullptr;  // tests only: runs before each futex_wait()
 #endif
+
+// The half of a 64-bit word in which a thread can sleep: the low one. The kernel compares only this
+// half. Supported machines are little-endian.
+inline Atomic<uint32_t>* low_half(Atomic<uint64_t>& word) noexcept {
+  static_assert(std::endian::native == std::endian::little);
+  return reinterpret_cast<Atomic<uint32_t>*>(&word);
+}
 
 // Sleeps while *word == expected, until woken or until deadline_ns (< 0: none).
 [[nodiscard]] Wake futex_wait(Atomic<uint32_t>* word, uint32_t expected,

@@ -171,6 +171,8 @@ Life life_without_proc(pid_t pid) noexcept {
 
 }  // namespace
 
+pid_t own_thread_id() noexcept { return static_cast<pid_t>(syscall(SYS_gettid)); }
+
 pid_t own_pid() noexcept { return static_cast<pid_t>(syscall(SYS_getpid)); }
 
 uint64_t start_time(pid_t pid) noexcept { return stat_or_zeros(pid).start_time; }

@@ -21,7 +21,8 @@ namespace shoal::os {
 
 enum class Life { alive, dead, unknown };
 
-pid_t own_pid() noexcept;  // asks the kernel each time, so it is right after any kind of fork
+pid_t own_thread_id() noexcept;  // the kernel's, of at most 22 bits
+pid_t own_pid() noexcept;        // asks the kernel each time, so it is right after any kind of fork
 
 // Start of the process in clock ticks since boot (/proc/PID/stat field 22); 0: no such process or
 // unknown.

@@ -354,7 +354,7 @@ void ClientPool::resolve_seat(Seat& seat, const LostItem& lost) {
       if (!batch) continue;
       for (uint32_t unit = 0; unit < batch.units; ++unit) {
         const Unit seen = Unit::of(batch.unit_words()[unit].load());
-        if (seen.state == UnitState::claimed && seen.worker == worker) {
+        if (seen.state == UnitState::claimed && seen.worker == arena::short_number(worker)) {
           Death of_unit = death;
           if (in_flight_[slot].entry.value == seat.stop_entry.load() &&
               (seat.stop_unit.load() & UINT32_MAX) == unit) {  // the agent had not seen the request

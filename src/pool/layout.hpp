@@ -65,9 +65,11 @@ inline constexpr int64_t kKilledStartNs = 100'000'000;  // adds 1 to the weight 
 
 // ---- Unit word ----------------------------------------------------------------------------------
 //   63..38 progress: items of the unit whose results are published
-//   37..8  incarnation of the claiming worker (0 unless CLAIMED)
+//   37..8  short number of the claiming worker (0 unless CLAIMED)
 //    7..3  attempt: 0 at first, +1 for each retry
 //    2..0  state
+// A slot repeats short numbers, but each claim of one unit by another worker has a higher attempt.
+// So an exchange of a late member, which expects a claimed word that is over, fails.
 enum class UnitState : uint64_t {
   none = 0,     // not yet written; never seen by a worker
   queued = 1,   // anyone may claim it
@@ -82,7 +84,7 @@ inline constexpr uint32_t kMaxItemsPerUnit = (1u << 26) - 1;
 struct Unit {
   UnitState state = UnitState::none;
   uint32_t attempt = 0;
-  Incarnation worker = 0;
+  arena::ShortNumber worker = 0;
   uint32_t progress = 0;
 
   [[nodiscard]] constexpr uint64_t word() const noexcept {
@@ -91,7 +93,8 @@ struct Unit {
   }
   [[nodiscard]] static constexpr Unit of(uint64_t word) noexcept {
     return {static_cast<UnitState>(word & 7), static_cast<uint32_t>(word >> 3 & 31),
-            static_cast<Incarnation>(word >> 8 & 0x3fffffff), static_cast<uint32_t>(word >> 38)};
+            static_cast<arena::ShortNumber>(word >> 8 & 0x3fffffff),
+            static_cast<uint32_t>(word >> 38)};
   }
   [[nodiscard]] constexpr bool final() const noexcept { return state >= UnitState::done; }
 };
@@ -257,12 +260,10 @@ struct DefinitionBlock {
 // ---- Seat: one worker's record ------------------------------------------------------------------
 enum class Life : uint64_t { empty = 0, starting = 1, ready = 2, dead = 3 };
 inline constexpr uint64_t life_word(Life life, Incarnation worker) noexcept {
-  return static_cast<uint64_t>(life) | uint64_t{worker} << 8;
+  return static_cast<uint64_t>(life) | worker << 8;
 }
 inline constexpr Life life_of(uint64_t word) noexcept { return static_cast<Life>(word & 7); }
-inline constexpr Incarnation life_worker(uint64_t word) noexcept {
-  return static_cast<Incarnation>(word >> 8);
-}
+inline constexpr Incarnation life_worker(uint64_t word) noexcept { return word >> 8; }
 
 enum class StopReason : uint32_t { none = 0, timeout = 1, cancel = 2 };
 enum class ExitKind : uint32_t { unknown = 0, planned = 1, initializer_failed = 2 };
@@ -332,7 +333,7 @@ enum class Phase : uint32_t { running = 0, draining = 1, stopping = 2 };
 
 struct PoolState {
   uint64_t magic;
-  uint32_t client;  // incarnation
+  uint64_t client;  // incarnation
   uint32_t seats;
   os::Atomic<uint32_t> target;  // workers wanted
   // Phase; draining: leave when the ring is empty; stopping: leave now

@@ -423,7 +423,7 @@ std::optional<WorkerSeat::Claim> WorkerSeat::try_claim(uint32_t unit) noexcept {
     if (claimed.state != UnitState::queued) return std::nullopt;
     const Claim claim{unit, claimed.attempt, claimed.progress};
     claimed.state = UnitState::claimed;
-    claimed.worker = member_.incarnation();
+    claimed.worker = arena::short_number(member_.incarnation());
     // COMMIT(pool.unit.claim): killed before: queued, another worker claims it; after: lost, or
     // queued again by retries.
     if (!word.compare_exchange(seen, claimed.word())) continue;
@@ -523,7 +523,7 @@ void WorkerSeat::publish_item(const Claim& claim, uint32_t item, uint64_t result
   // order: relaxed; the release store of the unit word publishes it
   batch_.result_words()[index].store(result_word, os::relaxed);
   const Unit unit{last ? UnitState::done : UnitState::claimed, claim.attempt,
-                  last ? 0 : member_.incarnation(), item + 1};
+                  last ? 0 : arena::short_number(member_.incarnation()), item + 1};
   // COMMIT(pool.unit.publish): killed before: this item is lost; after: its result counts.
   // order: release; pairs with the client's acquire load in read_unit (bindings/pool/collect.cpp);
   // publishes the result word and record
@@ -536,7 +536,8 @@ void WorkerSeat::publish_item(const Claim& claim, uint32_t item, uint64_t result
 }
 
 void WorkerSeat::note_progress(const Claim& claim, uint32_t items) noexcept {
-  const Unit unit{UnitState::claimed, claim.attempt, member_.incarnation(), items};
+  const Unit unit{UnitState::claimed, claim.attempt, arena::short_number(member_.incarnation()),
+                  items};
   // order: relaxed; read after this worker's death only
   batch_.unit_words()[claim.unit].store(unit.word(), os::relaxed);
 }

@@ -20,10 +20,10 @@ constexpr uint64_t kReleased = 2;
 constexpr uint64_t kBrokenSlot = 3;
 
 constexpr uint64_t make_slot(arena::Incarnation waiter, uint32_t generation) noexcept {
-  return uint64_t{waiter} << 32 | uint64_t{generation} << 2 | kWaiting;
+  return uint64_t{arena::short_number(waiter)} << 32 | uint64_t{generation} << 2 | kWaiting;
 }
-arena::Incarnation waiter_of(uint64_t word) noexcept {
-  return static_cast<arena::Incarnation>(word >> 32);
+arena::Incarnation waiter_of(const arena::Arena& arena, uint64_t word) noexcept {
+  return arena::full_number(arena, word >> 32);
 }
 uint32_t generation_of(uint64_t word) noexcept {
   return static_cast<uint32_t>(word >> 2) & (kGenerations - 1);
@@ -325,7 +325,7 @@ void Barrier::reset(arena::Member& member) {
 void Barrier::look_for_dead(arena::Member& member, uint32_t* last_looked_at) noexcept {
   for (uint32_t i = 1; i <= state_->capacity; ++i) {
     const uint32_t index = (*last_looked_at + i) % state_->capacity;
-    const arena::Incarnation other = waiter_of(slots()[index].load());
+    const arena::Incarnation other = waiter_of(*arena_, slots()[index].load());
     if (other == 0 || other == member.incarnation()) continue;
     *last_looked_at = index;
     if (arena::member_alive(*arena_, other)) return;
@@ -337,7 +337,7 @@ void Barrier::look_for_dead(arena::Member& member, uint32_t* last_looked_at) noe
 
 bool Barrier::has_slot(arena::Incarnation member) const noexcept {
   for (uint32_t i = 0; i < state_->capacity; ++i) {
-    if (waiter_of(slots()[i].load()) == member) return true;
+    if (waiter_of(*arena_, slots()[i].load()) == member) return true;
   }
   return false;
 }
@@ -358,7 +358,7 @@ void Barrier::drop_dead(arena::Incarnation dead) noexcept {
   }
   for (uint32_t i = 0; i < state_->capacity; ++i) {
     uint64_t word = slots()[i].load();
-    if (word == 0 || waiter_of(word) != dead) continue;
+    if (word == 0 || waiter_of(*arena_, word) != dead) continue;
     // COMMIT(barrier.reap.slot): killed before: emptied by the next reaper; after: empty.
     slots()[i].compare_exchange(word, 0);
     SHOAL_KILL_POINT("barrier.reap.slot");

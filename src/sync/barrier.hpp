@@ -18,7 +18,7 @@
 //   phase   63..32 arrived   31..3 generation   2..0 stage; its low half is the futex word
 //           stages: 0 filling   1 acting: the last party runs the action   2 opening
 //                   3 resetting   4 broken
-//   slots   one word a party:  63..32 incarnation   30..2 generation   1..0 state
+//   slots   one word a party:  63..32 short number of the member   30..2 generation   1..0 state
 //           0 empty   1 waiting   2 released   3 broken
 //
 // Transitions of phase, each one compare-exchange:

@@ -21,8 +21,8 @@ uint32_t age_of(uint64_t word, uint32_t limit) noexcept {
 constexpr uint32_t kNewer = 1u << 24;  // so many waiters may come during one call of notify()
 bool is_newer(uint32_t age) noexcept { return age >= kTickets - kNewer; }
 
-arena::Incarnation waiter_of(uint64_t word) noexcept {
-  return static_cast<arena::Incarnation>(word >> 32);
+arena::ShortNumber waiter_of(uint64_t word) noexcept {
+  return static_cast<arena::ShortNumber>(word >> 32);
 }
 
 }  // namespace
@@ -39,12 +39,6 @@ Condition::Condition(arena::Arena& arena, arena::Handle handle)
     throw arena::CorruptArena("no condition at offset " + std::to_string(handle));
   }
   state_ = arena.at<ConditionState>(handle);
-}
-
-// The kernel compares 32 bits: ticket and state, which change with every transition. They are the
-// low half, on a little-endian machine.
-os::Atomic<uint32_t>* Condition::low_half(Slot& slot) noexcept {
-  return reinterpret_cast<os::Atomic<uint32_t>*>(&slot);
 }
 
 ConditionState* Condition::next_table(const ConditionState& table) const noexcept {
@@ -94,7 +88,8 @@ Condition::Ticket Condition::begin_wait(arena::Member& member) {
   Holds& holds = Holds::of(member);
   const int held = holds.publish(handle_, HeldKind::condition);
   const uint64_t number = state_->tickets.fetch_add(1) & 0x3fffffff;
-  const uint64_t word = uint64_t{holds.incarnation()} << 32 | number << 2 | kWaiting;
+  const uint64_t word =
+      uint64_t{arena::short_number(holds.incarnation())} << 32 | number << 2 | kWaiting;
   ConditionState* table = state_;
   for (;;) {
     if (Slot* const slot = claim_slot(*table, word)) return {slot, word, held};
@@ -110,7 +105,7 @@ WaitResult Condition::wait(const Ticket& ticket, int64_t deadline_ns) {
   Ticker ticker(deadline_ns);
   while (!notified()) {
     bool ticked = false;
-    const os::Wake wake = ticker.sleep(low_half(*ticket.slot), expected, &ticked);
+    const os::Wake wake = ticker.sleep(os::low_half(*ticket.slot), expected, &ticked);
     if (notified()) break;
     // Also before it returns without a notification, for waiters that poll.
     if (ticked || wake == os::Wake::timed_out) look_for_dead(waiter_of(ticket.word));
@@ -169,7 +164,7 @@ bool Condition::notify_slot(Slot& slot, uint64_t word) noexcept {
   // tick, or earlier if a reaper wakes it.
   if (!slot.compare_exchange(word, (word & ~kState) | kNotified)) return false;
   SHOAL_KILL_POINT("condition.notify.slot");
-  os::futex_wake(low_half(slot), INT_MAX);
+  os::futex_wake(os::low_half(slot), INT_MAX);
   return true;
 }
 
@@ -236,7 +231,7 @@ void Condition::end(arena::Arena& arena, arena::Member& member, arena::Handle bl
 // never one too few.
 void Condition::drop(Slot& slot, arena::Incarnation dead) noexcept {
   uint64_t word = slot.load();
-  while (word != 0 && waiter_of(word) == dead) {
+  while (word != 0 && arena::full_number(*arena_, waiter_of(word)) == dead) {
     if ((word & kState) == kNotified) notify_before(state_->tickets.load(), 1);
     // COMMIT(condition.reap.slot): killed before: at worst two waiters are notified; after: reaped.
     const bool done = slot.compare_exchange(word, 0);
@@ -247,11 +242,11 @@ void Condition::drop(Slot& slot, arena::Incarnation dead) noexcept {
 
 // Drops dead waiters. Reads /proc only for notified waiters: a dead waiter that is not notified
 // takes no notification from other waiters, so its slot can stay until the waiter is reaped.
-void Condition::look_for_dead(arena::Incarnation me) noexcept {
+void Condition::look_for_dead(arena::ShortNumber me) noexcept {
   for_each_slot([&](Slot& slot) {
     const uint64_t word = slot.load();
-    const arena::Incarnation waiter = waiter_of(word);
-    if (word == 0 || waiter == me) return;
+    if (word == 0 || waiter_of(word) == me) return;
+    const arena::Incarnation waiter = arena::full_number(*arena_, waiter_of(word));
     const bool lives = (word & kState) == kNotified ? arena::member_alive(*arena_, waiter)
                                                     : arena::member_listed(*arena_, waiter);
     if (!lives) drop(slot, waiter);
@@ -270,7 +265,7 @@ void Condition::reap(arena::Arena& arena, arena::Member& reaper, arena::Incarnat
   Condition condition(arena, handle);
   condition.for_each_slot([&](Slot& slot) {
     condition.drop(slot, dead);
-    if ((slot.load() & kState) == kNotified) os::futex_wake(low_half(slot), INT_MAX);
+    if ((slot.load() & kState) == kNotified) os::futex_wake(os::low_half(slot), INT_MAX);
   });
   Holds::of(reaper).clear(held);
 }

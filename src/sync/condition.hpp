@@ -13,14 +13,17 @@
 // ConditionState: a table of waiters, chained to further tables (blocks whose owner is the block of
 // the first table).
 //   tickets  the next ticket (first table only)       more  handle of the next table, 0 = none
-//   slots    one word a waiter:  63..32 incarnation   31..2 ticket   1..0 state
+//   slots    one word a waiter:  63..32 short number of the member   31..2 ticket   1..0 state
 //            0 empty    1 waiting    2 notified
 // Invariants:
 // 1. Transitions of a slot, each one read-modify-write: by the waiter, empty -> waiting and waiting
 //    or notified -> empty; by a notifier, waiting -> notified; by the reaper of a dead waiter,
 //    waiting or notified -> empty, and for a notified one it first notifies another waiter. A
 //    waiter whose tick finds another waiter dead does what the reaper does.
-// 2. A waiter sleeps on the low half of its own slot, so no other thread can take its wake-up.
+//    A slot has the same word again only after its waiter's member slot has had 2^18 lives and the
+//    tickets have wrapped around. So the exchange of a late thread fails.
+// 2. A waiter sleeps on the low half of its own slot, which changes with every transition, so no
+// other thread can take its wake-up.
 // 3. Tables are added, never removed, while the condition lives.
 // 4. Every sleeping waiter checks all slots at each tick, at the latest after kLastTickNs. So a
 //    notification reaches a waiter even if the notifier or the notified waiter is killed or the
@@ -91,7 +94,6 @@ class Condition {
   static constexpr uint64_t kNotified = 2;
   struct Oldest;
 
-  static os::Atomic<uint32_t>* low_half(Slot& slot) noexcept;
   template <class Visit>
   void for_each_slot(Visit&& visit) const;
   ConditionState* next_table(const ConditionState& table) const noexcept;
@@ -101,7 +103,7 @@ class Condition {
   uint32_t notify_before(uint32_t limit, uint32_t count) noexcept;
   static bool notify_slot(Slot& slot, uint64_t word) noexcept;
   void drop(Slot& slot, arena::Incarnation dead) noexcept;
-  void look_for_dead(arena::Incarnation me) noexcept;
+  void look_for_dead(arena::ShortNumber me) noexcept;
 
   arena::Arena* arena_;
   ConditionState* state_;

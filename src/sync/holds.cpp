@@ -163,8 +163,9 @@ bool Holds::seems_dead(arena::Incarnation other) noexcept {
   os::Atomic<uint64_t>& last = last_look_[other % kLooks];
   // order: relaxed, twice; if two threads do not see each other's check, both read /proc
   const uint64_t seen = last.load(os::relaxed);
-  if (seen >> 32 == other && now_ms - static_cast<uint32_t>(seen) < kLookMs) return false;
-  last.store(uint64_t{other} << 32 | now_ms, os::relaxed);
+  if (seen >> 32 == arena::short_number(other) && now_ms - static_cast<uint32_t>(seen) < kLookMs)
+    return false;
+  last.store(uint64_t{arena::short_number(other)} << 32 | now_ms, os::relaxed);
   looks_.fetch_add(1);
   return !arena::member_alive(member_->arena(), other);
 }

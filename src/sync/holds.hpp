@@ -104,7 +104,7 @@ class Holds {
                            // valid
   os::Atomic<uint32_t> mode_[kWords];
   // The last checks of other members, each in the entry that the low bits of its incarnation
-  // select: 63..32 incarnation, 31..0 time of the check in ms
+  // select: 63..32 short number, 31..0 time of the check in ms
   os::Atomic<uint64_t> last_look_[kLooks];
   os::Atomic<uint32_t> looks_;
 };

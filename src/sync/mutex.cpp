@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sync/mutex.hpp"
 
-#include <climits>
 #include <new>
 
 #include "testing/kill_point.hpp"
 
 namespace shoal::sync {
+
+namespace {
+bool is_free(uint64_t word) noexcept { return (word & arena::kLockOwner) == 0; }
+}  // namespace
 
 void Mutex::create(arena::Arena& arena, arena::Handle handle) noexcept {
   auto* state = new (arena.address(handle)) MutexState{};
@@ -24,11 +27,12 @@ Mutex::Mutex(arena::Arena& arena, arena::Handle handle)
 
 // busy: another thread has the lock; else this member does. `also`: WAITERS when the caller has
 // slept (invariant 2).
-Locked Mutex::take(MutexState& state, arena::Incarnation me, uint32_t also) noexcept {
-  uint32_t word = 0;
-  while ((word & kOwner) == 0) {
+Locked Mutex::take(MutexState& state, arena::Incarnation me, uint64_t also) noexcept {
+  uint64_t word = 0;
+  while (is_free(word)) {
     // COMMIT(mutex.lock.word): killed before: the reaper wakes one; after: DIED for the next owner.
-    if (state.word.compare_exchange(word, me | (word & kWaiters) | also)) {
+    const uint64_t kept = word & (kWaiters | kHandoff);
+    if (state.word.compare_exchange(word, arena::lock_word(me) | kept | also)) {
       SHOAL_KILL_POINT("mutex.lock.word");
       return (word & kDied) != 0 ? Locked::owner_died : Locked::ok;
     }
@@ -75,12 +79,12 @@ Locked Mutex::sleep_and_take(arena::Member& member, Holds& holds, int64_t deadli
   Locked result = Locked::busy;
   const auto taken = [&] { return (result = take(state, me, 0)) != Locked::busy; };
   // order: relaxed; saves compare-exchanges that would fail; taken() looks again
-  const auto free = [&] { return (state.word.load(os::relaxed) & kOwner) == 0 && taken(); };
+  const auto free = [&] { return is_free(state.word.load(os::relaxed)) && taken(); };
   if (deadline_ns != 0 && spin_until(free)) return result;
   Ticker ticker(deadline_ns);
-  for (uint32_t also = 0;; also = kWaiters) {
-    uint32_t word = state.word.load();
-    if ((word & kOwner) == 0) {
+  for (uint64_t also = 0;; also = kWaiters) {
+    uint64_t word = state.word.load();
+    if (is_free(word)) {
       if ((result = take(state, me, also)) != Locked::busy) return result;
       continue;
     }
@@ -88,7 +92,8 @@ Locked Mutex::sleep_and_take(arena::Member& member, Holds& holds, int64_t deadli
     if ((word & kWaiters) == 0 && !state.word.compare_exchange(word, word | kWaiters)) continue;
     SHOAL_KILL_POINT("mutex.wait.word");
     bool ticked = false;
-    switch (ticker.sleep(&state.word, word | kWaiters, &ticked)) {
+    switch (
+        ticker.sleep(os::low_half(state.word), static_cast<uint32_t>(word | kWaiters), &ticked)) {
       case os::Wake::timed_out:
         result = take_if_owner_died(holds, kWaiters);
         return result == Locked::busy ? Locked::timed_out : result;
@@ -98,7 +103,7 @@ Locked Mutex::sleep_and_take(arena::Member& member, Holds& holds, int64_t deadli
       case os::Wake::changed:
         break;
     }
-    const arena::Incarnation owner = word & kOwner;
+    const arena::Incarnation owner = arena::lock_owner(word);
     if (!ticked || owner == me || arena::member_alive(*arena_, owner)) continue;
     take_from_dead(*arena_, state, owner);  // before the reap, which may wait for other members
     reap_quietly(*arena_, member, owner);
@@ -109,7 +114,7 @@ Locked Mutex::sleep_and_take(arena::Member& member, Holds& holds, int64_t deadli
 // A member that is stopped at any point in this function does no harm: take_from_dead() changes the
 // word only while it contains the dead member's incarnation, and no other member ever gets that
 // incarnation.
-Locked Mutex::take_if_owner_died(Holds& holds, uint32_t also) noexcept {
+Locked Mutex::take_if_owner_died(Holds& holds, uint64_t also) noexcept {
   const arena::Incarnation dead = owner();
   if (dead != 0 && (handed_off() || !holds.seems_dead(dead))) return Locked::busy;
   if (dead != 0) take_from_dead(*arena_, *state_, dead);
@@ -118,12 +123,14 @@ Locked Mutex::take_if_owner_died(Holds& holds, uint32_t also) noexcept {
 
 Unlocked Mutex::unlock(arena::Member& member) {
   Holds& holds = Holds::of(member);
-  uint32_t word = state_->word.load(os::relaxed);  // order: relaxed; this member has it
-  if ((word & kOwner) != holds.incarnation()) return hand_off(member, holds);
-  const int held = handed_off() ? Holds::kNone : holds.find_owned(handle_);
-  // COMMIT(mutex.unlock.word): killed before: DIED for the next owner; after: free, the reaper
-  // wakes one.
-  word = state_->word.exchange(0);
+  uint64_t word = state_->word.load(os::relaxed);  // order: relaxed; this member has it
+  int held = Holds::kNone;
+  do {
+    if (arena::lock_owner(word) != holds.incarnation()) return hand_off(member, holds);
+    held = (word & kHandoff) != 0 ? Holds::kNone : holds.find_owned(handle_);
+    // COMMIT(mutex.unlock.word): killed before: DIED for the next owner; after: free, the reaper
+    // wakes one.
+  } while (!state_->word.compare_exchange(word, word & kHandoff));
   SHOAL_KILL_POINT("mutex.unlock.word");
   wake_next(word);
   holds.clear(held);
@@ -134,53 +141,48 @@ Unlocked Mutex::unlock(arena::Member& member) {
 // changed: HANDOFF is never cleared, so it must not be set unless this release happens.
 Unlocked Mutex::hand_off(arena::Member& member, Holds& holds) {
   const int held = holds.publish(handle_, HeldKind::mutex, true);
-  os::Atomic<uint64_t>& both = word_and_flags();
-  uint64_t seen = both.load();
+  uint64_t seen = state_->word.load();
   do {
-    const auto owner = static_cast<arena::Incarnation>(seen & kOwner);
+    const arena::Incarnation owner = arena::lock_owner(seen);
     if (owner == 0 || owner == holds.incarnation()) {
       holds.clear(held);
       return owner == 0 ? Unlocked::not_locked : unlock(member);
     }
     // COMMIT(mutex.handoff.word): killed before: still locked; after: free, an owner's death does
     // not free the lock any more, and the reaper wakes one.
-  } while (!both.compare_exchange(seen, (seen >> 32 | kHandoff) << 32));
+  } while (!state_->word.compare_exchange(seen, kHandoff));
   SHOAL_KILL_POINT("mutex.handoff.word");
-  wake_next(static_cast<uint32_t>(seen));
+  wake_next(seen);
   holds.clear(held);
   return Unlocked::handed_off;
 }
 
-void Mutex::wake_next(uint32_t word) noexcept {
+void Mutex::wake_next(uint64_t word) noexcept {
   // COMMIT(mutex.unlock.woken): killed before: the reaper wakes one; after: it wakes one too many.
-  if ((word & kWaiters) != 0) os::futex_wake(&state_->word, 1);
+  if ((word & kWaiters) != 0) os::futex_wake(os::low_half(state_->word), 1);
   SHOAL_KILL_POINT("mutex.unlock.woken");
 }
 
-// `word` is the low half, on a little-endian machine.
-os::Atomic<uint64_t>& Mutex::word_and_flags() const noexcept {
-  return *reinterpret_cast<os::Atomic<uint64_t>*>(state_);
-}
-
-arena::Incarnation Mutex::owner() const noexcept { return state_->word.load() & kOwner; }
+arena::Incarnation Mutex::owner() const noexcept { return arena::lock_owner(state_->word.load()); }
 
 bool Mutex::handed_off() const noexcept {
   // order: relaxed; the flag is never cleared; a thread that misses it keeps a held word, for which
   // a reaper will not free the lock
-  return (state_->flags.load(os::relaxed) & kHandoff) != 0;
+  return (state_->word.load(os::relaxed) & kHandoff) != 0;
 }
 
 bool Mutex::owned_by(arena::Arena& arena, arena::Handle handle, arena::Incarnation me) {
-  return (arena.at<MutexState>(handle)->word.load() & kOwner) == me;
+  return arena::lock_owner(arena.at<MutexState>(handle)->word.load()) == me;
 }
 
 void Mutex::take_from_dead(arena::Arena& arena, MutexState& state,
                            arena::Incarnation dead) noexcept {
   const int pid = arena::member_pid(arena, dead);  // known until the end of the reap
-  uint32_t word = state.word.load();
+  uint64_t word = state.word.load();
+  const auto is_held_by_dead = [&] { return arena::lock_owner(word) == dead; };
   // before the word changes, since the next owner reads it
-  if ((word & kOwner) == dead && pid != 0) state.dead_pid.store(static_cast<uint32_t>(pid));
-  while ((word & kOwner) == dead && (state.flags.load() & kHandoff) == 0) {
+  if (is_held_by_dead() && pid != 0) state.dead_pid.store(static_cast<uint32_t>(pid));
+  while (is_held_by_dead() && (word & kHandoff) == 0) {
     // COMMIT(mutex.reap.word): killed before: the next reaper does it; after: the next reaper wakes
     // one.
     if (!state.word.compare_exchange(word, kDied | (word & kWaiters))) continue;
@@ -188,7 +190,7 @@ void Mutex::take_from_dead(arena::Arena& arena, MutexState& state,
     state.deaths.fetch_add(1);
     break;
   }
-  os::futex_wake(&state.word, 1);
+  os::futex_wake(os::low_half(state.word), 1);
 }
 
 void Mutex::reap(arena::Arena& arena, arena::Member&, arena::Incarnation dead,

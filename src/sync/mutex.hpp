@@ -11,16 +11,16 @@
 //
 // MutexState, one per lock, in any block (64-byte aligned; a free lock is all zero except the
 // magic):
-//   word    31 DIED   30 WAITERS   29..0 incarnation of the owner, 0 = free
-//   flags    0 HANDOFF: a member has unlocked what another member had locked. From then on the
-//              death of an owner does not free the lock: nobody can tell whether the dead member or
-//              another one was to unlock it. It is set together with that release and never goes
-//              away.
+//   word    63 HANDOFF   43..32 and 29..0 incarnation of the owner, 0 = free   31 DIED   30 WAITERS
+//           HANDOFF: a member has unlocked what another member had locked. From then on the death
+//           of an owner does not free the lock: nobody can tell whether the dead member or another
+//           one was to unlock it. It is set together with that release and never goes away.
 //   deaths  how often the lock was taken back from a dead owner
 // Invariants:
 // 1. DIED is set only while the owner is 0. The next member to take the lock clears it, and is
 //    told (owner_died).
-// 2. A thread that sleeps on `word` has seen WAITERS set in it. A waiter that takes the lock after
+// 2. A thread that sleeps on `word` (on its low half, arena/owner.hpp) has seen WAITERS set in it.
+// A waiter that takes the lock after
 //    having slept sets WAITERS, since others may still sleep; so at most one wake-up too many is
 //    given.
 // 3. A member publishes the lock in its held words before it tries to take it, and clears the held
@@ -29,8 +29,9 @@
 //
 // Transitions of word, each one compare-exchange or exchange:
 //   lock    free -> me     free|DIED -> me (owner_died)            x -> x|WAITERS, then sleep
+//           (each keeps HANDOFF if it is set)
 //   unlock  me[|WAITERS] -> 0, then wake one if WAITERS
-//           other[|WAITERS] -> 0 and HANDOFF, word and flags in one, then wake one if WAITERS
+//           other[|WAITERS] -> HANDOFF, then wake one if WAITERS
 //   dead    dead[|WAITERS] -> DIED[|WAITERS] unless HANDOFF, then always wake one: by a reaper, or
 //           by a member that has found the lock taken and its owner dead
 // No wake-up is lost: sync/wait.hpp, with P1 and P2 in one exchange.
@@ -65,12 +66,11 @@ enum class Unlocked {
 };
 
 struct alignas(64) MutexState {
-  os::Atomic<uint32_t> word;
-  os::Atomic<uint32_t> flags;
+  os::Atomic<uint64_t> word;
   os::Atomic<uint32_t> deaths;
   uint32_t magic;
   // For RecursiveMutex only, written by the owner:
-  os::Atomic<uint64_t> thread;  // incarnation << 32 | number of the thread in its process
+  os::Atomic<uint64_t> thread;  // incarnation << 22 | thread id
   os::Atomic<uint32_t> depth;
   os::Atomic<uint32_t> locks;     // how often it was locked, modulo 2^32: a change tells a reader
                                   // without the lock that the lock was taken during the read
@@ -78,7 +78,6 @@ struct alignas(64) MutexState {
   uint32_t padding[7];
 };
 static_assert(sizeof(MutexState) == 64 && offsetof(MutexState, thread) == 16);
-static_assert(offsetof(MutexState, word) == 0 && offsetof(MutexState, flags) == 4);
 
 class Mutex {
  public:
@@ -109,19 +108,17 @@ class Mutex {
                    arena::Handle handle);
 
  private:
-  static constexpr uint32_t kWaiters = 1u << 30;
-  static constexpr uint32_t kDied = 1u << 31;
-  static constexpr uint32_t kOwner = kWaiters - 1;
-  static constexpr uint64_t kHandoff = 1;
+  static constexpr uint64_t kWaiters = uint64_t{1} << 30;
+  static constexpr uint64_t kDied = uint64_t{1} << 31;
+  static constexpr uint64_t kHandoff = uint64_t{1} << 63;
 
-  static Locked take(MutexState& state, arena::Incarnation me, uint32_t also) noexcept;
+  static Locked take(MutexState& state, arena::Incarnation me, uint64_t also) noexcept;
   Locked sleep_and_take(arena::Member& member, Holds& holds, int64_t deadline_ns);
-  Locked take_if_owner_died(Holds& holds, uint32_t also) noexcept;
+  Locked take_if_owner_died(Holds& holds, uint64_t also) noexcept;
   static void take_from_dead(arena::Arena& arena, MutexState& state,
                              arena::Incarnation dead) noexcept;
   Unlocked hand_off(arena::Member& member, Holds& holds);
-  void wake_next(uint32_t word) noexcept;
-  [[nodiscard]] os::Atomic<uint64_t>& word_and_flags() const noexcept;
+  void wake_next(uint64_t word) noexcept;
   Locked settle(Holds& holds, int held, Locked result) noexcept;
   static bool owned_by(arena::Arena& arena, arena::Handle handle, arena::Incarnation me);
 

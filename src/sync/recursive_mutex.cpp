@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "sync/recursive_mutex.hpp"
 
+#include "os/process.hpp"
 #include "testing/kill_point.hpp"
 
 namespace shoal::sync {
 
 uint64_t RecursiveMutex::this_thread(arena::Member& member) noexcept {
-  static os::Atomic<uint32_t> last;
-  thread_local const uint32_t number = last.fetch_add(1) + 1;
-  return uint64_t{member.incarnation()} << 32 | number;
+  // Linux has no thread ids of more than 22 bits. In the child of a fork, the incarnation differs.
+  constexpr unsigned kThreadBits = 22;
+  thread_local uint64_t name = 0;
+  const arena::Incarnation me = member.incarnation();
+  if (name >> kThreadBits != me)
+    name = me << kThreadBits | static_cast<uint64_t>(os::own_thread_id());
+  return name;
 }
 
 bool RecursiveMutex::is_mine(arena::Member& member) const noexcept {

@@ -8,8 +8,8 @@
 //    thread only if that thread has the lock, so a racy read of it decides correctly. depth >= 1
 //    while thread != 0.
 // 2. The owner writes thread = 0 before it unlocks. The next member that takes the lock after a
-//    death overwrites what the dead owner left. In the child of a fork no thread has the number of
-//    a thread of its parent, since the number contains the member's incarnation.
+//    death overwrites what the dead owner left. In the child of a fork no thread has the name of a
+//    thread of its parent, since the name contains the member's incarnation.
 // Design: docs/design/sync.md
 #pragma once
 

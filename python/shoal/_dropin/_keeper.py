@@ -147,7 +147,6 @@ class Keeper(_watch.Watch):
         engine.store_startup()
         self._plan = _plan.Plan(
             engine.client.handle,
-            core.incarnation(),
             engine.worker_context(),
             engine.results_by_name,
         )

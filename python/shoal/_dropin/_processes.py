@@ -169,7 +169,7 @@ class PoolProcess(stock_process.BaseProcess):
         """In the worker: prepare the process before the standard library's `_bootstrap`, and import
         the main module.
         """
-        core.set_bond(self.plan.client)
+        core.incarnation()  # joins the session, or raises
         tie_to_parent(self, parent_sentinel)
         _signals.leave_interrupts_to_the_program()
         if self.mask is not None:

@@ -100,7 +100,7 @@ def run_snapshot(plan: AgentPlan) -> NoReturn:
         import_for_workers()
         gc.freeze()  # garbage collection in the workers must not write to shared pages
         _signals.keep_out()
-        core.set_bond(plan.client)
+        core.incarnation()  # joins the session, or raises
         _run(plan, _fork_worker)
         return 0
 
@@ -139,7 +139,7 @@ def run_clean(plan: AgentPlan) -> NoReturn:
 
     def live() -> int:
         _signals.keep_out()
-        core.join_session(plan.memory_fd, plan.client)
+        core.join_session(plan.memory_fd)
         os.set_inheritable(plan.bell_read, False)
         if plan.method == "exec":
             starter = _exec_worker

@@ -16,7 +16,6 @@ class AgentPlan(NamedTuple):
     """
 
     pool: int  # handle of the pool's state
-    client: int  # the client's incarnation
     client_pid: int
     bell_read: int
     bell_write: int

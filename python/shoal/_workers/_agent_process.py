@@ -84,7 +84,6 @@ class AgentProcess:
         mask, seeds = self._for_workers
         return _agent_plan.AgentPlan(
             engine.client.handle,
-            core.incarnation(),
             os.getpid(),
             self.bell_read,
             self.bell,

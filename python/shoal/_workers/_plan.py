@@ -14,6 +14,5 @@ class Plan(NamedTuple):
     """Plain values, so that they can be sent to a fresh interpreter."""
 
     pool: int  # handle of the pool's state
-    client: int  # the client's incarnation
     context: dict[str, Any]  # see _context.py; empty: the worker is a copy of the client
     results_by_name: bool  # see Engine

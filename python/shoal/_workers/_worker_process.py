@@ -48,7 +48,7 @@ class WorkerProcess(stock_process.BaseProcess):
 
     def run(self) -> None:
         told = self.plan
-        plan = _plan.Plan(told.pool, told.client, told.context, told.results_by_name)
+        plan = _plan.Plan(told.pool, told.context, told.results_by_name)
         _worker.serve(plan, self.seat, told.bell_write, self.unprepared)
 
 
@@ -76,7 +76,7 @@ def main(arguments: tuple[Any, ...]) -> NoReturn:
 
     plan, (seat, rank, agent_pid) = AgentPlan(*arguments[0]), arguments[1:]
     core.die_with_parent(agent_pid)
-    core.join_session(plan.memory_fd, plan.client)
+    core.join_session(plan.memory_fd)
     os.set_inheritable(plan.bell_write, False)
     _context.apply(plan.context)
     _context.make_main(plan.context)
@@ -92,7 +92,7 @@ def _run_exit_functions() -> None:
 def _bootstrap(plan: AgentPlan, seat: int, rank: int) -> int:
     from shoal._workers import _context
 
-    core.set_bond(plan.client)
+    core.incarnation()  # joins the session, or raises
     _signals.let_in(plan.mask)  # before the main module's import, which may set handlers
     unprepared = None
     try:
