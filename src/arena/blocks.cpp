@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "arena/member.hpp"
+#include "arena/reap.hpp"
 #include "arena/runs.hpp"
 #include "testing/kill_point.hpp"
 
@@ -14,6 +15,15 @@ namespace shoal::arena {
 // ---- allocate ----
 
 Handle Member::allocate(size_t bytes) {
+  try {
+    return allocate_from_free(bytes);
+  } catch (const MemoryExhausted&) {
+    if (reap_for_memory(*arena_, *this) == 0) throw;
+  }
+  return allocate_from_free(bytes);
+}
+
+Handle Member::allocate_from_free(size_t bytes) {
   if (bytes <= kMaxSmall) return allocate_small(bytes == 0 ? 0 : class_for(bytes));
   require_membership();
   bytes = std::min<size_t>(bytes, arena_->reserve());  // a full reserve fails below, with figures

@@ -200,6 +200,7 @@ struct Header {
   os::Atomic<uint64_t> frontier;       // pages that the tables describe; only grows, under the lock
   os::Atomic<uint64_t> slots_used;     // slots from this index on were never claimed; only grows
   os::Atomic<uint64_t> last_number;    // each number is given out once
+  os::Atomic<uint64_t> next_sweep_ns;  // reap_if_due() in member.hpp
   os::Atomic<uint64_t> next_purge_ms;  // a member that finds this time past purges warm pages
   alignas(128) os::Atomic<uint64_t> lock;  // arena/lock.hpp
   RunIntent intent;

@@ -190,6 +190,7 @@ class Member {
   void require_own_namespace() const;
   void require_membership() const;
   Handle allocate_small(uint32_t size_class);
+  Handle allocate_from_free(size_t bytes);
   void refill(uint32_t size_class, std::unique_lock<LocalLock>& local);
   size_t scan_spans(uint32_t size_class, size_t limit) noexcept;
   void collect_span(Cache& cache, uint64_t first_page) noexcept;
@@ -282,6 +283,8 @@ int member_pid(Arena& arena, Incarnation incarnation) noexcept;
 bool reap(Arena& arena, Member& reaper, Incarnation dead);
 // Reaps every member that is found dead; returns how many.
 int reap_all_dead(Arena& arena, Member& reaper);
+// The same at most once a second in the whole session. For waiters, which call it at their ticks.
+void reap_if_due(Arena& arena, Member& reaper);
 
 // Repairs an intent of an upper layer. Called for each lane of the dead member whose intent has
 // this kind (low 4 bits, 1 to 15), and with kind 0 for every lane that is not empty (intent, held

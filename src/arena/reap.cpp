@@ -35,8 +35,25 @@ namespace {
 constexpr uint64_t kBatchPages = 64;
 constexpr uint64_t kBatchWords = 1024;
 
+constexpr uint64_t kSweepNs = 1'000'000'000;
+
 os::Atomic<uint64_t> hooks[16];     // ReapHook by intent kind; set once at start-up by each layer
 os::Atomic<uint64_t> end_hooks[8];  // each EndHook once
+
+// Does this thread reap at present? Hooks may allocate, and the allocation must not reap: this thread
+// has Member::reaping_.
+thread_local bool reaping_here = false;
+
+class ReapLock {
+ public:
+  explicit ReapLock(std::mutex& one_at_a_time) : lock_(one_at_a_time) { reaping_here = true; }
+  ~ReapLock() { reaping_here = false; }
+  ReapLock(const ReapLock&) = delete;
+  ReapLock& operator=(const ReapLock&) = delete;
+
+ private:
+  const std::lock_guard<std::mutex> lock_;
+};
 
 ReapHook hook_for(uint64_t kind) noexcept {
   return reinterpret_cast<ReapHook>(hooks[kind & 15].load());
@@ -336,7 +353,7 @@ bool reap_dead(Arena& arena, Member& reaper, Incarnation dead) {
 
 bool reap(Arena& arena, Member& reaper, Incarnation dead) {
   if (dead == 0 || reaper.incarnation() == 0 || dead == reaper.incarnation()) return false;
-  const std::lock_guard<std::mutex> one_at_a_time(reaper.reaping_);
+  const ReapLock one_at_a_time(reaper.reaping_);
   const SeenSlot seen = see_slot(arena, slot_of(dead));
   if (seen.incarnation() != dead || seen.state() == SlotState::free) return true;  // already reaped
   if (is_listed(seen.state()) && (process_behind_lives(arena, seen) || !declare_dead(arena, seen)))
@@ -354,6 +371,17 @@ int reap_all_dead(Arena& arena, Member& reaper) {
   return reaped;
 }
 
+int reap_for_memory(Arena& arena, Member& reaper) {
+  return reaping_here ? 0 : reap_all_dead(arena, reaper);
+}
+
+void reap_if_due(Arena& arena, Member& reaper) {
+  os::Atomic<uint64_t>& next = arena.header().next_sweep_ns;
+  const auto now = static_cast<uint64_t>(os::monotonic_ns());
+  uint64_t due = next.load();
+  if (now >= due && next.compare_exchange(due, now + kSweepNs)) reap_all_dead(arena, reaper);
+}
+
 void Member::leave() noexcept {
   if (incarnation_ == 0) return;
   unregister_for_fork(*this);
@@ -362,7 +390,7 @@ void Member::leave() noexcept {
     restore_views();
   }
   drop_counted_shares();
-  const std::lock_guard<std::mutex> one_at_a_time(reaping_);
+  const ReapLock one_at_a_time(reaping_);
   if (advance_slot(*arena_, incarnation_, SlotState::leaving)) {
     try {
       reap_dead(*arena_, *this, incarnation_);

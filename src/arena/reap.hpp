@@ -75,4 +75,8 @@ class Reaping {
 // holds reaper.reaping_.
 bool reap_dead(Arena& arena, Member& reaper, Incarnation dead);
 
+// For an allocation that has found no memory: reaps all dead members, unless this thread is reaping
+// already. Returns how many.
+int reap_for_memory(Arena& arena, Member& reaper);
+
 }  // namespace shoal::arena

@@ -82,6 +82,22 @@ TEST(Memory, RunsOutWithFiguresAndTheSessionLives) {
   s.arena->check();
 }
 
+// Nobody else reaps in a program without pools and queues.
+TEST(Memory, OfDeadMembersIsTakenBackBeforeAnAllocationFails) {
+  TestSession s(kGiB, 64 * kMiB);
+  const auto dead = s.join();
+  (void)dead->allocate(40 * kMiB);
+  dead->abandon_for_test();
+  const Handle b = s.me->allocate(40 * kMiB);
+  EXPECT_NE(b, 0U);
+  s.me->free(b);
+  const auto other = s.join();
+  std::vector<Handle> small;
+  EXPECT_THROW(while (true) small.push_back(other->allocate(1000)), MemoryExhausted);
+  other->abandon_for_test();
+  EXPECT_NO_THROW(s.me->free(s.me->allocate(1000)));
+}
+
 TEST(Memory, RunsOutOfReserve) {
   TestSession s(64 * kMiB);
   EXPECT_THROW((void)s.me->allocate(100 * kMiB), MemoryExhausted);

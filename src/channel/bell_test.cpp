@@ -218,7 +218,7 @@ TEST_F(BellTest, WhoWaitsByTheDescriptorReapsASenderThatDiedBeforeItRang) {
             }),
             Ending::killed);
   EXPECT_FALSE(readable(fd));
-  arena_->at<ChannelState>(channel_->handle())->sweep_ns.store(1);  // a second has passed
+  arena_->header().next_sweep_ns.store(0);  // a second has passed
   channel_->look_after(*me_);
   EXPECT_TRUE(readable(fd));
   EXPECT_EQ(arena_->statistics().deaths, 1U);

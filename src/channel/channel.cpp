@@ -16,7 +16,6 @@ namespace {
 
 // Reaping looks at every member, about 15 us each. What a dead member held is not urgent, since
 // sleepers look for messages and space at each tick.
-constexpr uint64_t kSweepNs = 1'000'000'000;
 
 // The channel at `handle`, which comes from a dead member's lane, or nullptr.
 ChannelState* state_at(arena::Arena& arena, arena::Handle handle) noexcept {
@@ -192,7 +191,7 @@ int Channel::space_descriptor(arena::Member& member) {
 }
 
 void Channel::look_after(arena::Member& member) {
-  sweep(member);
+  arena::reap_if_due(*arena_, member);
   items_bell_.check(member);
   space_bell_.check(member);
 }
@@ -357,14 +356,6 @@ Received Channel::receive(arena::Member& member, arena::Handle* message, int64_t
   }
   holds.clear(held);
   return received;
-}
-
-// Reaps dead members, at most once in kSweepNs for all waiters of this channel.
-void Channel::sweep(arena::Member& member) {
-  const auto now = static_cast<uint64_t>(os::monotonic_ns());
-  uint64_t last = state_->sweep_ns.load();
-  if (now - last < kSweepNs && now > last) return;
-  if (state_->sweep_ns.compare_exchange(last, now)) arena::reap_all_dead(*arena_, member);
 }
 
 // The message is removed from the hand before it is marked: a death in between leaves it unfinished

@@ -20,7 +20,7 @@
 // The state lies in one block. A channel with a name has the owner NAMED(id), and the root
 // "ch:" + name leads to it; a channel without a name is a shared block (arena/member.hpp), found by
 // its handle. Who writes its fields: create (magic, id, name, ring limits), close() (closed),
-// waiters (sweep_ns, send_sleeps, receive_sleeps), mark_done() (ends, hands_ignored),
+// waiters (send_sleeps, receive_sleeps), mark_done() (ends, hands_ignored),
 // wait_all_done() (ends), the end hook of a hand (ends, hands_ignored).
 // Design: docs/design/channel.md
 #pragma once
@@ -46,7 +46,6 @@ struct ChannelState {
   os::Atomic<uint32_t> closed;
   sync::EventCount all_done;         // "all messages that were pushed may be done"
   char name[kNameSize];              // of the root, "ch:" included, padded with zeros; empty: none
-  os::Atomic<uint64_t> sweep_ns;     // when a waiter last reaped the dead members
   os::Atomic<uint64_t> send_sleeps;  // hints for statistics
   os::Atomic<uint64_t> receive_sleeps;
   os::Atomic<uint64_t> ends;           // how many messages have ended, and how: channel/ends.hpp
@@ -161,7 +160,6 @@ class Channel {
   void empty_all(arena::Member& member) noexcept;
   Sent send_once(arena::Member& member, arena::Handle message, uint64_t weight);
   Received receive_once(arena::Member& member, arena::Handle* message);
-  void sweep(arena::Member& member);
   Hand* my_hand(arena::Member& member) noexcept;
   uint64_t tell_lost() noexcept;
   void drop_hand(arena::Member& member) noexcept;

@@ -335,14 +335,17 @@ void Barrier::look_for_dead(arena::Member& member, uint32_t* last_looked_at) noe
   }
 }
 
-bool Barrier::has_slot(arena::Incarnation member) const noexcept {
+// Must the death of this member break the barrier? A slot that is marked broken does not count: its
+// generation was broken or reset with that party in it, and all parties have been told.
+bool Barrier::must_break_for(arena::Incarnation member) const noexcept {
   for (uint32_t i = 0; i < state_->capacity; ++i) {
-    if (waiter_of(*arena_, slots()[i].load()) == member) return true;
+    const uint64_t word = slots()[i].load();
+    if (waiter_of(*arena_, word) == member && (word & kState) != kBrokenSlot) return true;
   }
   return false;
 }
 
-// Breaks the barrier if the dead member has a slot, then empties its slots. In this order, if this
+// Breaks the barrier if must_break_for() the dead member, then empties its slots. In this order, if this
 // member is killed in between, the next member still finds the slots. If this member is stopped
 // before the compare-exchange that breaks the barrier, and other members drop the dead member and
 // reset the barrier in the meantime, the compare-exchange fails, and the slots are empty. Wakes the
@@ -351,7 +354,7 @@ void Barrier::drop_dead(arena::Incarnation dead) noexcept {
   for (;;) {
     const Phase now = phase();
     settle(now);
-    if (now.stage == Stage::broken || !has_slot(dead)) break;
+    if (now.stage == Stage::broken || !must_break_for(dead)) break;
     if (!now.is_open_ended() || !advance(now, now.with(Stage::broken))) continue;
     settle(now.with(Stage::broken));
     break;

@@ -129,7 +129,7 @@ class Barrier {
   bool withdraw(uint32_t generation) noexcept;
   [[nodiscard]] bool is_its_turn(uint32_t index) const noexcept;
   void look_for_dead(arena::Member& member, uint32_t* last_looked_at) noexcept;
-  [[nodiscard]] bool has_slot(arena::Incarnation member) const noexcept;
+  [[nodiscard]] bool must_break_for(arena::Incarnation member) const noexcept;
   void drop_dead(arena::Incarnation dead) noexcept;
 
   arena::Arena* arena_;

@@ -168,6 +168,24 @@ TEST_F(BarrierTest, IsUsableAfterADeathAtEachKillPoint) {
   }
 }
 
+// The party was in a generation that is broken already. Its slot is still there, as when a member
+// that dropped it was stopped in between.
+TEST_F(BarrierTest, ADeathBreaksItOnlyOnce) {
+  Barrier barrier = make(3);
+  const auto dead = Member::join(arena_, MemberKind::process);
+  (void)barrier.arrive(*dead, false);
+  barrier.abort(*me_);
+  const arena::Incarnation number = dead->incarnation();
+  barrier.reset(*me_);
+  const Barrier::Arrival next = barrier.arrive(*me_, false);
+  dead->abandon_for_test();
+  EXPECT_TRUE(arena::reap(*arena_, *me_, number));
+  EXPECT_FALSE(barrier.broken());
+  EXPECT_EQ(barrier.waiting(), 1U);
+  EXPECT_EQ(barrier.wait(*me_, next, in_ms(1)), WaitResult::timed_out);
+  (void)barrier.end_wait(*me_, next, WaitResult::timed_out);
+}
+
 TEST_F(BarrierTest, AReaperThatDiesIsMadeUpFor) {
   Barrier barrier = make(3);
   ChildMember party(arena_, [&](Member& member) { static_cast<void>(pass(barrier, member)); });

@@ -91,10 +91,15 @@ Condition::Ticket Condition::begin_wait(arena::Member& member) {
   const uint64_t word =
       uint64_t{arena::short_number(holds.incarnation())} << 32 | number << 2 | kWaiting;
   ConditionState* table = state_;
-  for (;;) {
-    if (Slot* const slot = claim_slot(*table, word)) return {slot, word, held};
-    ConditionState* const next = next_table(*table);
-    table = next != nullptr ? next : &add_table(member, *table);
+  try {
+    for (;;) {
+      if (Slot* const slot = claim_slot(*table, word)) return {slot, word, held, &holds};
+      ConditionState* const next = next_table(*table);
+      table = next != nullptr ? next : &add_table(member, *table);
+    }
+  } catch (...) {
+    holds.clear(held);
+    throw;
   }
 }
 
@@ -108,7 +113,7 @@ WaitResult Condition::wait(const Ticket& ticket, int64_t deadline_ns) {
     const os::Wake wake = ticker.sleep(os::low_half(*ticket.slot), expected, &ticked);
     if (notified()) break;
     // Also before it returns without a notification, for waiters that poll.
-    if (ticked || wake == os::Wake::timed_out) look_for_dead(waiter_of(ticket.word));
+    if (ticked || wake == os::Wake::timed_out) look_for_dead(*ticket.holds);
     if (notified()) break;
     if (wake == os::Wake::timed_out) return WaitResult::timed_out;
     if (wake == os::Wake::interrupted) return WaitResult::interrupted;
@@ -240,16 +245,17 @@ void Condition::drop(Slot& slot, arena::Incarnation dead) noexcept {
   }
 }
 
-// Drops dead waiters. Reads /proc only for notified waiters: a dead waiter that is not notified
+// Drops dead waiters. Reads /proc only for notified waiters, once in Holds::kLookMs for each: a dead waiter that is not notified
 // takes no notification from other waiters, so its slot can stay until the waiter is reaped.
-void Condition::look_for_dead(arena::ShortNumber me) noexcept {
+void Condition::look_for_dead(Holds& holds) noexcept {
+  const arena::ShortNumber me = arena::short_number(holds.incarnation());
   for_each_slot([&](Slot& slot) {
     const uint64_t word = slot.load();
     if (word == 0 || waiter_of(word) == me) return;
     const arena::Incarnation waiter = arena::full_number(*arena_, waiter_of(word));
-    const bool lives = (word & kState) == kNotified ? arena::member_alive(*arena_, waiter)
-                                                    : arena::member_listed(*arena_, waiter);
-    if (!lives) drop(slot, waiter);
+    const bool dead = (word & kState) == kNotified ? holds.seems_dead(waiter)
+                                                   : !arena::member_listed(*arena_, waiter);
+    if (dead) drop(slot, waiter);
   });
 }
 

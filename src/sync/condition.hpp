@@ -36,6 +36,7 @@
 
 #include "arena/arena.hpp"
 #include "os/atomic.hpp"
+#include "sync/holds.hpp"
 #include "sync/wait.hpp"
 
 namespace shoal::sync {
@@ -57,6 +58,7 @@ class Condition {
     os::Atomic<uint64_t>* slot;
     uint64_t word;  // the slot's value while waiting
     int held;
+    Holds* holds;
   };
 
   static void create(arena::Arena& arena, arena::Handle handle) noexcept;
@@ -103,7 +105,7 @@ class Condition {
   uint32_t notify_before(uint32_t limit, uint32_t count) noexcept;
   static bool notify_slot(Slot& slot, uint64_t word) noexcept;
   void drop(Slot& slot, arena::Incarnation dead) noexcept;
-  void look_for_dead(arena::ShortNumber me) noexcept;
+  void look_for_dead(Holds& holds) noexcept;
 
   arena::Arena* arena_;
   ConditionState* state_;

@@ -147,12 +147,17 @@ int Holds::find_owned(arena::Handle object) noexcept {
   return kNone;
 }
 
-void Holds::drop_stale(bool (*is_mine)(arena::Arena&, arena::Handle, arena::Incarnation)) noexcept {
+// Another thread may unlock the lock at the same time, and use its word for another lock: then the
+// exchange fails. After the exchange, no other thread uses the word before its mode says that it is
+// free: unlock() does not look for the words of stale locks.
+void Holds::drop_stale(bool (*is_stale)(arena::Arena&, arena::Handle)) noexcept {
   for (int word = 0; word < kWords; ++word) {
-    // order: relaxed, both; the word of a lock that this member owns stays, whatever else changes
+    // order: relaxed, both; the exchange decides
     if ((mode_[word].load(os::relaxed) & kOwned) == 0) continue;
-    const arena::Handle object = held(word).load(os::relaxed) & ~kHeldKindMask;
-    if (object != 0 && !is_mine(member_->arena(), object, incarnation_)) clear(word);
+    uint64_t seen = held(word).load(os::relaxed);
+    const arena::Handle object = seen & ~kHeldKindMask;
+    if (object == 0 || !is_stale(member_->arena(), object)) continue;
+    if (held(word).compare_exchange(seen, 0)) mode_[word].fetch_and(~(kUsed | kOwned));
   }
 }
 

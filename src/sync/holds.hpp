@@ -76,8 +76,9 @@ class Holds {
   void set_owned(int word) noexcept;
   // The word that names this lock as owned by this member, or kNone.
   int find_owned(arena::Handle object) noexcept;
-  // Clears the words of locks that another member has released (see HANDOFF in sync/mutex.hpp).
-  void drop_stale(bool (*is_mine)(arena::Arena&, arena::Handle, arena::Incarnation)) noexcept;
+  // Clears the words of owned locks for which they are of no use any more: is_stale(). True once, it
+  // must stay true.
+  void drop_stale(bool (*is_stale)(arena::Arena&, arena::Handle)) noexcept;
 
   // Is this member dead? For callers that may ask often, such as a loop of try_lock(). A member
   // that no longer has its slot is dead; this costs no system call. For a member that has its slot,

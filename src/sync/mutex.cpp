@@ -65,7 +65,7 @@ Locked Mutex::lock(arena::Member& member, int64_t deadline_ns) {
   Locked result = take(*state_, holds.incarnation(), 0);
   if (result == Locked::busy) [[unlikely]] {
     if (held == Holds::kNone) {
-      holds.drop_stale(&owned_by);
+      holds.drop_stale(&is_handed_off);
       held = holds.publish(handle_, HeldKind::mutex);
     }
     result = sleep_and_take(member, holds, deadline_ns);
@@ -171,8 +171,8 @@ bool Mutex::handed_off() const noexcept {
   return (state_->word.load(os::relaxed) & kHandoff) != 0;
 }
 
-bool Mutex::owned_by(arena::Arena& arena, arena::Handle handle, arena::Incarnation me) {
-  return arena::lock_owner(arena.at<MutexState>(handle)->word.load()) == me;
+bool Mutex::is_handed_off(arena::Arena& arena, arena::Handle handle) {
+  return (arena.at<MutexState>(handle)->word.load() & kHandoff) != 0;
 }
 
 void Mutex::take_from_dead(arena::Arena& arena, MutexState& state,

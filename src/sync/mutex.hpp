@@ -120,7 +120,7 @@ class Mutex {
   Unlocked hand_off(arena::Member& member, Holds& holds);
   void wake_next(uint64_t word) noexcept;
   Locked settle(Holds& holds, int held, Locked result) noexcept;
-  static bool owned_by(arena::Arena& arena, arena::Handle handle, arena::Incarnation me);
+  static bool is_handed_off(arena::Arena& arena, arena::Handle handle);
 
   arena::Arena* arena_;
   MutexState* state_;

@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 
+#include <algorithm>
 #include <thread>
 
 #include "os/cpus.hpp"
@@ -29,13 +30,21 @@ struct SpinHistory {
 };
 thread_local SpinHistory history;
 
+// How many threads may spin, plus 1; 0: not known yet. No initialization guard: a fork while another
+// thread initializes would leave the child with a guard that nobody ever opens.
+os::Atomic<uint32_t> spinner_places;
+
 uint32_t spinner_limit() noexcept {
-  static const int limit = [] {
+  // order: relaxed, both; the number is all there is, and every thread finds the same one
+  uint32_t places = spinner_places.load(os::relaxed);
+  if (places == 0) {
+    places = static_cast<uint32_t>(std::max(1, os::usable_cpus()));
+    uint32_t unknown = 0;
     // If this fails because memory is exhausted, threads of a forked child may spin less.
-    (void)pthread_atfork(nullptr, nullptr, &forget_spinners);
-    return os::usable_cpus() - 1;
-  }();
-  return limit > 0 ? static_cast<uint32_t>(limit) : 0;
+    if (spinner_places.compare_exchange(unknown, places))
+      (void)pthread_atfork(nullptr, nullptr, &forget_spinners);
+  }
+  return places - 1;
 }
 
 }  // namespace

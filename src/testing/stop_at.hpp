@@ -37,15 +37,30 @@ struct Plan {
 
 inline thread_local Plan* plan = nullptr;
 
+// Restores this thread's plan and hook at its end, also when an operation throws.
+class Hooks {
+ public:
+  Hooks() noexcept : plan_(plan), hook_(os::access_hook) {}
+  ~Hooks() {
+    plan = plan_;
+    os::access_hook = hook_;
+  }
+  Hooks(const Hooks&) = delete;
+  Hooks& operator=(const Hooks&) = delete;
+
+ private:
+  Plan* plan_;
+  os::AccessHook hook_;
+};
+
 inline void before_access(const void* address) {
   Plan* const now = plan;
   if (now->stops == now->others.size() || !now->counts(address) || --now->left != 0) return;
   now->left = 1;
+  const Hooks restored;
   os::access_hook = nullptr;  // other operations are not stopped, unless they call stopped_at()
   plan = nullptr;
   now->others[now->stops++]();
-  plan = now;
-  os::access_hook = &before_access;
 }
 
 }  // namespace stopping
@@ -56,11 +71,10 @@ inline bool stopped_at(uint64_t nth, std::function<bool(const void*)> counts,
                        const std::function<void()>& late,
                        std::vector<std::function<void()>> others) {
   stopping::Plan here{std::move(counts), nth, std::move(others)};
-  stopping::Plan* const outer = std::exchange(stopping::plan, &here);
-  const os::AccessHook outer_hook = std::exchange(os::access_hook, &stopping::before_access);
+  const stopping::Hooks restored;
+  stopping::plan = &here;
+  os::access_hook = &stopping::before_access;
   late();
-  os::access_hook = outer_hook;
-  stopping::plan = outer;
   return here.stops == here.others.size();
 }
 
