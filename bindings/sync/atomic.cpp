@@ -86,7 +86,7 @@ PyObject* atomic_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
   const int kind = kind_by_name(name);
   uint64_t bits = 0;
   if (kind < 0 || !from_python(static_cast<ValueKind>(kind), value, &bits)) return nullptr;
-  return new_shared(type, sizeof(AtomicState), [&](arena::Arena& arena, arena::Handle at) {
+  return new_shared(type, arena::size_before_record<AtomicState>(), [&](arena::Arena& arena, arena::Handle at) {
     AtomicValue::create(arena, at, static_cast<ValueKind>(kind), bits);
   });
 }

@@ -37,30 +37,18 @@ struct Place {
   uint64_t number = 0;  // the incarnation that claims it; 0: no slot found
 };
 
-// Returns the free slot in [from, to) with the lowest next number, so that all slots are used in
-// turn. Sets `*worn_out` if a free slot has no number left.
-Place find_place(const Arena& arena, uint32_t from, uint32_t to, bool* worn_out) noexcept {
-  Place best;
+// Returns the lowest free slot that has a number left, so that scans visit few slots and records
+// stay small. Sets `*worn_out` if a free slot has no number left.
+Place find_place(const Arena& arena, bool* worn_out) noexcept {
   const uint32_t used = slots_in_use(arena);
-  for (uint32_t i = from; i < to && i <= used; ++i) {
+  for (uint32_t i = 0; i < kMemberSlots && i <= used; ++i) {
     const uint64_t word = i < used ? arena.slot(i).state.load() : 0;  // `used` itself: maybe a hole
     if (slot_state(word) != SlotState::free) continue;
     const uint64_t number = next_number(i, word);
-    if (number > kLastIncarnation)
-      *worn_out = true;
-    else if (best.number == 0 || number < best.number)
-      best = {i, word, number};
+    if (number <= kLastIncarnation) return {i, word, number};
+    *worn_out = true;
   }
-  return best;
-}
-
-// Prefers a slot with a bit in shared blocks, then a slot with a holder bit for counted blocks,
-// then any slot.
-Place find_place(const Arena& arena, bool* worn_out) noexcept {
-  Place place = find_place(arena, 0, kSharerSlots, worn_out);
-  if (place.number == 0) place = find_place(arena, kSharerSlots, kHolderSlots, worn_out);
-  if (place.number == 0) place = find_place(arena, kHolderSlots, kMemberSlots, worn_out);
-  return place;
+  return {};
 }
 
 // Makes scans include this slot. Needs: the slot has memory.
@@ -94,11 +82,6 @@ void clear_slot(MemberSlot& slot) noexcept {
 uint32_t slots_in_use(const Arena& arena) noexcept {
   const uint64_t used = arena.header().slots_used.load();
   return static_cast<uint32_t>(std::min<uint64_t>(used, kMemberSlots));
-}
-
-bool sharer_slot_is_free(const Arena& arena) noexcept {
-  bool worn_out = false;
-  return find_place(arena, 0, kSharerSlots, &worn_out).number != 0;
 }
 
 Incarnation try_claim_slot(Arena& arena, MemberKind kind, Incarnation bond, Incarnation parent,

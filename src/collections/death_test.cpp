@@ -99,7 +99,7 @@ const std::vector<Operation<Map>> kMapOperations = {
 class CollectionDeathTest : public ContainerTest {
  protected:
   Sequence ten_in_a_sequence() {
-    const Handle block = s.me->allocate(sizeof(ContainerState));
+    const Handle block = s.me->allocate_shareable(sizeof(ContainerState));
     Sequence::create(*s.me, block);
     s.me->share(block);
     Sequence made(*s.arena, block);
@@ -109,7 +109,7 @@ class CollectionDeathTest : public ContainerTest {
     return made;
   }
   Map ten_in_a_map() {
-    const Handle block = s.me->allocate(sizeof(ContainerState));
+    const Handle block = s.me->allocate_shareable(sizeof(ContainerState));
     Map::create(*s.me, block);
     s.me->share(block);
     Map made(*s.arena, block);
@@ -255,7 +255,7 @@ TEST_F(CollectionDeathTest, AtEachKillPointOfReferences) {
         testing::arm_kill_point(point, nth);
         if (!member.hold_shared(inner.handle())) _exit(4);
         for (int i = 0; i < 2; ++i) {
-          const Handle block = member.allocate(sizeof(ContainerState));
+          const Handle block = member.allocate_shareable(sizeof(ContainerState));
           Sequence::create(member, block);
           member.share(block);
           Sequence outer(*s.arena, block);

@@ -16,7 +16,7 @@ namespace {
 
 struct SequenceTest : ContainerTest {
   Sequence make() {
-    const Handle block = s.me->allocate(sizeof(ContainerState));
+    const Handle block = s.me->allocate_shareable(sizeof(ContainerState));
     Sequence::create(*s.me, block);
     s.me->share(block);
     return {*s.arena, block};
@@ -146,7 +146,7 @@ TEST_F(SequenceTest, HoldsWhatItsItemsReferTo) {
 
 TEST_F(SequenceTest, TheReaperOfItsLastHolderEndsIt) {
   const auto victim = s.join();
-  const Handle block = victim->allocate(sizeof(ContainerState));
+  const Handle block = victim->allocate_shareable(sizeof(ContainerState));
   Sequence::create(*victim, block);
   victim->share(block);
   Sequence sequence(*s.arena, block);
