@@ -142,7 +142,8 @@ PyObject* event_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
   if (!PyArg_ParseTupleAndKeywords(args, keywords, "|K", const_cast<char**>(names), &handle)) {
     return nullptr;
   }
-  if (handle == 0) return new_shared(type, arena::size_before_record<sync::EventState>(), &Event::create);
+  if (handle == 0)
+    return new_shared(type, arena::size_before_record<sync::EventState>(), &Event::create);
   return attach(type, handle, [](arena::Arena& arena, arena::Handle at) { Event(arena, at); });
 }
 

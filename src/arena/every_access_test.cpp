@@ -7,6 +7,7 @@
 
 #include <cstring>
 #include <string>
+#include <tuple>
 
 #include "arena/delayed_members_for_test.hpp"
 #include "arena/referrer_for_test.hpp"
@@ -221,8 +222,7 @@ void refer_to_shared(const Scene& scene) {
 void share_and_drop(const Scene& scene) {
   const Handle block = scene.me.allocate_shareable(kSmall);
   scene.me.share(block);
-  ASSERT_TRUE(scene.me.drop_shared(block));
-  scene.me.free(block);
+  if (scene.me.drop_shared(block)) scene.me.free(block);  // else a reaper has seen it first
 }
 void count_and_take(const Scene& scene) {
   const Handle block = scene.me.allocate(kLarge);
@@ -263,7 +263,10 @@ constexpr Operation kOperations[] = {
     {"join_and_leave", join_and_leave},   {"die_and_be_reaped", die_and_be_reaped},
 };
 
-class DelayedPairs : public Delays, public ::testing::WithParamInterface<Operation> {};
+// The operation that is stopped, and the slot of the member that runs it: for the second slot,
+// records need extensions.
+class DelayedPairs : public Delays,
+                     public ::testing::WithParamInterface<std::tuple<Operation, uint32_t>> {};
 
 TEST_P(DelayedPairs, AreConsistent) {
   Handle block = 0, held = 0;
@@ -271,7 +274,7 @@ TEST_P(DelayedPairs, AreConsistent) {
     SCOPED_TRACE(std::string("others: ") + other.name + ", stopped at access " + std::to_string(k));
     reap_all_dead(*s->arena, *s->me);
     ASSERT_NO_THROW(s->arena->check());
-    EXPECT_EQ(s->blocks(), 2U);
+    EXPECT_LE(s->blocks(), 4U);  // the two, and perhaps an extension of each record
     EXPECT_EQ(s->arena->statistics().members, 3U);
     s->me->drop(block);
     ASSERT_TRUE(s->me->drop_shared(held)) << "a member still seems to hold the block";
@@ -282,12 +285,17 @@ TEST_P(DelayedPairs, AreConsistent) {
     const DelayCounts counts = delay_at_every_access(
         [&] {
           begin();
+          const uint32_t slot = std::get<1>(GetParam());
+          if (first->slot() != slot) {
+            first.reset();
+            first = join_at(*s, slot);
+          }
           block = s->me->allocate(kLarge);
           s->me->make_counted(block);
           held = s->me->allocate_shareable(kSmall);
           s->me->share(held);
         },
-        [&] { GetParam().run({*first, *s->me, block, held}); },
+        [&] { std::get<0>(GetParam()).run({*first, *s->me, block, held}); },
         [&] { other.run({*second, *s->me, block, held}); }, [&](uint64_t k) { check(other, k); },
         40);
     expect_stops(other.name, counts);
@@ -295,8 +303,13 @@ TEST_P(DelayedPairs, AreConsistent) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Operations, DelayedPairs, ::testing::ValuesIn(kOperations),
-                         [](const auto& tried) { return std::string(tried.param.name); });
+INSTANTIATE_TEST_SUITE_P(Operations, DelayedPairs,
+                         ::testing::Combine(::testing::ValuesIn(kOperations),
+                                            ::testing::Values(1U, 40U)),
+                         [](const auto& tried) {
+                           return std::string(std::get<0>(tried.param).name) + "_in_slot_" +
+                                  std::to_string(std::get<1>(tried.param));
+                         });
 
 }  // namespace
 }  // namespace shoal::arena

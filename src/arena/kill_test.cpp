@@ -167,6 +167,7 @@ void fill_and_empty(Member& me) {
 
 // Runs every operation of the arena. Runs in the child.
 int do_everything(Scene& scene) {
+  scene.s.join().reset();
   const auto me = join_at(scene.s, 40);  // a slot for which records need extensions
   EXPECT_EQ(me->set_root("test.root", 64), RootSet::done);
   EXPECT_EQ(me->set_root("test.root", 0, 64), RootSet::done);

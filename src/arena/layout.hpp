@@ -62,11 +62,11 @@ enum class SlotState : uint64_t {
 inline constexpr uint64_t kBirthLocked = 1;  // in MemberSlot::birth
 
 // One member's record. Each use of a slot is one life of the slot and has its own incarnation
-// number: index, index + 4096, ..., always increasing. Each state transition is one compare-exchange
-// of the whole word, which contains the incarnation, so it fails if the slot has moved on to
-// another state or life. The first table lists for each state which process writes which field, and
-// which process makes the next transition. The second table says why a process that was stopped in
-// a state, and resumes in a later life of the slot, does no harm.
+// number: index, index + 4096, ..., always increasing. Each state transition is one
+// compare-exchange of the whole word, which contains the incarnation, so it fails if the slot has
+// moved on to another state or life. The first table lists for each state which process writes
+// which field, and which process makes the next transition. The second table says why a process
+// that was stopped in a state, and resumes in a later life of the slot, does no harm.
 //
 //   state    written by                          next state
 //   free     no process                          born: a claimer, which joins or forks

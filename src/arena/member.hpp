@@ -254,7 +254,7 @@ class Member {
   int64_t decay_ns_ = 0;
   os::Atomic<uint32_t> lanes_taken_;  // bit per lane
 
-  mutable LocalLock local_;  // guards the members below; never held across a wait
+  mutable LocalLock local_;       // guards the members below; never held across a wait
   uint64_t next_version_ = 0;     // numbers for records that only this process gives out:
   uint64_t end_of_versions_ = 0;  // next_version_ to end_of_versions_ - 1
   std::array<Cache, kClasses> caches_;
@@ -268,7 +268,7 @@ class Member {
   std::vector<Copy> fork_copies_;  // during a fork: copies of blocks for the child
   Incarnation fork_child_ = 0;     // during a fork: the incarnation prepared for the child
   std::vector<Handle> fork_spares_;  // during a fork: blocks for extensions of records
-  int birth_lock_ = -1;            // during a fork: descriptor of the child's birth lock
+  int birth_lock_ = -1;              // during a fork: descriptor of the child's birth lock
 };
 
 // Claims a lane for the running operation.

@@ -7,10 +7,9 @@
 //   member   incarnation:30                   that member
 //   channel  position:40 | id:20              the winner of the compare-exchange (send, receive)
 //   block    parent handle / 64 : 34          the owner of the parent
-//   record   version:60                       several members may hold it, and other blocks refer to
-//                                             it (arena/record.hpp). Who adds a holder or a
-//                                             reference: record -> record(new version). Who finds
-//                                             none left: record -> member(me) or dying(me)
+//   record   version:60                       whoever adds a holder or a reference: record ->
+//                                             record(new version). Whoever finds none left: record
+//                                             -> member(me) or dying(me) (arena/record.hpp)
 //   named    layers above                     layers above
 //   dying    incarnation:30                   that member, which is freeing it (of a span: which
 //                                             has claimed it); after its death, its reaper

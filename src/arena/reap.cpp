@@ -250,8 +250,8 @@ void Reaping::claim(const Place& place, uint64_t word) {
   claimed_.push_back({place.handle, place.page, place.index});
 }
 
-// All that the dead member had in one block: claims it if the dead member owned it, or if it was the
-// last that held it.
+// All that the dead member had in one block: claims it if the dead member owned it, or if it was
+// the last that held it.
 void Reaping::release(const Place& place, uint64_t word) {
   if (word == owner_member(dead_) || word == owner_dying(dead_)) {
     claim(place, word);
@@ -267,8 +267,7 @@ void Reaping::release_record(const Place& place) {
   if (claimed_.size() == claimed_.capacity()) claimed_.reserve(claimed_.size() * 2 + 64);
   Record record(arena_, place.handle);
   record.drop_dead(slot_of(dead_));
-  if (record.settle(owner_dying(me_)))
-    claimed_.push_back({place.handle, place.page, place.index});
+  if (record.settle(owner_dying(me_))) claimed_.push_back({place.handle, place.page, place.index});
 }
 
 Reaping::Place Reaping::run_at(uint64_t page) const noexcept {

@@ -182,8 +182,7 @@ Record::Done Record::hold(uint32_t slot, uint64_t version) noexcept {
 }
 
 // The caller's member holds the block, so the record does not end during the call.
-Record::Done Record::link(Handle referrer, os::Atomic<uint32_t>& place,
-                          uint64_t version) noexcept {
+Record::Done Record::link(Handle referrer, os::Atomic<uint32_t>& place, uint64_t version) noexcept {
   if (!is_alive()) return Done::no;
   const uint64_t none = no_link(tag());
   while (true) {
@@ -258,8 +257,8 @@ uint32_t Record::drop(uint32_t slot) noexcept {
   return mine;
 }
 
-// If the bit is set in a word that was read while the record was alive, it stays set, and the record
-// alive, until this reaper clears it.
+// If the bit is set in a word that was read while the record was alive, it stays set, and the
+// record alive, until this reaper clears it.
 void Record::drop_dead(uint32_t slot) noexcept {
   while (true) {
     const uint64_t seen = owner_->load();
@@ -300,9 +299,9 @@ void Record::unlink(Handle referrer, uint32_t place) noexcept {
 void Record::prepare_unlink(uint32_t place) const noexcept {
   Extension* const first = follow(more_->load(), 1);
   if (first == nullptr) return;
-  first->next_place.store(place, os::relaxed);                      // order: relaxed; a hint
-  if (first->used_place.load(os::relaxed) != place) return;         // order: relaxed; a hint
-  for (uint32_t pass = 0; pass < 2; ++pass) {                       // from `place` on, in a circle
+  first->next_place.store(place, os::relaxed);               // order: relaxed; a hint
+  if (first->used_place.load(os::relaxed) != place) return;  // order: relaxed; a hint
+  for (uint32_t pass = 0; pass < 2; ++pass) {                // from `place` on, in a circle
     Extension* extension = first;
     for (uint32_t i = 1; extension != nullptr; ++i) {
       const Level& level = kRecordLevels[i];
@@ -416,8 +415,7 @@ bool Record::extend(Handle handle, Incarnation me) noexcept {
   if (done && is_record(seen) && !is_still(mine)) done = false;
   if (done) return true;
   uint64_t word = owner_block(block_);
-  if (owner.compare_exchange(word, owner_member(me)))
-    arena_->at<Extension>(handle)->check.store(0);
+  if (owner.compare_exchange(word, owner_member(me))) arena_->at<Extension>(handle)->check.store(0);
   return false;
 }
 

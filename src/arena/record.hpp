@@ -179,8 +179,8 @@ class Record {
   // any more (or never was one, then there are none).
   size_t extensions(std::array<Handle, kLevels>* handles) const noexcept;
 
-  // For check() and reports: calls the functions with each slot whose bit is set, and with each block
-  // that refers to this one.
+  // For check() and reports: calls the functions with each slot whose bit is set, and with each
+  // block that refers to this one.
   void visit(const std::function<void(uint32_t)>& slot,
              const std::function<void(Handle)>& referrer) const;
   // For check(): all words have the record's tag, and all extensions are BLOCK(record).

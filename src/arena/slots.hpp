@@ -44,8 +44,9 @@ enum class NoSlot {
   memory,        // there is no memory for one more slot
 };
 
-// Claims the lowest free slot for this process, in state born. Throws TooManyMembers, MemoryExhausted. `parent`: for a slot that is prepared for a child of this
-// process's fork, the forking member, which then calls open_birth(); else 0.
+// Claims the lowest free slot for this process, in state born. Throws TooManyMembers,
+// MemoryExhausted. `parent`: for a slot that is prepared for a child of this process's fork, the
+// forking member, which then calls open_birth(); else 0.
 Incarnation claim_slot(Arena& arena, MemberKind kind, Incarnation bond, Incarnation parent);
 // The same without throwing; 0: no slot, `*why` says why.
 Incarnation try_claim_slot(Arena& arena, MemberKind kind, Incarnation bond, Incarnation parent,

@@ -4,7 +4,10 @@
 // it is in a container. It may refer to shared blocks (further containers, locks, queues, values
 // too large to be copied under a lock): each of these has a link to the item (Member::link).
 //
-// The block:  ItemHeader | references x u64 handle | references x u32 place | key | shown key | value
+// The block:
+//
+//   ItemHeader | references x u64 handle | references x u32 place | key | shown key | value
+//
 // Invariants:
 // 1. `place` says where the referenced block may have a link to this item: kNoPlace, or the place
 //    was written before the link was made. So who ends the item finds all its links, and removing
