@@ -3,7 +3,6 @@
 // Member: counted blocks, which are records (arena/record.hpp). How often this process holds a
 // block is counted in private memory; the record has one bit for it.
 #include <algorithm>
-#include <optional>
 
 #include "arena/member.hpp"
 #include "arena/record.hpp"
@@ -19,14 +18,14 @@ bool Member::can_count(Handle b) const noexcept {
 
 void Member::make_counted(Handle b) {
   require_membership();
-  if (!arena_->is_run(b)) throw std::logic_error("make_counted: the block is no page run");
-  if (arena_->owner_word(b).load() != owner_member(incarnation_))
-    throw std::logic_error("make_counted: this member does not own the block");
   Record record(*arena_, b);
-  begin_record(record);
+  if (!record.is_run()) throw std::logic_error("make_counted: the block is no page run");
+  if (!record.is_owned_by(incarnation_))
+    throw std::logic_error("make_counted: this member does not own the block");
+  const uint64_t begun = begin_with_extensions(record);
   const std::lock_guard<LocalLock> local(local_);
   held_.emplace(b, Held{1, false});  // first, since this may throw
-  record.finish(slot(), next_version());
+  finish_record(record, begun);
 }
 
 bool Member::hold(Handle b) {
@@ -66,7 +65,7 @@ bool Member::hold(Handle b) {
 }
 
 void Member::drop(Handle b) noexcept {
-  std::optional<uint32_t> tag;
+  bool last = false;
   bool is_private = false;
   bool others = false;
   {
@@ -79,19 +78,19 @@ void Member::drop(Handle b) noexcept {
     if (is_private)
       ++undropped_;
     else
-      tag = let_go(entry);
+      last = let_go(entry);
   }
-  if (tag) release_last(b, *tag);
+  if (last) release_last(b);
   if (is_private) restore_and_let_go(b);
   if (others) drop_again();
 }
 
 // Ends this process's hold on a block to which it has no reference left, and of which it has a
-// shared view. Needs local_. Returns the record's tag, for release_last().
-uint32_t Member::let_go(HeldEntry entry) noexcept {
+// shared view. Needs local_. True: nobody else holds it; the caller calls release_last().
+bool Member::let_go(HeldEntry entry) noexcept {
   const Handle b = entry->first;
   held_.erase(entry);
-  return Record(*arena_, b).drop(slot());
+  return Record(*arena_, b).drop(slot(), owner_dying(incarnation_));
 }
 
 // Ends this process's hold on a block to which it has no reference left, and of which it has a
@@ -99,7 +98,7 @@ uint32_t Member::let_go(HeldEntry entry) noexcept {
 // system call; during this the entry stays in held_, with 0 references. False: the view cannot be
 // restored. The block stays held then, because its pages must not be reused.
 bool Member::restore_and_let_go(Handle b) noexcept {
-  uint32_t tag = 0;
+  bool last = false;
   {
     const std::lock_guard<std::mutex> views(views_);
     const auto find = [&]() noexcept {
@@ -116,9 +115,9 @@ bool Member::restore_and_let_go(Handle b) noexcept {
     const auto entry = find();
     if (entry == held_.end()) return true;
     --undropped_;
-    tag = let_go(entry);
+    last = let_go(entry);
   }
-  release_last(b, tag);
+  if (last) release_last(b);
   return true;
 }
 
@@ -155,10 +154,8 @@ bool Member::take_counted(Handle b) noexcept {
   return true;
 }
 
-// Frees the block if no other member holds it. The tag makes sure that it is the use of the block
-// that this process has held: by now the block may have been freed, and be a record again.
-void Member::release_last(Handle b, uint32_t tag) noexcept {
-  if (!Record(*arena_, b).settle(owner_dying(incarnation_), tag)) return;
+// Frees a block that let_go() has made DYING(me).
+void Member::release_last(Handle b) noexcept {
   free_extensions(*this, b);
   RunAllocator(*arena_, incarnation_)
       .release(arena_->page_of(b), arena_->block_size(b) >> kPageShift);

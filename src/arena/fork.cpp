@@ -35,6 +35,7 @@ struct ForkHandlers {
   static bool holds_nothing(Member& member) noexcept;
   static Incarnation claim_for_child(Member& member) noexcept;
   static void lock_with_words(Member& member) noexcept;
+  static uint64_t spare_bytes(const Member& member) noexcept;
   static size_t missing_words(Member& member) noexcept;
   static bool make_words(Member& member) noexcept;
   static void give_up_child(Member& member) noexcept;
@@ -82,18 +83,27 @@ void ForkHandlers::lock_with_words(Member& member) noexcept {
     try {
       member.fork_spares_.reserve(missing);
       while (member.fork_spares_.size() < missing)
-        member.fork_spares_.push_back(member.allocate(kRecordLevels[2].bytes));
+        member.fork_spares_.push_back(member.allocate(spare_bytes(member)));
     } catch (const std::exception&) {
       give_up_child(member);
     }
   }
 }
 
+// Enough for each level that may be missing.
+uint64_t ForkHandlers::spare_bytes(const Member& member) noexcept {
+  const uint32_t slot = slot_of(member.fork_child_);
+  return kRecordLevels[slot < kRecordLevels[2].first_slot ? 1 : 2].bytes;
+}
+
 // How many extensions may be missing. Needs local_.
 size_t ForkHandlers::missing_words(Member& member) noexcept {
   const uint32_t slot = slot_of(member.fork_child_);
   size_t missing = 0;
-  const auto count = [&](Handle b) { missing += Record(*member.arena_, b).has_word(slot) ? 0 : 2; };
+  const size_t levels = slot < kRecordLevels[2].first_slot ? 1 : 2;
+  const auto count = [&](Handle b) {
+    missing += Record(*member.arena_, b).has_word(slot) ? 0 : levels;
+  };
   for (const auto& [block, references] : member.shared_) count(block);
   for (const auto& [block, held] : member.held_) count(block);
   return missing;

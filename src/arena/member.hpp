@@ -222,11 +222,12 @@ class Member {
   // holder of the block.
   void mark(Handle) noexcept {}
   uint64_t next_version() noexcept;
-  void begin_record(Record& record);
+  uint64_t begin_with_extensions(Record& record);
+  void finish_record(Record& record, uint64_t begun) noexcept;
   void extend_record(Record& record);
   void extend_record(Handle b);
-  void release_last(Handle b, uint32_t tag) noexcept;
-  uint32_t let_go(HeldEntry entry) noexcept;
+  void release_last(Handle b) noexcept;
+  bool let_go(HeldEntry entry) noexcept;
   bool restore_and_let_go(Handle b) noexcept;
   void drop_again() noexcept;
   std::vector<View> views_of_held(bool with_private);

@@ -33,7 +33,7 @@ os::Atomic<uint64_t>* link_words(Extension& extension, const Level& level) noexc
 }
 
 // Words that no other member reads yet, or hints.
-// order: relaxed; the exchange that links the extension publishes them
+// order: relaxed; the store that makes the record, or links the extension, publishes them
 void set(os::Atomic<uint64_t>& word, uint64_t value) noexcept { word.store(value, os::relaxed); }
 uint64_t get(const os::Atomic<uint64_t>& word) noexcept {
   return word.load(os::relaxed);  // order: relaxed; as set()
@@ -44,6 +44,7 @@ uint64_t get(const os::Atomic<uint64_t>& word) noexcept {
 Record::Record(const Arena& arena, Handle block) noexcept : arena_(&arena), block_(block) {
   const Arena::Located at = arena.locate(block);
   owner_ = &arena.owner_at(at, block);
+  is_run_ = shape_kind(at.shape) == PageKind::run;
   if (shape_kind(at.shape) == PageKind::span) {
     const Handle end = block + class_in(at.shape).size;
     holders_ = arena.at<os::Atomic<uint64_t>>(end - kRecordBytes);
@@ -144,13 +145,13 @@ bool Record::is_whole() const noexcept {
 
 void Record::begin(uint64_t version) noexcept {
   const auto tag = static_cast<uint32_t>(version);
-  holders_->store(no_bits(tag));
-  more_->store(no_link(tag));
+  set(*holders_, no_bits(tag));
+  set(*more_, no_link(tag));
 }
 
 void Record::finish(uint32_t slot, uint64_t version) noexcept {
   os::Atomic<uint64_t>* const word = word_of_slot(slot);
-  word->store(word->load() | bit_of(slot));
+  set(*word, get(*word) | bit_of(slot));
   // COMMIT(arena.record.make): killed before: this member's, freed by the reaper; after: held by
   // this member only
   owner_->store(owner_record(version));
@@ -247,14 +248,17 @@ uint32_t Record::find_place(Extension& first) const noexcept {
 
 // ---- Removing references
 
-uint32_t Record::drop(uint32_t slot) noexcept {
+// The tag makes sure that it is this record that is settled: once the bit is clear, the block may
+// be freed, and be another record.
+bool Record::drop(uint32_t slot, uint64_t owner) noexcept {
+  if (take(owner, slot)) return true;
   const uint32_t mine = tag();
   os::Atomic<uint64_t>* const word = word_of_slot(slot);
-  if (word == nullptr) return mine;
+  if (word == nullptr) return false;
   // COMMIT(arena.record.drop): killed before: the reaper clears the bit; after: the reaper settles
   word->fetch_and(~bit_of(slot));
   SHOAL_KILL_POINT("arena.record.drop");
-  return mine;
+  return settle(owner, mine, kNoSlot);
 }
 
 // If the bit is set in a word that was read while the record was alive, it stays set, and the

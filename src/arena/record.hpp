@@ -26,7 +26,7 @@
 //
 //   hold    set the bit;       then owner: record(v) -> record(new version)
 //   link    set a link word;   then owner: record(v) -> record(new version)
-//   drop    clear the bit;     settle
+//   drop    clear the bit;     settle    (or, if nobody else holds it: as settle, at once)
 //   unlink  clear the word;    settle
 //   settle  read owner: record(v); read all words; if no bit and no link is set, owner:
 //           record(v) -> MEMBER(me), by compare-exchange: the block is this member's
@@ -136,9 +136,14 @@ class Record {
   Record(const Arena& arena, Handle block) noexcept;
 
   [[nodiscard]] bool is_alive() const noexcept { return is_record(owner_->load()); }
+  [[nodiscard]] bool is_owned_by(Incarnation m) const noexcept {
+    return owner_->load() == owner_member(m);
+  }
+  [[nodiscard]] bool is_run() const noexcept { return is_run_; }
 
   // Makes a record of a block that only this member uses: begin() with a new version; extend() it
-  // until has_word() of the member's slot; then finish(), after which the member holds the block.
+  // until has_word() of the member's slot; then finish() with the same version, after which the
+  // member holds the block.
   void begin(uint64_t version) noexcept;
   void finish(uint32_t slot, uint64_t version) noexcept;
   [[nodiscard]] bool has_word(uint32_t slot) const noexcept {
@@ -152,9 +157,9 @@ class Record {
   // stored before the link is made.
   [[nodiscard]] Done link(Handle referrer, os::Atomic<uint32_t>& place, uint64_t version) noexcept;
 
-  // Clears the bit of a slot whose member holds the block. The caller then calls settle(). Returns
-  // the record's tag.
-  uint32_t drop(uint32_t slot) noexcept;
+  // Ends the hold of a slot's member. True: nobody holds the block any more, nothing refers to it,
+  // and the owner word is `owner`.
+  [[nodiscard]] bool drop(uint32_t slot, uint64_t owner) noexcept;
   // The same for a dead member's slot; does nothing if the bit is not set. Only for its reaper.
   void drop_dead(uint32_t slot) noexcept;
   // Removes the link of `referrer` at `place`, if it is there. Only for the owner of `referrer`,
@@ -162,12 +167,9 @@ class Record {
   // before it could.
   void unlink(Handle referrer, uint32_t place) noexcept;
   // If nobody holds the block and nothing refers to it, changes the owner word to `owner`. True:
-  // this call has done it. With a tag: only if it is the record with this tag.
+  // this call has done it.
   [[nodiscard]] bool settle(uint64_t owner) noexcept { return settle(owner, 0, kNoSlot); }
-  [[nodiscard]] bool settle(uint64_t owner, uint32_t tag) noexcept {
-    return settle(owner, tag, kNoSlot);
-  }
-  // The same for the member in `slot`, which is to be the only holder.
+  // The same for the member in `slot`, which holds the block and is to be the only holder.
   [[nodiscard]] bool take(uint64_t owner, uint32_t slot) noexcept { return settle(owner, 0, slot); }
 
   // Bytes of the extension that is missing; 0: there can be no more.
@@ -193,6 +195,7 @@ class Record {
     uint32_t level;  // of the extension that is missing
   };
 
+  // With a tag: only if it is the record with this tag. `except`: a slot whose bit does not count.
   bool settle(uint64_t owner, uint32_t tag, uint32_t except) noexcept;
   bool is_referred(uint32_t except) const noexcept;
   uint32_t tag() const noexcept { return static_cast<uint32_t>(holders_->load() >> 32); }
@@ -211,6 +214,7 @@ class Record {
   os::Atomic<uint64_t>* owner_;
   os::Atomic<uint64_t>* holders_;
   os::Atomic<uint64_t>* more_;
+  bool is_run_;
 };
 
 // Frees the extensions that the block has left. For its owner, when it is no record any more. Safe

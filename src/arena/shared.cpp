@@ -27,13 +27,24 @@ uint64_t Member::next_version() noexcept {
   return next_version_ - 1;
 }
 
-// Makes the words of a record in a block of this member.
-void Member::begin_record(Record& record) {
+// Makes a record of a block of this member in two steps, since only the first may allocate, and
+// only the second needs local_. Returns the version; 0: not begun, since it needs no extension.
+uint64_t Member::begin_with_extensions(Record& record) {
+  if (slot() < kInlineSlots) return 0;
+  uint64_t version = 0;
   {
     const std::lock_guard<LocalLock> local(local_);
-    record.begin(next_version());
+    version = next_version();
   }
+  record.begin(version);
   while (!record.has_word(slot())) extend_record(record);
+  return version;
+}
+
+void Member::finish_record(Record& record, uint64_t begun) noexcept {
+  const uint64_t version = begun != 0 ? begun : next_version();
+  if (begun == 0) record.begin(version);
+  record.finish(slot(), version);
 }
 
 void Member::extend_record(Record& record) {
@@ -55,13 +66,13 @@ Handle Member::allocate_shareable(size_t bytes) {
 
 void Member::share(Handle b) {
   require_membership();
-  if (arena_->owner_word(b).load() != owner_member(incarnation_))
-    throw std::logic_error("share: this member does not own the block");
   Record record(*arena_, b);
-  begin_record(record);
+  if (!record.is_owned_by(incarnation_))
+    throw std::logic_error("share: this member does not own the block");
+  const uint64_t begun = begin_with_extensions(record);
   const std::lock_guard<LocalLock> local(local_);
   shared_.emplace(b, 1);  // first, since it may throw
-  record.finish(slot(), next_version());
+  finish_record(record, begun);
 }
 
 bool Member::hold_shared(Handle b) {
@@ -93,8 +104,7 @@ bool Member::drop_shared(Handle b) noexcept {
     const auto entry = shared_.find(b);
     if (incarnation_ == 0 || entry == shared_.end() || --entry->second > 0) return false;
     shared_.erase(entry);
-    Record record(*arena_, b);
-    if (!record.settle(owner_member(incarnation_), record.drop(slot()))) return false;
+    if (!Record(*arena_, b).drop(slot(), owner_member(incarnation_))) return false;
   }
   free_extensions(*this, b);
   return true;

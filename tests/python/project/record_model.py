@@ -108,11 +108,13 @@ HOLD = (
     "store version",
 )
 SETTLE = ("read version", "look at word 0", "look at word 1", "look at links", "end record")
+# As SETTLE, but the member's own bit does not count: it drops what nobody else holds in one step.
+TAKE = ("read version first", "others in word 0", "others in word 1", "any link", "take record")
 STEPS = {
     "send": ("set link", "store link's version", "publish"),
     "receive": ("take", *HOLD, "unlink", *SETTLE),
     "hold": HOLD,
-    "drop": ("begin to drop", "clear bit", *SETTLE),
+    "drop": ("begin to drop", *TAKE, "clear bit", *SETTLE),
     "share": ("share",),
     "overwrite": ("overwrite",),
     "end": ("take from the queue", "unlink", *SETTLE),
@@ -242,8 +244,24 @@ class Model:
         # -- drop
         if name == "begin to drop":
             if process.holds < 0:
-                return [put(state, me, skip(2 + len(SETTLE)))]
+                return [put(state, me, skip(2 + len(TAKE) + len(SETTLE)))]
             return [put(state, me, after._replace(holds=-1))]
+        if name == "read version first":
+            return [put(state, me, after._replace(version=state.version))]
+        if name == "others in word 0":
+            others = state.bits[0] & ~(mine if word == 0 else 0)
+            return [put(state, me, skip(4) if others else after)]
+        if name == "others in word 1":
+            others = state.bits[1] & ~(mine if word == 1 else 0)
+            return [put(state, me, skip(3) if others else after)]
+        if name == "any link":
+            return [put(state, me, skip(2) if state.links else after)]
+        if name == "take record":
+            same = self.variant == "no version" or state.version == process.version
+            if state.kind != RECORD or not same:
+                return [put(state, me, process._replace(step=process.step - 4))]
+            taken = state._replace(kind=ENDED, extended=False)
+            return [put(taken, me, skip(2 + len(SETTLE)))]
         if name == "clear bit":
             return [put(set_bits(state, word, state.bits[word] & ~mine), me, after)]
 
