@@ -31,7 +31,7 @@ class References {
     handles_.push_back(block);
   }
   void add_copy(Bytes bytes) {
-    const Handle block = member_.allocate(bytes.size());
+    const Handle block = member_.allocate_shareable(bytes.size());
     os::copy(member_.arena().address(block), bytes.data(), bytes.size());
     try {
       add(block);

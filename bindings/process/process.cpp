@@ -147,7 +147,7 @@ PyObject* arena_statistics(PyObject*, PyObject*) {
   const arena::Statistics now = current_arena()->statistics();
   return Py_BuildValue("{s:K,s:K,s:K,s:K,s:K,s:K}", "reserve", now.reserve, "limit", now.limit,
                        "committed", now.committed, "in_use", now.in_use, "warm_free", now.warm_free,
-                       "blocks_shared", now.blocks_shared);
+                       "blocks_shared", now.blocks_record);
 }
 
 // Frees what dead members held; returns the number of dead members.

@@ -22,7 +22,7 @@ arena::Handle new_state(arena::Member& member, size_t size) {
   static uint32_t made = 0;
   try {
     if (++made % kReapEvery == 0) arena::reap_all_dead(member.arena(), member);
-    return member.allocate(size);
+    return member.allocate_shareable(size);
   } catch (const std::exception&) {
     set_python_error();
     return 0;

@@ -20,6 +20,7 @@
 #include <exception>
 #include <vector>
 
+#include "arena/record.hpp"
 #include "bindings/interp/bind.hpp"
 #include "bindings/interp/fast_method.hpp"
 

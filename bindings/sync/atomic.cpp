@@ -86,9 +86,10 @@ PyObject* atomic_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
   const int kind = kind_by_name(name);
   uint64_t bits = 0;
   if (kind < 0 || !from_python(static_cast<ValueKind>(kind), value, &bits)) return nullptr;
-  return new_shared(type, sizeof(AtomicState), [&](arena::Arena& arena, arena::Handle at) {
-    AtomicValue::create(arena, at, static_cast<ValueKind>(kind), bits);
-  });
+  return new_shared(type, arena::size_before_record<AtomicState>(),
+                    [&](arena::Arena& arena, arena::Handle at) {
+                      AtomicValue::create(arena, at, static_cast<ValueKind>(kind), bits);
+                    });
 }
 
 PyObject* atomic_load(PyObject* self, PyObject*) {

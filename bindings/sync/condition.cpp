@@ -30,9 +30,10 @@ PyObject* condition_new(PyTypeObject* type, PyObject* args, PyObject* keywords) 
     return nullptr;
   }
   PyObject* const self =
-      handle == 0 ? new_shared(type, sizeof(sync::ConditionState), &Condition::create)
-                  : attach(type, handle,
-                           [](arena::Arena& arena, arena::Handle at) { Condition(arena, at); });
+      handle == 0
+          ? new_shared(type, arena::size_before_record<sync::ConditionState>(), &Condition::create)
+          : attach(type, handle,
+                   [](arena::Arena& arena, arena::Handle at) { Condition(arena, at); });
   if (self != nullptr) shared_object(self).lock = Py_NewRef(lock);
   return self;
 }

@@ -172,7 +172,7 @@ PyObject* lock_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
   }
   PyObject* const self =
       handle == 0
-          ? new_shared(type, sizeof(MutexState), &Mutex::create)
+          ? new_shared(type, arena::size_before_record<MutexState>(), &Mutex::create)
           : attach(type, handle, [](arena::Arena& arena, arena::Handle at) { Mutex(arena, at); });
   if (self != nullptr && raises != 0) shared_object(self).on_death = OnDeath::raise;
   return self;

@@ -40,7 +40,7 @@ PyObject* semaphore_new(PyTypeObject* type, PyObject* args, PyObject* keywords) 
     PyErr_SetString(PyExc_ValueError, "want 0 <= value <= limit < 2**31");
     return nullptr;
   }
-  return new_shared(type, sizeof(sync::SemaphoreState),
+  return new_shared(type, arena::size_before_record<sync::SemaphoreState>(),
                     [&](arena::Arena& arena, arena::Handle block) {
                       Semaphore::create(arena, block, value, limit);
                     });
@@ -142,7 +142,8 @@ PyObject* event_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
   if (!PyArg_ParseTupleAndKeywords(args, keywords, "|K", const_cast<char**>(names), &handle)) {
     return nullptr;
   }
-  if (handle == 0) return new_shared(type, sizeof(sync::EventState), &Event::create);
+  if (handle == 0)
+    return new_shared(type, arena::size_before_record<sync::EventState>(), &Event::create);
   return attach(type, handle, [](arena::Arena& arena, arena::Handle at) { Event(arena, at); });
 }
 

@@ -47,15 +47,14 @@ struct Statistics {
   uint64_t blocks_member = 0;  // numbers of blocks by the kind of their owner
   uint64_t blocks_channel = 0;
   uint64_t blocks_block = 0;
-  uint64_t blocks_counted = 0;
+  uint64_t blocks_record = 0;
   uint64_t blocks_named = 0;
   uint64_t blocks_dying = 0;
-  uint64_t blocks_shared = 0;
   uint64_t members = 0;  // slots that are not free
   uint64_t deaths = 0;   // members that died or left so far
   uint64_t blocks() const noexcept {
-    return blocks_member + blocks_channel + blocks_block + blocks_counted + blocks_named +
-           blocks_dying + blocks_shared;
+    return blocks_member + blocks_channel + blocks_block + blocks_record + blocks_named +
+           blocks_dying;
   }
 };
 

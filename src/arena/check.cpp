@@ -7,6 +7,7 @@
 #include "arena/arena.hpp"
 #include "arena/orphans.hpp"
 #include "arena/page_search.hpp"
+#include "arena/record.hpp"
 #include "arena/slots.hpp"
 
 namespace shoal::arena {
@@ -24,17 +25,14 @@ void count_block(Statistics& s, uint64_t word) noexcept {
     case OwnerKind::block:
       ++s.blocks_block;
       break;
-    case OwnerKind::counted:
-      ++s.blocks_counted;
+    case OwnerKind::record:
+      ++s.blocks_record;
       break;
     case OwnerKind::named:
       ++s.blocks_named;
       break;
     case OwnerKind::dying:
       ++s.blocks_dying;
-      break;
-    case OwnerKind::shared:
-      ++s.blocks_shared;
       break;
     default:
       break;
@@ -103,22 +101,23 @@ class Checker {
       check_span(page, kSizeClasses[shape_class(shape)]);
     } else {
       expect(owner != owner_free(), "a run has an owner", page);
-      check_owner(owner, page);
-      check_holders(owner, arena_.page(page).holders.load(), page);
+      check_owner(owner, arena_.page_handle(page), page);
     }
     return pages;
   }
 
   void check_span(uint64_t page, const SizeClass& c) {
     const os::Atomic<uint64_t>* owners = arena_.at_span(arena_.page_handle(page));
-    for (uint32_t i = 0; i < c.count; ++i) check_owner(owners[i].load(), page);
+    const Handle first = arena_.page_handle(page) + c.first;
+    for (uint32_t i = 0; i < c.count; ++i)
+      check_owner(owners[i].load(), first + uint64_t{i} * c.size, page);
   }
 
   bool listed(uint64_t owner) const {
     return is_member(owner) && member_listed(arena_, owner_incarnation(owner));
   }
 
-  void check_owner(uint64_t owner, uint64_t page) const {
+  void check_owner(uint64_t owner, Handle block, uint64_t page) const {
     switch (owner_kind(owner)) {
       case OwnerKind::member:
         return expect(listed(owner), "the owner is a live member", page);
@@ -130,8 +129,8 @@ class Checker {
         return expect(parent != owner_free() && owner_kind(parent) < OwnerKind::orphan,
                       "its parent exists", page);
       }
-      case OwnerKind::shared:
-        return check_sharers(owner, page);
+      case OwnerKind::record:
+        return check_record(block, page);
       case OwnerKind::orphan:
         return expect(false, "only spans are orphans", page);
       default:
@@ -140,23 +139,25 @@ class Checker {
     }
   }
 
-  void check_sharers(uint64_t owner, uint64_t page) const {
-    expect(owner_payload(owner) != 0, "somebody holds a shared block", page);
-    for (uint32_t s = 0; s < kSharerSlots; ++s) {
-      const bool held = (owner & sharer_bit(s)) != 0;
-      expect(!held || is_listed(slot_state(arena_.slot(s).state.load())),
-             "each holder of a shared block is a live member", page);
-    }
-  }
-
-  void check_holders(uint64_t owner, uint64_t holders, uint64_t page) const {
-    if (!is_counted(owner)) return;
-    expect(holders != 0, "somebody holds a counted block", page);
-    for (uint32_t s = 0; s < kHolderSlots; ++s) {
-      const bool held = (holders >> s & 1) != 0;
-      const SlotState state = slot_state(arena_.slot(s).state.load());
-      expect(!held || is_listed(state), "a holder is a live member", page);
-    }
+  // A record has a holder or a reference; its holders are members, the blocks that refer to it
+  // exist, and its extensions are its own.
+  void check_record(Handle block, uint64_t page) const {
+    const Record record(arena_, block);
+    uint64_t references = 0;
+    record.visit(
+        [&](uint32_t slot) {
+          ++references;
+          expect(is_listed(slot_state(arena_.slot(slot).state.load())),
+                 "each holder of a record is a live member", page);
+        },
+        [&](Handle referrer) {
+          ++references;
+          expect(owner_kind(arena_.owner_word(referrer).load()) != OwnerKind::free &&
+                     arena_.block_size(referrer) != 0,
+                 "each block that refers to a record exists", page);
+        });
+    expect(references != 0, "somebody holds a record, or refers to it", page);
+    expect(record.is_whole(), "the extensions of a record belong to it", page);
   }
 
   Arena& arena_;

@@ -19,8 +19,17 @@ constexpr size_t kLarge = 2 * kPage;
 // no operation here makes more accesses to slots than this
 constexpr uint64_t kMostAccesses = 2000;
 
-// A session in which only one slot with a bit in shared blocks is free, once `take_the_rest()` has
-// run: the next member to join gets the slot of the member that was reaped last.
+constexpr uint32_t kCrowd = 49;
+
+bool low_slot_is_free(const Arena& arena) {
+  for (uint32_t i = 0; i < kCrowd; ++i)
+    if (i >= slots_in_use(arena) || slot_state(arena.slot(i).state.load()) == SlotState::free)
+      return true;
+  return false;
+}
+
+// A session in which none of the first slots is free, once `take_the_rest()` has run: the next
+// member to join gets the slot of the member that was reaped last.
 struct Crowd {
   TestSession s;
   std::vector<std::unique_ptr<Member>> others;
@@ -28,7 +37,7 @@ struct Crowd {
   Handle counted = 0, shared = 0;
 
   void take_the_rest() {
-    while (sharer_slot_is_free(*s.arena)) others.push_back(s.join());
+    while (low_slot_is_free(*s.arena)) others.push_back(s.join());
   }
   // Runs `meanwhile` before the kth access of `operation` to a slot.
   bool run_stopped_at(uint64_t k, const std::function<void()>& operation,
@@ -36,13 +45,13 @@ struct Crowd {
     const auto slots = testing::accesses_to(&s.arena->slot(0), kMemberSlots * sizeof(MemberSlot));
     return testing::stopped_at(k, slots, operation, {meanwhile});
   }
-  // A new member that holds one block of each kind; none if no slot with a bit is free.
+  // A new member that holds one block of each kind; none if none of the first slots is free.
   void let_somebody_join() {
-    if (newcomer != nullptr || !sharer_slot_is_free(*s.arena)) return;
+    if (newcomer != nullptr || !low_slot_is_free(*s.arena)) return;
     newcomer = s.join();
     counted = newcomer->allocate(kLarge);
     newcomer->make_counted(counted);
-    shared = newcomer->allocate(64);
+    shared = newcomer->allocate_shareable(64);
     newcomer->share(shared);
   }
   void expect_the_newcomer_unharmed(uint64_t k) {
@@ -50,8 +59,8 @@ struct Crowd {
     const Incarnation who = newcomer->incarnation();
     EXPECT_TRUE(member_alive(*s.arena, who)) << "stopped at " << k;
     EXPECT_FALSE(reap(*s.arena, *s.me, who)) << "stopped at " << k;
-    EXPECT_TRUE(is_counted(s.arena->owner_word(counted).load())) << "stopped at " << k;
-    EXPECT_TRUE(is_shared(s.arena->owner_word(shared).load())) << "stopped at " << k;
+    EXPECT_TRUE(is_record(s.arena->owner_word(counted).load())) << "stopped at " << k;
+    EXPECT_TRUE(is_record(s.arena->owner_word(shared).load())) << "stopped at " << k;
     ASSERT_NO_THROW(s.arena->check()) << "stopped at " << k;
     newcomer->drop(counted);
     if (newcomer->drop_shared(shared)) newcomer->free(shared);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "arena/member.hpp"
+#include "arena/record.hpp"
 #include "arena/slots.hpp"
 #include "os/memory.hpp"
 #include "os/process.hpp"
@@ -31,7 +32,14 @@ struct ForkHandlers {
   static void in_child();
 
  private:
-  static void make_room(Member& member) noexcept;
+  static bool holds_nothing(Member& member) noexcept;
+  static Incarnation claim_for_child(Member& member) noexcept;
+  static void lock_with_words(Member& member) noexcept;
+  static uint64_t spare_bytes(const Member& member) noexcept;
+  static size_t missing_words(Member& member) noexcept;
+  static bool make_words(Member& member) noexcept;
+  static void give_up_child(Member& member) noexcept;
+  static void free_spares(Member& member) noexcept;
   static void prepare_member(Member& member) noexcept;
   static void give_to_child(Member& member, Incarnation child) noexcept;
   static void adopt_member(Member& member) noexcept;
@@ -40,34 +48,128 @@ struct ForkHandlers {
   static void take_back(Member& member) noexcept;
 };
 
-// Makes the views of this process private, so that the child's are as well. Prepares a slot for the
-// child, and its birth lock, which tells reapers that the child may live although no slot names its
-// process yet. Until open_birth(), the slot counts as alive while this process is alive.
-void ForkHandlers::prepare_member(Member& member) noexcept {
-  member.fork_child_ = 0;
-  if (member.incarnation_ == 0 || (member.held_.empty() && member.shared_.empty())) return;
-  if (!member.make_views_private()) member.copy_shared_views();
-  Arena& arena = *member.arena_;
-  const Incarnation child = try_claim_slot(arena, MemberKind::process, member.incarnation_);
-  if (child != 0) member.birth_lock_ = lock_birth(arena, child);
-  give_to_child(member, child);
-  if (child != 0) open_birth(arena, child, member.birth_lock_ >= 0);
-  member.fork_child_ = child;
+bool ForkHandlers::holds_nothing(Member& member) noexcept {
+  return member.held_.empty() && member.shared_.empty();
 }
 
-// Makes the child hold what this process holds. If the child has no slot, or one that cannot hold,
-// the blocks are pinned until the session ends: better than memory that is reused under the child.
-void ForkHandlers::give_to_child(Member& member, Incarnation child) noexcept {
-  member.share_with_child(child);
-  const bool holds = child != 0 && slot_of(child) < kHolderSlots;
-  const uint64_t bit = holds ? uint64_t{1} << slot_of(child) : kPinned;
-  Arena& arena = *member.arena_;
-  for (const auto& [block, held] : member.held_) {
-    // COMMIT(arena.fork.hold): killed before: held by this member; after: by the prepared child as
-    // well, whose slot is reaped with this member.
-    arena.page(arena.page_of(block)).holders.fetch_or(bit);
-    SHOAL_KILL_POINT("arena.fork.hold");
+// A slot for the child; 0: the child needs none, or there is none even after the dead were reaped.
+// Until open_birth(), the slot counts as alive while this process is alive.
+Incarnation ForkHandlers::claim_for_child(Member& member) noexcept {
+  {
+    const std::lock_guard<LocalLock> local(member.local_);
+    if (member.incarnation_ == 0 || holds_nothing(member)) return 0;
   }
+  Arena& arena = *member.arena_;
+  const Incarnation child = try_claim_slot(arena, MemberKind::process, member.incarnation_);
+  if (child != 0) return child;
+  try {
+    reap_all_dead(arena, member);
+  } catch (const std::exception&) {
+    return 0;
+  }
+  return try_claim_slot(arena, MemberKind::process, member.incarnation_);
+}
+
+// Takes the member's locks. Returns when each record that the member holds has a word for the slot
+// of its child, or when the child's slot was given up since there is no memory for such words.
+void ForkHandlers::lock_with_words(Member& member) noexcept {
+  while (true) {
+    member.views_.lock();
+    member.local_.lock();
+    if (member.fork_child_ == 0 || make_words(member)) return;
+    const size_t missing = missing_words(member);
+    member.local_.unlock();
+    member.views_.unlock();
+    try {
+      member.fork_spares_.reserve(missing);
+      while (member.fork_spares_.size() < missing)
+        member.fork_spares_.push_back(member.allocate(spare_bytes(member)));
+    } catch (const std::exception&) {
+      give_up_child(member);
+    }
+  }
+}
+
+// Enough for each level that may be missing.
+uint64_t ForkHandlers::spare_bytes(const Member& member) noexcept {
+  const uint32_t slot = slot_of(member.fork_child_);
+  return kRecordLevels[slot < kRecordLevels[2].first_slot ? 1 : 2].bytes;
+}
+
+// How many extensions may be missing. Needs local_.
+size_t ForkHandlers::missing_words(Member& member) noexcept {
+  const uint32_t slot = slot_of(member.fork_child_);
+  size_t missing = 0;
+  const size_t levels = slot < kRecordLevels[2].first_slot ? 1 : 2;
+  const auto count = [&](Handle b) {
+    missing += Record(*member.arena_, b).has_word(slot) ? 0 : levels;
+  };
+  for (const auto& [block, references] : member.shared_) count(block);
+  for (const auto& [block, held] : member.held_) count(block);
+  return missing;
+}
+
+// Makes words for the child's slot of the spare blocks. Needs local_. False: there are not enough
+// spare blocks.
+bool ForkHandlers::make_words(Member& member) noexcept {
+  const uint32_t slot = slot_of(member.fork_child_);
+  if (slot < kInlineSlots) return true;
+  const auto make = [&](Handle b) {
+    Record record(*member.arena_, b);
+    while (!record.has_word(slot)) {
+      if (member.fork_spares_.empty()) return false;
+      if (record.extend(member.fork_spares_.back(), member.incarnation_))
+        member.fork_spares_.pop_back();
+    }
+    return true;
+  };
+  for (const auto& [block, references] : member.shared_)
+    if (!make(block)) return false;
+  for (const auto& [block, held] : member.held_)
+    if (!make(block)) return false;
+  return true;
+}
+
+void ForkHandlers::give_up_child(Member& member) noexcept {
+  const Incarnation child = member.fork_child_;
+  member.fork_child_ = 0;
+  advance_slot(*member.arena_, child, SlotState::dead);
+  try {
+    static_cast<void>(reap(*member.arena_, member, child));
+  } catch (const std::exception&) {
+    return;  // the next member that reaps frees the slot
+  }
+}
+
+void ForkHandlers::free_spares(Member& member) noexcept {
+  for (const Handle spare : member.fork_spares_) member.free(spare);
+  member.fork_spares_.clear();
+}
+
+// Makes the views of this process private, so that the child's are as well, and the child a holder.
+// Prepares its birth lock, which tells reapers that the child may live although no slot names its
+// process yet. A child without a slot cannot hold anything: it gets copies of the counted blocks,
+// and cannot use the shared ones.
+void ForkHandlers::prepare_member(Member& member) noexcept {
+  if (member.incarnation_ == 0 || holds_nothing(member)) return;
+  const Incarnation child = member.fork_child_;
+  if (child == 0) return member.copy_views(true);
+  if (!member.make_views_private()) member.copy_views(false);
+  Arena& arena = *member.arena_;
+  member.birth_lock_ = lock_birth(arena, child);
+  give_to_child(member, child);
+  open_birth(arena, child, member.birth_lock_ >= 0);
+}
+
+// Makes the child, whose slot is prepared, hold what this process holds. A death leaves bits of a
+// prepared slot, which is reaped with this member.
+void ForkHandlers::give_to_child(Member& member, Incarnation child) noexcept {
+  const auto hold = [&](Handle b) {
+    member.mark(b);
+    static_cast<void>(Record(*member.arena_, b).hold(slot_of(child), member.next_version()));
+  };
+  for (const auto& [block, references] : member.shared_) hold(block);
+  for (const auto& [block, held] : member.held_) hold(block);
 }
 
 // For a child that was declared dead: its blocks may be reused by now, and a fault is better than
@@ -99,11 +201,14 @@ void ForkHandlers::take_back(Member& member) noexcept {
 void ForkHandlers::adopt_member(Member& member) noexcept {
   const Incarnation child = member.fork_child_;
   const int pid = os::own_pid();
+  const bool was_member = member.incarnation_ != 0;
   member.incarnation_ = 0;
   member.fork_child_ = 0;
   member.forked_child_ = true;
   member.unseen_.blocks = 0;
   member.lanes_taken_.store(0);
+  member.next_version_ = member.end_of_versions_ = 0;  // these are the parent's
+  member.fork_spares_.clear();
   for (Member::Cache& cache : member.caches_) {
     cache.free.clear();
     cache.spans.clear();
@@ -114,37 +219,29 @@ void ForkHandlers::adopt_member(Member& member) noexcept {
   const bool adopted =
       child != 0 && !foreign && enliven_slot(*member.arena_, child, pid, os::start_time(pid));
   const bool lost = child != 0 && !adopted && !keeps_lock;
-  member.lost_ |= lost && !(member.held_.empty() && member.shared_.empty());
+  if (lost && !holds_nothing(member)) member.lost_ = Member::Lost::parent_died;
+  if (was_member && child == 0 && !member.shared_.empty()) member.lost_ = Member::Lost::no_place;
   if (lost)
     hide_what_is_held(member);
   else
-    member.leave_shared_views();
+    member.leave_views(child != 0);
   member.unseen_.lost = lost;
-  if (adopted)
+  if (adopted) {
     member.incarnation_ = child;
-  else
-    member.held_.clear();  // private views stay mapped, of blocks that are pinned or kept
+  } else {
+    member.held_.clear();  // private views stay mapped, of blocks that are copied or kept
+    member.shared_.clear();
+  }
   if (keeps_lock) member.birth_lock_ = -1;  // the descriptor stays open until this process ends
   end_birth(member);
-}
-
-// Reaps the dead if no slot with a bit in shared blocks is free for the child.
-void ForkHandlers::make_room(Member& member) noexcept {
-  if (member.incarnation_ == 0 || sharer_slot_is_free(*member.arena_)) return;
-  try {
-    reap_all_dead(*member.arena_, member);
-  } catch (const std::exception&) {
-    return;  // shared blocks that the child holds may then stay until the session ends
-  }
 }
 
 void ForkHandlers::prepare() {
   const int saved = errno;
   registry_lock.lock();
   for (Member* member : registry()) {
-    make_room(*member);
-    member->views_.lock();
-    member->local_.lock();
+    member->fork_child_ = claim_for_child(*member);
+    lock_with_words(*member);
     prepare_member(*member);
   }
   errno = saved;
@@ -157,7 +254,10 @@ void ForkHandlers::in_parent() {
     member->local_.unlock();
     member->views_.unlock();
   }
-  for (Member* member : registry()) take_back(*member);
+  for (Member* member : registry()) {
+    free_spares(*member);
+    take_back(*member);
+  }
   registry_lock.unlock();
   errno = saved;
 }

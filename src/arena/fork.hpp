@@ -5,8 +5,10 @@
 //
 // 1. A fork is a snapshot. Before it, the parent makes its views of the counted blocks that it
 //    holds private (arena/views.cpp), and prepares a slot for the child: born, with the forking
-//    member as `parent`. The slot's bit is set on each of these blocks and on each shared block, so
-//    that nothing the child inherits is freed while the child can use it.
+//    member as `parent`. The slot's bit is set in the record of each of these blocks and of each
+//    shared block, so that nothing the child inherits is freed while the child can use it. If there
+//    is no slot, the child gets copies of the counted blocks, and it can neither use the shared
+//    ones nor join the session.
 // 2. Until the child is live, only its birth lock shows that it may be alive: a lock on a byte of
 //    the memory file, tied to a descriptor that the child inherits. So the child loses nothing when
 //    the parent dies right after the fork, or when the child is stopped before its first

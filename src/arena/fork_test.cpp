@@ -13,8 +13,7 @@
 #include <string>
 #include <thread>
 
-#include "arena/slots.hpp"
-#include "arena/test_session.hpp"
+#include "arena/referrer_for_test.hpp"
 #include "os/memory.hpp"
 
 namespace shoal::arena {
@@ -415,17 +414,17 @@ void use_up_descriptors() {
 TEST(Fork, ThatFailsLeavesNothingBehind) {
   for (const bool descriptors_left : {true, false}) {
     TestSession s;
-    const Handle shared = s.me->allocate(64);
+    const Handle shared = s.me->allocate_shareable(64);
     s.me->share(shared);
     const int status = in_child([&] {
       s.me->rejoin();
       if (!s.me->hold_shared(shared)) return 1;
-      const uint64_t word = s.arena->owner_word(shared).load();
+      const std::vector<uint32_t> holders = holders_of(*s.arena, shared);
       const uint64_t members = s.arena->statistics().members;
       if (!descriptors_left) use_up_descriptors();
       if (!fail_to_fork(600)) return 0;
       if (s.arena->statistics().members != members) return 2;
-      return s.arena->owner_word(shared).load() == word ? 0 : 3;
+      return holders_of(*s.arena, shared) == holders ? 0 : 3;
     });
     EXPECT_TRUE(succeeded(status)) << status << " descriptors left: " << descriptors_left;
     reap_all_dead(*s.arena, *s.me);
@@ -638,7 +637,7 @@ TEST(Fork, PreparedChildDiesWithAParentThatDiesBeforeTheFork) {
     const Incarnation child = try_claim_slot(*s.arena, MemberKind::process, parent->incarnation());
     const Handle b = parent->allocate(kLarge);
     parent->make_counted(b);
-    s.arena->page(s.arena->page_of(b)).holders.fetch_or(uint64_t{1} << slot_of(child));
+    if (Record(*s.arena, b).hold(slot_of(child), UINT32_MAX) != Record::Done::yes) return 1;
     kill(getpid(), SIGKILL);
     return 0;
   });

@@ -141,19 +141,16 @@ constexpr uint64_t tail_distance(uint64_t shape) noexcept { return shape >> 16; 
 constexpr uint64_t make_free_page(uint64_t freed_ms) noexcept { return freed_ms << 16; }
 constexpr uint64_t freed_ms(uint64_t shape) noexcept { return shape >> 16; }
 
-// `owner` and `holders` are valid in the first page of a run only. `shape` is written under the
-// arena lock, `owner` as owner.hpp says.
+// `owner`, `holders` and `more` are valid in the first page of a run only. `shape` is written under
+// the arena lock, `owner` as owner.hpp says.
 struct PageDescriptor {
   // run: the block's owner word; span: the member that allocates in it, if any (arena/orphans.hpp)
   os::Atomic<uint64_t> owner;
-  // counted block: bit s = the member in slot s holds it; bit 63: pinned until the session ends
-  os::Atomic<uint64_t> holders;
+  os::Atomic<uint64_t> holders;  // of a record (arena/record.hpp), as is `more`
   os::Atomic<uint64_t> shape;
-  uint64_t reserved;
+  os::Atomic<uint64_t> more;
 };
 static_assert(sizeof(PageDescriptor) == 32);
-
-inline constexpr uint64_t kPinned = uint64_t{1} << 63;
 
 // What the holder of the arena lock is doing, in absolute values, so that repeating it changes
 // nothing.
@@ -199,7 +196,8 @@ struct Header {
   os::Atomic<uint64_t> ready;  // kMagic once the creator has finished
   os::Atomic<uint64_t> frontier;       // pages that the tables describe; only grows, under the lock
   os::Atomic<uint64_t> slots_used;     // slots from this index on were never claimed; only grows
-  os::Atomic<uint64_t> last_number;    // each number is given out once
+  os::Atomic<uint64_t> last_number;    // for the layers above: each number is given out once
+  os::Atomic<uint64_t> last_version;   // of records: no number is given out twice
   os::Atomic<uint64_t> next_sweep_ns;  // reap_if_due() in member.hpp
   os::Atomic<uint64_t> next_purge_ms;  // a member that finds this time past purges warm pages
   alignas(128) os::Atomic<uint64_t> lock;  // arena/lock.hpp

@@ -3,6 +3,7 @@
 
 #include <bit>
 #include <cstdlib>
+#include <string>
 
 #include "arena/fork.hpp"
 #include "arena/slots.hpp"
@@ -33,7 +34,8 @@ std::unique_ptr<Member> Member::join(std::shared_ptr<Arena> arena, MemberKind ki
   std::unique_ptr<Member> member(new Member(std::move(arena)));
   member->decay_ns_ = decay_from_environment();
   member->most_held_ = os::most_mappings() / kMappingsPerHeld;
-  member->join_low_slot(kind);
+  member->require_own_namespace();
+  member->join_slot(kind);
   register_for_fork(*member);
   return member;
 }
@@ -53,20 +55,6 @@ void Member::enter_slot(Incarnation claimed, MemberKind kind) {
   incarnation_ = claimed;
 }
 
-// Joins. A slot without a bit in shared blocks is assigned only when no lower slot is free: then
-// reaps the dead, and if that frees a slot, joins again and gives the high slot back.
-void Member::join_low_slot(MemberKind kind) {
-  require_own_namespace();
-  join_slot(kind);
-  const Incarnation high = incarnation_;
-  if (slot() < kSharerSlots || reap_all_dead(*arena_, *this) == 0) return;
-  const Incarnation again = try_claim_slot(*arena_, kind, 0);
-  if (again == 0) return;  // other processes have taken the free slots
-  enter_slot(again, kind);
-  advance_slot(*arena_, high, SlotState::dead);
-  reap(*arena_, *this, high);
-}
-
 // In another pid namespace the members' processes have other pids, and this process has another pid
 // for them: each side would consider the other dead.
 void Member::require_own_namespace() const {
@@ -79,12 +67,19 @@ void Member::require_own_namespace() const {
 
 void Member::rejoin() {
   if (incarnation_ != 0) return;
-  if (lost_) {
+  if (lost_ == Lost::parent_died) {
     throw NotAMember(
         "shoal: the process that this one was forked from died before this one could join the "
         "session: the shared objects that this one inherited are gone");
   }
-  join_low_slot(MemberKind::process);
+  if (lost_ == Lost::no_place) {
+    throw NotAMember(
+        "shoal: when this process was forked, the session had no free place for it (at most " +
+        std::to_string(kMemberSlots) +
+        " processes at a time), or no memory: it cannot use the shared objects that it inherited");
+  }
+  require_own_namespace();
+  join_slot(MemberKind::process);
   unregister_for_fork(*this);  // a forked child is still in the list, a member that left is not
   register_for_fork(*this);
 }

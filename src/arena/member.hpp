@@ -27,6 +27,8 @@
 
 namespace shoal::arena {
 
+class Record;
+
 enum class MemberKind : uint32_t {
   root = 1,     // the process that created the session
   process = 2,  // a child of user code
@@ -59,6 +61,9 @@ class Member {
   // A block of at least `bytes` bytes (0 counts as 1), 64-byte aligned, owner MEMBER(me), contents
   // undefined. Throws MemoryExhausted, NotAMember.
   Handle allocate(size_t bytes);
+  // The same for a block that may be given to share(): behind its `bytes` it has the words of a
+  // record.
+  Handle allocate_shareable(size_t bytes);
   // Frees a block whose owner is MEMBER(me). Does nothing if b is no block of this member.
   void free(Handle b) noexcept;
 
@@ -70,21 +75,21 @@ class Member {
   [[nodiscard]] bool give_to_channel(Handle b, uint32_t channel, uint64_t position) noexcept;
   [[nodiscard]] bool take_from_channel(Handle b, uint32_t channel, uint64_t position) noexcept;
 
-  // Counted blocks: page runs that several members see, freed by the last holder. Shared memory has
-  // one bit per member; each process counts its own references in private memory.
-  bool can_hold() const noexcept { return incarnation_ != 0 && slot() < kHolderSlots; }
+  // Counted blocks: page runs that a fork's child sees as they were at the fork, freed by the last
+  // holder. Each process counts its own references in private memory.
   // Can b be counted, and may this process hold one more block? Each held block may become a
   // private view at a fork, and the kernel limits the number of mappings of a process.
   bool can_count(Handle b) const noexcept;
-  // MEMBER(me) -> COUNTED, held once by this process. Needs: can_hold(), b is a page run.
+  // MEMBER(me) -> RECORD, held once by this process. Needs: b is a page run. May throw
+  // MemoryExhausted.
   void make_counted(Handle b);
-  // Adds a reference. Needs: some member holds b and cannot drop it during the call. A process that
-  // did not hold b before sees the arena's memory: without what another holder has written into its
-  // private view since a fork. False: b is not counted; or this process has dropped b and cannot
-  // see the arena's memory, because the kernel refused to restore the shared view.
+  // Adds a reference. A process that did not hold b before sees the arena's memory: without what
+  // another holder has written into its private view since a fork. False: b is no record (any
+  // more); or this process has dropped b and cannot see the arena's memory, because the kernel
+  // refused to restore the shared view. May throw MemoryExhausted.
   bool hold(Handle b);
   void drop(Handle b) noexcept;
-  // COUNTED -> MEMBER(me) if this process is the only holder, has one reference and sees the block
+  // RECORD -> MEMBER(me) if this process is the only holder, has one reference and sees the block
   // in a shared view; else false.
   [[nodiscard]] bool take_counted(Handle b) noexcept;
 
@@ -99,17 +104,22 @@ class Member {
 
   // Shared blocks: of any size, used in place by all holders (a fork's child uses the same memory),
   // freed by the last holder. Each process counts its own references in private memory.
-  void share(Handle b);        // MEMBER(me) -> SHARED, held once by this process
-  bool hold_shared(Handle b);  // adds a reference; false: b is not shared
+  // MEMBER(me) -> RECORD, held once by this process. Needs: b is of allocate_shareable(). May throw
+  // MemoryExhausted.
+  void share(Handle b);
+  // Adds a reference; false: b is no record (any more). May throw MemoryExhausted.
+  bool hold_shared(Handle b);
   // True: this was the last reference of all, and the block is MEMBER(me), which the caller frees.
   [[nodiscard]] bool drop_shared(Handle b) noexcept;
   size_t shared_held() const noexcept;  // how many shared blocks this process holds
-  // Counts a reference from another block, which outlives the process that made it. Needs: this
-  // process holds b. False: b is not shared. A death between counting and storing leaves one
-  // reference too many, never one too few.
-  bool store_shared(Handle b) noexcept;
-  // Uncounts such a reference. True: as for drop_shared().
-  [[nodiscard]] bool unstore_shared(Handle b) noexcept;
+  // Makes `referrer`, a block that is MEMBER(me), refer to b, so that b exists as long as the
+  // reference. Needs: this process holds b; `place` lies in `referrer` and is kNoPlace
+  // (arena/record.hpp). From the call on, the owner of `referrer` must call unlink() before it
+  // frees `referrer`; after its death its reaper does, in an end hook. False: b is no record. May
+  // throw MemoryExhausted.
+  [[nodiscard]] bool link(Handle b, Handle referrer, os::Atomic<uint32_t>& place);
+  // Removes the reference, if it is there; may be repeated. True: as for drop_shared().
+  [[nodiscard]] bool unlink(Handle b, Handle referrer, uint32_t place) noexcept;
 
   // Directory of named roots: at most 64 at a time, with names of 1 to 48 bytes. Changes the root
   // from `expected` to `h`; the value 0 means that the root is not set. A root that is not set
@@ -133,9 +143,9 @@ class Member {
   void leave() noexcept;
   // This object was inherited through a fork.
   bool forked_child() const noexcept { return forked_child_; }
-  // In a forked child that is no member: joins as a new member. Throws NotAMember if the parent
-  // died before the child became a member, since the blocks that the child inherited may have been
-  // reused.
+  // In a forked child that is no member: joins as a new member. Throws NotAMember if the child
+  // inherited shared objects that may have been reused: the parent died before the child became a
+  // member, or there was no member slot for it.
   void rejoin();
   // Behaves as if this process had been killed here; the object is unusable afterwards.
   void abandon_for_test() noexcept;
@@ -186,7 +196,6 @@ class Member {
   explicit Member(std::shared_ptr<Arena> arena) noexcept;
   void join_slot(MemberKind kind);
   void enter_slot(Incarnation claimed, MemberKind kind);
-  void join_low_slot(MemberKind kind);
   void require_own_namespace() const;
   void require_membership() const;
   Handle allocate_small(uint32_t size_class);
@@ -208,33 +217,46 @@ class Member {
   bool free_run(Arena::Located at, uint64_t expected) noexcept;
   bool free_owned(Handle b, uint64_t expected) noexcept;
   void purge_if_due() noexcept;
-  void release_last(Handle b, uint64_t word) noexcept;
-  uint64_t let_go(HeldEntry entry) noexcept;
+  // Called before each store that makes this member, or the child of its fork, the owner or a
+  // holder of the block.
+  void mark(Handle) noexcept {}
+  uint64_t next_version() noexcept;
+  uint64_t begin_with_extensions(Record& record);
+  void finish_record(Record& record, uint64_t begun) noexcept;
+  void extend_record(Record& record);
+  void extend_record(Handle b);
+  void release_last(Handle b) noexcept;
+  bool let_go(HeldEntry entry) noexcept;
   bool restore_and_let_go(Handle b) noexcept;
   void drop_again() noexcept;
-  std::vector<View> shared_views();
+  std::vector<View> views_of_held(bool with_private);
   bool make_private(const View* views, size_t count, uint64_t bytes) noexcept;
   bool make_views_private() noexcept;
-  void copy_shared_views() noexcept;
+  void copy_views(bool with_private) noexcept;
   void forget_copies() noexcept;
-  void leave_shared_views() noexcept;
+  void leave_views(bool holds) noexcept;
   void hide(Handle b, Held& held) noexcept;
   bool restore_view(Handle b) const noexcept;
   void restore_views() noexcept;
-  void share_with_child(Incarnation child) noexcept;
-  void drop_counted_shares() noexcept;
-  bool has_bit() const noexcept { return slot() < kSharerSlots; }  // in shared blocks
   void forget() noexcept;
 
   std::shared_ptr<Arena> arena_;
   Incarnation incarnation_ = 0;
   MemberKind kind_ = MemberKind::process;
   bool forked_child_ = false;
-  bool lost_ = false;  // this process inherited blocks that it must not use: see rejoin()
+  // This process inherited shared objects that it must not use (see rejoin()), because ...
+  enum class Lost : uint8_t {
+    no,
+    parent_died,  // its parent died before this process was a member
+    no_place,     // the session had no free member slot, or no memory, when it was forked
+  };
+  Lost lost_ = Lost::no;
   int64_t decay_ns_ = 0;
   os::Atomic<uint32_t> lanes_taken_;  // bit per lane
 
-  mutable LocalLock local_;  // guards the members below; never held across a wait
+  mutable LocalLock local_;       // guards the members below; never held across a wait
+  uint64_t next_version_ = 0;     // numbers for records that only this process gives out:
+  uint64_t end_of_versions_ = 0;  // next_version_ to end_of_versions_ - 1
   std::array<Cache, kClasses> caches_;
   std::unordered_map<Handle, Held> held_;        // counted blocks
   size_t undropped_ = 0;                         // entries of held_ without references
@@ -245,7 +267,8 @@ class Member {
   std::mutex views_;               // held while a view of a held block changes; taken before local_
   std::vector<Copy> fork_copies_;  // during a fork: copies of blocks for the child
   Incarnation fork_child_ = 0;     // during a fork: the incarnation prepared for the child
-  int birth_lock_ = -1;            // during a fork: descriptor of the child's birth lock
+  std::vector<Handle> fork_spares_;  // during a fork: blocks for extensions of records
+  int birth_lock_ = -1;              // during a fork: descriptor of the child's birth lock
 };
 
 // Claims a lane for the running operation.

@@ -7,16 +7,12 @@
 //   member   incarnation:42                   that member
 //   channel  position:40 | id:20              the winner of the compare-exchange (send, receive)
 //   block    parent handle / 64 : 34          the owner of the parent
-//   counted  unique number of this sharing    the last holder: counted -> dying(me)
+//   record   version:60                       whoever adds a holder or a reference: record ->
+//                                             record(new version). Whoever finds none left: record
+//                                             -> member(me) or dying(me) (arena/record.hpp)
 //   named    layers above                     layers above
 //   dying    incarnation:42                   that member, which is freeing it (of a span: which
 //                                             has claimed it); after its death, its reaper
-//   shared   pinned:1 | stored:10 | holding slots:49
-//                                             a holder: its own bit, or, if its slot has no bit,
-//                                             one unit of `stored`. A member that stores or deletes
-//                                             a reference in another block: one unit of `stored`.
-//                                             The compare-exchange that removes the last reference
-//                                             makes the block MEMBER(me)
 //   orphan   0                                spans only: no member allocates here; claimed by
 //                                             compare-exchange (arena/orphans.hpp)
 //
@@ -42,8 +38,6 @@ inline constexpr unsigned kSlotBits = 12;
 inline constexpr unsigned kLifeBits = 30;
 inline constexpr unsigned kShortBits = 30;
 inline constexpr uint32_t kMemberSlots = 1 << kSlotBits;
-inline constexpr uint32_t kHolderSlots = 63;  // members in slots below this can hold counted blocks
-inline constexpr uint32_t kSharerSlots = 49;  // members in slots below this have a sharer_bit()
 
 constexpr uint32_t slot_of(Incarnation incarnation) noexcept {
   return static_cast<uint32_t>(incarnation % kMemberSlots);
@@ -63,11 +57,10 @@ enum class OwnerKind : uint64_t {
   member = 1,
   channel = 2,
   block = 3,
-  counted = 4,
+  record = 4,
   named = 5,
   dying = 6,
-  shared = 7,
-  orphan = 8,
+  orphan = 7,
 };
 
 constexpr uint64_t make_owner(OwnerKind kind, uint64_t payload) noexcept {
@@ -84,23 +77,11 @@ constexpr uint64_t owner_channel(uint32_t id, uint64_t position) noexcept {
 constexpr uint64_t owner_block(Handle parent) noexcept {
   return make_owner(OwnerKind::block, parent >> 6);
 }
-constexpr uint64_t owner_counted(uint64_t number = 0) noexcept {
-  return make_owner(OwnerKind::counted, number);
+constexpr uint64_t owner_record(uint64_t version) noexcept {
+  return make_owner(OwnerKind::record, version);
 }
 constexpr uint64_t owner_named(uint64_t payload) noexcept {
   return make_owner(OwnerKind::named, payload);
-}
-
-// The block stays until the session ends: more blocks (and members in slots without a bit) refer to
-// it than `stored` can count, or a fork could not get a member slot for its child.
-inline constexpr uint64_t kSharedPin = uint64_t{1} << 63;
-inline constexpr uint64_t kStoredOnce = uint64_t{1} << (kSharerSlots + 4);  // in the whole word
-inline constexpr uint64_t kStoredMask = kSharedPin - kStoredOnce;
-constexpr uint64_t sharer_bit(uint32_t slot) noexcept {  // of slots below kSharerSlots
-  return make_owner(OwnerKind::free, uint64_t{1} << slot);
-}
-constexpr uint64_t owner_shared(uint64_t bits) noexcept {
-  return bits | static_cast<uint64_t>(OwnerKind::shared);
 }
 
 constexpr OwnerKind owner_kind(uint64_t word) noexcept { return static_cast<OwnerKind>(word & 15); }
@@ -108,8 +89,7 @@ constexpr uint64_t owner_payload(uint64_t word) noexcept { return word >> 4; }
 constexpr bool is_member(uint64_t word) noexcept { return owner_kind(word) == OwnerKind::member; }
 constexpr bool is_channel(uint64_t word) noexcept { return owner_kind(word) == OwnerKind::channel; }
 constexpr bool is_block(uint64_t word) noexcept { return owner_kind(word) == OwnerKind::block; }
-constexpr bool is_counted(uint64_t word) noexcept { return owner_kind(word) == OwnerKind::counted; }
-constexpr bool is_shared(uint64_t word) noexcept { return owner_kind(word) == OwnerKind::shared; }
+constexpr bool is_record(uint64_t word) noexcept { return owner_kind(word) == OwnerKind::record; }
 constexpr Incarnation owner_incarnation(uint64_t word) noexcept {  // of member and dying
   return word >> 4;
 }

@@ -7,9 +7,9 @@
 //      dead and are reaped
 //   2. if the dead member held the arena's lock, it is taken over (by taking the lock)
 //   3. upper layers repair the intents in its lanes
-//   4. blocks MEMBER(dead) and DYING(dead) become DYING(reaper); its holder bits are cleared;
-//      counted blocks without a holder become DYING(reaper); then blocks whose parent is free,
-//      dying by this reaper or gone, until there are none
+//   4. blocks MEMBER(dead) and DYING(dead) become DYING(reaper); its bits in records are cleared;
+//      records without a holder or a reference become DYING(reaper); then blocks whose parent is
+//      free, dying by this reaper or gone, until there are none
 //   5. all of these are freed; the dead member's spans, and those that it had claimed, are freed or
 //      become orphans
 //   6. death_epoch is incremented, so that other members search for orphans; the slot becomes free
@@ -21,6 +21,7 @@
 #include "arena/fork.hpp"
 #include "arena/lock.hpp"
 #include "arena/orphans.hpp"
+#include "arena/record.hpp"
 #include "arena/run_intent.hpp"
 #include "arena/runs.hpp"
 #include "arena/slots.hpp"
@@ -116,6 +117,7 @@ void end_block(Member& member, Handle block) noexcept {
       const auto hook = reinterpret_cast<EndHook>(entry.load());
       if (hook != nullptr) hook(member.arena(), member, next);
     }
+    free_extensions(member, next);
     member.free(next);
     next = open.empty() ? 0 : open.back();
     if (!open.empty()) open.pop_back();
@@ -236,8 +238,11 @@ uint64_t Reaping::visit_page(uint64_t page, Pass pass, uint64_t* words) {
       *words += c.count;
     }
   } else if (shape_kind(shape) == PageKind::run) {
-    if (pass == Pass::owned) claim_run(page);
-    if (pass == Pass::children) claim_child(run_at(page));
+    const Place run = run_at(page);
+    const uint64_t word = run.owner.load();
+    if (is_block(word)) saw_child_ = true;
+    if (pass == Pass::owned) release(run, word);
+    if (pass == Pass::children) claim_child(run);
   } else {
     return 1;  // the tail of a run that was taken since the last batch
   }
@@ -247,15 +252,13 @@ uint64_t Reaping::visit_page(uint64_t page, Pass pass, uint64_t* words) {
 void Reaping::scan_span(uint64_t page, const SizeClass& c, Pass pass) {
   const Handle blocks = arena_.page_handle(page) + c.first;
   os::Atomic<uint64_t>* owners = arena_.at_span(arena_.page_handle(page));
-  const uint64_t member = owner_member(dead_);
-  const uint64_t dying = owner_dying(dead_);
+  const bool may_be_extensions = is_extension_size(c.size);
   for (uint32_t i = 0; i < c.count; ++i) {
     // order: relaxed; owner words of the dead member, and of children of dying parents, are stable
     const uint64_t word = owners[i].load(os::relaxed);
     const Place place{page, i, blocks + uint64_t{i} * c.size, owners[i]};
     if (is_block(word)) saw_child_ = true;
-    if (pass == Pass::owned && (word == member || word == dying)) claim(place, word);
-    if (pass == Pass::owned && is_shared(word)) claim_shared(place);
+    if (pass == Pass::owned && (may_be_extensions || !is_block(word))) release(place, word);
     if (pass == Pass::children && is_block(word)) claim_child(place);
   }
 }
@@ -269,37 +272,28 @@ void Reaping::claim(const Place& place, uint64_t word) {
   claimed_.push_back({place.handle, place.page, place.index});
 }
 
-// Clears the dead member's bit; if it is the last reference, claims the block instead.
-void Reaping::claim_shared(const Place& place) {
-  const uint64_t bit = slot_of(dead_) < kSharerSlots ? sharer_bit(slot_of(dead_)) : 0;
-  uint64_t word = place.owner.load();
-  while (is_shared(word) && (word & bit) != 0) {
-    if (word == owner_shared(bit)) return claim(place, word);
-    // COMMIT(arena.reap.unshare): killed before: done by the next reaper; after: the bit is clear
-    const bool done = place.owner.compare_exchange(word, word & ~bit);
-    SHOAL_KILL_POINT("arena.reap.unshare");
-    if (done) return;
+// All that the dead member had in one block: claims it if the dead member owned it, or if it was
+// the last that held it.
+void Reaping::release(const Place& place, uint64_t word) {
+  if (word == owner_member(dead_) || word == owner_dying(dead_)) {
+    claim(place, word);
+  } else if (is_record(word)) {
+    release_record(place);
+  } else if (is_block(word) && is_stray_extension(arena_, place.handle, dead_)) {
+    claim(place, word);
   }
+}
+
+// The dead member may also have removed the last reference and died before it could end the record.
+void Reaping::release_record(const Place& place) {
+  if (claimed_.size() == claimed_.capacity()) claimed_.reserve(claimed_.size() * 2 + 64);
+  Record record(arena_, place.handle);
+  record.drop_dead(slot_of(dead_));
+  if (record.settle(owner_dying(me_))) claimed_.push_back({place.handle, place.page, place.index});
 }
 
 Reaping::Place Reaping::run_at(uint64_t page) const noexcept {
   return {page, kNotInSpan, arena_.page_handle(page), arena_.page(page).owner};
-}
-
-void Reaping::claim_run(uint64_t page) {
-  const Place run = run_at(page);
-  const uint64_t word = run.owner.load();
-  if (is_block(word)) saw_child_ = true;
-  if (word == owner_member(dead_) || word == owner_dying(dead_)) return claim(run, word);
-  if (is_shared(word)) return claim_shared(run);
-  if (!is_counted(word)) return;
-  os::Atomic<uint64_t>& holders = arena_.page(page).holders;
-  if (slot_of(dead_) < kHolderSlots) {
-    // COMMIT(arena.reap.unhold): killed before: done by the next reaper; after: the bit is clear
-    holders.fetch_and(~(uint64_t{1} << slot_of(dead_)));
-    SHOAL_KILL_POINT("arena.reap.unhold");
-  }
-  if (holders.load() == 0) claim(run, word);
 }
 
 void Reaping::claim_child(const Place& place) {
@@ -319,6 +313,7 @@ void Reaping::end_states() const {
       hook(arena_, member_, claimed_[i].handle);
     }
   }
+  for (const Claim& claim : claimed_) free_extensions(member_, claim.handle);
 }
 
 void Reaping::give_back(const Claim& c) {
@@ -389,7 +384,6 @@ void Member::leave() noexcept {
     const std::lock_guard<LocalLock> local(local_);
     restore_views();
   }
-  drop_counted_shares();
   const ReapLock one_at_a_time(reaping_);
   if (advance_slot(*arena_, incarnation_, SlotState::leaving)) {
     try {

@@ -42,7 +42,7 @@ class Reaping {
   };
 
   enum class Pass {
-    owned,     // blocks of the dead member, and counted blocks without a holder
+    owned,     // blocks of the dead member, and records without a holder or reference
     children,  // blocks whose parent is free, gone or being freed by this reap
     spans,     // spans in which the dead member allocated, and those that it had claimed
   };
@@ -55,9 +55,9 @@ class Reaping {
   uint64_t visit_page(uint64_t page, Pass pass, uint64_t* words);
   void scan_span(uint64_t page, const SizeClass& c, Pass pass);
   Place run_at(uint64_t page) const noexcept;
+  void release(const Place& place, uint64_t word);
+  void release_record(const Place& place);
   void claim(const Place& place, uint64_t word);
-  void claim_run(uint64_t page);
-  void claim_shared(const Place& place);
   void claim_child(const Place& place);
   void end_states() const;
   void give_back(const Claim& claim);

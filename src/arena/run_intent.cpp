@@ -32,6 +32,7 @@ void carry_out_allocate(Arena& arena, const RunIntent& intent) noexcept {
     arena.page(first + i).shape.store(make_tail(i), os::relaxed);  // order: relaxed; see above
   PageDescriptor& head = arena.page(first);
   head.holders.store(0, os::relaxed);                  // order: relaxed; see above
+  head.more.store(0, os::relaxed);                     // order: relaxed; see above
   head.owner.store(intent.owner.load(), os::relaxed);  // order: relaxed; see above
   // COMMIT(arena.run.allocate): killed before: done by the next holder; after: done again
   // order: release; pairs with acquire in Arena::locate; publishes the tails and the owner
@@ -51,6 +52,7 @@ void carry_out_release(Arena& arena, const RunIntent& intent) noexcept {
   free_pages(arena, first, intent.pages.load(), intent.shape.load());
   SHOAL_KILL_POINT("arena.run.release");
   arena.page(first).holders.store(0, os::relaxed);           // order: relaxed; see above
+  arena.page(first).more.store(0, os::relaxed);              // order: relaxed; see above
   arena.page(first).owner.store(owner_free(), os::relaxed);  // order: relaxed; see above
 }
 

@@ -29,32 +29,18 @@ struct Place {
   uint64_t life = 0;  // the life that the claimer begins
 };
 
-// Returns the free slot in [from, to) with the fewest lives. So the slots are used in turn, and no
-// slot is used for the first time while another one is free. Sets `*worn_out` if a free slot has no
-// life left.
-Place find_place(const Arena& arena, uint32_t from, uint32_t to, bool* worn_out) noexcept {
-  Place best;
+// Returns the lowest free slot that has a life left, so that scans visit few slots and records stay
+// small. Sets `*worn_out` if a free slot has no life left.
+Place find_place(const Arena& arena, bool* worn_out) noexcept {
   const uint32_t used = slots_in_use(arena);
-  for (uint32_t i = from; i < to && i <= used; ++i) {
-    if (i == used && best.found) break;
+  for (uint32_t i = 0; i < kMemberSlots && i <= used; ++i) {
     const SeenSlot seen = i < used ? see_slot(arena, i) : SeenSlot{i, 0};  // `used`: maybe a hole
     if (seen.state() != SlotState::free) continue;
     const uint64_t life = slot_life(seen.word) + 1;
-    if (life > kLastLife)
-      *worn_out = true;
-    else if (!best.found || life < best.life)
-      best = {true, seen, life};
+    if (life <= kLastLife) return {true, seen, life};
+    *worn_out = true;
   }
-  return best;
-}
-
-// Prefers a slot with a bit in shared blocks, then a slot with a holder bit for counted blocks,
-// then any slot.
-Place find_place(const Arena& arena, bool* worn_out) noexcept {
-  Place place = find_place(arena, 0, kSharerSlots, worn_out);
-  if (!place.found) place = find_place(arena, kSharerSlots, kHolderSlots, worn_out);
-  if (!place.found) place = find_place(arena, kHolderSlots, kMemberSlots, worn_out);
-  return place;
+  return {};
 }
 
 // Makes scans include this slot. Needs: the slot has memory.
@@ -87,11 +73,6 @@ void clear_slot(MemberSlot& slot) noexcept {
 uint32_t slots_in_use(const Arena& arena) noexcept {
   const uint64_t used = arena.header().slots_used.load();
   return static_cast<uint32_t>(std::min<uint64_t>(used, kMemberSlots));
-}
-
-bool sharer_slot_is_free(const Arena& arena) noexcept {
-  bool worn_out = false;
-  return find_place(arena, 0, kSharerSlots, &worn_out).found;
 }
 
 SeenSlot see_slot(const Arena& arena, uint32_t index) noexcept {

@@ -53,9 +53,9 @@ struct SeenSlot {
 };
 SeenSlot see_slot(const Arena& arena, uint32_t index) noexcept;
 
-// Claims a slot for this process in state born; prefers slots that have a bit in shared blocks.
-// Throws TooManyMembers, MemoryExhausted. `parent`: for a slot that is prepared for a child of this
-// process's fork, the forking member, which then calls open_birth(); else 0.
+// Claims the lowest free slot for this process, in state born. Throws TooManyMembers,
+// MemoryExhausted. `parent`: for a slot that is prepared for a child of this process's fork, the
+// forking member, which then calls open_birth(); else 0.
 Incarnation claim_slot(Arena& arena, MemberKind kind, Incarnation parent);
 // The same without throwing; 0: no slot, `*why` says why.
 Incarnation try_claim_slot(Arena& arena, MemberKind kind, Incarnation parent,
@@ -83,8 +83,6 @@ bool process_behind_lives(Arena& arena, SeenSlot seen) noexcept;
 bool declare_dead(Arena& arena, SeenSlot seen) noexcept;
 // Clears what identifies the dead process, then sets the slot free. Only for the slot's reaper.
 void set_slot_free(Arena& arena, SeenSlot seen) noexcept;
-// Is there a free slot that has a bit in shared blocks?
-bool sharer_slot_is_free(const Arena& arena) noexcept;
 // Number of slots that have ever been used; scans need not look further.
 uint32_t slots_in_use(const Arena& arena) noexcept;
 

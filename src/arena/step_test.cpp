@@ -5,7 +5,7 @@
 // reaps; then everything is consistent and nothing is left.
 #include <gtest/gtest.h>
 
-#include "arena/test_session.hpp"
+#include "arena/referrer_for_test.hpp"
 #include "testing/single_step.hpp"
 
 namespace shoal::arena {
@@ -137,7 +137,7 @@ TEST_F(EveryInstruction, OfHoldingWhatAnotherHolds) {
                     m.drop(b);
                   },
                   10);
-  EXPECT_EQ(s.arena->page(s.arena->page_of(b)).holders.load(), uint64_t{1} << s.me->slot());
+  EXPECT_EQ(holders_of(*s.arena, b), std::vector<uint32_t>{s.me->slot()});
 }
 
 TEST_F(EveryInstruction, OfJoining) {

@@ -17,8 +17,9 @@
 // 3. When the last reference of this process is dropped, the shared view is restored before the
 //    holder's bit is cleared; so this process sees the next use of the pages as all others do. If
 //    restoring fails, the block stays held, and later drops try again.
-// 4. A block that cannot be made private is copied for the child; a block that cannot be copied is
-//    hidden from the child: a fault is better than numbers that others change.
+// 4. A block that cannot be made private is copied for the child, and each block if the child gets
+//    no member slot, since it cannot hold them then. A block that cannot be copied is hidden from
+//    the child: a fault is better than numbers that others change.
 //
 // 5. views_ is held while views change, so that a fork does not copy a view that is changing.
 // Before
@@ -37,10 +38,11 @@
 namespace shoal::arena {
 
 // Sorted by address, so that one call can make neighbours private.
-std::vector<Member::View> Member::shared_views() {
+std::vector<Member::View> Member::views_of_held(bool with_private) {
   std::vector<View> views;
   for (auto& [block, held] : held_)
-    if (!held.is_private) views.push_back({block, arena_->block_size(block), &held});
+    if (with_private || !held.is_private)
+      views.push_back({block, arena_->block_size(block), &held});
   std::sort(views.begin(), views.end(),
             [](const View& a, const View& b) { return a.block < b.block; });
   return views;
@@ -60,7 +62,7 @@ bool Member::make_private(const View* views, size_t count, uint64_t bytes) noexc
 bool Member::make_views_private() noexcept {
   bool all = true;
   try {
-    const std::vector<View> views = shared_views();
+    const std::vector<View> views = views_of_held(false);
     for (size_t first = 0, end = 0; first < views.size(); first = end) {
       uint64_t bytes = 0;
       while (end < views.size() && views[end].block == views[first].block + bytes)
@@ -75,9 +77,10 @@ bool Member::make_views_private() noexcept {
 }
 
 // Runs in the parent before the fork, so that the copies contain no later write of the parent.
-void Member::copy_shared_views() noexcept {
+// Copies the shared views, or all views: for a child that will not hold the blocks.
+void Member::copy_views(bool with_private) noexcept {
   try {
-    const std::vector<View> views = shared_views();
+    const std::vector<View> views = views_of_held(with_private);
     fork_copies_.reserve(views.size());
     for (const View& view : views) {
       void* const copy = os::copy_of(arena_->address(view.block), view.bytes);
@@ -94,8 +97,11 @@ void Member::forget_copies() noexcept {
   fork_copies_.clear();
 }
 
-// Runs in the child: puts the copies in place of shared views, and hides blocks without a copy.
-void Member::leave_shared_views() noexcept {
+// Runs in the child: puts the copies in place of the views, and hides shared views without a copy.
+// A child that does not hold the blocks hides private views without a copy as well.
+void Member::leave_views(bool holds) noexcept {
+  if (!holds)
+    for (auto& [block, held] : held_) held.is_private = false;
   for (Copy& copy : fork_copies_) {
     const auto entry = held_.find(copy.block);
     if (entry == held_.end() ||

@@ -261,7 +261,7 @@ std::unique_ptr<Channel> Channel::open(arena::Member& member, const std::string&
 
 std::unique_ptr<Channel> Channel::make(arena::Member& member, const Ring::Limits& limits) {
   register_reap_hooks();
-  const arena::Handle handle = member.allocate(state_size(limits));
+  const arena::Handle handle = member.allocate_shareable(state_size(limits));
   create_state(member.arena(), handle, limits);
   member.share(handle);
   return at(member, handle);

@@ -42,7 +42,7 @@ class PipeTest : public ::testing::TestWithParam<bool> {
   ~PipeTest() override { close(); }
 
   void open() {
-    state_ = me_->allocate(Pipe::state_size(both_ways()));
+    state_ = me_->allocate_shareable(Pipe::state_size(both_ways()));
     Pipe::create_state(*arena_, state_, both_ways());
     me_->share(state_);
     os::stream_open(both_ways(), &fds_[0], &fds_[1]);
@@ -547,7 +547,7 @@ TEST_P(PipeTest, WithMessagesOnTheirWay) {
 
 TEST_P(PipeTest, TheLastHoldersDeathFreesAll) {
   ChildMember victim(arena_, [&](Member& member) {
-    const Handle state = member.allocate(Pipe::state_size(both_ways()));
+    const Handle state = member.allocate_shareable(Pipe::state_size(both_ways()));
     Pipe::create_state(*arena_, state, both_ways());
     member.share(state);
     Pipe pipe(*arena_, state, 1, fds_[1]);

@@ -6,6 +6,7 @@
 #include <new>
 #include <string>
 
+#include "arena/record.hpp"
 #include "testing/kill_point.hpp"
 
 namespace shoal::collections {
@@ -27,13 +28,23 @@ std::byte* append(std::byte* to, Bytes bytes) noexcept {
   return to + bytes.size();
 }
 
-void take_references_back(arena::Member& member, ItemHeader& header) noexcept {
-  for (uint32_t left = header.counted.load(); left > 0; --left) {
-    // COMMIT(item.uncount): killed before: the reaper takes it back; after: one count too many
-    header.counted.store(left - 1);
-    SHOAL_KILL_POINT("item.uncount");
-    const Handle block = references_of(&header)[left - 1];
-    if (member.unstore_shared(block)) arena::end_block(member, block);
+os::Atomic<uint32_t>* places_of(ItemHeader* header) noexcept {
+  return reinterpret_cast<os::Atomic<uint32_t>*>(references_of(header) + header->references);
+}
+
+// Bytes of the references and their places.
+constexpr size_t link_bytes(size_t references) noexcept {
+  return references * sizeof(Handle) + (references + 1) / 2 * 8;
+}
+
+void unlink_all(arena::Member& member, Handle item, ItemHeader& header) noexcept {
+  const size_t room = member.arena().block_size(item) - sizeof(ItemHeader);
+  if (link_bytes(header.references) > room) return;  // corrupt
+  for (uint32_t i = header.references; i-- > 0;) {
+    const uint32_t place = places_of(&header)[i].load();
+    if (place == arena::kNoPlace) continue;
+    const Handle block = references_of(&header)[i];
+    if (member.unlink(block, item, place)) arena::end_block(member, block);
   }
 }
 
@@ -45,8 +56,8 @@ Handle make_item(arena::Member& member, const ItemParts& parts) {
     throw arena::MemoryExhausted("a key or inline value can have at most 4 GiB");
   }
   const arena::Arena& arena = member.arena();
-  const size_t handles = parts.references.size() * sizeof(Handle);
-  const Handle item = member.allocate(sizeof(ItemHeader) + handles + parts.key.size() +
+  const size_t links = link_bytes(parts.references.size());
+  const Handle item = member.allocate(sizeof(ItemHeader) + links + parts.key.size() +
                                       parts.shown_key.size() + parts.value.size());
   auto* const header = new (arena.address(item)) ItemHeader{};
   header->references = static_cast<uint32_t>(parts.references.size());
@@ -57,16 +68,19 @@ Handle make_item(arena::Member& member, const ItemParts& parts) {
   header->is_far = parts.is_far ? 1 : 0;
   header->attached = parts.attached;
   auto* to = reinterpret_cast<std::byte*>(references_of(header));
-  to = append(to, std::as_bytes(parts.references));
-  to = append(to, parts.key);
+  append(to, std::as_bytes(parts.references));
+  to = append(to + links, parts.key);
   to = append(to, parts.shown_key);
   append(to, parts.value);
+  for (uint32_t i = 0; i < header->references; ++i)
+    new (&places_of(header)[i]) os::Atomic<uint32_t>(arena::kNoPlace);
   header->check = kItemCheck ^ item;
-  for (uint32_t i = 0; i < header->references; ++i) {
-    if (!member.store_shared(parts.references[i])) continue;
-    // COMMIT(item.count): killed before: one count too many; after: the reaper takes it back
-    header->counted.store(i + 1);
-    SHOAL_KILL_POINT("item.count");
+  try {
+    for (uint32_t i = 0; i < header->references; ++i)
+      static_cast<void>(member.link(parts.references[i], item, places_of(header)[i]));
+  } catch (const std::exception&) {
+    free_item(member, item);
+    throw;
   }
   return item;
 }
@@ -74,20 +88,20 @@ Handle make_item(arena::Member& member, const ItemParts& parts) {
 ItemParts open_item(const arena::Arena& arena, Handle item) {
   ItemHeader* const header = header_at(arena, item);
   const size_t room = header == nullptr ? 0 : arena.block_size(item) - sizeof(ItemHeader);
-  const size_t handles = header == nullptr ? 0 : size_t{header->references} * sizeof(Handle);
+  const size_t links = header == nullptr ? 0 : link_bytes(header->references);
   const size_t key = header == nullptr ? 0 : header->key_size;
   const size_t shown = header == nullptr ? 0 : header->shown_size;
   const size_t value = header == nullptr ? 0 : header->value_size;
   const size_t apart = header == nullptr ? 0 : size_t{header->is_far} + header->attached;
-  if (header == nullptr || apart > header->references || handles > room || key > room - handles ||
-      shown > room - handles - key || value > room - handles - key - shown) {
+  if (header == nullptr || apart > header->references || links > room || key > room - links ||
+      shown > room - links - key || value > room - links - key - shown) {
     throw arena::CorruptArena("no container item at offset " + std::to_string(item));
   }
-  const auto* const at = reinterpret_cast<const std::byte*>(references_of(header)) + handles;
+  const auto* const at = reinterpret_cast<const std::byte*>(references_of(header)) + links;
   return {{at, key},
           {at + key, shown},
           {at + key + shown, value},
-          {references_of(header), handles / sizeof(Handle)},
+          {references_of(header), header->references},
           static_cast<KeyKind>(header->key_kind),
           header->is_far != 0,
           header->attached};
@@ -97,7 +111,7 @@ void free_item(arena::Member& member, Handle item) noexcept {
   if (member.arena().owner_word(item).load() != arena::owner_member(member.incarnation())) return;
   ItemHeader* const header = header_at(member.arena(), item);
   if (header != nullptr) {
-    if (header->references != 0) take_references_back(member, *header);
+    unlink_all(member, item, *header);
     header->check = 0;
   }
   // COMMIT(item.free): killed before: the reaper frees it; after: free
@@ -115,7 +129,7 @@ void free_item_of(arena::Member& member, Handle item, Handle parent) noexcept {
 void end_item(arena::Arena& arena, arena::Member& member, Handle block) {
   ItemHeader* const header = header_at(arena, block);
   if (header == nullptr) return;
-  take_references_back(member, *header);
+  unlink_all(member, block, *header);
   header->check = 0;
 }
 

@@ -2,13 +2,16 @@
 //
 // Item: one block that holds an encoded value, and in a map its key as well. It never changes once
 // it is in a container. It may refer to shared blocks (further containers, locks, queues, values
-// too large to be copied under a lock): each of these counts the reference (Member::store_shared).
+// too large to be copied under a lock): each of these has a link to the item (Member::link).
 //
-// The block:  ItemHeader | references x u64 handle | key | shown key | value
+// The block:
+//
+//   ItemHeader | references x u64 handle | references x u32 place | key | shown key | value
+//
 // Invariants:
-// 1. The first `counted` references are counted in the blocks. A reference is counted in its block
-//    before `counted` includes it, and uncounted after `counted` excludes it. A death in between
-//    leaves one count too many (the block stays until the session ends), never one too few.
+// 1. `place` says where the referenced block may have a link to this item: kNoPlace, or the place
+//    was written before the link was made. So who ends the item finds all its links, and removing
+//    one that is not there, or not there any more, does nothing.
 // 2. While an item is made or freed it is MEMBER(me); in a container it is BLOCK(container). The
 //    member that frees it takes back its references; if it dies first, its reaper's end hook does.
 //
@@ -34,7 +37,7 @@ enum class KeyKind : uint32_t { none = 0, canonical = 1, opaque = 2 };
 
 struct ItemHeader {
   uint64_t check;  // kItemCheck ^ the block's handle
-  os::Atomic<uint32_t> counted;
+  uint32_t unused;
   uint32_t references;
   uint32_t key_size;
   uint32_t shown_size;  // the key as the program gave it, if the canonical form is another value
@@ -56,20 +59,20 @@ struct ItemParts {
 };
 
 // A new item, MEMBER(me). The caller holds all referenced blocks. Throws MemoryExhausted; then
-// nothing is counted.
+// nothing is linked.
 Handle make_item(arena::Member& member, const ItemParts& parts);
 
 // An item's parts, checked against its block; the pointers go into the arena. Throws CorruptArena.
 ItemParts open_item(const arena::Arena& arena, Handle item);
 
-// Takes back the references of an item that is MEMBER(me), and frees it. Does nothing if the item
+// Removes the links of an item that is MEMBER(me), and frees it. Does nothing if the item
 // has another owner: the child of a fork also has the handles of items that its parent was about to
 // insert.
 void free_item(arena::Member& member, Handle item) noexcept;
 // The same for an item that is BLOCK(parent).
 void free_item_of(arena::Member& member, Handle item, Handle parent) noexcept;
 
-// The end hook: if the block is an item, takes back its references.
+// The end hook: if the block is an item, removes its links.
 void end_item(arena::Arena& arena, arena::Member& member, Handle block);
 
 }  // namespace shoal::collections

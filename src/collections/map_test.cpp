@@ -20,7 +20,7 @@ using Pairs = std::vector<std::pair<uint64_t, uint64_t>>;
 
 struct MapTest : ContainerTest {
   Map make() {
-    const Handle block = s.me->allocate(sizeof(ContainerState));
+    const Handle block = s.me->allocate_shareable(sizeof(ContainerState));
     Map::create(*s.me, block);
     s.me->share(block);
     return {*s.arena, block};

@@ -33,7 +33,8 @@ struct alignas(64) AtomicState {
   EventCount waiters;
   uint32_t magic;
   uint32_t kind;
-  uint32_t padding[11];
+  uint32_t padding[7];
+  uint64_t record[2];  // of the shared block (arena/record.hpp)
 };
 static_assert(sizeof(AtomicState) == 64);
 

@@ -7,7 +7,7 @@
 //     ticket = condition.begin_wait(me);  lock.unlock(me);
 //     while (condition.wait(ticket, deadline) == interrupted) run signal handlers;
 //     notified = condition.end_wait(me, ticket);  lock.lock(me);
-// begin_wait() may allocate (and throw MemoryExhausted) when more than 62 threads wait at the same
+// begin_wait() may allocate (and throw MemoryExhausted) when more than 60 threads wait at the same
 // time; nothing else allocates. Only wait() sleeps.
 //
 // ConditionState: a table of waiters, chained to further tables (blocks whose owner is the block of
@@ -42,11 +42,12 @@
 namespace shoal::sync {
 
 struct alignas(64) ConditionState {
-  static constexpr int kSlots = 62;
+  static constexpr int kSlots = 60;
   os::Atomic<uint32_t> tickets;
   uint32_t magic;
   os::Atomic<uint64_t> more;
   os::Atomic<uint64_t> slots[kSlots];
+  uint64_t record[2];  // of the shared block (arena/record.hpp)
 };
 static_assert(sizeof(ConditionState) == 512);
 

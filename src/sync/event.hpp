@@ -26,7 +26,8 @@ namespace shoal::sync {
 struct alignas(64) EventState {
   os::Atomic<uint32_t> word;
   uint32_t magic;
-  uint32_t padding[14];
+  uint32_t padding[10];
+  uint64_t record[2];  // of the shared block (arena/record.hpp)
 };
 static_assert(sizeof(EventState) == 64);
 

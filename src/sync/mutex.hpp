@@ -75,7 +75,8 @@ struct alignas(64) MutexState {
   os::Atomic<uint32_t> locks;     // how often it was locked, modulo 2^32: a change tells a reader
                                   // without the lock that the lock was taken during the read
   os::Atomic<uint32_t> dead_pid;  // the process that the lock was last taken back from
-  uint32_t padding[7];
+  uint32_t padding[3];
+  uint64_t record[2];  // of the shared block, if the mutex is one (arena/record.hpp)
 };
 static_assert(sizeof(MutexState) == 64 && offsetof(MutexState, thread) == 16);
 

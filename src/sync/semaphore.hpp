@@ -33,7 +33,8 @@ struct alignas(64) SemaphoreState {
   os::Atomic<uint32_t> word;
   uint32_t limit;
   uint32_t magic;
-  uint32_t padding[13];
+  uint32_t padding[9];
+  uint64_t record[2];  // of the shared block (arena/record.hpp)
 };
 static_assert(sizeof(SemaphoreState) == 64);
 
