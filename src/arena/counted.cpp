@@ -58,6 +58,7 @@ bool Member::hold(Handle b) {
     if (held->references == 0 && held->is_private) return false;
   }
   if (held->references++ > 0) return true;
+  mark(b);
   // COMMIT(arena.counted.hold): killed before: held by others; after: by this member too, until it
   // is reaped.
   head.holders.fetch_or(bit_of(slot()));

@@ -63,6 +63,7 @@ void ForkHandlers::give_to_child(Member& member, Incarnation child) noexcept {
   const uint64_t bit = holds ? uint64_t{1} << slot_of(child) : kPinned;
   Arena& arena = *member.arena_;
   for (const auto& [block, held] : member.held_) {
+    mark_for(arena, child, block);
     // COMMIT(arena.fork.hold): killed before: held by this member; after: by the prepared child as
     // well, whose slot is reaped with this member.
     arena.page(arena.page_of(block)).holders.fetch_or(bit);

@@ -639,6 +639,7 @@ TEST(Fork, PreparedChildDiesWithAParentThatDiesBeforeTheFork) {
         try_claim_slot(*s.arena, MemberKind::process, 0, parent->incarnation());
     const Handle b = parent->allocate(kLarge);
     parent->make_counted(b);
+    mark_for(*s.arena, child, b);
     s.arena->page(s.arena->page_of(b)).holders.fetch_or(uint64_t{1} << slot_of(child));
     kill(getpid(), SIGKILL);
     return 0;

@@ -71,6 +71,7 @@ RunAllocator::Taken RunAllocator::take(uint64_t pages, bool with_extra) {
   if (first == kNoPage) return {kNoPage, 0, false};
   errno = 0;
   if (!extend_frontier_locked(first + count)) return {kNoPage, 0, false, errno};
+  mark_for(arena_, me_, arena_.page_handle(first));
   allocate_run_locked(arena_, first, count, owner_member(me_));
   return {first, count, warm};
 }
@@ -235,6 +236,7 @@ uint64_t RunAllocator::take_purgeable(uint64_t older_than_ms, uint64_t* cursor, 
     *cursor = end;
     if (begin == end) continue;
     *pages = end - begin;
+    mark_for(arena_, me_, arena_.page_handle(begin));
     allocate_run_locked(arena_, begin, *pages, owner_member(me_));
     return begin;
   }

@@ -42,6 +42,7 @@ bool Member::hold_shared(Handle b) {
     return counted;
   }
   const uint64_t bit = sharer_bit(slot());
+  mark(b);
   while (is_shared(word)) {
     // COMMIT(arena.share.hold): killed before: held by others; after: by this member too, until it
     // is reaped
@@ -89,6 +90,7 @@ bool Member::store_shared(Handle b) noexcept {
 }
 
 bool Member::unstore_shared(Handle b) noexcept {
+  mark(b);
   os::Atomic<uint64_t>& owner = arena_->owner_word(b);
   uint64_t word = owner.load();
   while (is_shared(word) && word < kSharedPin && word >= kStoredOnce) {
@@ -112,6 +114,7 @@ void Member::share_with_child(Incarnation child) noexcept {
       store_shared(block);
       continue;
     }
+    mark_for(*arena_, child, block);
     // COMMIT(arena.fork.share): killed before: held by this member; after: by the prepared child
     // as well
     arena_->owner_word(block).fetch_or(child == 0 ? kSharedPin : sharer_bit(slot_of(child)));
