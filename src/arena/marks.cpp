@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "arena/marks.hpp"
 
+#include <algorithm>
 #include <bit>
 
 #include "arena/page_search.hpp"
@@ -59,25 +60,35 @@ uint64_t Marks::next(uint64_t from) const noexcept {
   return everything() ? next_used(from) : next_marked(from);
 }
 
-bool Marks::has_memory(uint64_t chunk) const noexcept {
-  return (arena_.slot(slot_).mark_chunks[chunk / 64].load() & bit_of(chunk)) != 0;
-}
-
-uint64_t Marks::next_marked(uint64_t from) const noexcept {
-  const MarksLayout& layout = arena_.marks_layout();
-  while (from < layout.pages()) {
-    const uint64_t chunk = layout.chunk_of(from);
-    if (!has_memory(chunk)) {
-      from = layout.first_page(chunk + 1);
-      continue;
-    }
-    // order: relaxed; no process marks any more
-    const uint64_t word = arena_.mark_words()[layout.word_of(slot_, from)].load(os::relaxed);
+// The first chunk at or after `from` that has memory behind it; one past the last: none.
+uint64_t Marks::next_chunk(uint64_t from) const noexcept {
+  const uint64_t end = arena_.marks_layout().chunks();
+  while (from < end) {
+    const uint64_t word = arena_.slot(slot_).mark_chunks[from / 64].load();
     const uint64_t left = word & ~uint64_t{0} << (from % 64);
     if (left != 0) return from / 64 * 64 + static_cast<uint64_t>(std::countr_zero(left));
     from = (from / 64 + 1) * 64;
   }
-  return kNoPage;
+  return end;
+}
+
+uint64_t Marks::next_marked(uint64_t from) const noexcept {
+  const MarksLayout& layout = arena_.marks_layout();
+  for (;;) {
+    const uint64_t chunk = next_chunk(layout.chunk_of(from));
+    if (chunk >= layout.chunks()) return kNoPage;
+    from = std::max(from, layout.first_page(chunk));
+    const os::Atomic<uint64_t>* words = arena_.mark_words() + layout.first_word(slot_, chunk);
+    uint64_t mask = ~uint64_t{0} << (from % 64);
+    for (uint64_t i = (from - layout.first_page(chunk)) / 64; i < layout.words_a_chunk(); ++i) {
+      // order: relaxed; no process marks any more
+      const uint64_t left = words[i].load(os::relaxed) & mask;
+      if (left != 0)
+        return layout.first_page(chunk) + i * 64 + static_cast<uint64_t>(std::countr_zero(left));
+      mask = ~uint64_t{0};
+    }
+    from = layout.first_page(chunk + 1);
+  }
 }
 
 uint64_t Marks::next_used(uint64_t from) const noexcept {
@@ -91,8 +102,7 @@ uint64_t Marks::next_used(uint64_t from) const noexcept {
 
 void Marks::clear() noexcept {
   const MarksLayout& layout = arena_.marks_layout();
-  for (uint64_t chunk = 0; chunk < layout.chunks(); ++chunk) {
-    if (!has_memory(chunk)) continue;
+  for (uint64_t chunk = next_chunk(0); chunk < layout.chunks(); chunk = next_chunk(chunk + 1)) {
     os::Atomic<uint64_t>* words = arena_.mark_words() + layout.first_word(slot_, chunk);
     for (uint64_t i = 0; i < layout.words_a_chunk(); ++i)
       // order: relaxed; the state word, stored later, publishes that the slot is free

@@ -44,7 +44,7 @@ class Marks {
   void clear() noexcept;
 
  private:
-  bool has_memory(uint64_t chunk) const noexcept;
+  uint64_t next_chunk(uint64_t from) const noexcept;
   uint64_t next_marked(uint64_t from) const noexcept;
   uint64_t next_used(uint64_t from) const noexcept;
 

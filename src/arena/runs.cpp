@@ -87,6 +87,7 @@ bool RunAllocator::extend_frontier_locked(uint64_t needed) noexcept {
   const uint64_t bytes = frontier / 8 - from;
   if (!arena_.commit(h.used_offset + from, bytes) || !arena_.commit(h.warm_offset + from, bytes) ||
       !arena_.commit(h.orphan_offset + from, bytes) ||
+      !arena_.commit(h.child_offset + from, bytes) ||
       !arena_.commit(h.descriptors_offset + old * sizeof(PageDescriptor),
                      (frontier - old) * sizeof(PageDescriptor)))
     return false;
