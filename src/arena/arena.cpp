@@ -78,9 +78,10 @@ void lay_out(Header& h, uint64_t reserve) noexcept {
   h.used_offset = align_up(kSlotsOffset + sizeof(MemberSlot) * kMemberSlots, kPage);
   h.warm_offset = align_up(h.used_offset + pages / 8 + 8, kPage);
   h.orphan_offset = align_up(h.warm_offset + pages / 8 + 8, kPage);
-  h.descriptors_offset = align_up(h.orphan_offset + pages / 8 + 8, kPage);
-  h.data_offset =
-      align_up(h.descriptors_offset + pages * sizeof(PageDescriptor), kPage * kHugeAlign);
+  h.child_offset = align_up(h.orphan_offset + pages / 8 + 8, kPage);
+  h.descriptors_offset = align_up(h.child_offset + pages / 8 + 8, kPage);
+  h.marks_offset = align_up(h.descriptors_offset + pages * sizeof(PageDescriptor), kPage);
+  h.data_offset = align_up(h.marks_offset + MarksLayout(pages).bytes(), kPage * kHugeAlign);
   h.pages = (reserve - h.data_offset) / kPage;
 }
 
@@ -97,7 +98,9 @@ void check_header(const Header& h, uint64_t file_size) {
   if (h.reserve != file_size || h.pages != expected.pages ||
       h.data_offset != expected.data_offset || h.used_offset != expected.used_offset ||
       h.warm_offset != expected.warm_offset || h.orphan_offset != expected.orphan_offset ||
-      h.descriptors_offset != expected.descriptors_offset)
+      h.child_offset != expected.child_offset ||
+      h.descriptors_offset != expected.descriptors_offset ||
+      h.marks_offset != expected.marks_offset)
     wrong("table offsets");
 }
 
@@ -127,6 +130,9 @@ void Arena::adopt_tables() noexcept {
   used_ = at<os::Atomic<uint64_t>>(h.used_offset);
   warm_ = at<os::Atomic<uint64_t>>(h.warm_offset);
   orphans_ = at<os::Atomic<uint64_t>>(h.orphan_offset);
+  children_ = at<os::Atomic<uint64_t>>(h.child_offset);
+  marks_ = at<os::Atomic<uint64_t>>(h.marks_offset);
+  marks_layout_ = MarksLayout(reserve_ / kPage);
 }
 
 std::shared_ptr<Arena> Arena::create(const ArenaOptions& options) {

@@ -117,6 +117,11 @@ class Arena {
   os::Atomic<uint64_t>* used_bits() const noexcept { return used_; }
   os::Atomic<uint64_t>* warm_bits() const noexcept { return warm_; }
   os::Atomic<uint64_t>* orphan_bits() const noexcept { return orphans_; }
+  os::Atomic<uint64_t>* child_bits() const noexcept { return children_; }
+  const MarksLayout& marks_layout() const noexcept { return marks_layout_; }
+  os::Atomic<uint64_t>* mark_words() const noexcept { return marks_; }
+  // Has the member in this slot marked the page? (arena/marks.hpp)
+  bool is_marked(uint32_t slot, uint64_t page) const noexcept;
   uint64_t data_offset() const noexcept { return data_offset_; }
 
   struct Located {
@@ -143,6 +148,7 @@ class Arena {
   bool map_private(uint64_t offset, uint64_t bytes) const noexcept;
   bool map_shared(uint64_t offset, uint64_t bytes) const noexcept;
   void unmap_for_test();
+  bool marks_refused_for_test = false;  // as if there were no memory for marks
 
  private:
   Arena() = default;
@@ -158,6 +164,9 @@ class Arena {
   os::Atomic<uint64_t>* used_ = nullptr;
   os::Atomic<uint64_t>* warm_ = nullptr;
   os::Atomic<uint64_t>* orphans_ = nullptr;
+  os::Atomic<uint64_t>* children_ = nullptr;
+  os::Atomic<uint64_t>* marks_ = nullptr;
+  MarksLayout marks_layout_{0};
   int fd_ = -1;
   uint64_t fd_device_ = 0;  // identity of fd_'s file: user code may close any number and reuse it
   uint64_t fd_inode_ = 0;
@@ -169,6 +178,15 @@ inline uint64_t Arena::frontier() const noexcept {
   // order: acquire; pairs with the store in extend_frontier_locked; publishes the tables' memory
   const uint64_t frontier = header().frontier.load(os::acquire);
   return frontier < pages_ ? frontier : pages_;
+}
+
+inline bool Arena::is_marked(uint32_t index, uint64_t page) const noexcept {
+  const uint64_t chunk = marks_layout_.chunk_of(page);
+  // order: relaxed, twice; asked by the member that marks, or by its reaper after its death
+  if ((slot(index).mark_chunks[chunk / 64].load(os::relaxed) >> (chunk % 64) & 1) == 0)
+    return false;
+  const uint64_t word = marks_[marks_layout_.word_of(index, page)].load(os::relaxed);
+  return (word >> (page % 64) & 1) != 0;
 }
 
 inline Arena::Located Arena::locate(Handle h) const noexcept {

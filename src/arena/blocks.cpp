@@ -5,6 +5,7 @@
 // the block's owner word must read free.
 #include <algorithm>
 
+#include "arena/kin.hpp"
 #include "arena/member.hpp"
 #include "arena/reap.hpp"
 #include "arena/runs.hpp"
@@ -71,6 +72,7 @@ bool Member::free_owned(Handle b, uint64_t expected) noexcept {
 }
 
 bool Member::free_run(Arena::Located at, uint64_t expected) noexcept {
+  mark(arena_->page_handle(at.first));
   // COMMIT(arena.free.run): killed before: unchanged; after: dying, released by the reaper
   if (!arena_->page(at.first).owner.compare_exchange(expected, owner_dying(incarnation_)))
     return false;
@@ -115,6 +117,7 @@ bool Member::free_small(Handle b, Arena::Located at, uint64_t expected) noexcept
 // ---- moves: one compare-exchange each ----
 
 void Member::give_to_block(Handle b, Handle parent) noexcept {
+  make_kin(*arena_, b, parent);
   uint64_t expected = owner_member(incarnation_);
   // COMMIT(arena.move.give_block): killed before: this member's; after: freed with its parent
   arena_->owner_word(b).compare_exchange(expected, owner_block(parent));
@@ -122,6 +125,7 @@ void Member::give_to_block(Handle b, Handle parent) noexcept {
 }
 
 bool Member::take_from_block(Handle b, Handle parent) noexcept {
+  mark(b);
   uint64_t expected = owner_block(parent);
   // COMMIT(arena.move.take_block): killed before: the parent's; after: this member's
   const bool done = arena_->owner_word(b).compare_exchange(expected, owner_member(incarnation_));
@@ -140,6 +144,7 @@ bool Member::give_to_channel(Handle b, uint32_t channel, uint64_t position) noex
 }
 
 bool Member::take_from_channel(Handle b, uint32_t channel, uint64_t position) noexcept {
+  mark(b);
   uint64_t expected = owner_channel(channel, position);
   // COMMIT(arena.move.take_channel): killed before: the channel's; after: this member's
   const bool done = arena_->owner_word(b).compare_exchange(expected, owner_member(incarnation_));

@@ -5,6 +5,8 @@
 #include <sstream>
 
 #include "arena/arena.hpp"
+#include "arena/kin.hpp"
+#include "arena/marks.hpp"
 #include "arena/orphans.hpp"
 #include "arena/page_search.hpp"
 #include "arena/record.hpp"
@@ -51,6 +53,9 @@ class Checker {
          page = next_orphan_bit(arena_, page + 1))
       expect(arena_.page(page).owner.load() == owner_orphan(), "an orphan bit names an orphan span",
              page);
+    for (uint32_t i = 0; i < slots_in_use(arena_); ++i)
+      if (slot_state(arena_.slot(i).state.load()) == SlotState::free)
+        expect(!Marks(arena_, i).any(), "a free slot has no marks", 0);
   }
 
  private:
@@ -96,38 +101,48 @@ class Checker {
       expect(shape_class(shape) < kClasses, "the size class exists", page);
       expect(owner == owner_orphan() || listed(owner), "a span's owner is a live member, or none",
              page);
+      for (uint64_t i = 0; is_member(owner) && i < pages; ++i)
+        expect_marked(slot_of(owner_incarnation(owner)), page + i);
       expect(test_bit(arena_.orphan_bits(), page) == (owner == owner_orphan()),
              "a span has an orphan bit if and only if it is an orphan", page);
       check_span(page, kSizeClasses[shape_class(shape)]);
     } else {
       expect(owner != owner_free(), "a run has an owner", page);
-      check_owner(owner, arena_.page_handle(page), page);
+      check_owner(owner, arena_.page_handle(page));
     }
     return pages;
   }
 
   void check_span(uint64_t page, const SizeClass& c) {
     const os::Atomic<uint64_t>* owners = arena_.at_span(arena_.page_handle(page));
-    const Handle first = arena_.page_handle(page) + c.first;
     for (uint32_t i = 0; i < c.count; ++i)
-      check_owner(owners[i].load(), first + uint64_t{i} * c.size, page);
+      check_owner(owners[i].load(), arena_.page_handle(page) + c.first + uint64_t{i} * c.size);
   }
 
   bool listed(uint64_t owner) const {
     return is_member(owner) && member_listed(arena_, owner_incarnation(owner));
   }
 
-  void check_owner(uint64_t owner, Handle block, uint64_t page) const {
+  // The member in this slot has marked the page, so that its reaper will visit it.
+  void expect_marked(uint32_t slot, uint64_t page) const {
+    expect(Marks(arena_, slot).everything() || arena_.is_marked(slot, page),
+           "the owner or holder has marked the page", page);
+  }
+
+  void check_owner(uint64_t owner, Handle block) const {
+    const uint64_t page = arena_.page_of(block);
     switch (owner_kind(owner)) {
       case OwnerKind::member:
-        return expect(listed(owner), "the owner is a live member", page);
+        expect(listed(owner), "the owner is a live member", page);
+        return expect_marked(slot_of(owner_incarnation(owner)), page);
       case OwnerKind::dying:
-        return expect(member_listed(arena_, owner_incarnation(owner)), "a live member frees it",
-                      page);
+        expect(member_listed(arena_, owner_incarnation(owner)), "a live member frees it", page);
+        return expect_marked(slot_of(owner_incarnation(owner)), page);
       case OwnerKind::block: {
         const uint64_t parent = arena_.owner_word(owner_parent(owner)).load();
-        return expect(parent != owner_free() && owner_kind(parent) < OwnerKind::orphan,
-                      "its parent exists", page);
+        expect(parent != owner_free() && owner_kind(parent) < OwnerKind::orphan,
+               "its parent exists", page);
+        return expect(is_kin(arena_, block, owner_parent(owner)), "its parent leads to it", page);
       }
       case OwnerKind::record:
         return check_record(block, page);
@@ -149,6 +164,7 @@ class Checker {
           ++references;
           expect(is_listed(slot_state(arena_.slot(slot).state.load())),
                  "each holder of a record is a live member", page);
+          expect_marked(slot, page);
         },
         [&](Handle referrer) {
           ++references;

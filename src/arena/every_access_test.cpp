@@ -236,6 +236,24 @@ void send_a_block(const Scene& scene) {
   ASSERT_TRUE(scene.peer.take_from_channel(block, 7, 1));
   scene.peer.free(block);
 }
+void give_a_child(const Scene& scene) {
+  const Handle parent = scene.me.allocate(kSmall);
+  const Handle child = scene.me.allocate(kLarge);
+  scene.me.give_to_block(child, parent);
+  (void)scene.me.free_child(child, parent);
+  scene.me.free(parent);
+}
+// The maker of the child is gone when the parent's owner dies.
+void inherit_a_child_and_die(const Scene& scene) {
+  auto maker = Member::join(scene.me.arena_pointer(), MemberKind::process);
+  const auto victim = Member::join(scene.me.arena_pointer(), MemberKind::process);
+  const Handle parent = victim->allocate(kSmall);
+  maker->give_to_block(maker->allocate(kSmall), parent);
+  maker.reset();
+  const Incarnation dead = victim->incarnation();
+  victim->abandon_for_test();
+  (void)reap(scene.me.arena(), scene.me, dead);
+}
 void purge_all(const Scene& scene) { scene.me.purge(0); }
 void join_and_leave(const Scene& scene) {
   const auto guest = Member::join(scene.me.arena_pointer(), MemberKind::guest);
@@ -260,6 +278,7 @@ constexpr Operation kOperations[] = {
     {"hold_shared", hold_shared},         {"refer_to_shared", refer_to_shared},
     {"share_and_drop", share_and_drop},   {"count_and_take", count_and_take},
     {"send_a_block", send_a_block},       {"purge_all", purge_all},
+    {"give_a_child", give_a_child},       {"inherit_a_child_and_die", inherit_a_child_and_die},
     {"join_and_leave", join_and_leave},   {"die_and_be_reaped", die_and_be_reaped},
 };
 

@@ -165,7 +165,7 @@ void ForkHandlers::prepare_member(Member& member) noexcept {
 // prepared slot, which is reaped with this member.
 void ForkHandlers::give_to_child(Member& member, Incarnation child) noexcept {
   const auto hold = [&](Handle b) {
-    member.mark(b);
+    mark_for(*member.arena_, child, b);
     static_cast<void>(Record(*member.arena_, b).hold(slot_of(child), member.next_version()));
   };
   for (const auto& [block, references] : member.shared_) hold(block);

@@ -637,6 +637,7 @@ TEST(Fork, PreparedChildDiesWithAParentThatDiesBeforeTheFork) {
     const Incarnation child = try_claim_slot(*s.arena, MemberKind::process, parent->incarnation());
     const Handle b = parent->allocate(kLarge);
     parent->make_counted(b);
+    mark_for(*s.arena, child, b);
     if (Record(*s.arena, b).hold(slot_of(child), UINT32_MAX) != Record::Done::yes) return 1;
     kill(getpid(), SIGKILL);
     return 0;

@@ -2,16 +2,19 @@
 //
 // The structs of an arena, as they lie in shared memory. Whole file, from offset 0:
 //
-//   Header | MemberSlot[4096] | used bitmap | warm bitmap | orphan bitmap | PageDescriptor[pages] |
-//   data pages
+//   Header | MemberSlot[4096] | used bitmap | warm bitmap | orphan bitmap | child bitmap |
+//   PageDescriptor[pages] | marks of each slot | data pages
 //
 // A data page has 64 KiB.
 //
 // The file has its full size (the reserve) from the start; ranges without memory are holes. The
 // tables describe the first `frontier` data pages. A page is *used* (part of a run), *warm* (has
 // memory behind it), both or neither. The orphan bitmap has a bit for the first page of each span
-// in which no member allocates (arena/orphans.hpp). The static_asserts freeze sizes and offsets;
-// layout_hash() changes with them, and a process that attaches compares the hash.
+// in which no member allocates (arena/orphans.hpp), the child bitmap one for the first page of each
+// run or span with blocks that belong to another block (arena/kin.hpp). The marks are one bitmap of
+// the pages for each member slot (arena/marks.hpp), which are holes except for the parts in use.
+// The static_asserts freeze sizes and offsets; layout_hash() changes with them, and a process that
+// attaches compares the hash.
 // Design: docs/design/arena.md
 #pragma once
 
@@ -27,7 +30,7 @@ inline constexpr uint64_t kPageShift = 16;
 inline constexpr uint64_t kPage = uint64_t{1} << kPageShift;
 // in pages: runs of 2 MiB and more start at a multiple of this
 inline constexpr uint64_t kHugeAlign = 32;
-// the frontier moves by this many pages (64 MiB of data, 32 KiB of tables)
+// the frontier moves by this many pages (64 MiB of data, 40 KiB of tables)
 inline constexpr uint64_t kMetadataStep = 1024;
 inline constexpr uint64_t kMagic = 0x31306c616f687321;  // "!shoal01"
 inline constexpr uint32_t kVersion = 3;
@@ -35,6 +38,7 @@ inline constexpr uint32_t kLanes = 16;
 inline constexpr uint32_t kLaneHeld = 4;
 inline constexpr uint32_t kRoots = 64;
 inline constexpr uint32_t kRootNameWords = 6;
+inline constexpr uint32_t kMarkChunks = 512;  // at most this many chunks of marks a slot
 
 // The record of one running operation. The member writes it; after its death the reaper reads it.
 struct Lane {
@@ -71,12 +75,13 @@ inline constexpr uint64_t kBirthLocked = 1;  // in MemberSlot::birth
 //   state    written by                          next state
 //   free     no process                          born: a claimer, which joins or forks
 //   born     claimer: kind, lanes, trace,        live: the claimer itself, or the fork's child
-//            parent; `birth` last
+//            parent, marks; `birth` last
 //   live     member: image, start_time first;    leaving: the member
-//            lanes; layers above: trace
+//            lanes, marks; layers above: trace
 //   leaving  member, which reaps itself: lanes,  free: the member
-//            then the four below
-//   dead     reaper: lanes, then the four below  free: the reaper
+//            marks, then the four below
+//   dead     reaper: lanes, marks, then the four free: the reaper
+//            below
 //
 //   born, live, leaving -> dead: any member that finds that no process that owns this life of the
 //   slot can run again; the member itself, if it ends its membership and does not reap itself
@@ -91,13 +96,13 @@ inline constexpr uint64_t kBirthLocked = 1;  // in MemberSlot::birth
 //            a life that is over finds that out when it reads `state` afterwards, and stops.
 //   any      The exchange that declares a slot dead expects the word whose process was found dead.
 //
-// In a free slot start_time, image, parent and birth are 0. Whether a member is alive is judged by
-// these four fields and `state` only. A reader that has read `state` finds in the four fields the
-// values of that life, or 0, or the values of a later life. In the last two cases what it concludes
-// has no effect, because a compare-exchange that expects the `state` that it read fails. `reaper`
-// may be written in any state, by the member that wins the reaping job. It is never cleared, and
-// the life of the dead member in it never decreases. So a late member that wants to reap an
-// earlier life cannot take the job from a reaper of a later life.
+// In a free slot start_time, image, parent and birth are 0, and no page is marked. Whether a member
+// is alive is judged by these four fields and `state` only. A reader that has read `state` finds in
+// the four fields the values of that life, or 0, or the values of a later life. In the last two
+// cases what it concludes has no effect, because a compare-exchange that expects the `state` that
+// it read fails. `reaper` may be written in any state, by the member that wins the reaping job. It
+// is never cleared, and the life of the dead member in it never decreases. So a late member that
+// wants to reap an earlier life cannot take the job from a reaper of a later life.
 struct MemberSlot {
   os::Atomic<uint64_t> state;
   os::Atomic<uint64_t> start_time;  // of the process; 0: not known, `state` has some bits of it
@@ -119,8 +124,44 @@ struct MemberSlot {
   Lane lanes[kLanes];
   alignas(128) std::byte
       trace[1024];  // src/trace/record.hpp says what is in here; zero when the member joins
+  // The slot's marks: see arena/marks.hpp. Written by the member, or for a child that is not live
+  // yet by the forking member; after the member's death by its reaper.
+  alignas(128) os::Atomic<uint64_t> mark_chunks[kMarkChunks / 64];  // bit: the chunk has memory
+  os::Atomic<uint64_t>
+      marks_everything;  // 1: some page could not be marked, so all count as marked
 };
-static_assert(sizeof(MemberSlot) == 128 + 1024 + 1024);
+static_assert(sizeof(MemberSlot) == 128 + 1024 + 1024 + 128);
+
+// Where the marks lie (arena/marks.hpp): each slot has a bit for each page of the reserve. The bits
+// come in chunks, at most kMarkChunks a slot; chunk 0 of all slots is followed by chunk 1 of all
+// slots, so that the chunks in use lie close together. A chunk has at least 64 bytes, and 4 KiB
+// (the bits of 2 GiB) in all but small arenas.
+class MarksLayout {
+ public:
+  constexpr explicit MarksLayout(uint64_t pages) noexcept : pages_(pages) {
+    while (shift_ < 15 && pages > uint64_t{1} << shift_) ++shift_;
+    while (pages > uint64_t{kMarkChunks} << shift_) ++shift_;
+  }
+  constexpr uint64_t pages() const noexcept { return pages_; }
+  constexpr uint64_t chunks() const noexcept { return chunk_of(pages_ + (1 << shift_) - 1); }
+  constexpr uint64_t chunk_of(uint64_t page) const noexcept { return page >> shift_; }
+  constexpr uint64_t first_page(uint64_t chunk) const noexcept { return chunk << shift_; }
+  constexpr uint64_t words_a_chunk() const noexcept { return uint64_t{1} << (shift_ - 6); }
+  // Index of a chunk's first word.
+  constexpr uint64_t first_word(uint32_t slot, uint64_t chunk) const noexcept {
+    return (chunk * kMemberSlots + slot) << (shift_ - 6);
+  }
+  // Index of the word with the page's bit.
+  constexpr uint64_t word_of(uint32_t slot, uint64_t page) const noexcept {
+    const uint64_t in_chunk = page & ((uint64_t{1} << shift_) - 1);
+    return first_word(slot, chunk_of(page)) + in_chunk / 64;
+  }
+  constexpr uint64_t bytes() const noexcept { return first_word(0, chunks()) * sizeof(uint64_t); }
+
+ private:
+  uint64_t pages_;
+  uint32_t shift_ = 9;  // a chunk has 2^shift_ pages
+};
 
 // A page's shape word. First page of a run: {pages:32 | class:8 | kind:8}. Other pages of a run:
 // distance back to the first. Free page: when it was freed (ms), for the decay.
@@ -149,8 +190,9 @@ struct PageDescriptor {
   os::Atomic<uint64_t> holders;  // of a record (arena/record.hpp), as is `more`
   os::Atomic<uint64_t> shape;
   os::Atomic<uint64_t> more;
+  os::Atomic<uint64_t> kin;  // which blocks the run's or span's blocks belong to: arena/kin.hpp
 };
-static_assert(sizeof(PageDescriptor) == 32);
+static_assert(sizeof(PageDescriptor) == 40);
 
 // What the holder of the arena lock is doing, in absolute values, so that repeating it changes
 // nothing.
@@ -189,7 +231,9 @@ struct Header {
   uint64_t used_offset;  // offsets of the tables
   uint64_t warm_offset;
   uint64_t orphan_offset;
+  uint64_t child_offset;
   uint64_t descriptors_offset;
+  uint64_t marks_offset;
   uint64_t data_offset;
   uint64_t limit;  // bytes of warm memory the session may have; 0: as much as the machine gives
   uint64_t pid_namespace;      // of the creator (os::pid_namespace) and all members; 0: not known
@@ -218,8 +262,8 @@ inline constexpr uint64_t layout_hash() noexcept {
   for (uint64_t value :
        {sizeof(Header), sizeof(MemberSlot), sizeof(PageDescriptor), sizeof(Lane),
         offsetof(Header, lock), offsetof(Header, roots), offsetof(MemberSlot, lanes),
-        offsetof(MemberSlot, trace), static_cast<size_t>(kPage), static_cast<size_t>(kMemberSlots),
-        static_cast<size_t>(kVersion)})
+        offsetof(MemberSlot, trace), offsetof(MemberSlot, mark_chunks), static_cast<size_t>(kPage),
+        static_cast<size_t>(kMemberSlots), static_cast<size_t>(kVersion)})
     hash = (hash ^ value) * 1099511628211ULL;
   return hash;
 }

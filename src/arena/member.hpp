@@ -127,6 +127,11 @@ class Member {
   // the root has its old value or the new one.
   [[nodiscard]] RootSet set_root(const char* name, Handle h, Handle expected = 0);
 
+  // To be called before each store that makes this member the owner of block `b` or one of its
+  // holders: marks the page for the reaper (arena/marks.hpp). Costs two loads if the page is marked
+  // already, as it usually is.
+  void mark(Handle b) noexcept;
+
   // A free lane of this member; use LaneGuard. Waits while 16 operations of this member are
   // running.
   Lane& claim_lane() noexcept;
@@ -205,6 +210,7 @@ class Member {
   void collect_span(Cache& cache, uint64_t first_page) noexcept;
   std::unique_lock<LocalLock> lock_with_room(uint32_t size_class, Room* room);
   void add_span(uint32_t size_class, uint64_t first_page) noexcept;
+  void mark_span(uint64_t first_page, uint64_t pages) noexcept;
   void make_span(uint32_t size_class, uint64_t first_page);
   OrphanSearch begin_search(OrphanSearch& last) const noexcept;
   uint64_t find_orphan(uint32_t size_class, OrphanSearch* search) noexcept;
@@ -217,9 +223,6 @@ class Member {
   bool free_run(Arena::Located at, uint64_t expected) noexcept;
   bool free_owned(Handle b, uint64_t expected) noexcept;
   void purge_if_due() noexcept;
-  // Called before each store that makes this member, or the child of its fork, the owner or a
-  // holder of the block.
-  void mark(Handle) noexcept {}
   uint64_t next_version() noexcept;
   uint64_t begin_with_extensions(Record& record);
   void finish_record(Record& record, uint64_t begun) noexcept;
@@ -312,10 +315,21 @@ void reap_if_due(Arena& arena, Member& reaper);
 // Repairs an intent of an upper layer. Called for each lane of the dead member whose intent has
 // this kind (low 4 bits, 1 to 15), and with kind 0 for every lane that is not empty (intent, held
 // locks or wake). Called again for the same lane if the reaper dies. The lane belongs to the
-// reaper while the hook runs. To free a block, the hook sets its owner to MEMBER(dead): the scan
-// that follows frees it and its children.
+// reaper while the hook runs. To free a block, the hook calls give_to_dead(): the scan that follows
+// frees the block and its children.
 using ReapHook = void (*)(Arena& arena, Member& reaper, Incarnation dead, Lane& lane);
 void register_reap_hook(uint64_t intent_kind, ReapHook hook) noexcept;
+// `expected` -> MEMBER(dead). False: the block has another owner, which is stored in `expected`.
+bool give_to_dead(Arena& arena, Incarnation dead, Handle block, uint64_t& expected) noexcept;
+
+// Member::mark() for another member: for a child of a fork of the caller that is not live yet, or
+// for a dead member that the caller is reaping.
+void mark_for(Arena& arena, Incarnation member, Handle block) noexcept;
+inline void Member::mark(Handle b) noexcept {
+  const uint64_t page = arena_->page_of(b);  // huge for a handle that is too small
+  if (page < arena_->frontier() && !arena_->is_marked(slot(), page))
+    mark_for(*arena_, incarnation_, b);
+}
 
 // Called for each block before the reaper frees it, including shared blocks of which the dead
 // member was the last holder. The hook tells by a magic_at() whether the block is a state of its

@@ -26,6 +26,7 @@ bool claim_orphan(Arena& arena, Incarnation me, uint64_t page) noexcept {
   PageDescriptor& head = arena.page(page);
   uint64_t expected = owner_orphan();
   if (head.owner.load() != expected) return false;
+  mark_for(arena, me, arena.page_handle(page));
   // COMMIT(arena.span.claim): killed before: an orphan; after: DYING(me), which this member's
   // reaper releases or makes an orphan again
   const bool done = head.owner.compare_exchange(expected, owner_dying(me));

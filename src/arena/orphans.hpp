@@ -28,7 +28,7 @@
 // 5. A span is released, or becomes an orphan in a reap, only under the RunsLock. So a thread that
 //    holds that lock may read the owner words of any span.
 //
-// All functions are callable in any member. They never allocate, block or throw.
+// All functions are callable in any member. They never block or throw.
 // Design: docs/design/arena.md
 #pragma once
 

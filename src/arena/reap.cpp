@@ -7,20 +7,22 @@
 //      dead and are reaped
 //   2. if the dead member held the arena's lock, it is taken over (by taking the lock)
 //   3. upper layers repair the intents in its lanes
-//   4. blocks MEMBER(dead) and DYING(dead) become DYING(reaper); its bits in records are cleared;
-//      records without a holder or a reference become DYING(reaper); then blocks whose parent is
-//      free, dying by this reaper or gone, until there are none
+//   4. in the pages that the dead member has marked (arena/marks.hpp), blocks MEMBER(dead) and
+//      DYING(dead) become DYING(reaper); its bits in records are cleared; records without a holder
+//      or a reference become DYING(reaper), and so do blocks whose parent is free or gone. Then, in
+//      all pages, the children of these blocks, which arena/kin.hpp finds, until there are none
 //   5. all of these are freed; the dead member's spans, and those that it had claimed, are freed or
 //      become orphans
-//   6. death_epoch is incremented, so that other members search for orphans; the slot becomes free
+//   6. the marks are cleared; death_epoch is incremented, so that other members search for orphans;
+//      the slot becomes free
 #include "arena/reap.hpp"
 
 #include <algorithm>
-#include <bit>
 
 #include "arena/fork.hpp"
 #include "arena/lock.hpp"
 #include "arena/orphans.hpp"
+#include "arena/page_search.hpp"
 #include "arena/record.hpp"
 #include "arena/run_intent.hpp"
 #include "arena/runs.hpp"
@@ -41,8 +43,8 @@ constexpr uint64_t kSweepNs = 1'000'000'000;
 os::Atomic<uint64_t> hooks[16];     // ReapHook by intent kind; set once at start-up by each layer
 os::Atomic<uint64_t> end_hooks[8];  // each EndHook once
 
-// Does this thread reap at present? Hooks may allocate, and the allocation must not reap: this thread
-// has Member::reaping_.
+// Does this thread reap at present? Hooks may allocate, and the allocation must not reap: this
+// thread has Member::reaping_.
 thread_local bool reaping_here = false;
 
 class ReapLock {
@@ -58,16 +60,6 @@ class ReapLock {
 
 ReapHook hook_for(uint64_t kind) noexcept {
   return reinterpret_cast<ReapHook>(hooks[kind & 15].load());
-}
-
-// The next page that is part of a run; the frontier or higher if there is none. Needs the lock.
-uint64_t next_used(const Arena& arena, uint64_t from) noexcept {
-  while (from < arena.frontier()) {
-    const uint64_t word = arena.used_bits()[from / 64].load() & ~uint64_t{0} << (from % 64);
-    if (word != 0) return from / 64 * 64 + static_cast<uint64_t>(std::countr_zero(word));
-    from = (from / 64 + 1) * 64;
-  }
-  return from;
 }
 
 bool holds_anything(const Lane& lane) noexcept {
@@ -131,18 +123,18 @@ Reaping::Job Reaping::run() {
   try {
     reap_children();
     repair_lanes();
-    scan(Pass::owned);
+    scan_marked(Pass::owned);
     end_states();
-    for (size_t before = claimed_.size() + 1; saw_child_ && before != claimed_.size();) {
-      before = claimed_.size();
-      scan(Pass::children);
+    for (size_t first = 0, end = 0; first != claimed_.size(); first = end) {
+      end = claimed_.size();
+      scan_children(first);
     }
   } catch (...) {
     put_back();
     throw;
   }
   for (const Claim& claim : claimed_) give_back(claim);
-  scan(Pass::spans);
+  scan_marked(Pass::spans);
   return Job::mine;
 }
 
@@ -212,59 +204,97 @@ void Reaping::repair_lanes() {
   }
 }
 
-// Visits all runs and spans. No run appears or vanishes while the lock is held. It is released
-// between batches: the dead member's blocks do not move then, so none is missed.
-void Reaping::scan(Pass pass) {
-  const uint64_t frontier = arena_.frontier();
-  for (uint64_t page = 0; page < frontier;) {
+// Visits the pages that the dead member has marked. No run or span appears or vanishes while the
+// lock is held. It is released between batches: the dead member's blocks do not move then, so none
+// is missed. Takes the lock at least once, so that a change of the tables that the dead member had
+// begun is complete.
+void Reaping::scan_marked(Pass pass) {
+  for (uint64_t page = 0; page != kNoPage;) {
     const RunsLock lock(arena_, me_);
     uint64_t words = 0;
-    for (uint64_t i = 0; i < kBatchPages && words < kBatchWords && page < frontier; ++i) {
-      page = next_used(arena_, page);
-      if (page < frontier) page += visit_page(page, pass, &words);
+    for (uint64_t i = 0; i < kBatchPages && words < kBatchWords && page != kNoPage; ++i) {
+      page = marks_.next(page);
+      if (page == kNoPage) break;
+      words += visit_page(page, pass);
+      ++page;
     }
   }
 }
 
-// Returns the number of pages to advance by.
-uint64_t Reaping::visit_page(uint64_t page, Pass pass, uint64_t* words) {
-  const uint64_t shape = arena_.page(page).shape.load();
-  if (shape_kind(shape) == PageKind::span) {
-    const SizeClass& c = class_in(shape);
-    if (pass == Pass::spans) {
-      let_go_of_span(page, c);
-    } else {
-      scan_span(page, c, pass);
-      *words += c.count;
+// Visits the runs and spans that may contain children of blocks that were claimed from
+// `first_claim` on.
+void Reaping::scan_children(size_t first_claim) {
+  const Parents parents = parents_from(first_claim);
+  if (parents.empty()) return;
+  for (uint64_t page = 0; page != kNoPage;) {
+    const RunsLock lock(arena_, me_);
+    uint64_t words = 0;
+    for (uint64_t i = 0; i < kBatchWords && words < kBatchWords && page != kNoPage; ++i) {
+      page = next_child_bit(arena_, page);
+      if (page == kNoPage) break;
+      const uint64_t pages = std::max<uint64_t>(shape_pages(arena_.page(page).shape.load()), 1);
+      const bool may = parents.may_include(arena_.page(page).kin.load());
+      for (uint64_t at = page; may && at < page + pages; ++at)
+        words += visit_page(at, Pass::children);
+      ++page;
     }
-  } else if (shape_kind(shape) == PageKind::run) {
-    const Place run = run_at(page);
-    const uint64_t word = run.owner.load();
-    if (is_block(word)) saw_child_ = true;
-    if (pass == Pass::owned) release(run, word);
-    if (pass == Pass::children) claim_child(run);
-  } else {
-    return 1;  // the tail of a run that was taken since the last batch
   }
-  return std::max<uint64_t>(shape_pages(shape), 1);
 }
 
-void Reaping::scan_span(uint64_t page, const SizeClass& c, Pass pass) {
-  const Handle blocks = arena_.page_handle(page) + c.first;
-  os::Atomic<uint64_t>* owners = arena_.at_span(arena_.page_handle(page));
-  const bool may_be_extensions = is_extension_size(c.size);
-  for (uint32_t i = 0; i < c.count; ++i) {
+Parents Reaping::parents_from(size_t first_claim) const {
+  Parents parents;
+  for (size_t i = first_claim; i < claimed_.size(); ++i)
+    if (may_be_parent(arena_, claimed_[i].handle)) parents.add(claimed_[i].handle);
+  parents.seal();
+  return parents;
+}
+
+// Visits the blocks that start in this page. Returns about how many words it has read.
+uint64_t Reaping::visit_page(uint64_t page, Pass pass) {
+  const Arena::Located at = arena_.locate(arena_.page_handle(page));
+  if (shape_kind(at.shape) == PageKind::span) {
+    if (pass != Pass::spans)
+      visit_span_page(at, page, pass);
+    else if (page == at.first)
+      let_go_of_span(page, class_in(at.shape));
+    return class_in(at.shape).count;
+  }
+  if (shape_kind(at.shape) == PageKind::run && page == at.first && pass != Pass::spans)
+    visit_block({page, kNotInSpan, arena_.page_handle(page), arena_.page(page).owner}, pass);
+  return 1;
+}
+
+void Reaping::visit_span_page(Arena::Located span, uint64_t page, Pass pass) {
+  const SizeClass& c = class_in(span.shape);
+  const Handle start = arena_.page_handle(span.first);
+  os::Atomic<uint64_t>* owners = arena_.at_span(start);
+  const uint64_t from = (page - span.first) << kPageShift;
+  const uint64_t first = from <= c.first ? 0 : (from - c.first + c.size - 1) / c.size;
+  const uint64_t end = std::min<uint64_t>((from + kPage - c.first + c.size - 1) / c.size, c.count);
+  for (uint64_t i = first; i < end; ++i) {
     // order: relaxed; owner words of the dead member, and of children of dying parents, are stable
-    const uint64_t word = owners[i].load(os::relaxed);
-    const Place place{page, i, blocks + uint64_t{i} * c.size, owners[i]};
-    if (is_block(word)) saw_child_ = true;
-    if (pass == Pass::owned && (may_be_extensions || !is_block(word))) release(place, word);
-    if (pass == Pass::children && is_block(word)) claim_child(place);
+    if (owners[i].load(os::relaxed) == owner_free()) continue;
+    visit_block({span.first, static_cast<uint32_t>(i), start + c.first + i * c.size, owners[i]},
+                pass);
   }
+}
+
+// In the pass `owned`, all that the dead member had in one block: claims it if the dead member
+// owned it, or was the last that held it.
+void Reaping::visit_block(const Place& place, Pass pass) {
+  const uint64_t word = place.owner.load();
+  if (pass == Pass::owned) {
+    if (word == owner_member(dead_) || word == owner_dying(dead_)) return claim(place, word);
+    if (is_record(word)) return release_record(place);
+    if (is_block(word) && is_stray_extension(arena_, place.handle, dead_))
+      return claim(place, word);
+  }
+  if (is_block(word)) claim_child(place);
 }
 
 void Reaping::claim(const Place& place, uint64_t word) {
   if (claimed_.size() == claimed_.capacity()) claimed_.reserve(claimed_.size() * 2 + 64);
+  member_.mark(place.handle);
   // COMMIT(arena.reap.claim): killed before: the next reaper finds it again; after: the reaper of
   // this reaper finds it as DYING(me).
   if (!place.owner.compare_exchange(word, owner_dying(me_))) return;
@@ -272,28 +302,13 @@ void Reaping::claim(const Place& place, uint64_t word) {
   claimed_.push_back({place.handle, place.page, place.index});
 }
 
-// All that the dead member had in one block: claims it if the dead member owned it, or if it was
-// the last that held it.
-void Reaping::release(const Place& place, uint64_t word) {
-  if (word == owner_member(dead_) || word == owner_dying(dead_)) {
-    claim(place, word);
-  } else if (is_record(word)) {
-    release_record(place);
-  } else if (is_block(word) && is_stray_extension(arena_, place.handle, dead_)) {
-    claim(place, word);
-  }
-}
-
 // The dead member may also have removed the last reference and died before it could end the record.
 void Reaping::release_record(const Place& place) {
   if (claimed_.size() == claimed_.capacity()) claimed_.reserve(claimed_.size() * 2 + 64);
   Record record(arena_, place.handle);
   record.drop_dead(slot_of(dead_));
+  member_.mark(place.handle);
   if (record.settle(owner_dying(me_))) claimed_.push_back({place.handle, place.page, place.index});
-}
-
-Reaping::Place Reaping::run_at(uint64_t page) const noexcept {
-  return {page, kNotInSpan, arena_.page_handle(page), arena_.page(page).owner};
 }
 
 void Reaping::claim_child(const Place& place) {
@@ -335,6 +350,7 @@ void Reaping::let_go_of_span(uint64_t page, const SizeClass& c) {
 }
 
 void Reaping::finish() noexcept {
+  marks_.clear();
   arena_.header().death_epoch.fetch_add(1);
   set_slot_free(arena_, see_slot(arena_, slot_of(dead_)));
 }

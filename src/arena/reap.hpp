@@ -11,13 +11,19 @@
 #include <vector>
 
 #include "arena/arena.hpp"
+#include "arena/kin.hpp"
+#include "arena/marks.hpp"
 
 namespace shoal::arena {
 
 class Reaping {
  public:
   Reaping(Arena& arena, Member& member, Incarnation dead) noexcept
-      : arena_(arena), member_(member), me_(member.incarnation()), dead_(dead) {}
+      : arena_(arena),
+        member_(member),
+        me_(member.incarnation()),
+        dead_(dead),
+        marks_(arena, slot_of(dead)) {}
 
   enum class Job {
     mine,      // this member has the job; all is done except finish()
@@ -42,7 +48,8 @@ class Reaping {
   };
 
   enum class Pass {
-    owned,     // blocks of the dead member, and records without a holder or reference
+    owned,     // blocks that the dead member owned; records that nobody holds any more; blocks
+               // whose parent is gone
     children,  // blocks whose parent is free, gone or being freed by this reap
     spans,     // spans in which the dead member allocated, and those that it had claimed
   };
@@ -51,11 +58,12 @@ class Reaping {
   void put_back() noexcept;
   void reap_children();
   void repair_lanes();
-  void scan(Pass pass);
-  uint64_t visit_page(uint64_t page, Pass pass, uint64_t* words);
-  void scan_span(uint64_t page, const SizeClass& c, Pass pass);
-  Place run_at(uint64_t page) const noexcept;
-  void release(const Place& place, uint64_t word);
+  void scan_marked(Pass pass);
+  void scan_children(size_t first_claim);
+  Parents parents_from(size_t first_claim) const;
+  uint64_t visit_page(uint64_t page, Pass pass);
+  void visit_span_page(Arena::Located span, uint64_t page, Pass pass);
+  void visit_block(const Place& place, Pass pass);
   void release_record(const Place& place);
   void claim(const Place& place, uint64_t word);
   void claim_child(const Place& place);
@@ -67,8 +75,8 @@ class Reaping {
   Member& member_;
   const Incarnation me_;
   const Incarnation dead_;
+  Marks marks_;  // the dead member's
   std::vector<Claim> claimed_;
-  bool saw_child_ = false;  // the scan met a block that has a parent
 };
 
 // Runs and finishes a Reaping; false: another live member is reaping `dead`. Needs: the caller

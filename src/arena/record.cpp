@@ -3,6 +3,7 @@
 
 #include <bit>
 
+#include "arena/kin.hpp"
 #include "testing/kill_point.hpp"
 
 namespace shoal::arena {
@@ -403,6 +404,7 @@ bool Record::extend(Handle handle, Incarnation me) noexcept {
   os::Atomic<uint64_t>& first_link =
       link_words(*arena_->at<Extension>(handle), kRecordLevels[end.level])[0];
   os::Atomic<uint64_t>& owner = arena_->owner_word(handle);
+  make_kin(*arena_, handle, block_);
   // COMMIT(arena.record.extension): killed before: the reaper frees it; after: it is not linked,
   // and the reaper frees it for that reason
   owner.store(owner_block(block_));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "arena/run_intent.hpp"
 
+#include "arena/kin.hpp"
 #include "testing/kill_point.hpp"
 
 namespace shoal::arena {
@@ -51,6 +52,7 @@ void carry_out_release(Arena& arena, const RunIntent& intent) noexcept {
   // COMMIT(arena.run.release): killed before: done by the next holder; after: done again
   free_pages(arena, first, intent.pages.load(), intent.shape.load());
   SHOAL_KILL_POINT("arena.run.release");
+  clear_kin(arena, first);
   arena.page(first).holders.store(0, os::relaxed);           // order: relaxed; see above
   arena.page(first).more.store(0, os::relaxed);              // order: relaxed; see above
   arena.page(first).owner.store(owner_free(), os::relaxed);  // order: relaxed; see above

@@ -71,6 +71,7 @@ RunAllocator::Taken RunAllocator::take(uint64_t pages, bool with_extra) {
   if (first == kNoPage) return {kNoPage, 0, false};
   errno = 0;
   if (!extend_frontier_locked(first + count)) return {kNoPage, 0, false, errno};
+  mark_for(arena_, me_, arena_.page_handle(first));
   allocate_run_locked(arena_, first, count, owner_member(me_));
   return {first, count, warm};
 }
@@ -86,6 +87,7 @@ bool RunAllocator::extend_frontier_locked(uint64_t needed) noexcept {
   const uint64_t bytes = frontier / 8 - from;
   if (!arena_.commit(h.used_offset + from, bytes) || !arena_.commit(h.warm_offset + from, bytes) ||
       !arena_.commit(h.orphan_offset + from, bytes) ||
+      !arena_.commit(h.child_offset + from, bytes) ||
       !arena_.commit(h.descriptors_offset + old * sizeof(PageDescriptor),
                      (frontier - old) * sizeof(PageDescriptor)))
     return false;
@@ -235,6 +237,7 @@ uint64_t RunAllocator::take_purgeable(uint64_t older_than_ms, uint64_t* cursor, 
     *cursor = end;
     if (begin == end) continue;
     *pages = end - begin;
+    mark_for(arena_, me_, arena_.page_handle(begin));
     allocate_run_locked(arena_, begin, *pages, owner_member(me_));
     return begin;
   }

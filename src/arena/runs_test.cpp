@@ -84,7 +84,7 @@ TEST(Memory, RunsOutWithFiguresAndTheSessionLives) {
 
 // Nobody else reaps in a program without pools and queues.
 TEST(Memory, OfDeadMembersIsTakenBackBeforeAnAllocationFails) {
-  TestSession s(kGiB, 64 * kMiB);
+  TestSession s(uint64_t{1} << 30, 64 * kMiB);
   const auto dead = s.join();
   (void)dead->allocate(40 * kMiB);
   dead->abandon_for_test();

@@ -128,8 +128,8 @@ bool Member::link(Handle b, Handle referrer, os::Atomic<uint32_t>& place) {
 bool Member::unlink(Handle b, Handle referrer, uint32_t place) noexcept {
   if (incarnation_ == 0) return false;
   Record record(*arena_, b);
+  mark(b);  // first: if this member dies before it settles the record, its reaper does
   record.unlink(referrer, place);
-  mark(b);
   if (!record.settle(owner_member(incarnation_))) return false;
   free_extensions(*this, b);
   return true;

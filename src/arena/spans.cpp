@@ -96,12 +96,17 @@ void Member::add_span(uint32_t size_class, uint64_t first_page) noexcept {
   collect_span(cache, first_page);
 }
 
+void Member::mark_span(uint64_t first_page, uint64_t pages) noexcept {
+  for (uint64_t i = 0; i < pages; ++i) mark(arena_->page_handle(first_page + i));
+}
+
 // Turns a run of this member into a span.
 void Member::make_span(uint32_t size_class, uint64_t first_page) {
   const SizeClass& c = kSizeClasses[size_class];
   os::Atomic<uint64_t>* owners = arena_->at_span(arena_->page_handle(first_page));
   for (uint32_t i = 0; i < c.count; ++i)
     owners[i].store(owner_free(), os::relaxed);  // order: relaxed; see below
+  mark_span(first_page, c.span_pages);
   Room room;
   std::unique_lock<LocalLock> local;
   try {
@@ -154,6 +159,7 @@ void Member::adopt_span(uint64_t first_page) {
     give_up_claim(*arena_, incarnation_, first_page);
     throw;
   }
+  mark_span(first_page, kSizeClasses[size_class].span_pages);
   clear_orphan_bit(*arena_, first_page);
   // COMMIT(arena.span.adopt): killed before: DYING(me); after: this member's; its reaper makes it
   // an orphan again

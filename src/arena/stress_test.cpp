@@ -66,7 +66,7 @@ void take_back(Arena& arena, Member&, Incarnation dead, Lane& lane) {
   if (!is_channel(owner) || owner_channel_position(owner) != lane.intent_argument.load()) return;
   for (os::Atomic<uint64_t>& box : shared->boxes)
     if (box.load() == box_word(b, lane.intent_argument.load())) return;
-  arena.owner_word(b).compare_exchange(owner, owner_member(dead));
+  give_to_dead(arena, dead, b, owner);
 }
 
 class Worker {

@@ -138,7 +138,7 @@ void reap_root(arena::Arena& arena, arena::Member&, arena::Incarnation dead, are
   const std::string root(state->name, strnlen(state->name, ChannelState::kNameSize));
   if (arena.root_get(root.c_str()) == handle) return;
   uint64_t expected = arena::owner_named(state->id);
-  arena.owner_word(handle).compare_exchange(expected, arena::owner_member(dead));
+  arena::give_to_dead(arena, dead, handle, expected);
 }
 
 }  // namespace
@@ -512,6 +512,7 @@ bool Channel::remove(arena::Member& member) {
   const bool mine = member.set_root(root.c_str(), 0, handle_) == arena::RootSet::done;
   SHOAL_KILL_POINT("channel.remove.root");
   if (mine) {
+    member.mark(handle_);
     // COMMIT(channel.remove.owner): killed before: freed by reap_root(); after: freed by the scan.
     arena_->owner_word(handle_).store(arena::owner_member(member.incarnation()));
     SHOAL_KILL_POINT("channel.remove.owner");

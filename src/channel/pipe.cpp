@@ -50,7 +50,7 @@ void reap_take(arena::Arena& arena, arena::Member&, arena::Incarnation dead, are
     return;
   }
   uint64_t parked = arena::owner_block(handle);
-  arena.owner_word(block).compare_exchange(parked, arena::owner_member(dead));
+  arena::give_to_dead(arena, dead, block, parked);
   if (parked != arena::owner_block(handle) && parked != arena::owner_member(dead)) return;
   for (uint32_t i = 0; i < state->ways; ++i) {
     for (os::Atomic<uint64_t>& slot : way_of(state, i)->parked) {

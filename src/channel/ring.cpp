@@ -297,6 +297,7 @@ arena::Handle Ring::pop_first(arena::Member& member) {
     if (!found.full) continue;
     help_tail(segment, head, found.block);  // it may have been pushed after settled_head()
     uint64_t expected = arena::owner_channel(id_, head);
+    member.mark(found.block);
     // COMMIT(ring.pop.owner): killed before: still in the ring; after: the scan frees it.
     if (!arena_->owner_word(found.block)
              .compare_exchange(expected, arena::owner_member(member.incarnation()))) {
@@ -400,7 +401,7 @@ void Ring::reap_push(arena::Incarnation dead, arena::Handle block,
       break;
     }
   }
-  arena_->owner_word(block).compare_exchange(owner_word, arena::owner_member(dead));
+  arena::give_to_dead(*arena_, dead, block, owner_word);
 }
 
 void Ring::check() const {

@@ -5,6 +5,7 @@
 // other words here are hints, which any member may correct.
 #include <new>
 
+#include "arena/kin.hpp"
 #include "channel/ring_words.hpp"
 #include "testing/kill_point.hpp"
 
@@ -121,6 +122,7 @@ bool Ring::link_segment(arena::Member& member, RingSegment* after, uint64_t link
   lane->intent_argument.store(handle_);
   lane->intent.store(fresh | kRingSegmentIntent);
   os::Atomic<uint64_t>& owner = arena_->owner_word(fresh);
+  arena::make_kin(*arena_, fresh, handle_);
   // COMMIT(ring.segment.owner): killed before: the scan frees it; after: reap_segment() does.
   owner.store(arena::owner_block(handle_));
   SHOAL_KILL_POINT("ring.segment.owner");
@@ -181,7 +183,7 @@ uint64_t Ring::segments() const noexcept {
 void Ring::reap_segment(arena::Incarnation dead, arena::Handle segment) const noexcept {
   if (is_in_circle(segment)) return;
   uint64_t expected = arena::owner_block(handle_);
-  arena_->owner_word(segment).compare_exchange(expected, arena::owner_member(dead));
+  arena::give_to_dead(*arena_, dead, segment, expected);
 }
 
 void Ring::free_segments(arena::Member& member) noexcept {
