@@ -9,6 +9,7 @@
 #include <string>
 
 #include "arena/delayed_members_for_test.hpp"
+#include "arena/operations_for_test.hpp"
 #include "arena/slots.hpp"
 #include "os/process.hpp"
 
@@ -17,9 +18,6 @@ namespace {
 
 using testing::delay_at_every_access;
 using testing::DelayCounts;
-
-constexpr size_t kSmall = 500;
-constexpr size_t kLarge = 3 * kPage;
 
 class Delays : public DelayedMembers {
  protected:
@@ -186,69 +184,6 @@ TEST_F(Delays, OfAPurgeWhileAnotherThreadOfTheMemberFreesIntoAnOrphanSpan) {
 }
 
 // ---- Pairs: each operation stopped while another member runs each operation to its end
-// -----------
-
-struct Scene {
-  Member& me;            // the member that runs the operation
-  Member& peer;          // stays alive during the whole test
-  Handle counted, held;  // a counted and a shared block, which `peer` holds
-};
-
-struct Operation {
-  const char* name;
-  void (*run)(const Scene&);
-};
-
-void allocate_small(const Scene& scene) { scene.me.free(scene.me.allocate(kSmall)); }
-void allocate_large(const Scene& scene) { scene.me.free(scene.me.allocate(kLarge)); }
-void shrink_and_grow(const Scene& scene) {
-  const Handle first = scene.me.allocate(kLarge);
-  const Handle second = scene.me.allocate(2 * kLarge);
-  scene.me.free(first);
-  scene.me.free(second);
-}
-void hold_counted(const Scene& scene) {
-  if (scene.me.hold(scene.counted)) scene.me.drop(scene.counted);
-}
-void hold_shared(const Scene& scene) {
-  ASSERT_TRUE(scene.me.hold_shared(scene.held));
-  ASSERT_FALSE(scene.me.drop_shared(scene.held));
-}
-void store_shared(const Scene& scene) {
-  ASSERT_TRUE(scene.me.hold_shared(scene.held));
-  ASSERT_TRUE(scene.me.store_shared(scene.held));
-  ASSERT_FALSE(scene.me.unstore_shared(scene.held));
-  ASSERT_FALSE(scene.me.drop_shared(scene.held));
-}
-void send_a_block(const Scene& scene) {
-  const Handle block = scene.me.allocate(kSmall);
-  ASSERT_TRUE(scene.me.give_to_channel(block, 7, 1));
-  ASSERT_TRUE(scene.peer.take_from_channel(block, 7, 1));
-  scene.peer.free(block);
-}
-void purge_all(const Scene& scene) { scene.me.purge(0); }
-void join_and_leave(const Scene& scene) {
-  const auto guest = Member::join(scene.me.arena_pointer(), MemberKind::guest);
-  guest->free(guest->allocate(kSmall));
-}
-void die_and_be_reaped(const Scene& scene) {
-  const auto victim = Member::join(scene.me.arena_pointer(), MemberKind::process);
-  (void)victim->allocate(kSmall);
-  (void)victim->allocate(kLarge);
-  (void)victim->hold(scene.counted);
-  (void)victim->hold_shared(scene.held);
-  const Incarnation dead = victim->incarnation();
-  victim->abandon_for_test();
-  (void)reap(scene.me.arena(), scene.me, dead);
-}
-
-constexpr Operation kOperations[] = {
-    {"allocate_small", allocate_small},   {"allocate_large", allocate_large},
-    {"shrink_and_grow", shrink_and_grow}, {"hold_counted", hold_counted},
-    {"hold_shared", hold_shared},         {"store_shared", store_shared},
-    {"send_a_block", send_a_block},       {"purge_all", purge_all},
-    {"join_and_leave", join_and_leave},   {"die_and_be_reaped", die_and_be_reaped},
-};
 
 class DelayedPairs : public Delays, public ::testing::WithParamInterface<Operation> {};
 
