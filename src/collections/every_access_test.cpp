@@ -3,7 +3,8 @@
 // Sequences and maps: each operation is stopped at each of its accesses to shared memory, while
 // another member runs each operation to its end, or dies in it with the lock held. The container
 // then has the content that the two operations leave one after the other, in either order, and no
-// block is left behind. See testing/delay.hpp.
+// block is left behind. See testing/delay.hpp. The same pairs also run side by side in simulated
+// memory: testing/weak_memory.hpp.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -220,27 +221,53 @@ class ContainerDelays : public arena::DelayedMembers {
     }
   }
 
+  // The contents that the two operations may leave.
+  struct Orders {
+    Values late_first, other_first;
+  };
+  template <class Kind>
+  static Orders orders(const Operation<Kind>& late, const Operation<Kind>& other) {
+    Orders made;
+    for (uint64_t i = 0; i < kCount; ++i) made.late_first.push_back(i);
+    made.other_first = made.late_first;
+    late.model(made.late_first, kFirst);
+    other.model(made.late_first, kSecond);
+    other.model(made.other_first, kSecond);
+    late.model(made.other_first, kFirst);
+    return made;
+  }
+
   template <class Kind>
   void try_pair(const Operation<Kind>& late, const Operation<Kind>& other, bool dies) {
-    constexpr uint64_t kCount = 5;
-    Values late_first(kCount);
-    for (uint64_t i = 0; i < kCount; ++i) late_first[i] = i;
-    Values other_first = late_first;
-    late.model(late_first, kFirst);
-    other.model(late_first, kSecond);
-    other.model(other_first, kSecond);
-    late.model(other_first, kFirst);
+    const Orders expected = orders(late, other);
     const DelayCounts counts = delay_at_every_access(
         [&] { begin<Kind>(kCount); }, [&] { run(*first, late, kFirst); },
         [&] { dies ? run_and_die(other, kSecond) : run(*second, other, kSecond); },
         [&](uint64_t k) {
           SCOPED_TRACE("stopped at access " + std::to_string(k));
-          check<Kind>(late_first, other_first);
+          check<Kind>(expected.late_first, expected.other_first);
         },
         12);
     expect_stops(std::string(late.name) + "." + other.name, counts);
   }
 
+  // Each operation side by side with each operation of another member.
+  template <class Kind, size_t n>
+  void try_all_in_weak_memory(const Operation<Kind> (&operations)[n]) {
+    for (const Operation<Kind>& one : operations) {
+      for (const Operation<Kind>& other : operations) {
+        const Orders expected = orders(one, other);
+        const testing::WeakCounts counts = try_in_weak_memory(
+            std::string(one.name) + " and " + other.name, [&] { begin<Kind>(kCount); },
+            {[&] { run(*first, one, kFirst); }, [&] { run(*second, other, kSecond); }},
+            [&] { check<Kind>(expected.late_first, expected.other_first); }, 30);
+        EXPECT_EQ(counts.timeouts, 0U) << "a wake-up was lost";
+        if (HasFailure()) return;
+      }
+    }
+  }
+
+  static constexpr uint64_t kCount = 5;
   Handle container = 0;
 
  private:
@@ -253,6 +280,14 @@ TEST_F(ContainerDelays, OfSequencesLeaveTheContentOfOneOrder) {
 }
 
 TEST_F(ContainerDelays, OfMapsLeaveTheContentOfOneOrder) { try_all_pairs(kMapOperations); }
+
+TEST_F(ContainerDelays, AndWeakMemoryLeaveASequenceTheContentOfOneOrder) {
+  try_all_in_weak_memory(kSequenceOperations);
+}
+
+TEST_F(ContainerDelays, AndWeakMemoryLeaveAMapTheContentOfOneOrder) {
+  try_all_in_weak_memory(kMapOperations);
+}
 
 }  // namespace
 }  // namespace shoal::collections
