@@ -5,6 +5,7 @@
 // members that meet in the life of a slot. Each run follows from a seed, which a failure prints.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <memory>
 #include <string>
@@ -93,6 +94,11 @@ TEST_F(ArenaInWeakMemory, ABlockIsSeenAsItWasSentAndReusedWhenItsLastUserIsDone)
           begin();
           received = 0;
           mailbox = s->me->allocate(1024);
+          // What is left of earlier data looks like owner words.
+          const Handle before = s->me->allocate(32 * kPage);
+          auto* const words = s->arena->at<uint64_t>(before);
+          std::fill_n(words, 32 * kPage / 8, owner_member(s->me->incarnation()));
+          s->me->free(before);
           for (uint64_t i = 0; i < 3; ++i) box(i).set(0);
         },
         {[&] {
@@ -109,6 +115,8 @@ TEST_F(ArenaInWeakMemory, ABlockIsSeenAsItWasSentAndReusedWhenItsLastUserIsDone)
            for (uint64_t look = 0; look < 30; ++look) {
              const Handle block = box(received).get();
              if (block == 0 || !s->arena->contains(block, size)) continue;
+             // Whoever finds the block's span finds its owner words.
+             ASSERT_NE(s->arena->owner_word(block).load(), owner_member(s->me->incarnation()));
              if (!second->take_from_channel(block, kChannel, received + 1)) continue;
              ASSERT_EQ(data(block).get(), 100 + received);
              ASSERT_EQ(data(block, size / 8 * 8 - 8).get(), 200 + received);

@@ -284,5 +284,87 @@ TEST_F(SyncInWeakMemory, AnAtomicValuePublishesAndLosesNoWakeUp) {
       [] {});
 }
 
+// Not by seed: every run of two short operations in which each is stopped at most once, one load
+// returns an old value, and one store comes late.
+class EveryRun : public SyncInWeakMemory {
+ protected:
+  void try_every(const std::string& what, const std::function<void()>& create,
+                 std::vector<std::function<void()>> operations,
+                 const std::function<void()>& check) {
+    begin();
+    const testing::WeakScene scene{
+        [&] {
+          data(0).set(0);
+          create();
+          return std::vector<SimulatedRange>{{s->arena->base(), s->arena->header().reserve}};
+        },
+        std::move(operations),
+        [&](const std::string& run) {
+          SCOPED_TRACE(what + ", " + run);
+          check();
+          return !HasFailure();
+        }};
+    const WeakCounts counts = testing::weak_every(scene, {2, 1, 1, 50'000});
+    RecordProperty(what + ".runs", static_cast<int>(counts.runs));
+    EXPECT_TRUE(counts.complete) << what;
+    EXPECT_EQ(counts.lost + counts.timeouts, 0U) << what << ": a wake-up was lost";
+  }
+};
+
+TEST_F(EveryRun, OfTwoMembersThatLockExcludes) {
+  const auto add = [&](Member& member) {
+    Mutex mutex(*s->arena, state);
+    ASSERT_TRUE(is_locked(mutex.lock(member, in_ms(kLongMs))));
+    write(read() + 1);
+    ASSERT_EQ(mutex.unlock(member), Unlocked::ok);
+  };
+  try_every(
+      "mutex", [&] { Mutex::create(*s->arena, state); },
+      {[&] { add(*first); }, [&] { add(*second); }},
+      [&] {
+        EXPECT_EQ(read(), 2U);
+        EXPECT_EQ(Mutex(*s->arena, state).owner(), 0U);
+      });
+}
+
+TEST_F(EveryRun, OfAReleaseAndAnAcquirePublishes) {
+  try_every(
+      "semaphore", [&] { Semaphore::create(*s->arena, state, 0); },
+      {[&] {
+         write(7);
+         ASSERT_TRUE(Semaphore(*s->arena, state).release(*first));
+       },
+       [&] {
+         ASSERT_EQ(Semaphore(*s->arena, state).acquire(*second, in_ms(kLongMs)), WaitResult::ok);
+         ASSERT_EQ(read(), 7U);
+       }},
+      [&] { EXPECT_EQ(Semaphore(*s->arena, state).permits(), 0U); });
+}
+
+TEST_F(EveryRun, OfASleeperAndANotifierEnds) {
+  const auto count = [&]() -> EventCount& { return *s->arena->at<EventCount>(state); };
+  const auto condition = [&]() -> Word& { return *s->arena->at<Word>(state + 2048); };
+  try_every(
+      "event count",
+      [&] {
+        new (s->arena->address(state)) EventCount;
+        condition().store(0);
+      },
+      {[&] {
+         while (true) {
+           const uint32_t seen = count().prepare();
+           if (condition().load() != 0) break;
+           (void)os::futex_wait(&count().word(), seen, kForever);
+         }
+         ASSERT_EQ(read(), 7U);
+       },
+       [&] {
+         write(7);
+         condition().store(1);
+         count().notify_one();
+       }},
+      [] {});
+}
+
 }  // namespace
 }  // namespace shoal::sync
