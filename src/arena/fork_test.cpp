@@ -21,7 +21,7 @@ namespace {
 
 constexpr size_t kLarge = 200'000;
 constexpr size_t kWords = kLarge / sizeof(uint32_t);
-constexpr size_t kSmallPage = 4096 / sizeof(uint32_t);  // in words
+const size_t kSmallPage = os::page_size() / sizeof(uint32_t);  // in words
 
 // A byte that one process waits for and another sends; end of file counts as sent.
 class Signal {
@@ -526,11 +526,11 @@ TEST(Fork, ChildIsToldWhenItSeesWhatItsParentWrites) {
     s.me->rejoin();
     const Block b(s);
     const size_t pages = os::most_mappings() + 10;
-    auto* area = static_cast<char*>(
-        mmap(nullptr, pages * 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    auto* area = static_cast<char*>(mmap(nullptr, pages * os::page_size(), PROT_NONE,
+                                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     if (area == MAP_FAILED) return 1;
     for (size_t i = 1; i < pages; i += 2)
-      if (mprotect(area + i * 4096, 4096, PROT_READ) != 0) break;
+      if (mprotect(area + i * os::page_size(), os::page_size(), PROT_READ) != 0) break;
     return succeeded(in_child([&] { return s.me->unseen().exposed ? 0 : 2; })) ? 0 : 2;
   });
   EXPECT_TRUE(succeeded(status)) << status;

@@ -15,6 +15,7 @@ Wake futex_wait(Atomic<uint32_t>* word, uint32_t expected, int64_t deadline_ns) 
   before_access(word);  // the kernel's access, which tests may delay like any other
 #if defined(SHOAL_TESTING) && SHOAL_TESTING
   if (wait_hook != nullptr) wait_hook();
+  if (futex_model != nullptr) return futex_model->wait(word, expected, deadline_ns >= 0);
 #endif
   timespec deadline{};
   timespec* limit = nullptr;
@@ -42,6 +43,9 @@ Wake futex_wait(Atomic<uint32_t>* word, uint32_t expected, int64_t deadline_ns) 
 
 int futex_wake(Atomic<uint32_t>* word, int count) noexcept {
   before_access(word);
+#if defined(SHOAL_TESTING) && SHOAL_TESTING
+  if (futex_model != nullptr) return futex_model->wake(word, count, 0);
+#endif
   const int saved = errno;
   const long woken = syscall(SYS_futex, word->raw(), FUTEX_WAKE, count, nullptr, nullptr, 0);
   errno = saved;
@@ -51,6 +55,12 @@ int futex_wake(Atomic<uint32_t>* word, int count) noexcept {
 void futex_increment_and_wake_all(Atomic<uint32_t>* word) noexcept {
   before_access(word);
   constexpr int kAll = INT_MAX;
+#if defined(SHOAL_TESTING) && SHOAL_TESTING
+  if (futex_model != nullptr) {
+    futex_model->wake(word, kAll, 1);
+    return;
+  }
+#endif
   const int saved = errno;
   // The kernel changes the word while it holds the lock of the word's queue. The operation could
   // also wake sleepers of a second word; here that is the same word, and no sleeper is left.

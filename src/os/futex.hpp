@@ -25,6 +25,13 @@ inline constexpr int64_t kNoDeadline = -1;
 
 #if defined(SHOAL_TESTING) && SHOAL_TESTING
 inline thread_local void (*wait_hook)() = nullptr;  // tests only: runs before each futex_wait()
+// Tests only: takes the kernel's place for this thread (testing/weak_memory.hpp).
+struct FutexModel {
+  Wake (*wait)(Atomic<uint32_t>* word, uint32_t expected, bool has_deadline);
+  // Adds `add` to the word and wakes, in one step; returns how many.
+  int (*wake)(Atomic<uint32_t>* word, int count, uint32_t add);
+};
+inline thread_local const FutexModel* futex_model = nullptr;
 #endif
 
 // The half of a 64-bit word in which a thread can sleep: the low one. The kernel compares only this

@@ -42,8 +42,8 @@ TEST_F(MemoryFile, IsReservedInStepsAndGivenBack) {
 TEST_F(MemoryFile, CanBePopulatedWithoutItsDescriptor) {
   if (!populate(at, 1 << 20)) GTEST_SKIP() << "no MADV_POPULATE_WRITE";
   EXPECT_EQ(blocks_behind(fd), uint64_t{1} << 20);
-  ASSERT_TRUE(populate(at + (2 << 20) + 100, 4000));  // the two pages that it touches
-  EXPECT_EQ(blocks_behind(fd), (uint64_t{1} << 20) + 8192);
+  ASSERT_TRUE(populate(at + (2 << 20) + 100, page_size()));  // the two pages that it touches
+  EXPECT_EQ(blocks_behind(fd), (uint64_t{1} << 20) + 2 * page_size());
 }
 
 TEST_F(MemoryFile, NeitherShrinksNorGrows) {

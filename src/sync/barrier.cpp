@@ -252,7 +252,10 @@ WaitResult Barrier::wait(arena::Member& member, const Arrival& arrival, int64_t 
   auto last_looked_at = static_cast<uint32_t>(arrival.slot - slots());
   while (!over()) {
     const Phase now = phase();
-    if (now.generation == generation_of(arrival.word) && !now.is_open_ended()) {
+    // A later generation: all slots of this one were marked before it began. The parties of the
+    // later one will not wake this thread for a long time.
+    if (now.generation != generation_of(arrival.word)) continue;
+    if (!now.is_open_ended()) {
       settle(now);
       continue;
     }

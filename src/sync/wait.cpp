@@ -50,6 +50,7 @@ uint32_t spinner_limit() noexcept {
 }  // namespace
 
 SpinPermit::SpinPermit() noexcept : granted_(false) {
+  if (os::has_access_model()) return;  // the length of a spin is no part of a simulated run
   const uint32_t limit = spinner_limit();
   if (limit == 0) return;
   // order: relaxed; the count only limits how many threads spin; it publishes nothing

@@ -54,9 +54,11 @@ struct Ring {
     if (duration < kShortest) return;
     const uint64_t index = written.load(os::relaxed);  // order: relaxed; only this thread writes it
     Slot& slot = spans[index % kSpans];
-    slot.begin_ticks.store(begin_ticks, os::relaxed);  // order: relaxed; published by `written`
+    // order: release, twice; pairs with the loads in read(): a reader that sees a word of this span
+    // in place of an older span's sees in `written` that the older one is lost
+    slot.begin_ticks.store(begin_ticks, os::release);
     slot.kind_and_duration.store(static_cast<uint64_t>(kind) << 56 | (duration & kDurationMask),
-                                 os::relaxed);  // order: relaxed; as above
+                                 os::release);
     // order: release; pairs with the acquire loads in read(); publishes the span
     written.store(index + 1, os::release);
   }

@@ -4,7 +4,11 @@
 #include <gtest/gtest.h>
 
 #include <memory>
+#include <string>
 #include <thread>
+#include <vector>
+
+#include "testing/weak_memory.hpp"
 
 namespace shoal::trace {
 namespace {
@@ -46,6 +50,37 @@ TEST(TraceRing, AReaderNeverSeesHalfASpan) {
   }
   stop.store(1);
   writer.join();
+}
+
+// The same where nothing but the orders holds (testing/weak_memory.hpp).
+TEST(TraceRing, AReaderNeverSeesHalfASpanInWeakMemory) {
+  std::unique_ptr<Ring> ring;
+  const auto record = [&](uint64_t i) {
+    ring->record(Kind::wait, i << 20, (i << 20) + kShortest + i);
+  };
+  const testing::WeakScene scene{
+      [&] {
+        ring = std::make_unique<Ring>();
+        for (uint64_t i = 0; i < kSpans; ++i) record(i);
+        return std::vector<testing::SimulatedRange>{{ring.get(), sizeof(Ring)}};
+      },
+      {[&] {
+         for (uint64_t i = kSpans; i < kSpans + 4; ++i) record(i);
+       },
+       [&] {
+         Span spans[kSpans];
+         const uint32_t count = ring->read(spans);
+         for (uint32_t i = 0; i < count; ++i) {
+           const uint64_t number = spans[i].begin_ticks >> 20;
+           ASSERT_EQ(spans[i].ticks(), kShortest + number);
+           ASSERT_TRUE(i == 0 || number == (spans[i - 1].begin_ticks >> 20) + 1);
+         }
+       }},
+      [&](const std::string& run) {
+        EXPECT_FALSE(::testing::Test::HasFailure()) << run;
+        return !::testing::Test::HasFailure();
+      }};
+  testing::weak_random(scene, 1'000);
 }
 
 }  // namespace
