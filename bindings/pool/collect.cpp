@@ -247,6 +247,7 @@ void read_item(Client* client, uint32_t slot, uint32_t unit, uint32_t item, cons
   }
   if (word == pool::kLostItem) return;  // delivered when the death was resolved
   if (word == pool::kTimedOutItem) return deliver_timed_out(client, slot, unit, item, target);
+  if (word == pool::kUnsentItem) return target.deliver(index, make_error(client, "unsent"), true);
   bool error = false;
   Reference value = read_result(client, word, &error);
   target.deliver(index, std::move(value), error);
@@ -279,6 +280,8 @@ void read_whole(Client* client, uint32_t slot, uint32_t unit, const Target& targ
     target.deliver(first, make_error(client, "cancelled"), true);
   } else if (word == pool::kTimedOutItem) {
     deliver_timed_out(client, slot, unit, 0, target);
+  } else if (word == pool::kUnsentItem) {
+    target.deliver(first, make_error(client, "unsent"), true);
   } else if (word != pool::kLostItem) {  // a loss was delivered when the death was resolved
     bool error = false;
     Reference value = read_result(client, word, &error);
