@@ -197,9 +197,8 @@ inline uint64_t BatchShape::attachments_offset() const noexcept {
 
 // Argument and result words: the codec's inline words (low three bits not 0), or
 //   argument: payload offset << 3;  result: arena offset of a ResultRecord << 3.
-// Result words of items without a result. kLostItem: the worker died; the client reported the loss
-// when it resolved the death.
-inline constexpr uint64_t kLostItem = 0;
+// Result words of items without a result.
+inline constexpr uint64_t kLostItem = 0;           // the worker died
 inline constexpr uint64_t kTimedOutItem = 1 << 3;  // the time limit ran out
 // The item has ended, but neither its result nor its error could be stored: memory was exhausted.
 inline constexpr uint64_t kUnsentItem = 2 << 3;
