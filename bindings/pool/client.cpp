@@ -229,7 +229,7 @@ PyObject* client_wait(Client* self, PyObject* const* arguments, Py_ssize_t count
     const uint32_t seen = self->pool->listen();
     if (collect(self) < 0) return nullptr;
     if (!is_open(self, ticket)) Py_RETURN_TRUE;
-    if (passed(deadline)) Py_RETURN_FALSE;
+    if (passed(deadline)) return look_after_agent(self) < 0 ? nullptr : Py_NewRef(Py_False);
     if (wait_for_news(self, seen, deadline) < 0) return nullptr;
   }
 }
@@ -243,7 +243,8 @@ PyObject* client_collect(Client* self, PyObject* timeout) {
   if (!deadline_from(timeout, &deadline)) return nullptr;
   const uint32_t seen = self->pool->listen();
   if (collect(self) < 0) return nullptr;
-  const bool quiet = self->pool->listen() == seen && !passed(deadline);
+  if (passed(deadline)) return look_after_agent(self) < 0 ? nullptr : Py_NewRef(Py_None);
+  const bool quiet = self->pool->listen() == seen;
   if (quiet && (wait_for_news(self, seen, deadline) < 0 || collect(self) < 0)) return nullptr;
   Py_RETURN_NONE;
 }
@@ -428,6 +429,8 @@ bool is_busy(const Client* self) {
 }
 
 PyObject* client_busy(Client* self, void*) { return PyBool_FromLong(is_busy(self)); }
+
+PyObject* client_ended(Client* self, void*) { return PyBool_FromLong(self->ended); }
 
 PyObject* client_open_calls(Client* self, void*) {
   const uint32_t in_flight = self->pool == nullptr ? 0 : self->pool->in_flight();
@@ -705,6 +708,7 @@ PyMethodDef client_methods[] = {
 PyGetSetDef client_getset[] = {
     {"handle", reinterpret_cast<getter>(client_handle), nullptr, "The pool's state.", nullptr},
     {"busy", reinterpret_cast<getter>(client_busy), nullptr, "Outcomes are outstanding.", nullptr},
+    {"ended", reinterpret_cast<getter>(client_ended), nullptr, "Nothing more is sent.", nullptr},
     {"open_calls", reinterpret_cast<getter>(client_open_calls), nullptr,
      "Calls and batches of maps whose outcomes are not all read.", nullptr},
     {"wanted", reinterpret_cast<getter>(client_wanted), nullptr, "Workers wanted now.", nullptr},

@@ -50,6 +50,13 @@ struct Function {
   double cost_ns;  // measured time of one call; 0 = unknown
 };
 
+// An item whose worker died while it ran.
+struct Loss {
+  uint32_t unit;
+  uint32_t item;  // its place in the unit
+  pool::ClientPool::Death death;
+};
+
 // The client's state of one batch in flight, by slot.
 struct Flight {
   uint64_t ticket = 0;             // Entry.value; 0 = slot free
@@ -61,7 +68,7 @@ struct Flight {
   uint64_t bytes = 0;              // job: counted against byte_limit
   uint32_t scan_from = 0;          // all units before this one have been read
   uint32_t finished = 0;           // number of units read to the end
-  uint32_t owed = 0;               // lost items not yet delivered: the batch stays until they are
+  std::vector<Loss> losses;        // delivered when their items are read
   std::vector<uint32_t> seen;      // per unit: items read; kRead = all
   bool busy = false;
   bool again = false;
@@ -135,6 +142,7 @@ struct Client {
   uint64_t next_function;
   uint64_t next_pending;  // tickets of pending calls have their top bit set
   int agent_pidfd;
+  int64_t agent_seen_ns;  // when a thread last checked whether the agent lives
   unsigned cpus;
   unsigned workers;
   unsigned waiters;  // threads in wait_for_news
@@ -237,6 +245,9 @@ extern PyTypeObject* job_type;
 int collect(Client* client);
 // Waits until there is news or the deadline passes (0), or a signal handler raises (-1).
 int wait_for_news(Client* client, uint32_t seen, int64_t deadline_ns);
+// For a thread that does not wait, but may ask again and again: checks now and then whether the
+// agent lives, as wait_for_news() does. 0, or -1 with an error set.
+int look_after_agent(Client* client);
 // Submits a batch with the given words, payload and attachments. Returns the ticket, and the flight
 // is in its slot; or 0 with an error set, and the caller still has the flight.
 uint64_t launch(Client* client, pool::BatchParts& parts, codec::MessageBuilder& message,

@@ -3,6 +3,7 @@
 // Collecting outcomes: reads news from the workers and delivers it to sinks and jobs; resolves
 // deaths; waits.
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "bindings/interp/raised.hpp"
@@ -139,15 +140,33 @@ PyObject* describe(Client* client, uint32_t slot, uint32_t unit, uint32_t item) 
   return Py_BuildValue("(ONII)", name, text.release(), batch.flags, item);
 }
 
+// Removes the loss of that item from the flight; in a whole unit, the loss of the unit. Empty if
+// there is none.
+std::optional<Loss> take_loss(Client* client, uint32_t slot, uint32_t unit, uint32_t item) {
+  const bool whole = (client->pool->batch(slot).flags & pool::kWholeUnits) != 0;
+  std::vector<Loss>& losses = flight_at(client, slot).losses;
+  for (auto loss = losses.begin(); loss != losses.end(); ++loss) {
+    if (loss->unit != unit || (!whole && loss->item != item)) continue;
+    const Loss taken = *loss;
+    losses.erase(loss);
+    return taken;
+  }
+  return std::nullopt;
+}
+
+// Delivers the error of an item, or of a whole unit, that was lost when its worker died.
 void deliver_lost(Client* client, uint32_t slot, uint32_t unit, uint32_t item,
-                  const ClientPool::Death& death) {
-  PyObject* what = describe(client, slot, unit, item);
+                  const Target& target) {
+  const uint32_t first = client->pool->batch(slot).first_item(unit);
+  const std::optional<Loss> loss = take_loss(client, slot, unit, item);
+  if (!loss) return target.deliver(first + item, make_error(client, "corrupt"), true);
+  const ClientPool::Death& death = loss->death;
+  PyObject* what = describe(client, slot, unit, loss->item);
   Reference arguments =
       Reference::take(Py_BuildValue("(IIKNN)", death.pid, death.status, death.peak_memory,
                                     PyBool_FromLong(death.memory_limit), what));
-  const uint32_t index = client->pool->batch(slot).first_item(unit) + item;
-  const Target target(client, slot);
-  target.deliver_loss(index, make_error(client, "worker_died", std::move(arguments)));
+  Reference error = make_error(client, "worker_died", std::move(arguments));
+  target.deliver_loss(first + loss->item, std::move(error));
 }
 
 void deliver_timed_out(Client* client, uint32_t slot, uint32_t unit, uint32_t item,
@@ -245,8 +264,9 @@ void read_item(Client* client, uint32_t slot, uint32_t unit, uint32_t item, cons
   if (!pool::word_is_offset(word)) {  // a small value: the common case, and the quickest
     return target.deliver(index, Reference::take(codec::python::from_word(word)), false);
   }
-  if (word == pool::kLostItem) return;  // delivered when the death was resolved
+  if (word == pool::kLostItem) return deliver_lost(client, slot, unit, item, target);
   if (word == pool::kTimedOutItem) return deliver_timed_out(client, slot, unit, item, target);
+  if (word == pool::kUnsentItem) return target.deliver(index, make_error(client, "unsent"), true);
   bool error = false;
   Reference value = read_result(client, word, &error);
   target.deliver(index, std::move(value), error);
@@ -279,7 +299,11 @@ void read_whole(Client* client, uint32_t slot, uint32_t unit, const Target& targ
     target.deliver(first, make_error(client, "cancelled"), true);
   } else if (word == pool::kTimedOutItem) {
     deliver_timed_out(client, slot, unit, 0, target);
-  } else if (word != pool::kLostItem) {  // a loss was delivered when the death was resolved
+  } else if (word == pool::kUnsentItem) {
+    target.deliver(first, make_error(client, "unsent"), true);
+  } else if (word == pool::kLostItem) {
+    deliver_lost(client, slot, unit, 0, target);
+  } else {
     bool error = false;
     Reference value = read_result(client, word, &error);
     if (error) {
@@ -360,31 +384,24 @@ void read_flight(Client* client, uint32_t slot) {
     }
   } while (flight_at(client, slot).again);
   flight_at(client, slot).busy = false;
-  if (flight_at(client, slot).finished == units && flight_at(client, slot).owed == 0) {
-    finish_flight(client, slot);
-  }
+  if (flight_at(client, slot).finished == units) finish_flight(client, slot);
 }
 
-// First resolves deaths without running Python code, then delivers the lost items. `owed` keeps
-// their batches until then.
+// First resolves deaths without running Python code, then delivers the lost items. Each loss is
+// kept in its flight until the item is read, like a result: so whichever thread reads the item, or
+// ends the pool before it is read, gives it its one outcome.
 void read_deaths(Client* client) {
-  struct Lost {
-    uint32_t slot, unit, item;
-    ClientPool::Death death;
-  };
-  std::vector<Lost> losses;
+  std::vector<uint32_t> slots;
   client->pool->resolve_deaths(
       [&](uint32_t slot, uint32_t unit, uint32_t item, const ClientPool::Death& death) {
-        losses.push_back({slot, unit, item, death});
-        flight_at(client, slot).owed += 1;
+        flight_at(client, slot).losses.push_back({unit, item, death});
+        slots.push_back(slot);
       });
-  for (const Lost& lost : losses) {
+  for (const uint32_t slot : slots) {
     if (client->ended) return;
-    deliver_lost(client, lost.slot, lost.unit, lost.item, lost.death);
-    if (client->ended) return;
-    flight_at(client, lost.slot).owed -= 1;
-    read_flight(client, lost.slot);
+    read_flight(client, slot);
   }
+  if (client->ended) return;
   for (const ClientPool::Death& death : client->pool->take_unforeseen()) {
     tell_with(client, client->hooks, [&] {
       return PyObject_CallMethod(client->hooks, "worker_ended", "IIKN", death.pid, death.status,
@@ -400,6 +417,7 @@ int call_trouble(Client* client, const char* kind) {
 }
 
 int check_agent(Client* client) {
+  client->agent_seen_ns = os::monotonic_coarse_ns();
   if (client->agent_pidfd < 0 || !os::pidfd_dead(client->agent_pidfd)) return 0;
   if (!client->pool->bury_workers_of_dead_agent()) return 0;  // some are still dying
   return call_trouble(client, "agent");
@@ -576,6 +594,11 @@ int wait_for_news(Client* client, uint32_t seen, int64_t deadline_ns) {
     if (!client->ended) return check_agent(client);
   }
   return 0;
+}
+
+int look_after_agent(Client* client) {
+  const bool recent = os::monotonic_coarse_ns() - client->agent_seen_ns < kSliceNs;
+  return recent || client->ended ? 0 : check_agent(client);
 }
 
 }  // namespace shoal::bindings

@@ -47,7 +47,7 @@ PyObject* job_wait(Job* job, PyObject* timeout) {
     if (filled < 0) return nullptr;
     if (all_delivered(job)) Py_RETURN_TRUE;
     if (filled > 0 && !workers_fed(job)) continue;
-    if (passed(deadline)) Py_RETURN_FALSE;
+    if (passed(deadline)) return look_after_agent(job->client) < 0 ? nullptr : Py_NewRef(Py_False);
     if (wait_for_news(job->client, seen, deadline) < 0) return nullptr;
   }
 }
@@ -146,7 +146,7 @@ PyObject* job_next(Job* job, PyObject* const* arguments, Py_ssize_t count) {
       if (!deadline_from(arguments[0], &deadline)) return nullptr;
     }
     if (passed(deadline)) {
-      PyErr_SetNone(arguments[1]);
+      if (look_after_agent(client) == 0) PyErr_SetNone(arguments[1]);
       return nullptr;
     }
     if (wait_for_news(client, seen, deadline) < 0) return nullptr;

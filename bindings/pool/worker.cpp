@@ -7,7 +7,8 @@
 //   decode_function(bytes) -> callable          a function the pool sends once
 //   apply_definition(bytes) -> None             one entry of the definitions log, in order
 //   encode_error(exception, during, result) -> tuple
-//       Plain values; `during` is "run", "encode" or "decode". Never raises.
+//       Plain values; `during` is "run", "encode" or "decode". It runs users' code (a result's
+//       __repr__), so the stop signal may raise in it.
 //
 // run() returns when the pool ends, or after `units_per_worker` units. It is used by one thread.
 //
@@ -24,6 +25,7 @@
 
 #include <cstring>
 #include <memory>
+#include <optional>
 #include <unordered_map>
 
 #include "bindings/interp/bind.hpp"
@@ -115,37 +117,67 @@ bool must_leave(PyObject* result) {
 
 // ---- Errors -------------------------------------------------------------------------------------
 
-// Turns the current exception into an error record and returns its result word, or 0 if that fails
-// as well. `result` is the result that could not be encoded.
-uint64_t write_error(Worker* self, const char* during, PyObject* result = Py_None) {
-  const Reference value = take_raised();
-  const Reference encoded = Reference::take(
-      PyObject_CallMethod(self->hooks, "encode_error", "OsO", value.get(), during, result));
+// How an item or a whole unit ends: with a result word, or cancelled.
+struct Ending {
+  uint64_t word = 0;
+  bool cancelled = false;
+};
+
+// The ending of the running unit if the current exception is the one that the stop signal has
+// raised for it. Clears the exception.
+std::optional<Ending> take_stop(Worker* self) {
+  const pool::StopReason stop = self->seat->stop_reason();
+  if (stop == pool::StopReason::none || !PyErr_ExceptionMatches(self->stop_class)) {
+    return std::nullopt;
+  }
+  PyErr_Clear();
+  return Ending{pool::kTimedOutItem, stop == pool::StopReason::cancel};
+}
+
+// The current exception cannot be sent: prints it, unless it is the stop signal's.
+Ending unsent(Worker* self) {
+  self->builder->clear();
+  if (const auto stopped = take_stop(self)) return *stopped;
+  PyErr_WriteUnraisable(self->hooks);
+  return {pool::kUnsentItem, false};
+}
+
+Reference encode_error(Worker* self, PyObject* error, const char* during, PyObject* result) {
+  return Reference::take(
+      PyObject_CallMethod(self->hooks, "encode_error", "OsO", error, during, result));
+}
+
+// Turns the current exception into an error record; or the exception that was raised meanwhile, if
+// users' code raises one. `result` is the result that could not be encoded.
+Ending error_ending(Worker* self, const char* during, PyObject* result = Py_None) {
+  const Reference error = take_raised();
+  Reference encoded = encode_error(self, error.get(), during, result);
   count(self->seat->seat().errors, 1);
+  if (!encoded) {
+    if (const auto stopped = take_stop(self)) return *stopped;
+    const Reference later = take_raised();
+    encoded = encode_error(self, later.get(), "run", Py_None);
+    if (!encoded) return unsent(self);
+  }
   MessageBuilder& out = *self->builder;
   out.clear();
-  if (!encoded || !codec::python::encode(encoded.get(), out)) {
-    PyErr_WriteUnraisable(self->hooks);
-    return 0;
-  }
+  if (!codec::python::encode(encoded.get(), out)) return unsent(self);
   try {
     const uint64_t word =
         self->seat->write_record(out.bytes.data(), out.bytes.size(), out.attachments.data(),
                                  static_cast<uint32_t>(out.attachments.size()), pool::kRecordError);
     out.forget();
-    return word;
+    return {word, false};
   } catch (...) {
     set_python_error();
-    PyErr_WriteUnraisable(self->hooks);
-    out.clear();
-    return 0;
+    return unsent(self);
   }
 }
 
-// The result word of `result` (borrowed), or of an error record if it cannot be encoded.
-uint64_t result_word(Worker* self, PyObject* result) {
+// The ending with the result `result` (borrowed), or with the error that it cannot be encoded.
+Ending result_ending(Worker* self, PyObject* result) {
   uint64_t word = 0;
-  if (codec::python::to_word(result, &word)) return word;
+  if (codec::python::to_word(result, &word)) return {word, false};
   const uint64_t begin = os::ticks();
   MessageBuilder& out = *self->builder;
   out.clear();
@@ -158,13 +190,15 @@ uint64_t result_word(Worker* self, PyObject* result) {
       out.forget();
     } catch (...) {
       set_python_error();
-      out.clear();
       ok = false;
     }
   }
+  if (!ok) out.clear();
   self->now = os::ticks();
   note(self, trace::Kind::encode, self->seat->seat().encode_ticks, begin, self->now);
-  return ok ? word : write_error(self, "encode", result);
+  if (ok) return {word, false};
+  const auto stopped = take_stop(self);
+  return stopped ? *stopped : error_ending(self, "encode", result);
 }
 
 // ---- Functions and definitions ------------------------------------------------------------------
@@ -289,20 +323,15 @@ PyObject* call_item(PyObject* function, PyObject* item, uint32_t flags) {
   return PyObject_CallOneArg(function, item);
 }
 
-// The result word of a call that has ended (`result` is stolen; null: the call raised). Sets
-// `*cancelled` if a cancel has stopped it.
-uint64_t outcome(Worker* self, PyObject* result, pool::StopReason stop, bool* cancelled) {
+// The ending of a call that has returned (`result` is stolen) or raised (null).
+Ending ending_of(Worker* self, PyObject* result) {
   if (result != nullptr) {
-    const uint64_t word = result_word(self, result);
+    const Ending ending = result_ending(self, result);
     Py_DECREF(result);
-    return word;
+    return ending;
   }
-  if (stop != pool::StopReason::none && PyErr_ExceptionMatches(self->stop_class)) {
-    PyErr_Clear();
-    *cancelled = stop == pool::StopReason::cancel;
-    return pool::kTimedOutItem;
-  }
-  return write_error(self, "run");
+  const auto stopped = take_stop(self);
+  return stopped ? *stopped : error_ending(self, "run");
 }
 
 // A task may have closed the bell's descriptor and opened a file with the same number, to which no
@@ -344,23 +373,21 @@ bool run_item(Worker* self, const WorkerSeat::Claim& claim, uint32_t item, bool 
   if (must_leave(result)) return false;
   const uint64_t end = self->now = os::ticks();
   note(self, trace::Kind::task, seat.seat().busy_ticks, begin, end);
-  const pool::StopReason stop = result == nullptr ? seat.stop_reason() : pool::StopReason::none;
-  bool cancelled = false;
-  const uint64_t word = outcome(self, result, stop, &cancelled);
+  const Ending ending = ending_of(self, result);
   if (in_fork_of_worker) _exit(0);  // a __reduce__ that forked
   seat.end_unit();
-  if (cancelled) {
+  if (ending.cancelled) {
     seat.publish_cancelled(claim, item);
     return false;
   }
-  seat.publish_item(claim, item, word, last);
+  seat.publish_item(claim, item, ending.word, last);
   seat.notify(end);
   return true;
 }
 
 void publish_error_for_rest(Worker* self, const WorkerSeat::Claim& claim, uint32_t items,
                             const char* during) {
-  const uint64_t word = write_error(self, during);
+  const uint64_t word = error_ending(self, during).word;
   if (self->seat->batch().flags & pool::kWholeUnits) {
     return self->seat->publish_whole(claim, word);
   }
@@ -376,16 +403,15 @@ bool take_item(Worker* self, const WorkerSeat::Claim& claim, uint32_t item, PyOb
   WorkerSeat& seat = *self->seat;
   const bool fine = result != nullptr && PyList_Append(results, result) == 0;
   Py_XDECREF(result);
-  bool cancelled = false;
-  const uint64_t word = fine ? 0 : outcome(self, nullptr, seat.stop_reason(), &cancelled);
+  const Ending ending = fine ? Ending{} : ending_of(self, nullptr);
   if (in_fork_of_worker) _exit(0);  // a __reduce__ that forked
   seat.end_unit();
   if (fine) {
     seat.note_progress(claim, item + 1);
-  } else if (cancelled) {
+  } else if (ending.cancelled) {
     seat.publish_cancelled(claim, 0);
   } else {
-    seat.publish_whole(claim, word);
+    seat.publish_whole(claim, ending.word);
   }
   return fine;
 }
@@ -412,7 +438,7 @@ void run_whole(Worker* self, const WorkerSeat::Claim& claim, PyObject* function,
     seat.notify(self->now);
   }
   if (fine) {
-    const uint64_t word = result_word(self, results.get());
+    const uint64_t word = result_ending(self, results.get()).word;
     if (in_fork_of_worker) _exit(0);  // a __reduce__ that forked
     seat.publish_whole(claim, word);
   }

@@ -197,11 +197,11 @@ inline uint64_t BatchShape::attachments_offset() const noexcept {
 
 // Argument and result words: the codec's inline words (low three bits not 0), or
 //   argument: payload offset << 3;  result: arena offset of a ResultRecord << 3.
-// Result words of items without a result. kLostItem: the worker died; the client reported the loss
-// when it resolved the death.
-inline constexpr uint64_t kLostItem = 0;
+// Result words of items without a result.
+inline constexpr uint64_t kLostItem = 0;           // the worker died
 inline constexpr uint64_t kTimedOutItem = 1 << 3;  // the time limit ran out
-inline constexpr uint64_t kLastSpecialItem = kTimedOutItem;
+// The item has ended, but neither its result nor its error could be stored: memory was exhausted.
+inline constexpr uint64_t kUnsentItem = 2 << 3;
 inline constexpr bool word_is_offset(uint64_t word) noexcept { return (word & 7) == 0; }
 inline constexpr uint64_t offset_word(uint64_t offset) noexcept { return offset << 3; }
 inline constexpr uint64_t word_offset(uint64_t word) noexcept { return word >> 3; }

@@ -81,6 +81,14 @@ class ClientHooks:
 
         return CancelledError("the task was cancelled")
 
+    def unsent(self) -> BaseException:
+        from shoal.errors import MemoryExhausted
+
+        return MemoryExhausted(
+            "a task has ended, but there was no memory left to store its result or its error; "
+            "the worker's standard error says more"
+        )
+
     def corrupt(self) -> BaseException:
         from shoal.errors import CorruptArena
 

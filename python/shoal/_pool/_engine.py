@@ -401,7 +401,7 @@ class Engine:
             self.client.collect(0)
         with self._lock:
             needed = self._jobs or self._collector_tells and self.client.busy
-            if self._stop_collector or not needed:
+            if self._stop_collector or self.client.ended or not needed:
                 self._collector = None
                 self._collector_tells = False
                 return False
@@ -493,7 +493,9 @@ class Engine:
                 self._agent.ring()
 
     def _is_open(self) -> bool:
-        return bool(not self._agent.ended and (self.client.busy or self._jobs))
+        if self._agent.ended or self.client.ended:
+            return False
+        return bool(self.client.busy or self._jobs)
 
     # ---- The end ---------------------------------------------------------------------------------
 
@@ -501,12 +503,15 @@ class Engine:
         self.closed = True
 
     def drain(self, deadline: float | None = None) -> bool:
-        """Collect until every outcome is known; False when the deadline (time.monotonic) passes."""
+        """Collect until every outcome is known; False when the deadline (time.monotonic) passes.
+
+        When the pool gives up, jobs whose input another thread is reading are left to that thread.
+        """
         while True:
             for job in list(self._jobs):
                 job.drain()
             self.feed_jobs()
-            if not self.client.busy and not self._jobs:
+            if self.client.ended or not (self.client.busy or self._jobs):
                 return True
             left = None if deadline is None else deadline - time.monotonic()
             if left is not None and left <= 0:

@@ -138,8 +138,12 @@ class Future(_base.Future):  # type: ignore[type-arg]
                 if self._state == _PENDING and left is not None and left <= _SLICE:
                     raise _base.TimeoutError
                 continue
-            if not engine.client.wait(self._ticket, left) and self._state == _PENDING:
+            told = engine.client.wait(self._ticket, left)
+            if self._state != _PENDING:
+                return
+            if not told or left == 0:
                 raise _base.TimeoutError
+            time.sleep(0.001)  # another thread is about to tell this future
 
     def result(self, timeout: float | None = None) -> Any:
         """The task's result; raises its exception, CancelledError, or TimeoutError after `timeout`

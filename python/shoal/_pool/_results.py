@@ -144,7 +144,9 @@ class AsyncResult(_Result):
         if not self._engine.client.wait(self._ticket, left):
             return False
         if self._state == _PENDING:
-            time.sleep(0.001)  # the pool has ended, or its callback runs in another thread
+            if left == 0:
+                return False
+            time.sleep(0.001)  # another thread ends the pool, or runs the callback
         return True
 
     def cancel(self) -> bool:

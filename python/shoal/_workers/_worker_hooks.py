@@ -3,11 +3,13 @@
 errors.
 
 The core calls the methods by name. If a method raises, its exception becomes the task's error.
+TaskInterrupted, which the stop signal raises anywhere in a running task, must not be caught.
 """
 
 from __future__ import annotations
 
 from shoal._pickling import _codec
+from shoal._workers._worker import TaskInterrupted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +57,9 @@ class _Shown:
         short.maxstring = short.maxother = 1_000
         try:
             self._text = short.repr(result)
-        except Exception as error:
+        except TaskInterrupted:
+            raise
+        except BaseException as error:
             self._text = f"<{type(result).__qualname__}, whose repr raises {type(error).__name__}>"
 
     def __repr__(self) -> str:
