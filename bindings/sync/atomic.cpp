@@ -201,9 +201,13 @@ PyObject* atomic_wait(PyObject* self, PyObject* const* args, Py_ssize_t count, P
   const AtomicValue atomic = atomic_of(self);
   uint64_t seen = 0;
   if (!from_python(atomic.kind(), given[0], &seen)) return nullptr;
+  if (atomic.load() != seen) Py_RETURN_TRUE;
+  if (deadline_ns == 0) Py_RETURN_FALSE;
+  const uint32_t first = atomic.listen();  // once: changes may come between two slices
   const Waited waited = wait_in_slices(
       [&](int64_t slice_ns) {
-        return atomic.wait(seen, slice_ns) == sync::WaitResult::ok ? Slice::done : Slice::again;
+        const sync::WaitResult result = atomic.wait(seen, first, slice_ns);
+        return result == sync::WaitResult::ok ? Slice::done : Slice::again;
       },
       deadline_ns);
   return waited == Waited::failed ? nullptr : PyBool_FromLong(waited == Waited::done ? 1 : 0);

@@ -158,9 +158,10 @@ PyObject* event_wait(PyObject* self, PyObject* const* args, Py_ssize_t count, Py
     return nullptr;
   }
   Event event = event_of(self);
+  const uint32_t first = event.listen();  // once: set() and clear() may come between two slices
   if (event.is_set()) Py_RETURN_TRUE;
   return bool_or_null(wait_in_slices(
-      [&](int64_t slice_ns) { return slice_of(event.wait(slice_ns)); }, deadline_ns));
+      [&](int64_t slice_ns) { return slice_of(event.wait(first, slice_ns)); }, deadline_ns));
 }
 
 PyObject* event_set(PyObject* self, PyObject*) {

@@ -58,7 +58,7 @@ TEST_P(WeakPairs, AreConsistent) {
           begin();
           block = s->me->allocate(kLarge);
           s->me->make_counted(block);
-          held = s->me->allocate(kSmall);
+          held = s->me->allocate_shareable(kSmall);
           s->me->share(held);
         },
         {[&] { GetParam().run({*first, *s->me, block, held}); },
@@ -190,6 +190,7 @@ class SlotLife : public ArenaInWeakMemory {
   void begin() {
     for (auto& member : joined) member.reset();
     leaver.reset();
+    fillers.clear();
     DelayedMembers::begin();
   }
 
@@ -199,27 +200,23 @@ class SlotLife : public ArenaInWeakMemory {
     (void)victim->allocate(kSmall);
     const Handle block = victim->allocate(kLarge);
     victim->make_counted(block);
-    victim->share(victim->allocate(kSmall));
+    victim->share(victim->allocate_shareable(kSmall));
     const Incarnation dead = victim->incarnation();
     victim->abandon_for_test();
     return dead;
   }
   // A slot prepared for the child of a fork. Its time limit has passed, so that its child is late.
   Incarnation late_child(Incarnation parent) {
-    const Incarnation child = try_claim_slot(*s->arena, MemberKind::process, 0, parent);
+    const Incarnation child = try_claim_slot(*s->arena, MemberKind::process, parent);
     open_birth(*s->arena, child, false);
     s->arena->slot(slot_of(child)).birth.store(kBirthLocked + 1);
     return child;
   }
-  // The next member to join gets this slot, if it is free by then.
+  // The next member to join gets this slot, if it is free: a join takes the lowest free slot.
   void give_next(uint32_t slot) {
-    s->arena->header().slots_used.store(kSharerSlots);
-    for (uint32_t i = 0; i < kSharerSlots; ++i) {
-      os::Atomic<uint64_t>& state = s->arena->slot(i).state;
-      if (i != slot && slot_state(state.load()) == SlotState::free) {
-        state.store(make_slot(SlotState::free, i + 1000 * kMemberSlots, 0, 0));
-      }
-    }
+    for (uint32_t i = 0; i < slot; ++i)
+      if (slot_state(s->arena->slot(i).state.load()) == SlotState::free)
+        fillers.push_back(s->join());
   }
   // Joins, and takes blocks of all kinds.
   void join(size_t i) {
@@ -228,7 +225,7 @@ class SlotLife : public ArenaInWeakMemory {
     own[i] = member.allocate(kSmall);
     counted[i] = member.allocate(kLarge);
     member.make_counted(counted[i]);
-    shared[i] = member.allocate(kSmall);
+    shared[i] = member.allocate_shareable(kSmall);
     member.share(shared[i]);
     data(own[i]).set(i);
   }
@@ -240,8 +237,8 @@ class SlotLife : public ArenaInWeakMemory {
     }
     ASSERT_TRUE(member_alive(*s->arena, member.incarnation()));
     EXPECT_EQ(s->arena->owner_word(own[i]).load(), owner_member(member.incarnation()));
-    EXPECT_TRUE(is_counted(s->arena->owner_word(counted[i]).load()));
-    EXPECT_TRUE(is_shared(s->arena->owner_word(shared[i]).load()));
+    EXPECT_TRUE(is_record(s->arena->owner_word(counted[i]).load()));
+    EXPECT_TRUE(is_record(s->arena->owner_word(shared[i]).load()));
     EXPECT_EQ(data(own[i]).get(), i);
   }
   void expect_all_unharmed() {
@@ -266,6 +263,7 @@ class SlotLife : public ArenaInWeakMemory {
   std::array<std::unique_ptr<Member>, 3> joined;
   std::array<Handle, 3> own{}, counted{}, shared{};
   std::unique_ptr<Member> leaver;
+  std::vector<std::unique_ptr<Member>> fillers;  // of the slots below the one to be given
   uint64_t reused = 0;  // in how many runs a member joined in the slot in question
 };
 

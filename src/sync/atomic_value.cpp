@@ -94,10 +94,13 @@ bool AtomicValue::compare_exchange(uint64_t& expected, uint64_t desired) noexcep
 }
 
 WaitResult AtomicValue::wait(uint64_t seen, int64_t deadline_ns) const noexcept {
-  const auto other = [&] { return load() != seen; };
-  if (other()) return WaitResult::ok;
+  if (load() != seen) return WaitResult::ok;
   if (deadline_ns == 0) return WaitResult::timed_out;
-  const uint32_t first = state_->waiters.prepare();
+  return wait(seen, listen(), deadline_ns);
+}
+
+WaitResult AtomicValue::wait(uint64_t seen, uint32_t first, int64_t deadline_ns) const noexcept {
+  const auto other = [&] { return load() != seen; };
   if (spin_until(other)) return WaitResult::ok;
   Ticker ticker(deadline_ns);
   for (;;) {

@@ -62,6 +62,10 @@ class AtomicValue {
 
   // ok: the value differs from `seen`, or was changed or notify() called during the wait.
   [[nodiscard]] WaitResult wait(uint64_t seen, int64_t deadline_ns) const noexcept;
+  // The same, but since `first` = listen(). A wait that is made in several calls takes `first`
+  // once, so that it also sees what happens between two of them.
+  [[nodiscard]] uint32_t listen() const noexcept { return state_->waiters.prepare(); }
+  [[nodiscard]] WaitResult wait(uint64_t seen, uint32_t first, int64_t deadline_ns) const noexcept;
   void notify() noexcept { state_->waiters.wake_all(); }
   uint32_t waiting_for_test() const noexcept { return state_->waiters.word().load() & 1; }
 

@@ -95,6 +95,16 @@ TEST_F(AtomicValueTest, WaitsTimeOutAndEndByNotify) {
   waiter.join();
 }
 
+TEST_F(AtomicValueTest, AWaitSeesWhatHappenedSinceItListened) {
+  AtomicValue value = make(ValueKind::int64, 5);
+  const uint32_t first = value.listen();
+  EXPECT_EQ(value.wait(5, first, in_ms(20)), WaitResult::timed_out);
+  value.add(1);
+  value.exchange(5);
+  EXPECT_EQ(value.wait(5, first, in_ms(60'000)), WaitResult::ok);
+  EXPECT_EQ(value.wait(5, in_ms(20)), WaitResult::timed_out);
+}
+
 TEST_F(AtomicValueTest, ADeathAtEachKillPointLosesNoWakeUp) {
   for (const std::string& point : testing::kill_point_names()) {
     if (!point.starts_with("atomic.")) continue;

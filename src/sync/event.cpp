@@ -42,14 +42,13 @@ void Event::clear() noexcept {
   SHOAL_KILL_POINT("event.clear.word");
 }
 
-WaitResult Event::wait(int64_t deadline_ns) {
-  if (is_set()) return WaitResult::ok;
-  if (deadline_ns == 0) return WaitResult::timed_out;
-  const uint32_t first = state_->word.load();
+WaitResult Event::wait(uint32_t first, int64_t deadline_ns) {
   // The event is set, or was set and cleared since `first`, so that the epoch has changed.
   const auto happened = [&](uint32_t word) {
     return (word & kSet) != 0 || (word ^ first) >= kEpoch;
   };
+  if (happened(state_->word.load())) return WaitResult::ok;
+  if (deadline_ns == 0) return WaitResult::timed_out;
   if (spin_until([&] { return happened(state_->word.load()); })) return WaitResult::ok;
   Ticker ticker(deadline_ns);
   for (;;) {

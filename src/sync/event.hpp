@@ -45,7 +45,13 @@ class Event {
   void set(arena::Member& member);
   void clear() noexcept;
   [[nodiscard]] bool is_set() const noexcept { return (state_->word.load() & kSet) != 0; }
-  [[nodiscard]] WaitResult wait(int64_t deadline_ns = kForever);
+  [[nodiscard]] WaitResult wait(int64_t deadline_ns = kForever) {
+    return wait(listen(), deadline_ns);
+  }
+  // ok: set, or was set since `first` = listen(). A wait that is made in several calls takes
+  // `first` once, so that it also sees what happens between two of them.
+  [[nodiscard]] uint32_t listen() const noexcept { return state_->word.load(); }
+  [[nodiscard]] WaitResult wait(uint32_t first, int64_t deadline_ns);
   [[nodiscard]] arena::Handle handle() const noexcept { return handle_; }
 
   // The hook for HeldKind::event.

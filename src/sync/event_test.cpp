@@ -44,6 +44,17 @@ TEST_F(EventTest, WaitsUntilItIsSet) {
   EXPECT_FALSE(event.is_set());
 }
 
+TEST_F(EventTest, AWaitSeesWhatHappenedSinceItListened) {
+  Event event = make();
+  const uint32_t first = event.listen();
+  EXPECT_EQ(event.wait(first, 0), WaitResult::timed_out);
+  EXPECT_EQ(event.wait(first, in_ms(20)), WaitResult::timed_out);
+  event.set(*me_);
+  event.clear();
+  EXPECT_EQ(event.wait(first, in_ms(60'000)), WaitResult::ok);
+  EXPECT_EQ(event.wait(0), WaitResult::timed_out);
+}
+
 TEST_F(EventTest, WakesAllWaitersEvenIfItIsClearedAtOnce) {
   for (int round = 0; round < 200; ++round) {
     Event event = make();

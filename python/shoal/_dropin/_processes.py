@@ -53,7 +53,8 @@ class Waited:
     finalizer: Any = None
     status: int | None = None  # as wait4 gives it
     peak = 0  # bytes
-    _reading = _locks.Lock()
+    _is_being_read = False  # seen only by a handler that interrupts the reading
+    _reading = _locks.RLock()  # reentrant: a signal handler may poll a process, too
 
     def __init__(self, process: Any) -> None:
         process.starting = self  # so that an interrupted `PoolProcess.start` can call `undo`
@@ -75,8 +76,12 @@ class Waited:
             except ChildProcessError:
                 pass
         with Waited._reading:
-            if self.returncode is None:
-                self._read_status()
+            if self.returncode is None and not self._is_being_read:
+                self._is_being_read = True
+                try:
+                    self._read_status()
+                finally:
+                    self._is_being_read = False
         return self.returncode
 
     def _read_status(self) -> None:
@@ -113,12 +118,20 @@ def _ask_fork_server(process: Any) -> Any:
     from shoal._runtime import _children
 
     class ForkServerPopen(popen_forkserver.Popen):
+        _is_being_read = False
+
         def poll(self, flag: int = os.WNOHANG) -> int | None:
             """The fork server sends the exit code once, so threads read it one at a time."""
             if not flag & os.WNOHANG:
                 wait([self.sentinel])
             with Waited._reading:
-                return super().poll(os.WNOHANG)
+                if self._is_being_read:  # by the code that a signal handler has interrupted
+                    return self.returncode
+                self._is_being_read = True
+                try:
+                    return super().poll(os.WNOHANG)
+                finally:
+                    self._is_being_read = False
 
     with _children.main_module_left_out():
         return ForkServerPopen(process)
@@ -246,7 +259,7 @@ def close_inherited(popen: Any) -> None:
             os.close(descriptor)
 
 
-_locks.renew_in_children(Waited, "_reading", _locks.Lock)
+_locks.renew_in_children(Waited, "_reading", _locks.RLock)
 
 
 # ---- In a worker ---------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from collections import deque
 from types import FunctionType, ModuleType
 
 from shoal._pickling import _names
+from shoal._pickling._failures import lasting_failure
 from shoal._pickling._pickler import Pickler
 from shoal._pickling._send_graph import Graph
 from shoal._pickling._uses import shipped_key, uses_of
@@ -92,10 +93,19 @@ class Entry:
     def _add_node(self, key: _names.Key, value: Any) -> bool:
         if "." in value.__qualname__:  # a nested class that also has a top-level name
             return False
-        try:
-            self._graph.names.append((self._graph.node(value), *key))
-        except Exception as error:
-            self._graph.failures.append((key[1], str(error) or type(error).__name__))
+        graph = self._graph
+        known = graph.known
+
+        def add() -> None:
+            try:
+                graph.names.append((graph.node(value), *key))
+            except BaseException:
+                graph.forget(known)
+                raise
+
+        failure = lasting_failure(add)
+        if failure is not None:
+            graph.failures.append((key[1], failure))
         return True
 
     def _found(self) -> set[_names.Key]:

@@ -26,6 +26,7 @@ from enum import Enum
 from types import FunctionType, GetSetDescriptorType, MemberDescriptorType
 
 from shoal._pickling import _names, _tokens
+from shoal._pickling._failures import lasting_failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -196,12 +197,15 @@ def _attribute(graph: Graph, cls: type, value: Any) -> tuple[Any, ...] | None:
 
 def _add_rest(graph: Graph, cls: type, index: int) -> None:
     """Add parts for what is not in the namespace, or must replace what was computed from it."""
-    try:
-        annotations = dict(vars(cls).get("__annotations__") or {})
+    annotations: dict[str, Any] = {}
+
+    def read_annotations() -> None:
+        annotations.update(vars(cls).get("__annotations__") or {})
         if not annotations and sys.version_info >= (3, 14):
-            annotations = dict(cls.__annotations__)
-    except Exception:  # 3.14 evaluates annotations here, and they may contain unbound names
-        annotations = {}
+            annotations.update(cls.__annotations__)
+
+    # 3.14 evaluates annotations here, and they may contain unbound names: then none are sent.
+    lasting_failure(read_annotations)
     if annotations:
         graph.later("annotations", index, annotations)
     if "_abc_impl" in cls.__dict__:

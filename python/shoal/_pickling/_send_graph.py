@@ -21,6 +21,7 @@ from collections import deque
 from types import CellType, CodeType, FunctionType, ModuleType
 
 from shoal._pickling import _names, _rebuild
+from shoal._pickling._failures import lasting_failure
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -76,8 +77,18 @@ class Graph:
         self._keep.append(obj)
         return index
 
+    @property
+    def known(self) -> int:
+        """The number of objects that have nodes."""
+        return len(self._index)
+
     def has(self, obj: Any) -> bool:
         return id(obj) in self._index
+
+    def forget(self, count: int) -> None:
+        """Make all nodes but the first `count` anew when they are needed again."""
+        for key in list(self._index)[count:]:
+            del self._index[key]
 
     def later(self, *part: Any) -> None:
         """Send this part after the recipes. Parts of functions come first, then those of classes,
@@ -129,10 +140,9 @@ class Graph:
         return index
 
     def _add_annotations(self, index: int, function: FunctionType) -> None:
-        try:
-            annotations = dict(function.__annotations__)
-        except Exception:  # 3.14 evaluates annotations here, and they may contain unbound names
-            return
+        annotations: dict[str, Any] = {}
+        # 3.14 evaluates annotations here, and they may contain unbound names: then none are sent.
+        lasting_failure(lambda: annotations.update(function.__annotations__))
         if annotations:
             self.later("annotations", index, annotations)
 
@@ -203,26 +213,34 @@ class Graph:
         `again()` is asked afterwards: if it is true, the part is taken back.
         """
         pickler = self.pickler
-        must = self.strict and part[0] not in ("annotations", "import", "injected")
-        memo = None if must else pickler.memo.copy()
         chunks, buffers = len(pickler.chunks), len(pickler.buffers)
-        try:
+        if self.strict and part[0] not in ("annotations", "import", "injected"):
             pickler.dump(part)
-            failure = None
-        except Exception as error:
-            if memo is None:
-                raise
-            failure = str(error) or type(error).__name__
-        if memo is not None and (failure is not None or (again is not None and again())):
+            self._parts.append((sum(map(len, pickler.chunks[chunks:])), -1, None))
+            return True
+        memo = pickler.memo.copy()
+
+        def take_back() -> None:
             pickler.memo = memo
             del pickler.chunks[chunks:]
             del pickler.buffers[buffers:]
-            if failure is not None:
-                self.failures.append((what, failure))
+
+        def dump() -> None:
+            try:
+                pickler.dump(part)
+            except BaseException:
+                take_back()
+                raise
+
+        failure = lasting_failure(dump)
+        if failure is not None:
+            self.failures.append((what, failure))
+            return False
+        if again is not None and again():
+            take_back()
             return False
         size = sum(map(len, pickler.chunks[chunks:]))
-        known = -1 if memo is None else len(pickler.memo.copy())
-        self._parts.append((size, known, None if memo is None else what))
+        self._parts.append((size, len(pickler.memo.copy()), what))
         return True
 
     def message(self) -> bytes:

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 _PENDING, _FINISHED = _base.PENDING, _base.FINISHED
 _CANCELLED = _base.CANCELLED_AND_NOTIFIED
 _SLICE = 0.1  # seconds between a waiter's checks that the collector still runs
-_making = _locks.Lock()
-_locks.renew_in_children(sys.modules[__name__], "_making", _locks.Lock)
+# Reentrant: a signal handler may cancel a future while this thread settles another.
+_making = _locks.RLock()
+_locks.renew_in_children(sys.modules[__name__], "_making", _locks.RLock)
 
 
 @public
@@ -108,17 +109,22 @@ class Future(_base.Future):  # type: ignore[type-arg]
 
     def _settle(self, ok: bool, value: Any) -> bool:
         """Set the outcome, unless there is one already (a cancelled task may still return)."""
-        if self._state != _PENDING:
-            return False
+        # After each `if self._state` there is no call and no jump until the state is stored. So no
+        # signal handler runs in between, which might cancel this future.
         if ok:
-            self._result = value
-            self._state = _FINISHED
+            if self._state == _PENDING:
+                self._result = value
+                self._state = _FINISHED
+                return True
         elif isinstance(value, CancelledError):
-            self._state = _CANCELLED
-        else:
+            if self._state == _PENDING:
+                self._state = _CANCELLED
+                return True
+        elif self._state == _PENDING:
             self._exception = value
             self._state = _FINISHED
-        return True
+            return True
+        return False
 
     # ---- Asked by users --------------------------------------------------------------------------
 

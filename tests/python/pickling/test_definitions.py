@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import types
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +129,75 @@ def test_hooks_of_an_argument_run_once(main: types.ModuleType) -> None:
     )
     _pickler.dumps([main.C(), lambda: 1], definitions)  # type: ignore[attr-defined]
     assert main.calls == [1]  # type: ignore[attr-defined]
+
+
+class Alarm(Exception):
+    """Raised by the handler of SIGALRM, as programs that limit their own time do."""
+
+
+@pytest.fixture
+def alarm() -> Iterator[None]:
+    def handle(*_: Any) -> None:
+        raise Alarm
+
+    before = signal.signal(signal.SIGALRM, handle)
+    yield
+    signal.signal(signal.SIGALRM, before)
+
+
+_ALARM_IN_REDUCE = """
+class C:
+  def __reduce__(self):
+    if not seen:
+      seen.append(1)
+      signal.raise_signal(signal.SIGALRM)
+    return list, ([5],)
+x = C()
+"""
+_ALARM_AT_CLASS = """
+class Meta(type):
+  def __getattr__(cls, name):
+    if name == "_field_defaults" and not seen:
+      seen.append(1)
+      signal.raise_signal(signal.SIGALRM)
+    raise AttributeError(name)
+class x(metaclass=Meta): pass
+"""
+
+
+@pytest.mark.parametrize("source", [_ALARM_IN_REDUCE, _ALARM_AT_CLASS])
+def test_a_handler_that_raises_during_the_encoding_leaves_no_name_out(
+    main: types.ModuleType, alarm: None, source: str
+) -> None:
+    definitions = Definitions()
+    define(main, "import signal\nseen = []" + source + "def f(): return x")
+    with pytest.raises(Alarm):
+        needs(definitions, main, "f")
+    assert definitions.length == 0
+    assert needs(definitions, main, "f") == 1
+    worker = types.ModuleType("__main__")
+    sys.modules["__main__"] = worker
+    Applied().apply(definitions.entry(0))
+    assert worker.f() is worker.x  # type: ignore[attr-defined]
+
+
+def test_a_handlers_exception_is_told_from_that_of_a_value_that_cannot_be_sent(
+    main: types.ModuleType, alarm: None
+) -> None:
+    definitions = Definitions()
+    define(
+        main,
+        "import signal\ncalls = []\n"
+        "class C:\n"
+        "  def __reduce__(self):\n"
+        "    calls.append(1)\n"
+        "    if len(calls) == 2: signal.raise_signal(signal.SIGALRM)\n"
+        "    raise ValueError('not me')\n"
+        "x = C()\ndef f(): return x\n",
+    )
+    with pytest.raises(Alarm):
+        needs(definitions, main, "f")
+    assert needs(definitions, main, "f") == 1
 
 
 def test_definitions_of_two_pools_are_independent(main: types.ModuleType) -> None:

@@ -101,6 +101,23 @@ def test_wait_ends_with_a_change_a_notify_a_timeout_or_ctrl_c() -> None:
     assert results == [True]
 
 
+def test_a_change_between_two_slices_of_a_wait_ends_it() -> None:
+    """A handler of a signal runs between two slices of the main thread's wait."""
+    turn = shoal.Atomic(0)
+
+    def change_and_change_back(*_: object) -> None:
+        turn.add()
+        turn.sub()
+
+    before = signal.signal(signal.SIGALRM, change_and_change_back)
+    signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+    try:
+        assert turn.wait(0, 10)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_a_flag_stops_a_search_in_other_processes() -> None:
     found = shoal.Flag()
     looked = shoal.Atomic(0)

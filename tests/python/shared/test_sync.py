@@ -252,6 +252,25 @@ def test_an_event_wakes_all() -> None:
     assert not event.is_set()
 
 
+def test_a_pulse_between_two_slices_of_a_wait_is_not_lost() -> None:
+    """The main thread waits in slices. Here each pulse comes between two of them: a handler of a
+    signal runs only there. Several pulses, as the first one may precede the wait.
+    """
+    event = core.Event()
+
+    def pulse(*_: object) -> None:
+        event.set()
+        event.clear()
+
+    before = signal.signal(signal.SIGALRM, pulse)
+    signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+    try:
+        assert event.wait(10)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_a_handle_names_the_same_object() -> None:
     lock = core.Lock()
     same = core.Lock(lock.handle)

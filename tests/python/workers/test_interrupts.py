@@ -7,6 +7,7 @@ it; no outcome may be lost for that, and none may become another's.
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 from collections import Counter
@@ -14,6 +15,7 @@ from collections import Counter
 import pytest
 import shoal
 import tasks
+from shoal._dropin import _processes
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning"),
@@ -101,3 +103,56 @@ def test_callbacks_are_called_once_at_most_and_results_stay(interrupts):
             assert interrupts.insist(many.get) == list(range(5))
             # An exception may come just before the callback: it is raised, and the call is skipped.
             assert not Counter(heard) - Counter([*range(40), *range(5)])
+
+
+# ---- Handlers that use shoal ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def on_alarm():
+    """`on_alarm(call)`: the handler of SIGALRM makes this call."""
+    before = signal.getsignal(signal.SIGALRM)
+    yield lambda call: signal.signal(signal.SIGALRM, lambda *_: call())
+    signal.signal(signal.SIGALRM, before)
+
+
+def before_each(monkeypatch, owner, name):
+    """Let a SIGALRM come at the start of each call of this method but those that its handler makes."""
+    original = getattr(owner, name)
+    inside = []
+
+    def method(*arguments):
+        if not inside:
+            inside.append(1)
+            signal.raise_signal(signal.SIGALRM)
+            inside.clear()
+        return original(*arguments)
+
+    monkeypatch.setattr(owner, name, method)
+
+
+def test_a_handler_may_cancel_a_future_while_another_is_settled(on_alarm, monkeypatch):
+    with shoal.Executor(2) as executor:
+        waiting = executor.submit(tasks.sleep_for_ever)
+        on_alarm(lambda: waiting.cancel())
+        before_each(monkeypatch, shoal.Future, "_settle")
+        future = executor.submit(tasks.square, 3)
+        assert future.result() == 9
+        assert waiting.cancelled()
+
+
+def test_a_handler_may_poll_a_process_while_its_status_is_read(on_alarm, monkeypatch):
+    class Popen(_processes.Waited):
+        returncode = None
+
+        def __init__(self, pid):
+            self.pid = pid
+
+    pid = os.fork()
+    if pid == 0:
+        os._exit(7)
+    popen, heard = Popen(pid), []
+    on_alarm(lambda: heard.append(popen.poll()))
+    before_each(monkeypatch, Popen, "_read_status")
+    assert popen.poll(0) == 7
+    assert heard == [None]
