@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "arena/arena.hpp"
+#include "arena/kept_runs.hpp"
 #include "arena/local_lock.hpp"
 
 namespace shoal::arena {
@@ -213,6 +214,8 @@ class Member {
   size_t trim_some(uint32_t size_class, size_t keep) noexcept;
   bool free_small(Handle b, Arena::Located at, uint64_t expected) noexcept;
   bool free_run(Arena::Located at, uint64_t expected) noexcept;
+  Handle take_kept(uint64_t pages) noexcept;
+  bool keep(uint64_t first, uint64_t pages) noexcept;
   bool free_owned(Handle b, uint64_t expected) noexcept;
   void purge_if_due() noexcept;
   void release_last(Handle b, uint64_t word) noexcept;
@@ -244,6 +247,7 @@ class Member {
 
   mutable LocalLock local_;  // guards the members below; never held across a wait
   std::array<Cache, kClasses> caches_;
+  KeptRuns kept_;
   std::unordered_map<Handle, Held> held_;        // counted blocks
   size_t undropped_ = 0;                         // entries of held_ without references
   std::unordered_map<Handle, uint32_t> shared_;  // shared blocks -> references in this process

@@ -17,6 +17,10 @@
 //                                             a reference in another block: one unit of `stored`.
 //                                             The compare-exchange that removes the last reference
 //                                             makes the block MEMBER(me)
+//   kept     arena/kept_runs.hpp              runs only: free memory that a member keeps; changed
+//   by
+//                                             that member, its reaper, or any member that is short
+//                                             of memory
 //   orphan   0                                spans only: no member allocates here; claimed by
 //                                             compare-exchange (arena/orphans.hpp)
 //
@@ -48,6 +52,7 @@ enum class OwnerKind : uint64_t {
   dying = 6,
   shared = 7,
   orphan = 8,
+  kept = 9,
 };
 
 constexpr uint64_t make_owner(OwnerKind kind, uint64_t payload) noexcept {

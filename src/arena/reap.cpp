@@ -20,6 +20,7 @@
 #include <algorithm>
 
 #include "arena/fork.hpp"
+#include "arena/kept_runs.hpp"
 #include "arena/lock.hpp"
 #include "arena/orphans.hpp"
 #include "arena/page_search.hpp"
@@ -260,6 +261,7 @@ void Reaping::visit_block(const Place& place, Pass pass) {
   if (is_block(word)) return claim_child(place);
   if (pass != Pass::owned) return;
   if (word == owner_member(dead_) || word == owner_dying(dead_)) return claim(place, word);
+  if (is_kept(word) && kept_by(word) == dead_) return claim(place, word);
   if (is_shared(word)) return claim_shared(place);
   if (is_counted(word)) claim_counted(place, word);
 }
