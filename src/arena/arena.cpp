@@ -79,7 +79,8 @@ void lay_out(Header& h, uint64_t reserve) noexcept {
   h.warm_offset = align_up(h.used_offset + pages / 8 + 8, kPage);
   h.orphan_offset = align_up(h.warm_offset + pages / 8 + 8, kPage);
   h.child_offset = align_up(h.orphan_offset + pages / 8 + 8, kPage);
-  h.descriptors_offset = align_up(h.child_offset + pages / 8 + 8, kPage);
+  h.kept_offset = align_up(h.child_offset + pages / 8 + 8, kPage);
+  h.descriptors_offset = align_up(h.kept_offset + pages / 8 + 8, kPage);
   h.marks_offset = align_up(h.descriptors_offset + pages * sizeof(PageDescriptor), kPage);
   h.data_offset = align_up(h.marks_offset + MarksLayout(pages).bytes(), kPage * kHugeAlign);
   h.pages = (reserve - h.data_offset) / kPage;
@@ -98,7 +99,7 @@ void check_header(const Header& h, uint64_t file_size) {
   if (h.reserve != file_size || h.pages != expected.pages ||
       h.data_offset != expected.data_offset || h.used_offset != expected.used_offset ||
       h.warm_offset != expected.warm_offset || h.orphan_offset != expected.orphan_offset ||
-      h.child_offset != expected.child_offset ||
+      h.child_offset != expected.child_offset || h.kept_offset != expected.kept_offset ||
       h.descriptors_offset != expected.descriptors_offset ||
       h.marks_offset != expected.marks_offset)
     wrong("table offsets");
@@ -131,6 +132,7 @@ void Arena::adopt_tables() noexcept {
   warm_ = at<os::Atomic<uint64_t>>(h.warm_offset);
   orphans_ = at<os::Atomic<uint64_t>>(h.orphan_offset);
   children_ = at<os::Atomic<uint64_t>>(h.child_offset);
+  kept_ = at<os::Atomic<uint64_t>>(h.kept_offset);
   marks_ = at<os::Atomic<uint64_t>>(h.marks_offset);
   marks_layout_ = MarksLayout(reserve_ / kPage);
 }

@@ -118,6 +118,7 @@ class Arena {
   os::Atomic<uint64_t>* warm_bits() const noexcept { return warm_; }
   os::Atomic<uint64_t>* orphan_bits() const noexcept { return orphans_; }
   os::Atomic<uint64_t>* child_bits() const noexcept { return children_; }
+  os::Atomic<uint64_t>* kept_bits() const noexcept { return kept_; }
   const MarksLayout& marks_layout() const noexcept { return marks_layout_; }
   os::Atomic<uint64_t>* mark_words() const noexcept { return marks_; }
   // Has the member in this slot marked the page? (arena/marks.hpp)
@@ -165,6 +166,7 @@ class Arena {
   os::Atomic<uint64_t>* warm_ = nullptr;
   os::Atomic<uint64_t>* orphans_ = nullptr;
   os::Atomic<uint64_t>* children_ = nullptr;
+  os::Atomic<uint64_t>* kept_ = nullptr;
   os::Atomic<uint64_t>* marks_ = nullptr;
   MarksLayout marks_layout_{0};
   int fd_ = -1;

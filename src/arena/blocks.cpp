@@ -5,6 +5,7 @@
 // the block's owner word must read free.
 #include <algorithm>
 
+#include "arena/kept_runs.hpp"
 #include "arena/kin.hpp"
 #include "arena/member.hpp"
 #include "arena/reap.hpp"
@@ -28,8 +29,10 @@ Handle Member::allocate_from_free(size_t bytes) {
   if (bytes <= kMaxSmall) return allocate_small(bytes == 0 ? 0 : class_for(bytes));
   require_membership();
   bytes = std::min<size_t>(bytes, arena_->reserve());  // a full reserve fails below, with figures
+  const uint64_t pages = (bytes + kPage - 1) >> kPageShift;
+  if (const Handle kept = take_kept(pages); kept != 0) return kept;
   RunAllocator runs(*arena_, incarnation_);
-  const uint64_t first = runs.allocate((bytes + kPage - 1) >> kPageShift);
+  const uint64_t first = runs.allocate(pages);
   purge_if_due();
   return arena_->page_handle(first);
 }
@@ -77,8 +80,47 @@ bool Member::free_run(Arena::Located at, uint64_t expected) noexcept {
   if (!arena_->page(at.first).owner.compare_exchange(expected, owner_dying(incarnation_)))
     return false;
   SHOAL_KILL_POINT("arena.free.run");
-  RunAllocator(*arena_, incarnation_).release(at.first, shape_pages(at.shape));
+  if (!keep(at.first, shape_pages(at.shape)))
+    RunAllocator(*arena_, incarnation_).release(at.first, shape_pages(at.shape));
   purge_if_due();
+  return true;
+}
+
+// ---- kept runs
+
+// A kept run of this length, as MEMBER(me); 0: none.
+Handle Member::take_kept(uint64_t pages) noexcept {
+  if (pages > kLongestKept) return 0;
+  const std::lock_guard<LocalLock> local(local_);
+  for (;;) {
+    KeptRuns::Run run = kept_.pop(pages);
+    if (run.word == 0) return 0;
+    // COMMIT(arena.keep.take): killed before: kept by this member, whose reaper releases it; after:
+    // this member's, and the reaper frees it
+    const bool mine =
+        arena_->page(run.page).owner.compare_exchange(run.word, owner_member(incarnation_));
+    SHOAL_KILL_POINT("arena.keep.take");
+    if (mine) return arena_->page_handle(run.page);
+  }
+}
+
+// Keeps a run that is DYING(me); false: the caller releases it.
+bool Member::keep(uint64_t first, uint64_t pages) noexcept {
+  if (pages > kLongestKept) return false;
+  const uint64_t most = most_kept_pages(*arena_);
+  const std::lock_guard<LocalLock> local(local_);
+  if (!kept_.has_room(pages, most)) {
+    kept_.forget_lost(*arena_);
+    if (!kept_.has_room(pages, most)) return false;
+  }
+  clear_kin(*arena_, first);
+  list_kept(*arena_, first);
+  const uint64_t word = owner_kept(incarnation_, pages, now_ms() / 1000);
+  // COMMIT(arena.keep.run): killed before: DYING(me), released by the reaper; after: kept, and
+  // released by the reaper as well
+  arena_->page(first).owner.store(word);
+  SHOAL_KILL_POINT("arena.keep.run");
+  kept_.push(pages, {first, word});
   return true;
 }
 

@@ -146,12 +146,23 @@ class Checker {
       }
       case OwnerKind::record:
         return check_record(block, page);
+      case OwnerKind::kept:
+        return check_kept(owner, page);
       case OwnerKind::orphan:
         return expect(false, "only spans are orphans", page);
       default:
         return expect(owner_kind(owner) < OwnerKind::orphan, "the owner word has a known kind",
                       page);
     }
+  }
+
+  void check_kept(uint64_t owner, uint64_t page) const {
+    expect(member_listed(arena_, kept_by(owner)), "a live member keeps the run", page);
+    expect_marked(slot_of(kept_by(owner)), page);
+    const uint64_t shape = arena_.page(page).shape.load();
+    expect(shape_kind(shape) == PageKind::run && shape_pages(shape) == kept_pages(owner),
+           "a kept run has the length that its owner word says", page);
+    expect(test_bit(arena_.kept_bits(), page), "a kept run is listed", page);
   }
 
   // A record has a holder or a reference; its holders are members, the blocks that refer to it
@@ -187,12 +198,13 @@ Statistics Arena::statistics() const {
   s.reserve = reserve_;
   s.limit = header().limit;
   s.committed = count_bits(warm_, pages) * kPage;
-  s.in_use = count_bits(used_, pages) * kPage;
-  s.warm_free = s.committed > s.in_use ? s.committed - s.in_use : 0;
+  uint64_t kept = 0;
   for (uint64_t i = 0; i < pages; ++i) {
     const uint64_t shape = page(i).shape.load();
     const uint64_t owner = page(i).owner.load();
-    if (shape_kind(shape) == PageKind::run) {
+    if (shape_kind(shape) == PageKind::run && is_kept(owner)) {
+      kept += shape_pages(shape) * kPage;
+    } else if (shape_kind(shape) == PageKind::run) {
       ++s.runs;
       count_block(s, owner);
     } else if (shape_kind(shape) == PageKind::span && shape_class(shape) < kClasses) {
@@ -203,6 +215,9 @@ Statistics Arena::statistics() const {
         count_block(s, owners[b].load());
     }
   }
+  const uint64_t used = count_bits(used_, pages) * kPage;
+  s.in_use = used > kept ? used - kept : 0;
+  s.warm_free = s.committed > s.in_use ? s.committed - s.in_use : 0;
   for (uint32_t i = 0; i < slots_in_use(*this); ++i)
     if (slot_state(slot(i).state.load()) != SlotState::free) ++s.members;
   s.deaths = header().death_epoch.load();

@@ -214,6 +214,7 @@ void ForkHandlers::adopt_member(Member& member) noexcept {
     cache.spans.clear();
     cache.cursor = 0;
   }
+  member.kept_.clear();
   const bool foreign = child != 0 && !member.arena_->is_of_this_namespace();
   const bool keeps_lock = foreign && member.birth_lock_ >= 0;
   const bool adopted =

@@ -15,9 +15,10 @@
 // 1. These three are set before the store that makes a block the child of another. So a child is
 //    found from its parent: the parent's page has the lowest bit, and the child's page has a bit
 //    and a kin word that includes the parent.
-// 2. They are cleared, under the RunsLock, when the run or span is released. No block in it has an
-//    owner then, and only the owner of a block in it makes that block a child. A late store by a
-//    member that has lost its block makes a hint that is not needed.
+// 2. They are cleared, under the RunsLock, when the run or span is released, and before a member
+//    keeps a run (arena/kept_runs.hpp). No other member owns a block in it then, and only the owner
+//    of a block in it makes that block a child. A late store by a member that has lost its block
+//    makes a hint that is not needed.
 // 3. The hints never say too little. They may say too much: of parents that were freed, and because
 //    of the filter.
 //
@@ -34,7 +35,8 @@ namespace shoal::arena {
 // To be called before the store that makes the owner of `child`, a block of the caller,
 // BLOCK(parent).
 void make_kin(const Arena& arena, Handle child, Handle parent) noexcept;
-// Called when a run or span is released, under the RunsLock.
+// Called when a run or span is released, under the RunsLock, and by a member that is about to keep
+// a run that is DYING(me).
 void clear_kin(Arena& arena, uint64_t first_page) noexcept;
 
 // May the block have children?

@@ -3,7 +3,7 @@
 // The structs of an arena, as they lie in shared memory. Whole file, from offset 0:
 //
 //   Header | MemberSlot[4096] | used bitmap | warm bitmap | orphan bitmap | child bitmap |
-//   PageDescriptor[pages] | marks of each slot | data pages
+//   kept bitmap | PageDescriptor[pages] | marks of each slot | data pages
 //
 // A data page has 64 KiB.
 //
@@ -11,11 +11,11 @@
 // tables describe the first `frontier` data pages. A page is *used* (part of a run), *warm* (has
 // memory behind it), both or neither. The orphan bitmap has a bit for the first page of each span
 // in which no member allocates (arena/orphans.hpp), the child bitmap one for the first page of each
-// run or span with blocks that belong to another block (arena/kin.hpp). The marks are one bitmap of
-// the pages for each member slot (arena/marks.hpp), which are holes except for the parts in use.
-// The static_asserts freeze sizes and offsets; layout_hash() changes with them, and a process that
-// attaches compares the hash.
-// Design: docs/design/arena.md
+// run or span with blocks that belong to another block (arena/kin.hpp), the kept bitmap one for
+// the first page of each free run that a member keeps (arena/kept_runs.hpp). The marks are one
+// bitmap of the pages for each member slot (arena/marks.hpp), which are holes except for the parts
+// in use. The static_asserts freeze sizes and offsets; layout_hash() changes with them, and a
+// process that attaches compares the hash. Design: docs/design/arena.md
 #pragma once
 
 #include <cstddef>
@@ -33,7 +33,7 @@ inline constexpr uint64_t kHugeAlign = 32;
 // the frontier moves by this many pages (64 MiB of data, 40 KiB of tables)
 inline constexpr uint64_t kMetadataStep = 1024;
 inline constexpr uint64_t kMagic = 0x31306c616f687321;  // "!shoal01"
-inline constexpr uint32_t kVersion = 3;
+inline constexpr uint32_t kVersion = 4;
 inline constexpr uint32_t kLanes = 16;
 inline constexpr uint32_t kLaneHeld = 4;
 inline constexpr uint32_t kRoots = 64;
@@ -232,6 +232,7 @@ struct Header {
   uint64_t warm_offset;
   uint64_t orphan_offset;
   uint64_t child_offset;
+  uint64_t kept_offset;
   uint64_t descriptors_offset;
   uint64_t marks_offset;
   uint64_t data_offset;

@@ -100,6 +100,7 @@ void Member::forget() noexcept {
     cache.cursor = 0;
     cache.trim_at = 0;
   }
+  kept_.clear();
   held_.clear();
   undropped_ = 0;
   shared_.clear();

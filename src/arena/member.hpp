@@ -23,6 +23,7 @@
 #include <vector>
 
 #include "arena/arena.hpp"
+#include "arena/kept_runs.hpp"
 #include "arena/local_lock.hpp"
 
 namespace shoal::arena {
@@ -221,6 +222,8 @@ class Member {
   size_t trim_some(uint32_t size_class, size_t keep) noexcept;
   bool free_small(Handle b, Arena::Located at, uint64_t expected) noexcept;
   bool free_run(Arena::Located at, uint64_t expected) noexcept;
+  Handle take_kept(uint64_t pages) noexcept;
+  bool keep(uint64_t first, uint64_t pages) noexcept;
   bool free_owned(Handle b, uint64_t expected) noexcept;
   void purge_if_due() noexcept;
   uint64_t next_version() noexcept;
@@ -261,6 +264,7 @@ class Member {
   uint64_t next_version_ = 0;     // numbers for records that only this process gives out:
   uint64_t end_of_versions_ = 0;  // next_version_ to end_of_versions_ - 1
   std::array<Cache, kClasses> caches_;
+  KeptRuns kept_;
   std::unordered_map<Handle, Held> held_;        // counted blocks
   size_t undropped_ = 0;                         // entries of held_ without references
   std::unordered_map<Handle, uint32_t> shared_;  // shared blocks -> references in this process

@@ -64,6 +64,9 @@ inline void send_a_block(const Scene& scene) {
   ASSERT_TRUE(scene.peer.take_from_channel(block, 7, 1));
   scene.peer.free(block);
 }
+inline void allocate_again(const Scene& scene) {
+  for (int i = 0; i < 2; ++i) scene.me.free(scene.me.allocate(kLarge));
+}
 inline void give_a_child(const Scene& scene) {
   const Handle parent = scene.me.allocate(kSmall);
   const Handle child = scene.me.allocate(kLarge);
@@ -101,13 +104,21 @@ inline void die_and_be_reaped(const Scene& scene) {
 }
 
 inline constexpr Operation kOperations[] = {
-    {"allocate_small", allocate_small},   {"allocate_large", allocate_large},
-    {"shrink_and_grow", shrink_and_grow}, {"hold_counted", hold_counted},
-    {"hold_shared", hold_shared},         {"refer_to_shared", refer_to_shared},
-    {"share_and_drop", share_and_drop},   {"count_and_take", count_and_take},
-    {"send_a_block", send_a_block},       {"purge_all", purge_all},
-    {"give_a_child", give_a_child},       {"inherit_a_child_and_die", inherit_a_child_and_die},
-    {"join_and_leave", join_and_leave},   {"die_and_be_reaped", die_and_be_reaped},
+    {"allocate_small", allocate_small},
+    {"allocate_large", allocate_large},
+    {"shrink_and_grow", shrink_and_grow},
+    {"hold_counted", hold_counted},
+    {"hold_shared", hold_shared},
+    {"refer_to_shared", refer_to_shared},
+    {"share_and_drop", share_and_drop},
+    {"count_and_take", count_and_take},
+    {"send_a_block", send_a_block},
+    {"purge_all", purge_all},
+    {"allocate_again", allocate_again},
+    {"give_a_child", give_a_child},
+    {"inherit_a_child_and_die", inherit_a_child_and_die},
+    {"join_and_leave", join_and_leave},
+    {"die_and_be_reaped", die_and_be_reaped},
 };
 
 }  // namespace shoal::arena

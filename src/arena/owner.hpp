@@ -13,6 +13,9 @@
 //   named    layers above                     layers above
 //   dying    incarnation:42                   that member, which is freeing it (of a span: which
 //                                             has claimed it); after its death, its reaper
+//   kept     arena/kept_runs.hpp              runs only: free memory that a member keeps; changed
+//                                             by that member, its reaper, or any member that is
+//                                             short of memory
 //   orphan   0                                spans only: no member allocates here; claimed by
 //                                             compare-exchange (arena/orphans.hpp)
 //
@@ -61,6 +64,7 @@ enum class OwnerKind : uint64_t {
   named = 5,
   dying = 6,
   orphan = 7,
+  kept = 8,
 };
 
 constexpr uint64_t make_owner(OwnerKind kind, uint64_t payload) noexcept {

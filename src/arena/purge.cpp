@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Member: gives back memory that is not needed: empty spans, empty orphan spans, and warm pages
-// that have been free for a while. Runs in slow paths (when a page run was allocated or freed and a
-// second has passed) and when a program calls purge().
+// that have been free for a while, also those that members keep. Runs in slow paths (when a page
+// run was allocated or freed and a second has passed) and when a program calls purge().
+#include "arena/kept_runs.hpp"
 #include "arena/member.hpp"
 #include "arena/runs.hpp"
 
@@ -20,6 +21,7 @@ uint64_t Member::purge(int64_t older_than_ns, uint64_t most_bytes) {
   sweep_orphans();
   const uint64_t older_than_ms =
       older_than_ns <= 0 ? 0 : static_cast<uint64_t>(older_than_ns) / 1'000'000;
+  release_kept(*arena_, incarnation_, older_than_ms);
   return RunAllocator(*arena_, incarnation_).purge(older_than_ms, most_bytes);
 }
 

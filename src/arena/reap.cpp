@@ -20,6 +20,7 @@
 #include <algorithm>
 
 #include "arena/fork.hpp"
+#include "arena/kept_runs.hpp"
 #include "arena/lock.hpp"
 #include "arena/orphans.hpp"
 #include "arena/page_search.hpp"
@@ -285,6 +286,7 @@ void Reaping::visit_block(const Place& place, Pass pass) {
   const uint64_t word = place.owner.load();
   if (pass == Pass::owned) {
     if (word == owner_member(dead_) || word == owner_dying(dead_)) return claim(place, word);
+    if (is_kept(word) && kept_by(word) == dead_) return claim(place, word);
     if (is_record(word)) return release_record(place);
     if (is_block(word) && is_stray_extension(arena_, place.handle, dead_))
       return claim(place, word);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "arena/run_intent.hpp"
 
+#include "arena/kept_runs.hpp"
 #include "arena/kin.hpp"
 #include "testing/kill_point.hpp"
 
@@ -53,6 +54,7 @@ void carry_out_release(Arena& arena, const RunIntent& intent) noexcept {
   free_pages(arena, first, intent.pages.load(), intent.shape.load());
   SHOAL_KILL_POINT("arena.run.release");
   clear_kin(arena, first);
+  unlist_kept(arena, first);
   arena.page(first).holders.store(0, os::relaxed);           // order: relaxed; see above
   arena.page(first).more.store(0, os::relaxed);              // order: relaxed; see above
   arena.page(first).owner.store(owner_free(), os::relaxed);  // order: relaxed; see above

@@ -5,6 +5,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "arena/kept_runs.hpp"
 #include "arena/lock.hpp"
 #include "arena/page_search.hpp"
 #include "arena/run_intent.hpp"
@@ -87,7 +88,7 @@ bool RunAllocator::extend_frontier_locked(uint64_t needed) noexcept {
   const uint64_t bytes = frontier / 8 - from;
   if (!arena_.commit(h.used_offset + from, bytes) || !arena_.commit(h.warm_offset + from, bytes) ||
       !arena_.commit(h.orphan_offset + from, bytes) ||
-      !arena_.commit(h.child_offset + from, bytes) ||
+      !arena_.commit(h.child_offset + from, bytes) || !arena_.commit(h.kept_offset + from, bytes) ||
       !arena_.commit(h.descriptors_offset + old * sizeof(PageDescriptor),
                      (frontier - old) * sizeof(PageDescriptor)))
     return false;
@@ -170,8 +171,9 @@ bool RunAllocator::fill(uint64_t first, uint64_t pages, Shortage* shortage) {
 uint64_t RunAllocator::allocate(uint64_t pages) {
   Shortage shortage;
   for (int attempt = 0; attempt < 3; ++attempt) {
-    // First attempt: with room to spare. Second: only what is needed. Third: the same, after all
-    // free memory was given back.
+    // First attempt: with room to spare. Second: only what is needed, also from the runs that
+    // members keep. Third: the same, after all free memory was given back.
+    if (attempt == 1) release_kept(arena_, me_, 0);
     if (attempt == 2 && purge(0) == 0) break;
     const Taken taken = take(pages, attempt == 0);
     if (taken.first == kNoPage) {

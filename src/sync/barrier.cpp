@@ -348,11 +348,12 @@ bool Barrier::must_break_for(arena::Incarnation member) const noexcept {
   return false;
 }
 
-// Breaks the barrier if must_break_for() the dead member, then empties its slots. In this order, if this
-// member is killed in between, the next member still finds the slots. If this member is stopped
-// before the compare-exchange that breaks the barrier, and other members drop the dead member and
-// reset the barrier in the meantime, the compare-exchange fails, and the slots are empty. Wakes the
-// waiters in any case: the dead member may have ended a generation without waking them.
+// Breaks the barrier if must_break_for() the dead member, then empties its slots. In this order, if
+// this member is killed in between, the next member still finds the slots. If this member is
+// stopped before the compare-exchange that breaks the barrier, and other members drop the dead
+// member and reset the barrier in the meantime, the compare-exchange fails, and the slots are
+// empty. Wakes the waiters in any case: the dead member may have ended a generation without waking
+// them.
 void Barrier::drop_dead(arena::Incarnation dead) noexcept {
   for (;;) {
     const Phase now = phase();

@@ -245,8 +245,9 @@ void Condition::drop(Slot& slot, arena::Incarnation dead) noexcept {
   }
 }
 
-// Drops dead waiters. Reads /proc only for notified waiters, once in Holds::kLookMs for each: a dead waiter that is not notified
-// takes no notification from other waiters, so its slot can stay until the waiter is reaped.
+// Drops dead waiters. Reads /proc only for notified waiters, once in Holds::kLookMs for each: a
+// dead waiter that is not notified takes no notification from other waiters, so its slot can stay
+// until the waiter is reaped.
 void Condition::look_for_dead(Holds& holds) noexcept {
   const arena::ShortNumber me = arena::short_number(holds.incarnation());
   for_each_slot([&](Slot& slot) {

@@ -76,8 +76,8 @@ class Holds {
   void set_owned(int word) noexcept;
   // The word that names this lock as owned by this member, or kNone.
   int find_owned(arena::Handle object) noexcept;
-  // Clears the words of owned locks for which they are of no use any more: is_stale(). True once, it
-  // must stay true.
+  // Clears the words of owned locks for which they are of no use any more: is_stale(). True once,
+  // it must stay true.
   void drop_stale(bool (*is_stale)(arena::Arena&, arena::Handle)) noexcept;
 
   // Is this member dead? For callers that may ask often, such as a loop of try_lock(). A member

@@ -30,8 +30,8 @@ struct SpinHistory {
 };
 thread_local SpinHistory history;
 
-// How many threads may spin, plus 1; 0: not known yet. No initialization guard: a fork while another
-// thread initializes would leave the child with a guard that nobody ever opens.
+// How many threads may spin, plus 1; 0: not known yet. No initialization guard: a fork while
+// another thread initializes would leave the child with a guard that nobody ever opens.
 os::Atomic<uint32_t> spinner_places;
 
 uint32_t spinner_limit() noexcept {
