@@ -33,9 +33,14 @@ bool Member::hold(Handle b) {
     Record::Done done{};
     {
       std::unique_lock<LocalLock> local(local_);
-      if (incarnation_ == 0 || !arena_->is_run(b)) return false;
+      if (incarnation_ == 0) return false;
+      const auto entry = held_.find(b);
+      if (entry != held_.end() && entry->second.references > 0) {
+        ++entry->second.references;
+        return true;
+      }
       Record record(*arena_, b);
-      if (!record.is_alive()) return false;
+      if (!record.is_run() || !record.is_alive()) return false;
       Held* held = &held_.try_emplace(b, Held{0, false}).first->second;
       if (held->references == 0 && held->is_private) {
         // This process is dropping the block and still has the private view: no new reference may
@@ -47,7 +52,7 @@ bool Member::hold(Handle b) {
         held = &held_.try_emplace(b, Held{0, false}).first->second;
         if (held->references == 0 && held->is_private) return false;
       }
-      if (held->references > 0) {
+      if (held->references > 0) {  // another thread has held it meanwhile
         ++held->references;
         return true;
       }

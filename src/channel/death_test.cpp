@@ -172,11 +172,11 @@ TEST_F(ChannelDeathTest, AtEachKillPointOfALapsEnd) {
 }
 
 TEST_F(ChannelDeathTest, WhileTheLastHolderOfAChannelLetsGoOfIt) {
-  for (const char* point : {"arena.share.make", "arena.share.drop", "ring.pop.slot", "message.free",
-                            "ring.segment.free", ""}) {
+  for (const char* point : {"arena.record.make", "arena.record.end", "ring.pop.slot",
+                            "message.free", "ring.segment.free", ""}) {
     SCOPED_TRACE(point);
     ChildMember victim(arena_, [&](Member& member) {
-      if (std::string(point) == "arena.share.make") testing::arm_kill_point(point, 1);
+      if (std::string(point) == "arena.record.make") testing::arm_kill_point(point, 1);
       const auto channel = Channel::make(member, {0, 0});
       for (uint64_t i = 0; i < 3'000; ++i) {
         if (channel->send(member, message(member, i)) != Sent::ok) _exit(3);

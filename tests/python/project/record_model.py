@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Model of a record (src/arena/record.hpp): all interleavings of its operations, with deaths.
 
-A record has an owner word, two words of holders' bits and one word of links. The second word lies in
-an extension, which the first member that needs it makes and links. Members run small programs. Each step of a program is one access to shared memory, as in the C++ code. `explore()`
-visits every state that can be reached, however the steps interleave; with `deaths`, each member may
-also die before any of its steps, and is then reaped, step by step, while the others go on. A reaper
-may die as well: then reaping starts over.
+A record has an owner word, two words of holders' bits and one word of links. The second word lies
+in an extension, which the first member that needs it makes and links. Members run small programs.
+Each step of a program is one access to shared memory, as in the C++ code. `explore()` visits every
+state that can be reached, however the steps interleave; with `deaths`, each member may also die
+before any of its steps, and is then reaped, step by step, while the others go on. A reaper may die
+as well: then reaping starts over.
 
 It stops at the first state in which
 
@@ -157,9 +158,7 @@ class Model:
             Process(0, LIVE, 0 if p.holds_at_first else -1, -1, -1, 0) for p in self.programs
         )
         messages = tuple((NOT_SENT, -1) for _ in self.senders)
-        return State(
-            RECORD, 1, 0, 1, (bits[0], bits[1]), 0, bits[1] != 0, 0, messages, processes
-        )
+        return State(RECORD, 1, 0, 1, (bits[0], bits[1]), 0, bits[1] != 0, 0, messages, processes)
 
     # ---- All next states
 
@@ -208,9 +207,7 @@ class Model:
         if name == "link extension":
             # Not linked: another member was faster, or the record has ended. Then it is freed.
             same = state.kind == RECORD and state.number == process.number
-            linked = state._replace(
-                strays=state.strays & ~mine, extended=state.extended or same
-            )
+            linked = state._replace(strays=state.strays & ~mine, extended=state.extended or same)
             return [put(linked, me, after)]
         if name == "read word":
             if word == 1 and not state.extended:
@@ -230,7 +227,9 @@ class Model:
             if not same and self.variant != "no tag":
                 return [put(state, me, go("read owner"))]
             if state.kind == DATA:
-                raise Violation("a member writes to memory that is used for something else", [state])
+                raise Violation(
+                    "a member writes to memory that is used for something else", [state]
+                )
             if state.bits[word] != process.bits:
                 return [put(state, me, go("read owner"))]
             return [put(set_bits(state, word, state.bits[word] | mine), me, after)]

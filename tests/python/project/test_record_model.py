@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from typing import Callable
+from collections.abc import Callable
 
 import pytest
 from record_model import VARIANTS, Model, Program, Violation, explore, program
@@ -22,7 +22,7 @@ def hand_over() -> list[Program]:
 
 
 def late_hold() -> list[Program]:
-    """The last holder drops while another member holds by an old handle, and the memory is reused."""
+    """The last holder drops while another holds by an old handle; the memory is a record again."""
     return [
         program(0, "drop", holds_at_first=True, is_mortal=False),
         program(0, "hold", "drop"),
