@@ -5,7 +5,7 @@ MAKEFLAGS += --no-print-directory
 export PYTHON
 
 .PHONY: help demo test bench real build setup check format sanitize test-newer test-install \
-  test-clang wheels sdist docs compat clean
+  test-clang test-aarch64 wheels sdist docs compat clean
 
 help:
 	@echo 'make demo          ordinary programs under the standard library and under shoal, compared'
@@ -17,6 +17,7 @@ help:
 	@echo 'make docs          the documentation as pages to look at, in build/docs; examples in it are tests'
 	@echo 'make sanitize      C++ tests under ASan with UBSan, and under TSan'
 	@echo 'make test-clang    C++ tests built by clang, warnings are errors'
+	@echo 'make test-aarch64  C++ tests for aarch64, under emulation'
 	@echo 'make test-install  build the wheel, test it in a clean environment'
 	@echo 'make wheels        a wheel for each interpreter here, checked and tried, in dist/'
 	@echo 'make sdist         the source distribution, tried by building from it, in dist/'
@@ -54,6 +55,9 @@ sanitize:
 
 test-clang:
 	@scripts/test_clang
+
+test-aarch64:
+	@scripts/test_aarch64
 
 test-install:
 	@scripts/test tests/install

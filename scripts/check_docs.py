@@ -17,7 +17,7 @@ PATH = re.compile(
 # In comments: a page, or a source file as an include line would name it.
 NAMED = re.compile(r"(?<![\w/.-])((?:[\w-]+/)*(?:[\w-]+\.md|(?<=/)[\w-]+\.[ch]pp))\b")
 COMMENT = {".cpp": "//", ".hpp": "//", ".py": "#"}
-TARGET = re.compile(r"`make ([a-z-]+)")
+TARGET = re.compile(r"`make ([a-z0-9-]+)")
 
 
 def pages() -> Iterator[Path]:
@@ -46,7 +46,7 @@ def in_comments(source: Path) -> Iterator[Finding]:
 
 
 def main() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     found = [f for page in pages() for f in findings(page, targets)]
     found += [f for source in files(*COMMENT) for f in in_comments(source)]
     finish("docs", found)

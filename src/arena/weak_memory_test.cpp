@@ -95,9 +95,9 @@ TEST_F(ArenaInWeakMemory, ABlockIsSeenAsItWasSentAndReusedWhenItsLastUserIsDone)
           received = 0;
           mailbox = s->me->allocate(1024);
           // What is left of earlier data looks like owner words.
-          const Handle before = s->me->allocate(32 * kPage);
+          const Handle before = s->me->allocate(31 * kPage);
           auto* const words = s->arena->at<uint64_t>(before);
-          std::fill_n(words, 32 * kPage / 8, owner_member(s->me->incarnation()));
+          std::fill_n(words, 31 * kPage / 8, owner_member(s->me->incarnation()));
           s->me->free(before);
           for (uint64_t i = 0; i < 3; ++i) box(i).set(0);
         },

@@ -30,6 +30,10 @@ namespace {
 
 constexpr uint64_t kExiting = 0x4;  // PF_EXITING of the kernel's task flags
 
+// What follows the pid. Two slashes: qemu's user-mode emulation recognizes its own process's
+// /proc/PID/stat by the path, and shows each thread another start time there.
+constexpr const char* kStat = "//stat";
+
 struct Stat {
   char state = '?';
   uint64_t flags = 0;
@@ -151,7 +155,7 @@ bool dumping_core(pid_t pid) noexcept {
 Stat stat_or_zeros(pid_t pid) noexcept {
   const int saved = errno;
   char path[64];
-  make_path(path, sizeof path, "/proc/", pid, "/stat");
+  make_path(path, sizeof path, "/proc/", pid, kStat);
   Stat stat;
   if (!proc_is_ours() || read_stat(path, stat) != Read::done) stat = {};
   errno = saved;
@@ -183,7 +187,7 @@ Life process_life(pid_t pid, uint64_t expected_start, uint64_t image) noexcept {
   if (pid <= 0) return Life::dead;
   const int saved = errno;
   char path[64];
-  make_path(path, sizeof path, "/proc/", pid, "/stat");
+  make_path(path, sizeof path, "/proc/", pid, kStat);
   Stat stat;
   Life life = Life::alive;
   if (!proc_is_ours() || read_stat(path, stat) != Read::done) {

@@ -88,6 +88,43 @@ TEST_F(PoolInWeakMemory, EachResultIsSeenWithItsUnit) {
       [&] { pool->expect_everything_done(); });
 }
 
+// As the client reads results: it looks at a unit's word, and then at what that word publishes.
+TEST_F(PoolInWeakMemory, AUnitsWordPublishesTheResultsThatItCounts) {
+  constexpr uint32_t kItems = 2;
+  uint64_t seen = 0;
+  try_it(
+      [&] {
+        begin(1);
+        pool->submit(2, kItems);
+        ASSERT_TRUE(worker->seat.enter_next());
+      },
+      {[&] {
+         while (const auto claim = worker->seat.claim()) run_claim(worker->seat, *claim);
+       },
+       [&] {
+         const Batch batch = pool->client->batch(0);
+         for (uint32_t look = 0; look < 40; ++look) {
+           const uint32_t unit = look % 2;
+           // order: acquire; pairs with the release stores in WorkerSeat that publish results
+           const Unit state = Unit::of(batch.unit_words()[unit].load(os::acquire));
+           const uint64_t first = value_of(batch.argument_words()[unit].load());
+           for (uint32_t item = 0; item < state.progress; ++item) {
+             // order: relaxed; as plain data
+             const uint64_t word =
+                 batch.result_words()[batch.first_item(unit) + item].load(os::relaxed);
+             if ((first + item) % 3 == 0) continue;  // a record
+             ASSERT_EQ(word, word_of(2 * (first + item)));
+             ++seen;
+           }
+         }
+       }},
+      [&] {
+        worker->seat.leave_batch();
+        pool->expect_everything_done();
+      });
+  EXPECT_GT(seen, 0U);
+}
+
 TEST_F(PoolInWeakMemory, AWorkerThatGoesToSleepHidesNoTask) {
   const WeakCounts counts = try_it(
       [&] {
