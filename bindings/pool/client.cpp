@@ -53,7 +53,7 @@ void function_dealloc(Function* self) {
   PyObject_GC_UnTrack(self);
   // Every batch that refers to this function keeps it alive, so no worker reads the block any more.
   if (self->client != nullptr && self->client->pool != nullptr)
-    self->client->pool->free_block(self->block);
+    self->client->pool->free_function(self->block);
   Py_XDECREF(reinterpret_cast<PyObject*>(self->client));
   type->tp_free(self);
   Py_DECREF(type);
@@ -181,9 +181,10 @@ uint64_t submit_call(Client* client, const CallOptions& call) {
   if (!own_builder) client->builder_busy = true;
   message.clear();
   uint32_t definitions = 0;
-  const bool ok = encode_call(client, call, message) && store_definitions(client, &definitions);
+  const bool ok = encode_call(client, call, message) && running_or_raise(client) &&
+                  store_definitions(client, &definitions);
   if (!own_builder) client->builder_busy = false;
-  if (!ok || !running_or_raise(client)) return 0;
+  if (!ok) return 0;
   if (may_send(client)) {
     return send_call(client, call, message, definitions);
   }
@@ -243,6 +244,7 @@ PyObject* client_collect(Client* self, PyObject* timeout) {
   if (!deadline_from(timeout, &deadline)) return nullptr;
   const uint32_t seen = self->pool->listen();
   if (collect(self) < 0) return nullptr;
+  if (self->pool == nullptr) Py_RETURN_NONE;  // the child of a fork in a callback
   if (passed(deadline)) return look_after_agent(self) < 0 ? nullptr : Py_NewRef(Py_None);
   const bool quiet = self->pool->listen() == seen;
   if (quiet && (wait_for_news(self, seen, deadline) < 0 || collect(self) < 0)) return nullptr;
@@ -556,8 +558,10 @@ PyObject* client_abandon(Client* self, PyObject* make) {
       }
     }
   }
-  self->pool->ring_clients();
-  self->pool->ring_feeders();
+  if (self->pool != nullptr) {  // null: the child of a fork in a callback
+    self->pool->ring_clients();
+    self->pool->ring_feeders();
+  }
   if (collect(self) < 0) return nullptr;  // a signal handler raised during delivery
   Py_RETURN_NONE;
 }
@@ -592,6 +596,9 @@ PyObject* client_release(Client* self, PyObject*) {
 PyObject* client_forget(Client* self, PyObject*) {
   static_cast<void>(self->pool.release());  // the parent frees it
   self->ended = true;
+  // Python code that a thread called while it read or submitted may have forked. When it returns,
+  // in the child, that thread finds that all has ended.
+  for (Flight& flight : *self->flights) flight.ticket = 0;
   Py_RETURN_NONE;
 }
 
