@@ -434,6 +434,9 @@ PyObject* client_busy(Client* self, void*) { return PyBool_FromLong(is_busy(self
 
 PyObject* client_ended(Client* self, void*) { return PyBool_FromLong(self->ended); }
 
+// The pool's memory is free, so no thread is delivering an outcome.
+PyObject* client_gone(Client* self, void*) { return PyBool_FromLong(self->pool == nullptr); }
+
 PyObject* client_open_calls(Client* self, void*) {
   const uint32_t in_flight = self->pool == nullptr ? 0 : self->pool->in_flight();
   return PyLong_FromSize_t(in_flight + self->pending->size());
@@ -716,6 +719,7 @@ PyGetSetDef client_getset[] = {
     {"handle", reinterpret_cast<getter>(client_handle), nullptr, "The pool's state.", nullptr},
     {"busy", reinterpret_cast<getter>(client_busy), nullptr, "Outcomes are outstanding.", nullptr},
     {"ended", reinterpret_cast<getter>(client_ended), nullptr, "Nothing more is sent.", nullptr},
+    {"gone", reinterpret_cast<getter>(client_gone), nullptr, "No outcome will come.", nullptr},
     {"open_calls", reinterpret_cast<getter>(client_open_calls), nullptr,
      "Calls and batches of maps whose outcomes are not all read.", nullptr},
     {"wanted", reinterpret_cast<getter>(client_wanted), nullptr, "Workers wanted now.", nullptr},
