@@ -22,6 +22,16 @@ WAYS = {
     "a result that is waited for": """
         pool.apply_async(Forks, (True,)).get()
     """,
+    "a result before the one that is waited for": """
+        pool.apply_async(Forks, (True,))
+        pool.apply_async(int).get()
+    """,
+    "a result before the future that is waited for": """
+        executor = shoal.Executor(1)
+        executor.submit(Forks, True)
+        executor.submit(time.sleep, 0.01).result()
+        executor.shutdown() if os.getpid() == me else None
+    """,
     "a result that is polled": """
         result = pool.apply_async(Forks, (True,))
         while not result.ready():
