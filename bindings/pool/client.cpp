@@ -53,7 +53,7 @@ void function_dealloc(Function* self) {
   PyObject_GC_UnTrack(self);
   // Every batch that refers to this function keeps it alive, so no worker reads the block any more.
   if (self->client != nullptr && self->client->pool != nullptr)
-    self->client->pool->free_block(self->block);
+    self->client->pool->free_function(self->block);
   Py_XDECREF(reinterpret_cast<PyObject*>(self->client));
   type->tp_free(self);
   Py_DECREF(type);
@@ -181,9 +181,10 @@ uint64_t submit_call(Client* client, const CallOptions& call) {
   if (!own_builder) client->builder_busy = true;
   message.clear();
   uint32_t definitions = 0;
-  const bool ok = encode_call(client, call, message) && store_definitions(client, &definitions);
+  const bool ok = encode_call(client, call, message) && running_or_raise(client) &&
+                  store_definitions(client, &definitions);
   if (!own_builder) client->builder_busy = false;
-  if (!ok || !running_or_raise(client)) return 0;
+  if (!ok) return 0;
   if (may_send(client)) {
     return send_call(client, call, message, definitions);
   }
@@ -243,6 +244,7 @@ PyObject* client_collect(Client* self, PyObject* timeout) {
   if (!deadline_from(timeout, &deadline)) return nullptr;
   const uint32_t seen = self->pool->listen();
   if (collect(self) < 0) return nullptr;
+  if (self->pool == nullptr) Py_RETURN_NONE;  // the child of a fork in a callback
   if (passed(deadline)) return look_after_agent(self) < 0 ? nullptr : Py_NewRef(Py_None);
   const bool quiet = self->pool->listen() == seen;
   if (quiet && (wait_for_news(self, seen, deadline) < 0 || collect(self) < 0)) return nullptr;
@@ -432,6 +434,9 @@ PyObject* client_busy(Client* self, void*) { return PyBool_FromLong(is_busy(self
 
 PyObject* client_ended(Client* self, void*) { return PyBool_FromLong(self->ended); }
 
+// The pool's memory is free, so no thread is delivering an outcome.
+PyObject* client_gone(Client* self, void*) { return PyBool_FromLong(self->pool == nullptr); }
+
 PyObject* client_open_calls(Client* self, void*) {
   const uint32_t in_flight = self->pool == nullptr ? 0 : self->pool->in_flight();
   return PyLong_FromSize_t(in_flight + self->pending->size());
@@ -556,8 +561,10 @@ PyObject* client_abandon(Client* self, PyObject* make) {
       }
     }
   }
-  self->pool->ring_clients();
-  self->pool->ring_feeders();
+  if (self->pool != nullptr) {  // null: the child of a fork in a callback
+    self->pool->ring_clients();
+    self->pool->ring_feeders();
+  }
   if (collect(self) < 0) return nullptr;  // a signal handler raised during delivery
   Py_RETURN_NONE;
 }
@@ -592,6 +599,9 @@ PyObject* client_release(Client* self, PyObject*) {
 PyObject* client_forget(Client* self, PyObject*) {
   static_cast<void>(self->pool.release());  // the parent frees it
   self->ended = true;
+  // Python code that a thread called while it read or submitted may have forked. When it returns,
+  // in the child, that thread finds that all has ended.
+  for (Flight& flight : *self->flights) flight.ticket = 0;
   Py_RETURN_NONE;
 }
 
@@ -709,6 +719,7 @@ PyGetSetDef client_getset[] = {
     {"handle", reinterpret_cast<getter>(client_handle), nullptr, "The pool's state.", nullptr},
     {"busy", reinterpret_cast<getter>(client_busy), nullptr, "Outcomes are outstanding.", nullptr},
     {"ended", reinterpret_cast<getter>(client_ended), nullptr, "Nothing more is sent.", nullptr},
+    {"gone", reinterpret_cast<getter>(client_gone), nullptr, "No outcome will come.", nullptr},
     {"open_calls", reinterpret_cast<getter>(client_open_calls), nullptr,
      "Calls and batches of maps whose outcomes are not all read.", nullptr},
     {"wanted", reinterpret_cast<getter>(client_wanted), nullptr, "Workers wanted now.", nullptr},

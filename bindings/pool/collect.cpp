@@ -429,13 +429,16 @@ int check_starts(Client* client) {
   return client->pool->live_workers() > 0 ? 0 : call_trouble(client, "starts");
 }
 
+// True if this thread is the only one that waits, and a processor is left for it.
 bool may_spin(Client* client) {
+  if (client->waiters != 1) return false;
+  if (client->workers < client->cpus) return true;
   pool::PoolState& state = client->pool->state();
   unsigned busy = 0;
-  for (uint32_t i = 0; i < client->pool->seats(); ++i) {
+  for (uint32_t i = 0; i < client->pool->seats() && busy < client->cpus; ++i) {
     busy += state.seat(i)->entered.load() != 0 ? 1 : 0;
   }
-  return client->waiters == 1 && busy < client->cpus;
+  return busy < client->cpus;
 }
 
 }  // namespace
@@ -522,7 +525,7 @@ uint64_t launch(Client* client, pool::BatchParts& parts, codec::MessageBuilder& 
 }
 
 void flush_pending(Client* client) {
-  while (!client->pending->empty() && client->pool->has_room() &&
+  while (!client->ended && !client->pending->empty() && client->pool->has_room() &&
          !must_wait(client, client->pending->front().place)) {
     const PendingCall call = std::move(client->pending->front());
     client->pending->pop_front();
@@ -554,6 +557,7 @@ int collect(Client* client) {
   std::vector<uint32_t> slots;
   if (client->pool->has_deaths()) {
     read_deaths(client);
+    if (client->ended) return raise_interrupt(client);
     if (check_starts(client) < 0) return -1;
   }
   client->pool->take_dirty(slots);
@@ -572,6 +576,7 @@ int collect(Client* client) {
   }
   if (client->ended) return raise_interrupt(client);
   flush_pending(client);
+  if (client->ended) return raise_interrupt(client);
   // Other threads may wait for an outcome that this thread has just delivered.
   if (any && client->waiters > 0) client->pool->ring_clients();
   return raise_interrupt(client);
@@ -579,6 +584,7 @@ int collect(Client* client) {
 
 int wait_for_news(Client* client, uint32_t seen, int64_t deadline_ns) {
   if (PyErr_CheckSignals() < 0) return -1;
+  if (client->pool == nullptr) return 0;  // the child of a fork in Python code
   const int64_t slice = os::monotonic_ns() + (client->quiet ? kSliceNs : kFirstSliceNs);
   const int64_t until = deadline_ns >= 0 && deadline_ns < slice ? deadline_ns : slice;
   client->waiters += 1;

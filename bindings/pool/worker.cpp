@@ -255,6 +255,7 @@ bool apply_definitions(Worker* self, uint32_t wanted) {
 PyObject* function_of(Worker* self, const Batch& batch) {
   auto& cache = *self->functions;
   if (auto found = cache.find(batch.function); found != cache.end()) return found->second.get();
+  self->seat->prepare();
   Reference function = Reference::take(
       call_with_stored<pool::FunctionBlock>(self, "decode_function", batch.function_block));
   if (!function) return nullptr;
@@ -513,6 +514,7 @@ bool run_batch(Worker* self) {
   Reference function;  // null: the function travels with each unit
   Reference failure;   // why the function cannot be decoded: the outcome of each unit
   const bool own = (batch.flags & pool::kOwnFunction) != 0;
+  if (self->definitions < batch.definitions) seat.prepare();
   if (apply_definitions(self, batch.definitions) && !own) {
     function = Reference::borrow(function_of(self, batch));
   }

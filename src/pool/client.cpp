@@ -25,6 +25,8 @@ constexpr uint32_t kSpareSeats = 8;
 // pool of four workers that happens after each batch.
 constexpr uint32_t kSeatsPerSmallBatch = 32;
 constexpr uint64_t kSmallBatch = 1024;
+// A small batch may have one block of small results, as WorkerSeat::write_record allocates it.
+constexpr uint64_t kSmallResults = uint64_t{10} * 1024;
 
 // Rounds small batches up to powers of two. Each size class of the arena that is used keeps spans
 // of its own; with few sizes, the next batch reuses the memory that the last one freed.
@@ -76,7 +78,8 @@ ClientPool::~ClientPool() {
     member_.free(block);
     block = next;
   }
-  if (const Handle block = state_->startup.load()) member_.free(block);
+  for (const Handle block : functions_) member_.free(block);
+  if (const Handle error = state_->failure.load()) member_.free_child(error, handle_);
   state_->magic = 0;
   member_.free(handle_);
 }
@@ -233,7 +236,12 @@ void ClientPool::retire(uint32_t slot) {
 
 bool ClientPool::is_small(const InFlight& flight) const noexcept {
   const Batch& batch = flight.batch;
-  return batch.attachments == 0 && batch.results().load() == 0 && batch.extent() <= kSmallBatch;
+  if (batch.attachments != 0 || batch.extent() > kSmallBatch) return false;
+  const Handle handle = batch.results().load();
+  if (handle == 0) return true;
+  const ResultBlock* results = result_block(handle, flight.handle);
+  return results != nullptr && results->next == 0 && results->has_attachments == 0 &&
+         member_.arena().block_size(handle) <= kSmallResults;
 }
 
 void ClientPool::sweep_retired() {
@@ -458,6 +466,7 @@ bool ClientPool::bury_workers_of_dead_agent() {
       continue;
     }
     if (worker != 0) arena::reap(member_.arena(), member_, worker);
+    state_->end_offering(i);
     seat.exit_status.store(SIGKILL);  // what the agent's death sends; the true status is unknown
     seat.life.store(life_word(Life::dead, worker));
     state_->death_epoch.fetch_add(1);
@@ -516,7 +525,12 @@ Handle ClientPool::store_function(const std::byte* bytes, uint64_t size) {
   auto* block = new (member_.arena().address(handle)) FunctionBlock{};
   block->size = size;
   std::memcpy(block->bytes(), bytes, size);
+  functions_.insert(handle);
   return handle;
+}
+
+void ClientPool::free_function(Handle block) noexcept {
+  if (functions_.erase(block) != 0) member_.free(block);
 }
 
 void ClientPool::append_definition(const std::byte* bytes, uint64_t size) {

@@ -16,6 +16,7 @@
 #pragma once
 
 #include <functional>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -141,8 +142,9 @@ class ClientPool {
   void ring_feeders() noexcept { state_->hunger_bell.advance_all(); }
 
   // ---- Functions and definitions
+  // The block stays until free_function(), or until the pool ends.
   Handle store_function(const std::byte* bytes, uint64_t size);
-  void free_block(Handle block) noexcept { member_.free(block); }
+  void free_function(Handle block) noexcept;
   void append_definition(const std::byte* bytes, uint64_t size);
 
   // ---- The end
@@ -196,6 +198,7 @@ class ClientPool {
   uint64_t generation_ = 1;
   uint32_t seen_deaths_ = 0;
   bool push_again_ = false;
+  std::unordered_set<Handle> functions_;  // blocks of store_function()
   Handle last_definition_ = 0;
   std::vector<Death> unforeseen_;
 };

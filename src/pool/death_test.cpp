@@ -107,6 +107,31 @@ TEST(Death, AUnitQueuedAgainIsFoundThoughAHintSaysOtherwise) {
   pool.expect_clean_end();
 }
 
+TEST(Death, TheWorkersOfADeadAgentOfferNothing) {
+  TestPool pool;
+  pool.submit(2);
+  const auto worker = pool.hire();
+  ASSERT_TRUE(worker->seat.enter_next());
+  PoolState& state = pool.client->state();
+  ASSERT_EQ(state.next_offering(0, pool.client->seats()), worker->index);
+  worker->abandon();
+  ASSERT_TRUE(pool.client->bury_workers_of_dead_agent());
+  EXPECT_EQ(state.next_offering(0, pool.client->seats()), pool.client->seats());
+  pool.resolve();
+  finish(pool);
+  pool.expect_clean_end();
+}
+
+TEST(Death, TheErrorOfAFailedStartThatNobodyTookIsFreed) {
+  TestPool pool;
+  const auto worker = pool.hire();
+  const Handle error = worker->member->allocate(1000);
+  worker->member->give_to_block(error, pool.client->handle());
+  pool.client->state().failure.store(error);
+  pool.die(*worker);
+  pool.expect_clean_end();
+}
+
 TEST(Death, AThiefFindsUnitsInTheMiddle) {
   TestPool pool;
   pool.submit(8);

@@ -3,6 +3,8 @@
 // Delays: a process of the pool is stopped before each of its accesses to shared memory while other
 // processes run whole operations. No unit may be hidden from workers that look for work, no wake-up
 // may be lost, and afterwards each unit has one outcome.
+#include <algorithm>
+#include <iterator>
 #include <thread>
 
 #include "pool/test_pool.hpp"
@@ -228,6 +230,115 @@ TEST(Delay, AThiefThatIsStoppedWhileItsVictimDiesAndIsReplacedRunsNothingTwice) 
   }
 }
 
+// ---- Hints that come late -----------------------------------------------------------------------
+
+bool is_in_list(PoolState& state, Entry entry) {
+  return std::any_of(std::begin(state.open), std::end(state.open),
+                     [entry](const auto& place) { return place.load() == entry.value; });
+}
+
+// A worker finds an open batch exhausted, and is stopped before it removes the batch from the list.
+// A unit is queued again, and another worker takes the batch from the ring, opens it and leaves.
+TEST(Delay, AWorkerThatFoundAnOpenBatchExhaustedHidesNoUnitThatIsQueuedAgain) {
+  bool reached = true;
+  for (unsigned nth = 1; reached && !HasFailure(); ++nth) {
+    TestPool pool;
+    PoolState& state = pool.client->state();
+    const Entry entry = pool.submit(4, 1, 1);
+    const auto victim = pool.hire();
+    const auto late = pool.hire();
+    const auto leaver = pool.hire();
+    ASSERT_TRUE(victim->seat.enter_next());
+    ASSERT_TRUE(victim->seat.claim());
+    ASSERT_TRUE(victim->seat.hand_over());
+    ASSERT_TRUE(is_in_list(state, entry));
+    const auto queue_again = [&] {
+      pool.die(*victim);
+      // The leaver has looked at the list before the batch was there, and goes on with the ring.
+      OpenBatches open(&state);
+      const bool was_there = is_in_list(state, entry);
+      open.remove(entry);
+      if (!leaver->seat.enter_next()) return;
+      if (was_there) EXPECT_TRUE(open.add(entry));
+      ASSERT_TRUE(leaver->seat.hand_over());
+      leaver->seat.leave_batch();
+    };
+    reached = stopped_at(nth, accesses_to_state_and(pool, entry), [&] { run_all(late->seat); },
+                         {queue_again});
+    if (!reached) pool.die(*victim);
+    finish(pool, *pool.hire());
+    EXPECT_EQ(pool.lost, 0U) << "access " << nth;
+    pool.expect_clean_end();
+  }
+}
+
+// A thief has taken the last units of a batch, or sees that another has. Before it clears the offer
+// the victim dies, its unit is queued again, and a worker that offers the batch takes its seat.
+TEST(Delay, AThiefThatFoundNothingHidesNoUnitThatIsQueuedAgain) {
+  for (const bool takes_units : {true, false}) {
+    bool reached = true;
+    for (unsigned nth = 1; reached && !HasFailure(); ++nth) {
+      TestPool pool;
+      const Entry entry = pool.submit(4, 1, 1);
+      auto victim = pool.hire();
+      const auto thief = pool.hire();
+      const auto other = pool.hire();
+      std::unique_ptr<TestWorker> next;
+      ASSERT_TRUE(victim->seat.enter_next());
+      ASSERT_TRUE(victim->seat.claim());
+      TestWorker& taker = takes_units ? *thief : *other;
+      ASSERT_TRUE(taker.seat.enter_next());
+      for (int i = 0; i < 3; ++i) run_claim(taker.seat, *taker.seat.claim());
+      const auto queue_again = [&] {
+        pool.die(*victim);
+        next = pool.hire();
+        ASSERT_EQ(next->index, victim->index);
+        ASSERT_TRUE(next->seat.enter_next());
+      };
+      const auto look = [&] {
+        while (takes_units) {
+          const auto claim = thief->seat.claim();
+          if (!claim) break;
+          run_claim(thief->seat, *claim);
+        }
+        if (takes_units) thief->seat.leave_batch();
+        run_all(thief->seat);
+      };
+      reached = stopped_at(nth, accesses_to_state_and(pool, entry), look, {queue_again});
+      if (!reached) pool.die(*victim);
+      const auto finder = pool.hire();
+      run_all(finder->seat);
+      EXPECT_EQ(queued_units(pool, entry), 0) << "a unit is hidden at access " << nth;
+      for (TestWorker* worker : {next.get(), other.get()}) {
+        if (worker == nullptr || !worker->seat.batch()) continue;
+        while (const auto claim = worker->seat.claim()) run_claim(worker->seat, *claim);
+        worker->seat.leave_batch();
+      }
+      finish(pool, *finder);
+      pool.expect_clean_end();
+    }
+  }
+}
+
+// A thief's late store moves `back` over units that were queued again. The worker that has taken
+// the batch alone is in a long unit.
+TEST(Delay, AThiefsLateStoreHidesNoUnitThatIsQueuedAgain) {
+  for (const uint32_t late_back : {0U, 1U}) {
+    TestPool pool;
+    const Entry entry = pool.submit(4, 1, 1);
+    const auto owner = pool.hire();
+    ASSERT_TRUE(owner->seat.enter_next());
+    pool.client->batch(entry.slot()).back().store(late_back);
+    ASSERT_TRUE(owner->seat.claim());
+    const auto finder = pool.hire();
+    run_all(finder->seat);
+    EXPECT_EQ(queued_units(pool, entry), 0);
+    pool.die(*owner);
+    finish(pool, *finder);
+    pool.expect_clean_end();
+  }
+}
+
 // ---- Sleepers are woken -------------------------------------------------------------------------
 
 // A thread that runs `waits` until `waits` returns or goes to sleep without a time limit.
@@ -328,6 +439,32 @@ TEST(Delay, AWorkerThatFallsAsleepIsToldOfWhatAnotherLeavesBehind) {
     ASSERT_TRUE(leaver->seat.hand_over());
     leaver->seat.leave_batch();
   });
+}
+
+// Two batches were pushed while a worker spun, so the client rang no bell. The spinner takes the
+// first, and decodes something before it claims a unit.
+TEST(Delay, AWorkerThatPreparesForLongWakesAnotherForWhatWaits) {
+  for (const bool shared : {false, true}) {
+    TestPool pool({2, 0, 1'000'000, 1});
+    PoolState& state = pool.client->state();
+    state.lookout.store(os::ticks() + kLong);  // no worker polls by a timer
+    const auto asleep = pool.hire();
+    const auto slow = pool.hire();
+    Waiter waiter([&] { asleep->seat.wait(); });
+    ASSERT_TRUE(waiter.sleeps());
+    state.spinners[0].store(os::ticks() + kLong);
+    pool.submit(shared ? 2 : 1, 1, 0, shared);
+    if (!shared) pool.submit(1);
+    state.spinners[0].store(0);
+    EXPECT_TRUE(waiter.sleeps());
+    ASSERT_TRUE(slow->seat.enter_next());
+    slow->seat.prepare();
+    EXPECT_FALSE(waiter.sleeps());
+    state.work_bell.wake_all();
+    while (const auto claim = slow->seat.claim()) run_claim(slow->seat, *claim);
+    slow->seat.leave_batch();
+    finish(pool, *slow);
+  }
 }
 
 TEST(Delay, ASpinnerThatIsStoppedIsSoonNotReliedOn) {

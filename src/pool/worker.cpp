@@ -182,6 +182,10 @@ bool WorkerSeat::somebody_looks() const noexcept {
 void WorkerSeat::look_after_rest() noexcept {
   looked_after_ = true;
   running_since_ = os::ticks();
+  wake_for_rest();
+}
+
+void WorkerSeat::wake_for_rest() noexcept {
   if (!pool_->work_bell.has_waiters()) return;
   const bool more_here = from_back_ ? next_unit_ > batch_.front().load() : next_unit_ < last_unit_;
   const uint64_t passed = pool_->ring_head.load() + (ring_at_ != kNotInRing ? 1 : 0);
@@ -308,7 +312,8 @@ void WorkerSeat::withdraw() noexcept {
 }
 
 bool WorkerSeat::steal_from(Seat& victim, Entry entry, bool stuck) noexcept {
-  if (enter(entry)) {
+  const bool entered = enter(entry);
+  if (entered) {
     const uint32_t back = batch_.back().load();
     const uint32_t front = batch_.front().load();
     if (stuck ? front < batch_.units : back > 0 && back <= batch_.units && front < back) {
@@ -318,10 +323,17 @@ bool WorkerSeat::steal_from(Seat& victim, Entry entry, bool stuck) noexcept {
       if (from_back_) next_unit_ = back;
       return true;
     }
-    withdraw();
   }
   uint64_t offered = entry.value;
   victim.offers.compare_exchange(offered, 0);
+  if (entered) {  // units may have been queued again meanwhile: see claim_after_clearing()
+    if (any_queued(0, batch_.units)) {
+      (void)open_.add(entry);
+      start_at_front(Way::shared);
+      return true;
+    }
+    withdraw();
+  }
   return false;
 }
 
@@ -375,11 +387,6 @@ void WorkerSeat::leave_batch() noexcept {
     pool_->ring_head.compare_exchange(head, head + 1);
     SHOAL_KILL_POINT("pool.ring.pass");
     ask_for_more(ring_at_ + 1);
-  } else if (exhausted_ && way_ == Way::shared) {
-    open_.remove(entry_);
-  } else if (exhausted_ && way_ == Way::thief) {
-    uint64_t offered = entry_.value;
-    victim_->offers.compare_exchange(offered, 0);
   }
   stop_offering();
   notify(now, true);
@@ -466,6 +473,40 @@ std::optional<WorkerSeat::Claim> WorkerSeat::claim_from_front() noexcept {
   return std::nullopt;
 }
 
+bool WorkerSeat::any_queued(uint32_t from, uint32_t to) const noexcept {
+  for (uint32_t i = from; i < to; ++i) {
+    if (Unit::of(batch_.unit_words()[i].load()).state == UnitState::queued) return true;
+  }
+  return false;
+}
+
+// True if this worker, which is alone in the batch, has no unit to offer. `back` alone does not
+// tell: a late store of a thief may have moved it over units that were queued again.
+bool WorkerSeat::offers_nothing() const noexcept {
+  return next_unit_ >= batch_.back().load() && !any_queued(next_unit_, last_unit_) &&
+         !any_queued(0, begun_at_);
+}
+
+// This worker has found no unit in an open batch, or in one that another worker offers. Others
+// shall not look there again, so it clears the hint that leads them there. If units were queued
+// again, after a death, before that, others may rely on the hint by now. So this worker looks once
+// more; it is still in the batch, so if it dies here the agent opens the batch. Units that are
+// queued later do not depend on the cleared hint, since the client pushes their batch after that.
+std::optional<WorkerSeat::Claim> WorkerSeat::claim_after_clearing() noexcept {
+  for (;;) {
+    if (way_ == Way::thief) {
+      uint64_t offered = entry_.value;
+      victim_->offers.compare_exchange(offered, 0);
+    } else {
+      open_.remove(entry_);
+    }
+    if (!any_queued(0, batch_.units)) return std::nullopt;
+    (void)open_.add(entry_);  // no room: this worker runs the units
+    start_at_front(Way::shared);
+    if (auto claim = claim_from_front()) return claim;
+  }
+}
+
 std::optional<WorkerSeat::Claim> WorkerSeat::claim() noexcept {
   if (older_is_open()) return std::nullopt;
   // order: relaxed; only this worker writes it
@@ -474,12 +515,13 @@ std::optional<WorkerSeat::Claim> WorkerSeat::claim() noexcept {
   }
   auto claim = std::exchange(first_, std::nullopt);
   if (!claim) claim = from_back_ ? claim_from_back() : claim_from_front();
+  if (!claim && way_ != Way::alone && ring_at_ == kNotInRing) claim = claim_after_clearing();
   if (!claim) {
     exhausted_ = true;
     return std::nullopt;
   }
   if (way_ == Way::thief) add(seat_->steals, 1);
-  if (way_ == Way::alone && next_unit_ >= batch_.back().load()) stop_offering();
+  if (offering_ && offers_nothing()) stop_offering();
   if (!looked_after_) look_after_rest();
   return claim;
 }

@@ -50,6 +50,9 @@ class WorkerSeat {
   // Enters the oldest batch with something to do: an open one, the ring's first, or one that
   // another worker is busy with (`thief`). False: nothing to do.
   bool enter_next() noexcept;
+  // To be called before the first claim by a worker that needs long until then, because the batch
+  // has something new to decode: wakes a sleeper for what waits meanwhile.
+  void prepare() noexcept { wake_for_rest(); }
   // Leaves the entered batch, and tells the client about its outcomes.
   void leave_batch() noexcept;
   // Called by a worker that will claim no more units. True when other workers can take the rest of
@@ -123,6 +126,7 @@ class WorkerSeat {
   bool may_have_work() const noexcept;
   bool somebody_looks() const noexcept;
   void look_after_rest() noexcept;
+  void wake_for_rest() noexcept;
   void ask_for_more(uint64_t head) noexcept;
   bool spin() noexcept;
   os::Atomic<uint64_t>* take_spinner_place(uint64_t now) noexcept;
@@ -133,6 +137,9 @@ class WorkerSeat {
   std::optional<Claim> try_claim(uint32_t unit) noexcept;
   std::optional<Claim> claim_from_back() noexcept;
   std::optional<Claim> claim_from_front() noexcept;
+  std::optional<Claim> claim_after_clearing() noexcept;
+  [[nodiscard]] bool any_queued(uint32_t from, uint32_t to) const noexcept;
+  [[nodiscard]] bool offers_nothing() const noexcept;
   ResultBlock* block_for(uint64_t extent);
   void chain(Handle handle) noexcept;
   void mark_dirty() noexcept;

@@ -558,6 +558,11 @@ class Engine:
             _left_to_results.discard(self)
             return True
 
+    def no_outcome(self) -> BaseException:
+        """What a wait raises for an outcome that cannot come any more, since the pool is gone."""
+        error: BaseException = self._hooks.closed()
+        return error
+
     def worker_pids(self) -> list[int]:
         self.check_usable()
         if self._agent.ended:

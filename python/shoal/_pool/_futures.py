@@ -145,8 +145,11 @@ class Future(_base.Future):  # type: ignore[type-arg]
                     raise _base.TimeoutError
                 continue
             told = engine.client.wait(self._ticket, left)
+            gone = engine.client.gone
             if self._state != _PENDING:
                 return
+            if gone:
+                raise engine.no_outcome()
             if not told or left == 0:
                 raise _base.TimeoutError
             time.sleep(0.001)  # another thread is about to tell this future

@@ -143,7 +143,10 @@ class AsyncResult(_Result):
     def _wait_once(self, left: float | None) -> bool:
         if not self._engine.client.wait(self._ticket, left):
             return False
+        gone = self._engine.client.gone
         if self._state == _PENDING:
+            if gone:
+                raise self._engine.no_outcome()
             if left == 0:
                 return False
             time.sleep(0.001)  # another thread ends the pool, or runs the callback

@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from shoal._workers import _plan
 
 
-class TaskInterrupted(BaseException):
-    """Raised inside a task to stop it, after its time limit or when it was cancelled."""
-
-
 def import_parts() -> None:
     """Import the modules that `serve` needs, and build the set of module names that `Applied` uses.
     Called once before workers are forked, so that they share the results.
@@ -50,11 +46,11 @@ def serve(plan: _plan.Plan, seat: int, bell: int, unprepared: RuntimeError | Non
         imported = _context.imports_main(plan.context)
     applied = Applied(forked=not plan.context, imported=imported)
     hooks = _worker_hooks.WorkerHooks(applied, plan.results_by_name)
-    worker = core.Worker(plan.pool, seat, bell, hooks, TaskInterrupted)
+    worker = core.Worker(plan.pool, seat, bell, hooks, _worker_hooks.TaskInterrupted)
 
     def stop(number: int, frame: object) -> None:
         if worker.stopping():
-            raise TaskInterrupted
+            raise _worker_hooks.TaskInterrupted
 
     _signals.catch_stop(_watch.STOP_SIGNAL, stop)
     _prefer_as_victim()

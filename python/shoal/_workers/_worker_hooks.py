@@ -9,7 +9,6 @@ TaskInterrupted, which the stop signal raises anywhere in a running task, must n
 from __future__ import annotations
 
 from shoal._pickling import _codec
-from shoal._workers._worker import TaskInterrupted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +16,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from shoal._pickling._applied import Applied
+
+
+class TaskInterrupted(BaseException):
+    """Raised inside a task to stop it, after its time limit or when it was cancelled."""
 
 
 class WorkerHooks:

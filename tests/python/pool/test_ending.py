@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 import shoal
 from pool_kinds import WATCHDOG
+from shoal._pool._futures import Future
+from shoal._pool._results import AsyncResult
 
 pytestmark = WATCHDOG
 
@@ -100,6 +102,20 @@ def test_waits_for_a_result_that_is_read_while_the_pool_ends_keep_their_time_lim
             may_go_on.set()
         assert getattr(result, get)() == 5
         reader.join()
+
+
+def test_a_wait_for_an_outcome_that_cannot_come_raises() -> None:
+    pool = shoal.Pool(1)
+    engine = _engine(pool)
+    pool.terminate()
+    for wait in (
+        AsyncResult(engine, None, None).get,
+        AsyncResult(engine, None, None).wait,
+        Future(engine).result,
+        Future(engine).exception,
+    ):
+        with pytest.raises(shoal.PoolClosed):
+            wait()
 
 
 def _fail() -> None:
