@@ -21,6 +21,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+# What the kernel sends for an error of the program itself: blocked, it would end the process at
+# once, without the handler that says where (faulthandler).
+_FAULTS = {"SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV", "SIGSYS", "SIGTRAP"}
 _sigchld: Any = None  # in an agent: the SIGCHLD handler that its workers must get
 
 
@@ -29,15 +32,28 @@ def current_mask() -> tuple[int, ...]:
     return tuple(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ())))
 
 
+def held_back() -> set[signal.Signals]:
+    """All signals but those that a fault of this thread causes."""
+    faults = {getattr(signal, name) for name in _FAULTS}
+    return {number for number in signal.valid_signals() if number not in faults}
+
+
 class interrupts_wait:
-    """`with interrupts_wait() as mask:` SIGINT is blocked in this thread; a Ctrl-C during the block
-    raises KeyboardInterrupt at its end. `mask`: the signals that were blocked before.
+    """`with interrupts_wait() as mask:` signals are blocked in this thread, and handled at the end
+    of the block: what their handlers raise, KeyboardInterrupt among it, is raised there. `mask`:
+    the signals that were blocked before.
+
+    Handlers always run in the main thread. So one may run during the block all the same, if another
+    thread of the program receives its signal.
     """
+
+    def __init__(self, signals: Iterable[int] | None = None) -> None:
+        self._signals = held_back() if signals is None else signals
 
     def __enter__(self) -> tuple[int, ...]:
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:  # pthread_sigmask() changes the mask, and then raises for a signal that came before it
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
         except BaseException:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
             raise
