@@ -32,6 +32,7 @@ from shoal._workers import _fork_safety, _plan, _seeds, _signals, _template, _wa
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from shoal._dropin._engine import DropInEngine
@@ -94,9 +95,14 @@ class _KeeperThread(threading.Thread):
     caller can submit its first task meanwhile.
     """
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: Keeper, mask: Iterable[int]) -> None:
         super().__init__(target=keeper._keep, name="shoal-keeper", daemon=True)
         self._started = _Started()
+        self._mask = mask
+
+    def run(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)  # signals are blocked at its start
+        super().run()
 
     def join(self, timeout: float | None = None) -> None:
         self._started.wait_until_set()
@@ -157,9 +163,10 @@ class Keeper(_watch.Watch):
         with self._lock, self._interrupts_wait() as self._mask:
             for _ in range(max(0, self.supervisor.missing())):
                 self.seated(self._start(self.supervisor.take_seat()))
-        self._thread = _KeeperThread(self)
-        _fork_safety.harmless.add(self._thread)
-        self._thread.start()
+            thread = _KeeperThread(self, self._mask)
+            _fork_safety.harmless.add(thread)
+            thread.start()
+            self._thread = thread
 
     def start_workers_now(self) -> None:
         """Start the missing workers, in the calling thread. If the pool has no worker and the first
@@ -202,11 +209,16 @@ class Keeper(_watch.Watch):
         self._close()
 
     def kill(self, client: Any) -> None:
-        """Kill and reap the workers that a failed `start` has started."""
+        """Kill and reap the workers that a failed `start` has started. The caller has set the
+        pool's phase: the keeper's thread, if there is one, ends after them.
+        """
         for process in self.processes:
             process.kill()
         for process in self.processes:
             process.join()
+        if self._thread is not None:
+            self.ring()
+            self._thread.join()
         for descriptor in self.workers:
             os.close(descriptor)
         self.workers.clear()
