@@ -108,8 +108,11 @@ class Channel {
   Received try_receive(arena::Member& member, arena::Handle* message);
 
   // Notes that this member will mark the message that it received last as done. If the member dies
-  // before that, wait_all_done() reports the message as lost. May throw MemoryExhausted.
-  void take_in_hand(arena::Member& member);
+  // before that, wait_all_done() reports the message as lost. That needs a block: if there is no
+  // memory for it, hands are ignored in this channel from now on.
+  void take_in_hand(arena::Member& member) noexcept;
+  // Makes that block, for a caller who can do without it for now. False: there is no memory.
+  bool make_hand_ready(arena::Member& member) noexcept;
   // Marks one more received message as done. False: all messages that were sent are marked already,
   // and nothing changes.
   [[nodiscard]] bool mark_done(arena::Member& member) noexcept;

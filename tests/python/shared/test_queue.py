@@ -296,6 +296,34 @@ queue.put("again"); print(queue.get())
     assert done.stdout == "again\n", done.stderr
 
 
+def test_a_full_session_gives_joinable_queues_their_objects_back() -> None:
+    """The process has no memory left to note what it has in hand."""
+    program = """
+import shoal
+queue, count, size = shoal.JoinableQueue(), 0, 50_000
+while size >= 16:  # until the smallest block cannot be had
+    try:
+        while True:
+            queue.put(bytes(size)); count += 1
+    except MemoryError:
+        size //= 4
+for number in range(count):
+    queue.get(block=False)
+    queue.task_done()
+queue.join()
+print(count > 100, queue.qsize())
+"""
+    environment = {**os.environ, "SHOAL_MEMORY_LIMIT": "64M"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "True 0\n", done.stderr
+
+
 def test_many_at_once() -> None:
     many = shoal.Queue[int](maxsize=10)
     assert many.put_many(range(100), block=False) == 10
