@@ -14,6 +14,8 @@ exception is Ctrl-C: workers ignore it, unless the program has its own handler f
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
+import functools
 import signal
 from collections.abc import Callable, Iterable
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 # What the kernel sends for an error of the program itself: blocked, it would end the process at
 # once, without the handler that says where (faulthandler).
 _FAULTS = {"SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV", "SIGSYS", "SIGTRAP"}
+# signal.pthread_sigmask(), but without 60 enumeration members for what it returns.
+_change_mask: Any = _signal.pthread_sigmask
 _sigchld: Any = None  # in an agent: the SIGCHLD handler that its workers must get
 
 
@@ -32,10 +36,10 @@ def current_mask() -> tuple[int, ...]:
     return tuple(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ())))
 
 
-def held_back() -> set[signal.Signals]:
+@functools.cache
+def held_back() -> frozenset[int]:
     """All signals but those that a fault of this thread causes."""
-    faults = {getattr(signal, name) for name in _FAULTS}
-    return {number for number in signal.valid_signals() if number not in faults}
+    return frozenset(map(int, signal.valid_signals())) - {getattr(signal, n) for n in _FAULTS}
 
 
 class interrupts_wait:
@@ -51,16 +55,16 @@ class interrupts_wait:
         self._signals = held_back() if signals is None else signals
 
     def __enter__(self) -> tuple[int, ...]:
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self._mask = _change_mask(signal.SIG_BLOCK, ())
         try:  # pthread_sigmask() changes the mask, and then raises for a signal that came before it
-            signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
+            _change_mask(signal.SIG_BLOCK, self._signals)
         except BaseException:
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+            _change_mask(signal.SIG_SETMASK, self._mask)
             raise
-        return tuple(map(int, self._mask))
+        return tuple(self._mask)
 
     def __exit__(self, *exception: object) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        _change_mask(signal.SIG_SETMASK, self._mask)
 
 
 def keep_out() -> None:
