@@ -317,15 +317,28 @@ PyObject* queue_join(PyObject* self, PyObject* const* args, Py_ssize_t count, Py
   return PyBool_FromLong(waited == Waited::done ? 1 : 0);
 }
 
+PyObject* descriptor_of(PyObject* self, int (Channel::*descriptor)(arena::Member&, int64_t)) {
+  arena::Member* const member = current_member();
+  if (member == nullptr) return nullptr;
+  int fd = -1;
+  const Waited waited = wait_in_slices(
+      [&](int64_t slice_ns) {
+        fd = (channel_of(self).*descriptor)(*member, slice_ns);
+        return fd < 0 ? Slice::again : Slice::done;
+      },
+      os::monotonic_ns() + channel::Bell::kLongPatienceNs);
+  if (waited == Waited::failed) return nullptr;
+  if (waited == Waited::done) return PyLong_FromLong(fd);
+  PyErr_SetString(PyExc_RuntimeError, channel::Bell::kHeldUp);
+  return nullptr;
+}
+
 PyObject* queue_fileno(PyObject* self, PyObject*) {
-  return with_member(
-      [&](arena::Member& member) { return PyLong_FromLong(channel_of(self).descriptor(member)); });
+  return descriptor_of(self, &Channel::descriptor);
 }
 
 PyObject* queue_space_fileno(PyObject* self, PyObject*) {
-  return with_member([&](arena::Member& member) {
-    return PyLong_FromLong(channel_of(self).space_descriptor(member));
-  });
+  return descriptor_of(self, &Channel::space_descriptor);
 }
 
 // _look_after(end): calls Channel::look_after(); returns whether that end is ready.

@@ -191,6 +191,18 @@ int Channel::space_descriptor(arena::Member& member) {
   return fd;
 }
 
+int Channel::descriptor(arena::Member& member, int64_t deadline_ns) {
+  const int fd = items_bell_.descriptor(member, deadline_ns);
+  if (fd >= 0) look_after(member);
+  return fd;
+}
+
+int Channel::space_descriptor(arena::Member& member, int64_t deadline_ns) {
+  const int fd = space_bell_.descriptor(member, deadline_ns);
+  if (fd >= 0) look_after(member);
+  return fd;
+}
+
 void Channel::look_after(arena::Member& member) {
   sweep(member);
   items_bell_.check(member);

@@ -130,8 +130,10 @@ class Channel {
   // A descriptor that is readable while there are messages, or the channel is closed. The channel
   // owns it: channel/bell.hpp. A fork's child may use the same number. Throws OsError.
   int descriptor(arena::Member& member);
+  int descriptor(arena::Member& member, int64_t deadline_ns);  // -1: see Bell::descriptor()
   // A descriptor that is readable while there may be room.
   int space_descriptor(arena::Member& member);
+  int space_descriptor(arena::Member& member, int64_t deadline_ns);
   // To be called every 250 ms or so by a thread that waits for a descriptor. Makes a descriptor
   // readable if another member failed to do so, or died before it did. Reaps dead members, but at
   // most once a second for all waiters of the channel together. descriptor() does the same.
