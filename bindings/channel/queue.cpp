@@ -206,17 +206,16 @@ PyObject* raise_for(PyObject* self, Received received) {
   return received == Received::closed ? raise_shut_down(self) : nullptr;
 }
 
-// Notes that this process has the received message in hand until task_done(). False: an error is
-// set.
-bool take_in_hand(PyObject* self, arena::Member& member) {
-  if (!queue_object(self).joinable) return true;
-  try {
-    channel_of(self).take_in_hand(member);
-    return true;
-  } catch (const std::exception&) {
-    set_python_error();
-    return false;
-  }
+// The object in a received message, which this process has in hand until task_done(). In a full
+// arena there may be no memory to note that before the message has been freed.
+PyObject* open_message(PyObject* self, arena::Member& member, arena::Handle message) {
+  if (!queue_object(self).joinable) return decode_message(message, member);
+  Channel& channel = channel_of(self);
+  const bool ready = channel.make_hand_ready(member);
+  if (ready) channel.take_in_hand(member);
+  PyObject* const object = decode_message(message, member);
+  if (!ready) channel.take_in_hand(member);
+  return object;
 }
 
 PyObject* get_until(PyObject* self, int64_t deadline_ns) {
@@ -226,7 +225,7 @@ PyObject* get_until(PyObject* self, int64_t deadline_ns) {
   arena::Handle message = 0;
   const Received received = receive(self, *member, &message, deadline_ns);
   if (received != Received::ok) return raise_for(self, received);
-  return take_in_hand(self, *member) ? decode_message(message, *member) : nullptr;
+  return open_message(self, *member, message);
 }
 
 PyObject* queue_get(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
@@ -264,8 +263,7 @@ PyObject* queue_get_many(PyObject* self, PyObject* args, PyObject* keywords) {
   while (member != nullptr && PyList_GET_SIZE(objects.get()) < limit) {
     arena::Handle message = 0;
     if (receive(self, *member, &message, 0) != Received::ok) break;
-    const Reference object =
-        Reference::take(take_in_hand(self, *member) ? decode_message(message, *member) : nullptr);
+    const Reference object = Reference::take(open_message(self, *member, message));
     if (!object || PyList_Append(objects.get(), object.get()) < 0) {
       return raise_with_received(objects.get());
     }
@@ -319,15 +317,28 @@ PyObject* queue_join(PyObject* self, PyObject* const* args, Py_ssize_t count, Py
   return PyBool_FromLong(waited == Waited::done ? 1 : 0);
 }
 
+PyObject* descriptor_of(PyObject* self, int (Channel::*descriptor)(arena::Member&, int64_t)) {
+  arena::Member* const member = current_member();
+  if (member == nullptr) return nullptr;
+  int fd = -1;
+  const Waited waited = wait_in_slices(
+      [&](int64_t slice_ns) {
+        fd = (channel_of(self).*descriptor)(*member, slice_ns);
+        return fd < 0 ? Slice::again : Slice::done;
+      },
+      os::monotonic_ns() + channel::Bell::kLongPatienceNs);
+  if (waited == Waited::failed) return nullptr;
+  if (waited == Waited::done) return PyLong_FromLong(fd);
+  PyErr_SetString(PyExc_RuntimeError, channel::Bell::kHeldUp);
+  return nullptr;
+}
+
 PyObject* queue_fileno(PyObject* self, PyObject*) {
-  return with_member(
-      [&](arena::Member& member) { return PyLong_FromLong(channel_of(self).descriptor(member)); });
+  return descriptor_of(self, &Channel::descriptor);
 }
 
 PyObject* queue_space_fileno(PyObject* self, PyObject*) {
-  return with_member([&](arena::Member& member) {
-    return PyLong_FromLong(channel_of(self).space_descriptor(member));
-  });
+  return descriptor_of(self, &Channel::space_descriptor);
 }
 
 // _look_after(end): calls Channel::look_after(); returns whether that end is ready.

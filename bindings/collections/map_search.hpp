@@ -92,7 +92,6 @@ void keep_first_key(arena::Member& member, Handle old, NewItem& fresh);
 
 // Puts value under the prepared key.
 bool map_put(KeySearch& search, PyObject* value, arena::Member& member);
-// New reference to the value; nullptr without an error: there is no such key.
 // New reference to the value; nullptr without an error: no entry has the key.
 PyObject* map_get(KeySearch& search, arena::Member& member);
 int map_remove(KeySearch& search, arena::Member& member);

@@ -40,14 +40,24 @@ void Bell::leave() noexcept {
 
 // ---- the lock
 
-// `*unsure`: the last holder died while it held the lock.
-bool Bell::lock(arena::Member& member, int64_t patience_ns, bool* unsure) {
+// Waits kPatienceNs, but only once for each holder that is stopped. `*unsure`: the last holder died
+// while it held the lock.
+bool Bell::lock_patiently(arena::Member& member, bool* unsure) {
   sync::Mutex mutex(*arena_, board_->lock);
-  const int64_t deadline_ns = os::monotonic_ns() + patience_ns;
+  const arena::Incarnation slow = slow_.load();
+  if (slow != 0) {
+    if (try_lock(member, unsure)) {
+      slow_.store(0);
+      return true;
+    }
+    if (mutex.owner() == slow) return false;
+  }
+  const int64_t deadline_ns = os::monotonic_ns() + kPatienceNs;
   for (;;) {
     const sync::Locked locked = mutex.lock(member, deadline_ns);
     if (locked == sync::Locked::interrupted) continue;
     *unsure = locked == sync::Locked::owner_died;
+    slow_.store(sync::is_locked(locked) ? 0 : mutex.owner());
     return sync::is_locked(locked);
   }
 }
@@ -67,7 +77,7 @@ void Bell::settle(arena::Member& member) noexcept {
   if (board_->pipe.load() == 0) return;
   try {
     bool unsure = false;
-    const bool locked = lock(member, kPatienceNs, &unsure);
+    const bool locked = lock_patiently(member, &unsure);
     settle_having(member, locked, unsure);
   } catch (const std::exception&) {
     return;  // this process is no longer a member
@@ -114,29 +124,26 @@ void Bell::settle_locked(bool unsure) noexcept {
     board_->state.store(kChanging);
     SHOAL_KILL_POINT("bell.change.begin");
     uint32_t now = kSilent;
+    bool done = false;
     if (state == kSilent) {
       if (is_ready() && ring()) now = kRung;
-      if (now == kSilent && is_ready()) {  // no byte was written: the next operation tries again
-        board_->state.store(kSilent);
-        return;
-      }
+      done = now == kRung || is_ready();  // if no byte was written, the next operation tries again
     } else if (!hush()) {
-      if (board_->pipe.load() == 0) return;  // no process has the pipe any more
-      now = kRung;                           // the next receiver tries again
+      return;  // no process has the pipe any more, or the next operation tries again
     }
     // COMMIT(bell.change.end): killed before: the next holder empties the pipe; after: settled.
-    board_->state.store(now);
+    uint32_t expected = kChanging;
+    unsure = !board_->state.compare_exchange(expected, now);
     SHOAL_KILL_POINT("bell.change.end");
-    if (now == kRung) return;
-    unsure = false;
+    if (done && !unsure) return;
   }
 }
 
-// For the case that the lock's holder is stopped or dead. CHANGING makes the next holder check the
-// pipe.
+// For the case that the lock's holder is stopped or dead. ALONE makes this holder, or the next one,
+// check the pipe.
 void Bell::settle_unlocked() noexcept {
   // COMMIT(bell.change.alone): killed before: not told; after: the next holder empties the pipe.
-  board_->state.store(kChanging);
+  board_->state.store(kAlone);
   SHOAL_KILL_POINT("bell.change.alone");
   if (is_ready()) {
     ring();
@@ -229,41 +236,65 @@ void Bell::keep(int fd) noexcept {
 }
 
 int Bell::descriptor(arena::Member& member) {
-  bool unsure = false;
-  if (!lock(member, kLongPatienceNs, &unsure)) {
-    throw std::runtime_error(
-        "a stopped process holds the lock of this queue's descriptor: continue it (SIGCONT) or kill"
-        " it");
+  const int64_t deadline_ns = os::monotonic_ns() + kLongPatienceNs;
+  for (;;) {
+    const int fd = descriptor(member, deadline_ns);
+    if (fd >= 0) return fd;
+    if (os::monotonic_ns() >= deadline_ns) throw std::runtime_error(kHeldUp);
   }
+}
+
+int Bell::descriptor(arena::Member& member, int64_t deadline_ns) {
+  const int known = known_descriptor();
+  if (known >= 0) {
+    check(member);
+    return known;
+  }
+  const sync::Locked locked = sync::Mutex(*arena_, board_->lock).lock(member, deadline_ns);
+  if (!sync::is_locked(locked)) return -1;
+  int fd = -1;
   try {
-    uint64_t identity = board_->pipe.load();
-    os::Place unreachable{0, 0};
-    int fd = identity == 0 ? -1 : reach(identity, &unreachable);
-    if (fd < 0 && unreachable.process != 0) {
-      throw os::OsError("open", EMFILE,
-                        "the descriptor of a queue, in process " +
-                            std::to_string(unreachable.process) +
-                            ": is ulimit -n (RLIMIT_NOFILE) reached, or is it another user's?");
-    }
-    if (fd < 0) {
-      fd = os::make_bell_pipe();
-      identity_.store(os::pipe_identity(fd));
-      fd_.store(fd);
-      keep(fd);
-      board_->state.store(kSilent);
-      // COMMIT(bell.make.pipe): killed before: no pipe; after: the next bell finds it gone.
-      board_->pipe.store(identity_.load());
-      SHOAL_KILL_POINT("bell.make.pipe");
-    } else {
-      keep(fd);
-    }
-    settle_locked(unsure);
-    unlock(member);
-    return fd;
+    fd = find_or_make_pipe();
   } catch (...) {
     unlock(member);
     throw;
   }
+  settle_having(member, true, locked == sync::Locked::owner_died);
+  return fd;
+}
+
+// The descriptor for which this process is a keeper already, so that no other process ends the
+// pipe; else -1.
+int Bell::known_descriptor() noexcept {
+  const uint64_t identity = board_->pipe.load();
+  const int fd = fd_.load();
+  const bool is_keeper = keeper_.load() == static_cast<uint32_t>(os::own_pid());
+  return identity != 0 && fd >= 0 && is_keeper && os::pipe_identity(fd) == identity ? fd : -1;
+}
+
+int Bell::find_or_make_pipe() {
+  const uint64_t identity = board_->pipe.load();
+  os::Place unreachable{0, 0};
+  int fd = identity == 0 ? -1 : reach(identity, &unreachable);
+  if (fd >= 0) {
+    keep(fd);
+    return fd;
+  }
+  if (unreachable.process != 0) {
+    throw os::OsError("open", EMFILE,
+                      "the descriptor of a queue, in process " +
+                          std::to_string(unreachable.process) +
+                          ": is ulimit -n (RLIMIT_NOFILE) reached, or is it another user's?");
+  }
+  fd = os::make_bell_pipe();
+  identity_.store(os::pipe_identity(fd));
+  fd_.store(fd);
+  keep(fd);
+  board_->state.store(kSilent);
+  // COMMIT(bell.make.pipe): killed before: no pipe; after: the next bell finds it gone.
+  board_->pipe.store(identity_.load());
+  SHOAL_KILL_POINT("bell.make.pipe");
+  return fd;
 }
 
 }  // namespace shoal::channel

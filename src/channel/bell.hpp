@@ -7,7 +7,8 @@
 // BellBoard, in the channel's state:
 //   lock      held by the thread that writes into the pipe or reads from it (exception: giving up)
 //   pipe      the pipe's identity; 0: no process has asked for a descriptor
-//   state     SILENT the pipe is empty; RUNG it has a byte; CHANGING unknown, look into the pipe
+//   state     SILENT the pipe is empty; RUNG it has a byte; unknown, look into the pipe: CHANGING,
+//             by the lock's holder, or ALONE, by a thread that gave up waiting for the lock
 //   again     1: a thread gave up waiting for the lock, so the lock's holder must settle once more
 //   keepers   pid:32 | fd:32 of processes that have the pipe open; other processes open it there
 // All are written under the lock, except `again`, a keeper's word when that keeper leaves, and what
@@ -16,7 +17,8 @@
 // "Ready" below is the channel's own question: is there a message (is there room)?
 // Invariants, at each moment at which no thread holds the lock:
 // 1. state is RUNG if and only if a byte is in the pipe, else SILENT. (A holder that dies in
-//    between leaves CHANGING; the next holder empties the pipe and starts from there.)
+//    between, or cannot open the pipe, leaves CHANGING; the next holder empties the pipe and starts
+//    from there.)
 // 2. A sender that made the channel ready loads `state` after that, and takes the lock unless it is
 //    RUNG; a receiver that took the last message loads it after that, and takes the lock unless it
 //    is SILENT.
@@ -33,10 +35,12 @@
 //
 // A thread that has waited kPatienceNs for the lock (because its holder is stopped) gives up and
 // settles without the lock: the descriptor may stay readable for too long, but is never silent for
-// too long. Then the thread sets `again` and tries to take the lock. If that fails, the lock's
-// holder loads `again` after it has released the lock, and settles once more. A reaper does not
-// wait for the lock at all: if the dead member holds it, the same reap takes it back later; and
-// members that wait for the reap must not wait for a stopped holder of the lock.
+// too long. It stores ALONE first. The holder ends with a compare-exchange of CHANGING, so it never
+// stores what it knew before such a thread has changed the pipe. Then the thread sets `again` and
+// tries to take the lock. If that fails, the lock's holder loads `again` after it has released the
+// lock, and settles once more. From then on this process does not wait for that holder. A reaper
+// does not wait for the lock at all: if the dead member holds it, the same reap takes it back
+// later; and members that wait for the reap must not wait for a stopped holder of the lock.
 //
 // Ringing can fail: the process can open no more files and start no thread, or the pipe belongs to
 // another user. Then state stays SILENT while the channel is ready, and the next operation rings:
@@ -100,8 +104,15 @@ class Bell {
   void settle_reaping(arena::Member& reaper) noexcept;
 
   // The descriptor, readable while the channel is ready. The bell owns it; a fork's child has it
-  // under the same number. Throws OsError, or runtime_error when the lock's holder is stopped.
+  // under the same number. -1: a signal came, or the deadline has passed, as the lock's holder is
+  // stopped; so it can be only before this process has the descriptor. Throws OsError.
+  int descriptor(arena::Member& member, int64_t deadline_ns);
+  // The same. Throws runtime_error(kHeldUp) when the lock's holder is stopped.
   int descriptor(arena::Member& member);
+  static constexpr int64_t kLongPatienceNs = 5'000'000'000;
+  static constexpr const char* kHeldUp =
+      "a stopped process holds the lock of this queue's descriptor: continue it (SIGCONT) or kill"
+      " it";
   // Call it before the board may be freed: other processes stop looking for the pipe in this one.
   void leave() noexcept;
 
@@ -109,13 +120,13 @@ class Bell {
   static constexpr uint32_t kSilent = 0;
   static constexpr uint32_t kRung = 1;
   static constexpr uint32_t kChanging = 2;
+  static constexpr uint32_t kAlone = 3;
   static constexpr int64_t kPatienceNs = 20'000'000;
-  static constexpr int64_t kLongPatienceNs = 5'000'000'000;
 
   [[nodiscard]] bool is_ready() const noexcept { return ask_(user_); }
   void settle(arena::Member& member) noexcept;
   void settle_having(arena::Member& member, bool locked, bool unsure);
-  bool lock(arena::Member& member, int64_t patience_ns, bool* unsure);
+  bool lock_patiently(arena::Member& member, bool* unsure);
   bool try_lock(arena::Member& member, bool* unsure);
   void unlock(arena::Member& member);
   void settle_locked(bool unsure) noexcept;
@@ -123,6 +134,8 @@ class Bell {
   bool ring() noexcept;
   bool hush() noexcept;
   bool act(bool (*through)(int fd), bool (*at)(const os::Place&, uint64_t)) noexcept;
+  int known_descriptor() noexcept;
+  int find_or_make_pipe();
   int reach(uint64_t identity, os::Place* unreachable) noexcept;
   void keep(int fd) noexcept;
   void forget_keeper(int index, uint64_t word) noexcept;
@@ -136,6 +149,8 @@ class Bell {
   os::Atomic<uint64_t> identity_{0};  // the pipe's identity when fd_ was opened
   // The process that was entered as a keeper of fd_; 0: none, fd_ only serves to ring.
   os::Atomic<uint32_t> keeper_{0};
+  // The lock's holder for which this process has waited in vain; 0: there is none.
+  os::Atomic<arena::Incarnation> slow_{0};
 };
 
 }  // namespace shoal::channel

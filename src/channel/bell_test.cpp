@@ -248,6 +248,76 @@ TEST_F(BellTest, AReaperDoesNotWaitForTheLock) {
   EXPECT_FALSE(readable(fd));
 }
 
+// The holder of the lock is stopped, also after it has written its byte. In the meantime a
+// receiver, which has no lock, takes the byte out. When the holder goes on, it must not say that
+// there is one.
+TEST_F(BellTest, AHolderDoesNotVouchForAByteThatAnotherHasTakenOut) {
+  const int fd = channel_->descriptor(*me_);
+  const auto other = Member::join(arena_, MemberKind::process);
+  const auto others = open(*other);
+  for (uint64_t nth = 1;; ++nth) {
+    SCOPED_TRACE(nth);
+    const bool stopped =
+        testing::stopped_at(nth, testing::accesses_to(&board().state, 2 * sizeof board().state),
+                            [&] { send(*channel_, *me_); },
+                            {[&] { take(*others, *other); },
+                             [&] {
+                               send(*others, *other);
+                               EXPECT_TRUE(readable(fd));
+                             }});
+    while (take(*channel_, *me_)) {
+    }
+    EXPECT_FALSE(readable(fd));
+    if (!stopped) break;
+  }
+}
+
+// The holder of the lock has died before it wrote its byte.
+TEST_F(BellTest, WhoCannotOpenThePipeDoesNotVouchForAByte) {
+  const int fd = channel_->descriptor(*me_);
+  EXPECT_EQ(in_child([&](Channel& channel, Member& member) {
+              const rlimit none{0, 0};
+              if (setrlimit(RLIMIT_NOFILE, &none) != 0) _exit(3);
+              board().state.store(2);  // CHANGING
+              send(channel, member);
+            }),
+            Ending::finished);
+  EXPECT_FALSE(readable(fd)) << "it could ring, so this tests nothing";
+  send(*channel_, *me_);
+  EXPECT_TRUE(readable(fd));
+}
+
+TEST_F(BellTest, AStoppedHolderIsWaitedForOnce) {
+  const int fd = channel_->descriptor(*me_);
+  const auto holder = Member::join(arena_, MemberKind::process);
+  sync::Mutex lock(*arena_, board().lock);
+  ASSERT_TRUE(sync::is_locked(lock.lock(*holder)));
+  uint64_t looks = 0;
+  const auto count = [&](const void* address) {
+    looks += address == &board().lock.word ? 1 : 0;
+    return false;
+  };
+  const auto looks_in = [&](const std::function<void()>& work) {
+    looks = 0;
+    (void)testing::stopped_at(1, count, work, {[] {}});
+    return looks;
+  };
+  const auto send_and_take = [&] {
+    send(*channel_, *me_);
+    EXPECT_TRUE(readable(fd));
+    EXPECT_TRUE(take(*channel_, *me_));
+    EXPECT_FALSE(readable(fd));
+  };
+  send_and_take();
+  EXPECT_LT(looks_in(send_and_take), 20U) << "it waited for the lock again";
+  EXPECT_EQ(channel_->descriptor(*me_), fd);
+  EXPECT_EQ(lock.unlock(*holder), sync::Unlocked::ok);
+  send_and_take();
+  ASSERT_TRUE(sync::is_locked(lock.lock(*holder)));
+  EXPECT_GT(looks_in(send_and_take), 20U) << "as patient as ever with the next one";
+  EXPECT_EQ(lock.unlock(*holder), sync::Unlocked::ok);
+}
+
 // A sender that has stopped waiting for the lock is stopped. In the meantime another member
 // receives the message and releases the lock. Then the sender writes its byte.
 TEST_F(BellTest, AByteThatComesLateIsTakenOut) {

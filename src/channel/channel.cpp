@@ -190,6 +190,18 @@ int Channel::space_descriptor(arena::Member& member) {
   return fd;
 }
 
+int Channel::descriptor(arena::Member& member, int64_t deadline_ns) {
+  const int fd = items_bell_.descriptor(member, deadline_ns);
+  if (fd >= 0) look_after(member);
+  return fd;
+}
+
+int Channel::space_descriptor(arena::Member& member, int64_t deadline_ns) {
+  const int fd = space_bell_.descriptor(member, deadline_ns);
+  if (fd >= 0) look_after(member);
+  return fd;
+}
+
 void Channel::look_after(arena::Member& member) {
   arena::reap_if_due(*arena_, member);
   items_bell_.check(member);
@@ -398,14 +410,25 @@ Hand* Channel::my_hand(arena::Member& member) noexcept {
   return mine ? hand : nullptr;
 }
 
-void Channel::take_in_hand(arena::Member& member) {
-  Hand* hand = my_hand(member);
-  while (hand == nullptr) {
-    arena::Handle before = hand_.load();
-    const arena::Handle made = make_hand(member, handle_, state_->id);
-    if (!hand_.compare_exchange(before, made)) member.free(made);  // another thread was faster
-    hand = my_hand(member);
+bool Channel::make_hand_ready(arena::Member& member) noexcept {
+  try {
+    while (my_hand(member) == nullptr) {
+      arena::Handle before = hand_.load();
+      const arena::Handle made = make_hand(member, handle_, state_->id);
+      if (!hand_.compare_exchange(before, made)) member.free(made);  // another thread was faster
+    }
+    return true;
+  } catch (const std::exception&) {
+    return false;
   }
+}
+
+void Channel::take_in_hand(arena::Member& member) noexcept {
+  if (!make_hand_ready(member)) {
+    state_->hands_ignored.store(1);
+    return;
+  }
+  Hand* const hand = my_hand(member);
   // COMMIT(channel.hand.count): killed before: not counted; after: lost, and reported as lost.
   hand->count.fetch_add(1);
   SHOAL_KILL_POINT("channel.hand.count");

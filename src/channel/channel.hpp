@@ -107,8 +107,11 @@ class Channel {
   Received try_receive(arena::Member& member, arena::Handle* message);
 
   // Notes that this member will mark the message that it received last as done. If the member dies
-  // before that, wait_all_done() reports the message as lost. May throw MemoryExhausted.
-  void take_in_hand(arena::Member& member);
+  // before that, wait_all_done() reports the message as lost. That needs a block: if there is no
+  // memory for it, hands are ignored in this channel from now on.
+  void take_in_hand(arena::Member& member) noexcept;
+  // Makes that block, for a caller who can do without it for now. False: there is no memory.
+  bool make_hand_ready(arena::Member& member) noexcept;
   // Marks one more received message as done. False: all messages that were sent are marked already,
   // and nothing changes.
   [[nodiscard]] bool mark_done(arena::Member& member) noexcept;
@@ -126,8 +129,10 @@ class Channel {
   // A descriptor that is readable while there are messages, or the channel is closed. The channel
   // owns it: channel/bell.hpp. A fork's child may use the same number. Throws OsError.
   int descriptor(arena::Member& member);
+  int descriptor(arena::Member& member, int64_t deadline_ns);  // -1: see Bell::descriptor()
   // A descriptor that is readable while there may be room.
   int space_descriptor(arena::Member& member);
+  int space_descriptor(arena::Member& member, int64_t deadline_ns);
   // To be called every 250 ms or so by a thread that waits for a descriptor. Makes a descriptor
   // readable if another member failed to do so, or died before it did. Reaps dead members, but at
   // most once a second for all waiters of the channel together. descriptor() does the same.

@@ -9,8 +9,9 @@
 //    count. A reaper that dies between taking a dead member's count and adding it loses that count.
 //    After such a loss wait_all_done() keeps waiting. No death makes a count too high.
 // 2. Before a member marks a message that another member has received, it sets
-//    ChannelState::hands_ignored. A reaper also sets it if the lost messages are more than the word
-//    in channel/ends.hpp can count. From then on hands are ignored in that channel.
+//    ChannelState::hands_ignored. So does a member that has no memory for its hand. A reaper also
+//    sets it if the lost messages are more than the word in channel/ends.hpp can count. From then
+//    on hands are ignored in that channel.
 //
 // Any thread of the member.
 // Design: docs/design/channel.md

@@ -19,6 +19,7 @@ Design: docs/design/drop_in.md
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 import weakref
@@ -31,6 +32,7 @@ from shoal._workers import _fork_safety, _plan, _seeds, _signals, _template, _wa
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from shoal._dropin._engine import DropInEngine
@@ -93,9 +95,14 @@ class _KeeperThread(threading.Thread):
     caller can submit its first task meanwhile.
     """
 
-    def __init__(self, keeper: Keeper) -> None:
+    def __init__(self, keeper: Keeper, mask: Iterable[int]) -> None:
         super().__init__(target=keeper._keep, name="shoal-keeper", daemon=True)
         self._started = _Started()
+        self._mask = mask
+
+    def run(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)  # signals are blocked at its start
+        super().run()
 
     def join(self, timeout: float | None = None) -> None:
         self._started.wait_until_set()
@@ -110,7 +117,7 @@ class Keeper(_watch.Watch):
     def __init__(self) -> None:
         self.ended = False
         self.template = _template.UNDECIDED
-        self.bell = -1
+        self.bell = self.bell_read = -1
         # Also made by Watch.__init__, but `kill` may be called before `start` has run that.
         self.workers = {}
         # Process objects of workers that live, or whose end has not been noticed yet.
@@ -120,9 +127,9 @@ class Keeper(_watch.Watch):
         self._leaving = False
         self._plan: _plan.Plan | None = None
         # The signal mask that the thread that last started workers had before. While a thread
-        # starts workers it blocks SIGINT: a KeyboardInterrupt between a fork and the line that
+        # starts workers it blocks signals: a handler that raises between a fork and the line that
         # records the child would leave an unknown worker behind. A new worker inherits the blocked
-        # SIGINT, and sets this mask once its own handlers are in place.
+        # signals, and sets this mask once its own handlers are in place.
         self._mask: tuple[int, ...] = ()
 
     # ---- Called by the engine --------------------------------------------------------------------
@@ -134,8 +141,8 @@ class Keeper(_watch.Watch):
         method = engine.start_method or ""
         self.template = _template.Template(_TEMPLATES[method])
         self._class = _processes.CLASSES[method]
-        read, self.bell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        super().__init__(engine.client.handle, read)
+        self.bell_read, self.bell = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        super().__init__(engine.client.handle, self.bell_read)
         if self.template.is_copy:  # once, here, for all workers
             from shoal._workers import _worker
 
@@ -153,12 +160,13 @@ class Keeper(_watch.Watch):
         self._daemons = engine.daemons
         _living.add(self)
         self._class.get_ready()
-        with self._lock, _signals.interrupts_wait() as self._mask:
+        with self._lock, self._interrupts_wait() as self._mask:
             for _ in range(max(0, self.supervisor.missing())):
-                self._start_one(self.supervisor.take_seat())
-        self._thread = _KeeperThread(self)
-        _fork_safety.harmless.add(self._thread)
-        self._thread.start()
+                self.seated(self._start(self.supervisor.take_seat()))
+            thread = _KeeperThread(self, self._mask)
+            _fork_safety.harmless.add(thread)
+            thread.start()
+            self._thread = thread
 
     def start_workers_now(self) -> None:
         """Start the missing workers, in the calling thread. If the pool has no worker and the first
@@ -166,12 +174,12 @@ class Keeper(_watch.Watch):
         keeper's thread tries again later.
         """
         self._class.get_ready()
-        with self._lock, _signals.interrupts_wait() as self._mask:
+        with self._lock, self._interrupts_wait() as self._mask:
             if not (self.ended or self._leaving):
                 if not self.workers and self.supervisor.missing() > 0 and not self.has_given_up():
                     seat = self.supervisor.take_seat()
                     if seat >= 0:
-                        self._start_one(seat)
+                        self.seated(self._start(seat))
                 self.start_missing()
         self.ring()
 
@@ -186,7 +194,7 @@ class Keeper(_watch.Watch):
         alone.
         """
 
-    def wait_for_end(self, client: Any) -> None:
+    def wait_for_end(self, client: Any, stopping: bool) -> None:
         """Wait until all workers and the keeper's thread have ended. The caller has told the
         workers to end by setting the pool's phase.
         """
@@ -200,12 +208,17 @@ class Keeper(_watch.Watch):
             time.sleep(0.001)
         self._close()
 
-    def kill(self) -> None:
-        """Kill and reap the workers that a failed `start` has started."""
+    def kill(self, client: Any) -> None:
+        """Kill and reap the workers that a failed `start` has started. The caller has set the
+        pool's phase: the keeper's thread, if there is one, ends after them.
+        """
         for process in self.processes:
             process.kill()
         for process in self.processes:
             process.join()
+        if self._thread is not None:
+            self.ring()
+            self._thread.join()
         for descriptor in self.workers:
             os.close(descriptor)
         self.workers.clear()
@@ -224,6 +237,9 @@ class Keeper(_watch.Watch):
         if bell >= 0:
             os.close(bell)
             os.close(self.bell_read)
+
+    def _interrupts_wait(self) -> _signals.interrupts_wait:
+        return _signals.interrupts_wait(self._class.held_back())
 
     # ---- The keeper's thread ---------------------------------------------------------------------
 
@@ -245,23 +261,53 @@ class Keeper(_watch.Watch):
         return True
 
     def start_worker(self, seat: int, rank: int) -> _watch.Worker:
+        started: _Watched | None = None
+        ready = False
         try:
             self._class.get_ready()
-            with _signals.interrupts_wait():
-                return self._start(seat)
-        except OSError:
-            raise
-        except Exception as error:  # most likely the fork server was killed during the request
+            ready = True
+            with self._interrupts_wait():
+                started = self._start(seat)
+        except BaseException as error:
+            if not ready:
+                self.supervisor.free_seat(seat)
+            elif started is not None:  # what a handler has raised at the end of the block
+                os.close(started.fd)
+                self._undo(started.process)
+            if isinstance(error, OSError) or not isinstance(error, Exception):
+                raise
+            # most likely the fork server was killed during the request
             raise OSError(f"{type(error).__name__}: {error}") from error
-
-    def _start_one(self, seat: int) -> None:
-        try:
-            self.seated(self._start(seat))
-        except BaseException:
-            self.supervisor.free_seat(seat)
-            raise
+        return started
 
     def _start(self, seat: int) -> _Watched:
+        """Start a worker for the seat. If that fails, what became of the seat is noted."""
+        process: Any = None
+        try:
+            # Here, not after the fork, it is noticed if no descriptor is left to watch the worker.
+            os.close(os.dup(self.bell_read))
+            process = self._make_process(seat)
+            process.start()
+            self.processes.append(process)
+            return _Watched(process)
+        except BaseException:
+            if process is None or process._popen is None:
+                self.supervisor.free_seat(seat)
+            else:
+                self._undo(process)
+            raise
+
+    def _undo(self, process: Any) -> None:
+        """End a worker that cannot be watched. It may be in its seat already, and even have taken a
+        task.
+        """
+        process.kill()
+        process.join()
+        self.processes = [other for other in self.processes if other is not process]
+        self.supervisor.set_pid(process.seat, process.pid)
+        self.supervisor.record_exit(process.seat, signal.SIGKILL, 0, False)
+
+    def _make_process(self, seat: int) -> Any:
         assert self._plan is not None
         process = self._class(self._plan, seat, self._daemons)
         process.bell = _processes.Bell(self.bell)
@@ -274,9 +320,7 @@ class Keeper(_watch.Watch):
             process.seeds = _seeds.capture(inherited=True)
         if self._class is not _processes.ForkServerProcess:  # these get the fork server's mask
             process.mask = self._mask
-        process.start()
-        self.processes.append(process)
-        return _Watched(process)
+        return process
 
     def bury(self, worker: _watch.Worker) -> None:
         super().bury(worker)

@@ -31,6 +31,7 @@ from shoal._workers import _plan, _seeds, _signals
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
 _contexts: Any = multiprocessing.context
@@ -160,8 +161,13 @@ class PoolProcess(stock_process.BaseProcess):
     @staticmethod
     def get_ready() -> None:
         """Start the helper process that this start method needs, if it is not running yet. The
-        helper inherits the calling thread's signal mask, so SIGINT must not be blocked here.
+        helper inherits the calling thread's signal mask, so no signal must be blocked here.
         """
+
+    @staticmethod
+    def held_back() -> Iterable[int]:
+        """The signals to block while a worker is started."""
+        return _signals.held_back()
 
     def start(self) -> None:
         """As in the standard library, except that a daemon process may start shoal's pools."""
@@ -228,6 +234,13 @@ class ForkServerProcess(PoolProcess, _contexts.ForkServerProcess):  # type: igno
         from multiprocessing import forkserver
 
         forkserver.ensure_running()  # may preload the main module (`set_forkserver_preload`)
+
+    @staticmethod
+    def held_back() -> Iterable[int]:
+        """Only Ctrl-C. If the fork server is killed just now, the request starts another one, which
+        must not have signals blocked, SIGCHLD least of all.
+        """
+        return {signal.SIGINT}
 
 
 CLASSES = {"fork": ForkProcess, "spawn": SpawnProcess, "forkserver": ForkServerProcess}

@@ -75,6 +75,8 @@ class _End:
         self._check()
         end = None if timeout is None else time.monotonic() + timeout
         while core.Queue.empty(self._queue):
+            if self._queue._look_after(core.QUEUE_GET_END):  # shut down: recv() does not wait
+                return True
             left = None if end is None else end - time.monotonic()
             if left is not None and left <= 0:
                 return False

@@ -57,11 +57,17 @@ class WorkerView:
         return None if self.is_alive() else 0
 
     def is_alive(self) -> bool:
-        return self._pidfd >= 0 and not select.select([self._pidfd], [], [], 0)[0]
+        return self._pidfd >= 0 and not self._wait(0)
 
     def join(self, timeout: float | None = None) -> None:
         if self._pidfd >= 0:
-            select.select([self._pidfd], [], [], timeout)
+            self._wait(None if timeout is None else max(0.0, timeout * 1000))
+
+    def _wait(self, milliseconds: float | None) -> bool:
+        """Whether the worker has ended by then."""
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(milliseconds))
 
     def terminate(self) -> None:
         self._signal(signal.SIGTERM)

@@ -168,7 +168,7 @@ class Engine:
             _register_at_exit()
         except BaseException:  # Ctrl-C, most likely: leave no process behind
             self.client.set_phase(core.PHASE_STOPPING)
-            self._agent.kill()
+            self._agent.kill(self.client)
             raise
 
     def _make_agent(self) -> Any:
@@ -547,7 +547,7 @@ class Engine:
                 self.client.end()
                 self.client.abandon(_terminated)
                 self.client.set_phase(phase)
-                self._agent.wait_for_end(self.client)
+                self._agent.wait_for_end(self.client, phase == core.PHASE_STOPPING)
             finally:
                 self._ending = False  # if interrupted, `_end` can be called again
             self._jobs.clear()

@@ -8,6 +8,9 @@ faster. The threads that run the loops use it without a lock, because each uses 
 A process that puts an object may be unable to make the descriptor readable (no file may be opened
 any more), or may be killed before it does. So every 250 ms the loop looks after the queue, as every
 other wait of shoal does.
+
+The descriptor for space says that there is room for one byte. An object that needs more room (in a
+queue with `maxbytes`) cannot wait for it: its coroutine tries again after growing pauses.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _LOOK_EVERY = 0.25  # seconds
+_FIRST_PAUSE = 0.001  # seconds
 
 
 class Waiters:
@@ -46,6 +50,11 @@ class Waiters:
             waiting.futures.remove(future)
             if not waiting.futures:
                 waiting.end(loop)
+
+    async def pause(self, seconds: float) -> float:
+        """Wait without the descriptor. Returns the next pause."""
+        await asyncio.sleep(seconds)
+        return min(max(2 * seconds, _FIRST_PAUSE), _LOOK_EVERY)
 
 
 class _Waiting:

@@ -143,11 +143,16 @@ class Queue(SimpleQueue[T]):
         """`put` for asyncio: a full queue does not block the event loop. If it is cancelled,
         nothing was put.
         """
+        pause = 0.0
         while True:
             try:
                 return self.put_nowait(obj)
             except queue.Full:
-                await self._two_waiters()[1].wait(self._space_fileno(), self._room_seen)
+                waiters = self._two_waiters()[1]
+                if self.maxbytes and self._room_seen():  # room for something, but not for this
+                    pause = await waiters.pause(pause)
+                else:
+                    await waiters.wait(self._space_fileno(), self._room_seen)
 
     def _items_seen(self) -> bool:
         return self._look_after(core.QUEUE_GET_END)

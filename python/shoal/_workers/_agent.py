@@ -68,8 +68,22 @@ class Agent(_watch.Watch):
         self.ends_with_client = {self.client_pidfd}  # readable when the client has ended
 
     def start_worker(self, seat: int, rank: int) -> _watch.Worker:
-        pid = self.start(seat, rank)
-        return _Child(seat, pid, core.watch_process(pid))
+        try:
+            # Here, not after the fork, it is noticed if no descriptor is left to watch the worker.
+            os.close(os.dup(self.bell_read))
+            pid = self.start(seat, rank)
+        except OSError:
+            self.supervisor.free_seat(seat)
+            raise
+        try:
+            return _Child(seat, pid, core.watch_process(pid))
+        except OSError:
+            # The worker may be in its seat already, and even have taken a task.
+            os.kill(pid, signal.SIGKILL)
+            _, status, peak = core.wait4(pid, 0)
+            self.supervisor.set_pid(seat, pid)
+            self.supervisor.record_exit(seat, status, peak, False)
+            raise
 
     def run(self) -> None:
         self.poll.register(self.client_pidfd, select.POLLIN)

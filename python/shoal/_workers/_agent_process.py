@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 
 _PATIENCE = 5  # consecutive agents without a worker after which no more are started
+_END_PATIENCE_MS = 5_000  # several times what the agent of a terminated pool gives its workers
 
 
 class AgentProcess:
@@ -46,15 +47,21 @@ class AgentProcess:
         self._numbers: tuple[int, ...] = ()
 
     def start(self, engine: Engine, own_threads: int) -> None:
-        """Start the agent. A Ctrl-C is held back until the start is complete, because fork handlers
-        cannot handle a KeyboardInterrupt. `own_threads`: the number of shoal's own threads, which
-        do not prevent a snapshot.
+        """Start the agent. Signals are held back until the start is complete: what a handler raised
+        during the fork would leave an agent behind that nobody knows. `own_threads`: the number of
+        shoal's own threads, which do not prevent a snapshot.
         """
         seeds = _seeds.capture(inherited=False)
         with _signals.interrupts_wait() as mask:
             self._for_workers = mask, tuple(seeds)
             self._start(engine, own_threads)
-            self.pidfd = core.watch_process(self.pid)
+            try:
+                self.pidfd = core.watch_process(self.pid)
+            except BaseException:
+                pid, self.pid = self.pid, 0
+                os.kill(pid, signal.SIGKILL)
+                _collect_status(pid)
+                raise
             engine.client.set_agent(self.pidfd)
 
     def _start(self, engine: Engine, own_threads: int) -> None:
@@ -64,7 +71,7 @@ class AgentProcess:
         # Messages that were encoded for workers of a snapshot refer to names that only a snapshot
         # has. So a restart takes another snapshot even if threads run by now: that is the smaller
         # risk, and the standard library's fork takes it too.
-        forced = self.template.is_copy and self.pid != 0
+        forced = self.template.is_copy
         if engine.start == "spawn":
             self._start_clean(engine, "exec", Template(Kind.FRESH))
         elif refusal is None or forced:
@@ -113,7 +120,8 @@ class AgentProcess:
         with warnings.catch_warnings():
             # _fork_safety.refusal() has checked the threads
             warnings.simplefilter("ignore", DeprecationWarning)
-            self.pid = os.fork()
+            # C code stores the pid: no handler can raise between the fork and that.
+            self.__dict__.update(zip(("pid",), iter(os.fork, None)))
         if self.pid == 0:
             _agent.run_snapshot(plan)
 
@@ -155,33 +163,38 @@ class AgentProcess:
             self._wait()
             dead = self.pidfd
             # if this fails, `pidfd` still names the dead agent, and the next wait tries again
-            self.start(engine, own_threads)
-            os.close(dead)
+            try:
+                self.start(engine, own_threads)
+            finally:
+                if self.pidfd != dead:
+                    os.close(dead)
 
     def is_barren(self) -> bool:
         """Whether so many agents in a row have ended without a worker that the pool gives up."""
         return self._barren >= _PATIENCE
 
-    def _has_died(self) -> bool:
+    def _has_died(self, timeout_ms: float | None = 0) -> bool:
         poll = select.poll()
         poll.register(self.pidfd, select.POLLIN)
-        return bool(poll.poll(0))
+        return bool(poll.poll(timeout_ms))
 
     def _wait(self) -> None:
-        try:
-            os.waitpid(self.pid, 0)
-        except ChildProcessError:  # the program has reaped the agent itself
-            poll = select.poll()
-            poll.register(self.pidfd, select.POLLIN)
-            poll.poll()
+        self._has_died(None)
+        if self.pid:
+            _collect_status(self.pid)
 
     def _reap(self) -> None:
-        if self.pidfd < 0:
-            return
-        self._wait()
-        pidfd, self.pidfd = self.pidfd, -1
-        os.close(pidfd)
+        if self.pidfd >= 0:
+            self._wait()
+            pidfd, self.pidfd = self.pidfd, -1
+            os.close(pidfd)
         self._close_bell()
+
+    def _send(self, number: int) -> None:
+        try:
+            core.signal_process(self.pidfd, self.pid, number)
+        except ProcessLookupError:
+            pass
 
     def _close_bell(self) -> None:
         ends, self.bell, self.bell_read = (self.bell, self.bell_read), -1, -1
@@ -189,21 +202,48 @@ class AgentProcess:
             if end >= 0:
                 os.close(end)
 
-    def kill(self) -> None:
-        """Kill the agent after a failed start."""
-        if self.pid and not self.ended:
+    def kill(self, client: Any) -> None:
+        """Kill the agent after a failed start, and wait until its workers, too, are gone: the
+        caller frees what they use.
+        """
+        with _signals.interrupts_wait():
             self.ended = True
-            os.kill(self.pid, signal.SIGKILL)
+            self.ring()
+            pid, self.pid = self.pid, 0
+            if pid:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:  # the program has reaped the agent itself
+                    pass
+                _collect_status(pid)
             self._reap()
-        self._close_bell()
+            _bury(client)
 
-    def wait_for_end(self, client: Any) -> None:
-        """Wait for the agent, which ends after its workers. The caller has set the pool's phase."""
+    def wait_for_end(self, client: Any, stopping: bool) -> None:
+        """Wait for the agent, which ends after its workers. The caller has set the pool's phase.
+        `stopping`: the agent kills workers that take long.
+
+        Something may have stopped the agent itself (SIGSTOP). What it would kill ends with it, so
+        it is killed; where it only waits for exit functions of workers, it is continued.
+        """
         self.ring()
+        while self.pidfd >= 0 and not self._has_died(_END_PATIENCE_MS):
+            self._send(signal.SIGKILL if stopping else signal.SIGCONT)
         self._reap()
-        while not client.bury():
-            time.sleep(0.001)
+        _bury(client)
         self.ended = True
+
+
+def _collect_status(pid: int) -> None:
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:  # the program has done so itself
+        pass
+
+
+def _bury(client: Any) -> None:
+    while not client.bury():
+        time.sleep(0.001)
 
 
 def _flush() -> None:

@@ -87,25 +87,35 @@ def spawn(module: str, arguments: Any, fds: tuple[int, ...], context: dict[str, 
     from multiprocessing.util import spawnv_passfds
 
     read, write = os.pipe()
+    pid = 0
     # A Ctrl-C must wait until the fresh interpreter has its handlers. The child inherits the
     # blocked SIGINT, and `_signals` unblocks it there.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        executable = context.get("executable") or sys.executable
-        pid = spawnv_passfds(os.fsencode(executable), command(read, executable), (*fds, read))
-    except BaseException:
-        os.close(write)
-        raise
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        os.close(read)
-    try:
-        with os.fdopen(write, "wb") as pipe:  # flushes when it is closed
+        with os.fdopen(write, "wb", 0) as pipe:
+            try:
+                executable = context.get("executable") or sys.executable
+                arguments_of_it = command(read, executable)
+                pid = int(spawnv_passfds(os.fsencode(executable), arguments_of_it, (*fds, read)))
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+                os.close(read)
             for part in _message(module, arguments):
-                pickle.dump(part, pipe)
+                _write(pipe, pickle.dumps(part))
     except BrokenPipeError:
         pass  # the child has died; its pidfd will report that
-    return int(pid)
+    except BaseException:  # of a signal handler, or `arguments` cannot be pickled
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        raise
+    return pid
+
+
+def _write(pipe: Any, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[pipe.write(left) :]
 
 
 def _message(module: str, arguments: Any) -> tuple[Any, ...]:

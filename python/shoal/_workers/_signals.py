@@ -14,6 +14,8 @@ exception is Ctrl-C: workers ignore it, unless the program has its own handler f
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
+import functools
 import signal
 from collections.abc import Callable, Iterable
 
@@ -21,6 +23,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+# What the kernel sends for an error of the program itself: blocked, it would end the process at
+# once, without the handler that says where (faulthandler).
+_FAULTS = {"SIGABRT", "SIGBUS", "SIGFPE", "SIGILL", "SIGSEGV", "SIGSYS", "SIGTRAP"}
+# signal.pthread_sigmask(), but without 60 enumeration members for what it returns.
+_change_mask: Any = _signal.pthread_sigmask
 _sigchld: Any = None  # in an agent: the SIGCHLD handler that its workers must get
 
 
@@ -29,22 +36,35 @@ def current_mask() -> tuple[int, ...]:
     return tuple(map(int, signal.pthread_sigmask(signal.SIG_BLOCK, ())))
 
 
+@functools.cache
+def held_back() -> frozenset[int]:
+    """All signals but those that a fault of this thread causes."""
+    return frozenset(map(int, signal.valid_signals())) - {getattr(signal, n) for n in _FAULTS}
+
+
 class interrupts_wait:
-    """`with interrupts_wait() as mask:` SIGINT is blocked in this thread; a Ctrl-C during the block
-    raises KeyboardInterrupt at its end. `mask`: the signals that were blocked before.
+    """`with interrupts_wait() as mask:` signals are blocked in this thread, and handled at the end
+    of the block: what their handlers raise, KeyboardInterrupt among it, is raised there. `mask`:
+    the signals that were blocked before.
+
+    Handlers always run in the main thread. So one may run during the block all the same, if another
+    thread of the program receives its signal.
     """
 
+    def __init__(self, signals: Iterable[int] | None = None) -> None:
+        self._signals = held_back() if signals is None else signals
+
     def __enter__(self) -> tuple[int, ...]:
-        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self._mask = _change_mask(signal.SIG_BLOCK, ())
         try:  # pthread_sigmask() changes the mask, and then raises for a signal that came before it
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            _change_mask(signal.SIG_BLOCK, self._signals)
         except BaseException:
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+            _change_mask(signal.SIG_SETMASK, self._mask)
             raise
-        return tuple(map(int, self._mask))
+        return tuple(self._mask)
 
     def __exit__(self, *exception: object) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        _change_mask(signal.SIG_SETMASK, self._mask)
 
 
 def keep_out() -> None:

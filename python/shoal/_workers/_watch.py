@@ -67,7 +67,9 @@ class Watch:
         self.retry_at = 0.0
 
     def start_worker(self, seat: int, rank: int) -> Worker:
-        """Start a worker for the seat. Raises OSError if that is not possible now."""
+        """Start a worker for the seat. Raises OSError if that is not possible now; what became of
+        the seat is then noted.
+        """
         raise NotImplementedError
 
     def timeout(self) -> float:
@@ -91,8 +93,7 @@ class Watch:
                 return
             try:
                 worker = self.start_worker(seat, self.supervisor.rank(seat))
-            except OSError:  # out of processes or memory for now
-                self.supervisor.free_seat(seat)
+            except OSError:  # out of processes, memory or descriptors for now
                 self.retry_at = time.monotonic()
                 return
             self.seated(worker)

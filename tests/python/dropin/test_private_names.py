@@ -397,3 +397,23 @@ def test_views_do_not_keep_a_pool(kind: str, wait_until: Until) -> None:
     del pool
     wait_until(lambda: not handler.is_alive())
     assert len(cache) == queue.qsize() == 0
+
+
+def test_a_worker_of_a_process_with_many_files_can_be_waited_for(interpreter: Any) -> None:
+    interpreter(
+        """
+        import os, resource
+        resource.setrlimit(resource.RLIMIT_NOFILE, (2000, 2000))
+        files = [os.open("/dev/null", os.O_RDONLY) for _ in range(1100)]
+        from shoal._dropin._stock_view import WorkerView
+        view = WorkerView(os.getppid(), "parent")
+        assert view.sentinel > 1024 and view.is_alive()
+        view.join(0.01)
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        view = WorkerView(child, "child")
+        view.join()
+        assert not view.is_alive()
+        """
+    ).check()

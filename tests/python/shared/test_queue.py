@@ -296,6 +296,62 @@ queue.put("again"); print(queue.get())
     assert done.stdout == "again\n", done.stderr
 
 
+def test_a_full_session_gives_joinable_queues_their_objects_back() -> None:
+    """The process has no memory left to note what it has in hand."""
+    program = """
+import shoal
+queue, count, size = shoal.JoinableQueue(), 0, 50_000
+while size >= 16:  # until the smallest block cannot be had
+    try:
+        while True:
+            queue.put(bytes(size)); count += 1
+    except MemoryError:
+        size //= 4
+for number in range(count):
+    queue.get(block=False)
+    queue.task_done()
+queue.join()
+print(count > 100, queue.qsize())
+"""
+    environment = {**os.environ, "SHOAL_MEMORY_LIMIT": "64M"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "True 0\n", done.stderr
+
+
+def test_the_reader_of_a_queue_that_was_shut_down_is_ready() -> None:
+    closing = smp.Queue()
+    assert not closing._reader.poll(0.01)
+    closing.shutdown()
+    assert closing._reader.poll() and closing._reader.poll(10) and closing._reader.poll(None)
+
+
+def test_a_large_object_waits_for_room_without_trying_all_the_time() -> None:
+    class Counted(shoal.Queue[bytes]):
+        tries = 0
+
+        def put_nowait(self, obj: bytes) -> None:
+            Counted.tries += 1
+            super().put_nowait(obj)
+
+    async def main() -> None:
+        bounded = Counted(maxbytes=1 << 20)
+        bounded.put(bytes(900_000))
+        putting = asyncio.create_task(bounded.aput(bytes(200_000)))
+        await asyncio.sleep(0.5)
+        assert not putting.done() and Counted.tries < 20
+        bounded.get()
+        await putting
+        assert len(bounded.get()) == 200_000
+
+    asyncio.run(main())
+
+
 def test_many_at_once() -> None:
     many = shoal.Queue[int](maxsize=10)
     assert many.put_many(range(100), block=False) == 10

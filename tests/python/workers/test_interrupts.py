@@ -117,7 +117,7 @@ def on_alarm():
 
 
 def before_each(monkeypatch, owner, name):
-    """Let a SIGALRM come at the start of each call of this method but those that its handler makes."""
+    """A SIGALRM comes at the start of each call of this method, except for the handler's calls."""
     original = getattr(owner, name)
     inside = []
 
