@@ -13,7 +13,10 @@
 //      up again by its slot; if the ticket there has changed, the flight has ended and the slot is
 //      free or reused;
 //   4. Python code may end the pool. `ended` is set first, then every open outcome is delivered,
-//      and the pool's memory is freed when the last thread that is Inside has left.
+//      and the pool's memory is freed when the last thread that is Inside has left;
+//   5. Python code may fork. In the child `ended` is set, `pool` is null, and no flight has a
+//   ticket
+//      (client_forget), so after Python code `pool` is used only if `ended` is false or is checked.
 //
 // Dropping the last reference to an object runs Python code too. Flight, PendingCall and Item own
 // their references and drop them at known places only: finish_flight, flush_pending, cancel_call,
