@@ -211,10 +211,9 @@ PyObject* raise_for(PyObject* self, Received received) {
 PyObject* open_message(PyObject* self, arena::Member& member, arena::Handle message) {
   if (!queue_object(self).joinable) return decode_message(message, member);
   Channel& channel = channel_of(self);
-  const bool ready = channel.make_hand_ready(member);
-  if (ready) channel.take_in_hand(member);
+  const bool noted = channel.try_take_in_hand(member);
   PyObject* const object = decode_message(message, member);
-  if (!ready) channel.take_in_hand(member);
+  if (!noted) channel.take_in_hand(member);
   return object;
 }
 

@@ -410,28 +410,26 @@ Hand* Channel::my_hand(arena::Member& member) noexcept {
   return mine ? hand : nullptr;
 }
 
-bool Channel::make_hand_ready(arena::Member& member) noexcept {
+void Channel::take_in_hand(arena::Member& member) noexcept {
+  if (!try_take_in_hand(member)) state_->hands_ignored.store(1);
+}
+
+bool Channel::try_take_in_hand(arena::Member& member) noexcept {
+  Hand* hand = my_hand(member);
   try {
-    while (my_hand(member) == nullptr) {
+    while (hand == nullptr) {
       arena::Handle before = hand_.load();
       const arena::Handle made = make_hand(member, handle_, state_->id);
       if (!hand_.compare_exchange(before, made)) member.free(made);  // another thread was faster
+      hand = my_hand(member);
     }
-    return true;
   } catch (const std::exception&) {
     return false;
   }
-}
-
-void Channel::take_in_hand(arena::Member& member) noexcept {
-  if (!make_hand_ready(member)) {
-    state_->hands_ignored.store(1);
-    return;
-  }
-  Hand* const hand = my_hand(member);
   // COMMIT(channel.hand.count): killed before: not counted; after: lost, and reported as lost.
   hand->count.fetch_add(1);
   SHOAL_KILL_POINT("channel.hand.count");
+  return true;
 }
 
 // A hand whose count is not 0 stays until this member ends: its messages may still be marked

@@ -110,8 +110,8 @@ class Channel {
   // before that, wait_all_done() reports the message as lost. That needs a block: if there is no
   // memory for it, hands are ignored in this channel from now on.
   void take_in_hand(arena::Member& member) noexcept;
-  // Makes that block, for a caller who can do without it for now. False: there is no memory.
-  bool make_hand_ready(arena::Member& member) noexcept;
+  // The same. False: there is no memory for the block, and nothing is noted.
+  [[nodiscard]] bool try_take_in_hand(arena::Member& member) noexcept;
   // Marks one more received message as done. False: all messages that were sent are marked already,
   // and nothing changes.
   [[nodiscard]] bool mark_done(arena::Member& member) noexcept;
