@@ -5,16 +5,19 @@
 //   reap   A member that holds ten blocks dies and is reaped, or leaves, while another member has n
 //          small blocks: wall-clock time, the least of some rounds.
 //   runs   n processes allocate and free blocks of 100 KB to 1 MB for some seconds, and touch each
-//          block's first byte: pairs of allocate() and free() a second of all processes together,
-//          and the time of one pair. One pair is measured in 16, by the wall clock. So the time
-//          includes what the process waits for a processor: with more processes than processors a
-//          process is interrupted for milliseconds wherever it is, whatever the allocator does.
+//          block's first byte: pairs of allocate() and free() of all processes together, a second
+//          and a second of processor time, and the time of one pair. If the pairs a second of
+//          processor time are as many with n processes as with one, the throughput grows with the
+//          processors. One pair is measured in 16, by the wall clock. So the time includes what the
+//          process waits for a processor: with more processes than processors a process is
+//          interrupted for milliseconds wherever it is, whatever the allocator does.
 //
 // Unfair on a machine that does anything else at the same time.
 //
 //   g++ -O2 -std=c++20 -Isrc bench/scale/memory.cpp build/<version>/libshoal_core.a
 //       -pthread -o build/memory   (one line)
 //   build/memory reap 0 1000000 10000000;   build/memory runs 1 2 8 64
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -131,6 +134,15 @@ void allocate_and_free(const std::shared_ptr<Arena>& arena, Board& board, uint32
   board.times.pairs.fetch_add(pairs);
 }
 
+double children_seconds() {
+  rusage usage{};
+  getrusage(RUSAGE_CHILDREN, &usage);
+  const auto seconds = [](const timeval& t) {
+    return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) / 1e6;
+  };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
 void runs_with(uint32_t processes) {
   const auto arena = Arena::create({uint64_t{8} << 30, 0});
   const auto me = Member::join(arena, MemberKind::root);
@@ -144,12 +156,15 @@ void runs_with(uint32_t processes) {
   board->go.store(1);
   sleep(kSeconds);
   board->stop.store(1);
+  const double before = children_seconds();
   while (wait(nullptr) > 0) continue;
+  const double used = children_seconds() - before;
   const Times& times = board->times;
   std::printf(
-      "%4u processes: %10.0f pairs a second, p50 %8.2f us, p99 %8.2f us, p99.9 %9.2f us, "
-      "most %10.2f us\n",
-      processes, static_cast<double>(times.pairs.load()) / kSeconds, times.quantile_us(0.5),
+      "%4u processes: %8.0f pairs a second, %8.0f a processor second, p50 %5.2f us, p99 %6.2f us, "
+      "p99.9 %8.2f us, most %10.2f us\n",
+      processes, static_cast<double>(times.pairs.load()) / kSeconds,
+      static_cast<double>(times.pairs.load()) / used, times.quantile_us(0.5),
       times.quantile_us(0.99), times.quantile_us(0.999),
       static_cast<double>(times.most_ns.load()) / 1e3);
 }

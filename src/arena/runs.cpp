@@ -20,6 +20,8 @@ namespace {
 constexpr uint64_t kStepPages = os::kFileStep / kPage;
 constexpr uint64_t kMinExtra = 16;    // pages: the first growth is 1 MiB
 constexpr uint64_t kPurgeStep = 256;  // pages that one call of decommit() covers: 16 MiB
+constexpr uint64_t kPurgeLooks =
+    4096;  // pages that a purge looks at in one hold of the lock: 10 us
 
 Bitmaps bitmaps(const Arena& arena) noexcept {
   return {arena.used_bits(), arena.warm_bits(), arena.frontier(), arena.header().pages};
@@ -220,7 +222,8 @@ void RunAllocator::exhausted(uint64_t pages, const Shortage& shortage) const {
 }
 
 // Takes as MEMBER(me) the next free warm extent (at most kPurgeStep pages) that was freed long
-// enough ago. kNoPage: there is none.
+// enough ago. kNoPage: there is none. `*pages` is 0 if this call has found none yet: the search
+// goes on from `*cursor`, so that others get the lock in between.
 uint64_t RunAllocator::take_purgeable(uint64_t older_than_ms, uint64_t* cursor, uint64_t* pages) {
   const RunsLock lock(arena_, me_);
   const uint64_t now = now_ms();
@@ -229,13 +232,16 @@ uint64_t RunAllocator::take_purgeable(uint64_t older_than_ms, uint64_t* cursor, 
     return freed_ms(arena_.page(page).shape.load(os::relaxed)) + older_than_ms <= now;
   };
   const Bitmaps maps = bitmaps(arena_);
-  while (true) {
+  *pages = 0;
+  for (uint64_t looks = 0; looks < kPurgeLooks;) {
     const Extent extent = next_extent(maps, *cursor, true);
     if (extent.size() == 0) return kNoPage;
+    const uint64_t last = std::min(extent.end, extent.begin + kPurgeLooks - looks);
     uint64_t begin = extent.begin;
-    while (begin < extent.end && !old_enough(begin)) ++begin;
+    while (begin < last && !old_enough(begin)) ++begin;
     uint64_t end = begin;
-    while (end < extent.end && end - begin < kPurgeStep && old_enough(end)) ++end;
+    while (end < last && end - begin < kPurgeStep && old_enough(end)) ++end;
+    looks += end - extent.begin;
     *cursor = end;
     if (begin == end) continue;
     *pages = end - begin;
@@ -243,6 +249,7 @@ uint64_t RunAllocator::take_purgeable(uint64_t older_than_ms, uint64_t* cursor, 
     allocate_run_locked(arena_, begin, *pages, owner_member(me_));
     return begin;
   }
+  return *cursor;
 }
 
 uint64_t RunAllocator::purge(uint64_t older_than_ms, uint64_t most_bytes) {
@@ -252,6 +259,7 @@ uint64_t RunAllocator::purge(uint64_t older_than_ms, uint64_t most_bytes) {
   while (given_back < most_bytes) {
     const uint64_t first = take_purgeable(older_than_ms, &cursor, &pages);
     if (first == kNoPage) break;
+    if (pages == 0) continue;
     set_warm(first, pages, false);
     arena_.decommit(arena_.page_handle(first), pages * kPage);
     release(first, pages);

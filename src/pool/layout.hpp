@@ -53,7 +53,7 @@ inline constexpr uint32_t kDirtyWords = kBatchSlots / 64;
 inline constexpr uint32_t kSpinners = 8;
 // places for batches that left the ring with units still to run, and are open to every worker
 inline constexpr uint32_t kOpenBatches = 64;
-inline constexpr uint32_t kMaxSeats = 1024;
+inline constexpr uint32_t kMaxSeats = 2048;
 // A pool stops starting workers when the weights of consecutive failed starts reach this sum: three
 // starts that failed on their own (an initializer that raises, exits or crashes), or up to 300
 // starts that were killed from outside. A killed start weighs more the longer it lasted (three of

@@ -14,7 +14,7 @@ import sys
 from shoal._runtime._native import core
 from shoal._runtime._public import public
 
-MAX_WORKERS = 500  # the member slots of a session, minus some for processes that are not workers
+MAX_WORKERS = 2000  # a pool has this many seats and some spare ones; a session 4,096 members
 
 
 @public
