@@ -76,6 +76,30 @@ struct Bench {
     return ns;
   }
 
+  // By a member that does not hold the block yet, while another one does.
+  double held_by_another() {
+    const auto other = Member::join(arena, MemberKind::process);
+    const Handle b = me->allocate_shareable(48);
+    me->share(b);
+    const double ns = median(100'000, [&](int n) {
+      for (int i = 0; i < n; ++i) {
+        if (other->hold_shared(b)) static_cast<void>(other->drop_shared(b));
+      }
+    });
+    if (me->drop_shared(b)) me->free(b);
+    return ns;
+  }
+
+  double shared() {
+    return median(100'000, [&](int n) {
+      for (int i = 0; i < n; ++i) {
+        const Handle b = me->allocate_shareable(48);
+        me->share(b);
+        if (me->drop_shared(b)) me->free(b);
+      }
+    });
+  }
+
   double reaping() {
     return median(50, [&](int n) {
       for (int i = 0; i < n; ++i) {
@@ -96,7 +120,9 @@ void measure(Bench& bench) {
   row("allocate + free, 64 KiB", bench.pair(64 << 10, 100'000));
   row("allocate + free, 1 MiB", bench.pair(1 << 20, 100'000));
   row("allocate + free, 100 MiB", bench.pair(100 << 20, 1'000));
-  row("hold + drop of a counted block", bench.counted());
+  row("hold + drop of a block that this process holds already", bench.counted());
+  row("hold + drop by a member while another holds the block", bench.held_by_another());
+  row("allocate, share, drop as the only holder, free, 48 bytes", bench.shared());
   row("join, 10 blocks, death, reap", bench.reaping());
 }
 

@@ -173,11 +173,11 @@ TEST_F(BarrierTest, IsUsableAfterADeathAtEachKillPoint) {
 TEST_F(BarrierTest, ADeathBreaksItOnlyOnce) {
   Barrier barrier = make(3);
   const auto dead = Member::join(arena_, MemberKind::process);
-  (void)barrier.arrive(*dead, false);
+  (void)barrier.arrive(*dead, false, kForever);
   barrier.abort(*me_);
   const arena::Incarnation number = dead->incarnation();
   barrier.reset(*me_);
-  const Barrier::Arrival next = barrier.arrive(*me_, false);
+  const Barrier::Arrival next = barrier.arrive(*me_, false, kForever);
   dead->abandon_for_test();
   EXPECT_TRUE(arena::reap(*arena_, *me_, number));
   EXPECT_FALSE(barrier.broken());
