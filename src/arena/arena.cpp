@@ -142,7 +142,9 @@ std::shared_ptr<Arena> Arena::create(const ArenaOptions& options) {
   std::shared_ptr<Arena> arena(new Arena);
   arena->fd_ = create_file(&reserve);
   arena->map(reserve);
-  if (!arena->commit(0, kSlotsOffset)) throw os::OsError("fallocate", errno, "the arena's header");
+  // with slot 0, which no member has, and where a process that is no member looks for its marks
+  if (!arena->commit(0, kSlotsOffset + sizeof(MemberSlot)))
+    throw os::OsError("fallocate", errno, "the arena's header");
   Header& h = arena->header();
   h.magic = kMagic;
   h.version = kVersion;
