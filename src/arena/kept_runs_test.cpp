@@ -36,7 +36,7 @@ TEST(KeptRuns, AreAllocatedAgainWithoutTheLock) {
   s.arena->check();
   uint64_t locked = 0;
   const bool took =
-      testing::stopped_at(1, testing::accesses_to(&s.arena->header().lock, sizeof(uint32_t)),
+      testing::stopped_at(1, testing::accesses_to(&s.arena->header().lock, sizeof(uint64_t)),
                           [&] {
                             EXPECT_EQ(s.me->allocate(kLarge), run);
                             s.me->free(run);

@@ -229,6 +229,7 @@ class KillPoint : public ::testing::TestWithParam<std::string> {};
 TEST_P(KillPoint, SurvivorsRepairEverything) {
   register_reap_hook(kTestIntent, take_back);
   register_end_hook(fail_once);
+  register_end_hook(&end_referrer);
   EXPECT_TRUE(kill_once(GetParam(), 1)) << "no operation passes this point";
   for (unsigned nth = 2; nth <= 5; ++nth)
     if (!kill_once(GetParam(), nth)) return;

@@ -259,7 +259,9 @@ TEST(Delay, AWorkerThatFoundAnOpenBatchExhaustedHidesNoUnitThatIsQueuedAgain) {
       const bool was_there = is_in_list(state, entry);
       open.remove(entry);
       if (!leaver->seat.enter_next()) return;
-      if (was_there) EXPECT_TRUE(open.add(entry));
+      if (was_there) {
+        EXPECT_TRUE(open.add(entry));
+      }
       ASSERT_TRUE(leaver->seat.hand_over());
       leaver->seat.leave_batch();
     };
