@@ -10,8 +10,8 @@ For each size (default 2, 8, 64, 256, 1000), in a fresh process:
   idle      processor time per second of all its processes while the pool does nothing
   end       `terminate()`
 
-The answers are checked. Almost all workers sleep at any moment, so a machine with few processors can run
-this; with more workers than processors "start" is the processor time of a fork and a start.
+The answers are checked. Almost all workers sleep at any moment, so a machine with few processors
+can run this; with more workers than processors "start" is the processor time of fork and start.
 Unfair on a machine that does anything else at the same time.
 """
 

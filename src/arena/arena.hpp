@@ -122,7 +122,7 @@ class Arena {
   const MarksLayout& marks_layout() const noexcept { return marks_layout_; }
   os::Atomic<uint64_t>* mark_words() const noexcept { return marks_; }
   // Has the member in this slot marked the page? (arena/marks.hpp)
-  bool is_marked(uint32_t slot, uint64_t page) const noexcept;
+  bool is_marked(uint32_t index, uint64_t page) const noexcept;
   uint64_t data_offset() const noexcept { return data_offset_; }
 
   struct Located {

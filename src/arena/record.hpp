@@ -116,7 +116,7 @@ constexpr std::array<Level, kLevels + 1> make_levels() noexcept {
 inline constexpr std::array<Level, kLevels + 1> kRecordLevels = make_levels();
 static_assert(kRecordLevels[1].first_slot + 32 * kRecordLevels[1].slot_words == 512);
 static_assert(kRecordLevels[2].bytes ==
-              sizeof(Extension) + 8 * (kRecordLevels[2].slot_words + kRecordLevels[2].places));
+              sizeof(Extension) + 8UL * (kRecordLevels[2].slot_words + kRecordLevels[2].places));
 
 // Can a block of this size be an extension?
 constexpr bool is_extension_size(uint64_t bytes) noexcept {
@@ -176,7 +176,7 @@ class Record {
   [[nodiscard]] uint64_t extension_bytes() const noexcept;
   // Makes an extension of a block of at least extension_bytes(), MEMBER(me), and links it. False:
   // it is MEMBER(me) again, since another member was faster or the record has ended.
-  [[nodiscard]] bool extend(Handle extension, Incarnation me) noexcept;
+  [[nodiscard]] bool extend(Handle handle, Incarnation me) noexcept;
   // Handles of the extensions; returns how many. Only for the owner of a block that is no record
   // any more (or never was one, then there are none).
   size_t extensions(std::array<Handle, kLevels>* handles) const noexcept;
