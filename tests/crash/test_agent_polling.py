@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError  # 3.10: not the built-in one
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ def _kill_agent(pool: Any) -> None:
 def _future_is_there(future: Future[Any]) -> bool:
     try:
         future.result(timeout=0)
-    except TimeoutError:
+    except FutureTimeoutError:
         return False
     except shoal.WorkerDied:
         pass

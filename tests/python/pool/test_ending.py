@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from concurrent.futures import TimeoutError as FutureTimeoutError  # 3.10: not the built-in one
 from typing import Any
 
 import pytest
@@ -96,7 +97,7 @@ def test_waits_for_a_result_that_is_read_while_the_pool_ends_keep_their_time_lim
         reading.wait()
         _engine(pool).terminate()
         try:
-            with pytest.raises((TimeoutError, multiprocessing.TimeoutError)):
+            with pytest.raises((FutureTimeoutError, multiprocessing.TimeoutError)):
                 getattr(result, get)(timeout=0.01)
         finally:
             may_go_on.set()
