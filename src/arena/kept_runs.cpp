@@ -2,7 +2,6 @@
 #include "arena/kept_runs.hpp"
 
 #include <algorithm>
-#include <bit>
 
 #include "arena/kin.hpp"
 #include "arena/lock.hpp"
@@ -19,16 +18,8 @@ namespace {
 
 constexpr uint64_t kShareOfLimit = 8;
 
-constexpr uint64_t bit_of(uint64_t page) noexcept { return uint64_t{1} << (page % 64); }
-
 uint64_t next_kept_bit(const Arena& arena, uint64_t from) noexcept {
-  const uint64_t frontier = arena.frontier();
-  while (from < frontier) {
-    const uint64_t word = arena.kept_bits()[from / 64].load() & ~uint64_t{0} << (from % 64);
-    if (word != 0) return from / 64 * 64 + static_cast<uint64_t>(std::countr_zero(word));
-    from = (from / 64 + 1) * 64;
-  }
-  return kNoPage;
+  return next_set_bit(arena.kept_bits(), from, arena.frontier());
 }
 
 }  // namespace

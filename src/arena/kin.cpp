@@ -2,7 +2,6 @@
 #include "arena/kin.hpp"
 
 #include <algorithm>
-#include <bit>
 
 #include "arena/page_search.hpp"
 #include "testing/kill_point.hpp"
@@ -14,8 +13,6 @@ namespace {
 constexpr uint64_t kHasParent = 1;
 constexpr uint32_t kFilterBits = 29;
 constexpr uint32_t kFirstShift = 1 + kFilterBits;
-
-constexpr uint64_t bit_of(uint64_t page) noexcept { return uint64_t{1} << (page % 64); }
 
 // The parent's form as a first parent, in place. 0 for one in 2^34 handles, which the filter holds.
 constexpr uint64_t first_form(Handle parent) noexcept { return parent >> 6 << kFirstShift; }
@@ -81,13 +78,7 @@ bool may_be_parent(const Arena& arena, Handle block) noexcept {
 }
 
 uint64_t next_child_bit(const Arena& arena, uint64_t from) noexcept {
-  const uint64_t frontier = arena.frontier();
-  while (from < frontier) {
-    const uint64_t word = arena.child_bits()[from / 64].load() & ~uint64_t{0} << (from % 64);
-    if (word != 0) return from / 64 * 64 + static_cast<uint64_t>(std::countr_zero(word));
-    from = (from / 64 + 1) * 64;
-  }
-  return kNoPage;
+  return next_set_bit(arena.child_bits(), from, arena.frontier());
 }
 
 void Parents::add(Handle parent) {

@@ -11,8 +11,6 @@ namespace shoal::arena {
 
 namespace {
 
-constexpr uint64_t bit_of(uint64_t index) noexcept { return uint64_t{1} << (index % 64); }
-
 // Reserves memory behind a chunk. False: there is none.
 bool open_chunk(Arena& arena, uint32_t slot, uint64_t chunk) noexcept {
   if (arena.marks_refused_for_test) return false;
@@ -63,13 +61,7 @@ uint64_t Marks::next(uint64_t from) const noexcept {
 // The first chunk at or after `from` that has memory behind it; one past the last: none.
 uint64_t Marks::next_chunk(uint64_t from) const noexcept {
   const uint64_t end = arena_.marks_layout().chunks();
-  while (from < end) {
-    const uint64_t word = arena_.slot(slot_).mark_chunks[from / 64].load();
-    const uint64_t left = word & ~uint64_t{0} << (from % 64);
-    if (left != 0) return from / 64 * 64 + static_cast<uint64_t>(std::countr_zero(left));
-    from = (from / 64 + 1) * 64;
-  }
-  return end;
+  return std::min(next_set_bit(arena_.slot(slot_).mark_chunks, from, end), end);
 }
 
 uint64_t Marks::next_marked(uint64_t from) const noexcept {
@@ -92,12 +84,7 @@ uint64_t Marks::next_marked(uint64_t from) const noexcept {
 }
 
 uint64_t Marks::next_used(uint64_t from) const noexcept {
-  while (from < arena_.frontier()) {
-    const uint64_t word = arena_.used_bits()[from / 64].load() & ~uint64_t{0} << (from % 64);
-    if (word != 0) return from / 64 * 64 + static_cast<uint64_t>(std::countr_zero(word));
-    from = (from / 64 + 1) * 64;
-  }
-  return kNoPage;
+  return next_set_bit(arena_.used_bits(), from, arena_.frontier());
 }
 
 void Marks::clear() noexcept {

@@ -1,25 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "arena/orphans.hpp"
 
-#include <bit>
-
 #include "arena/page_search.hpp"
 #include "testing/kill_point.hpp"
 
 namespace shoal::arena {
 
-namespace {
-constexpr uint64_t bit_of(uint64_t page) noexcept { return uint64_t{1} << (page % 64); }
-}  // namespace
-
 uint64_t next_orphan_bit(const Arena& arena, uint64_t from) noexcept {
-  const uint64_t frontier = arena.frontier();
-  while (from < frontier) {
-    const uint64_t word = arena.orphan_bits()[from / 64].load() & ~uint64_t{0} << (from % 64);
-    if (word != 0) return from / 64 * 64 + static_cast<uint64_t>(std::countr_zero(word));
-    from = (from / 64 + 1) * 64;
-  }
-  return kNoPage;
+  return next_set_bit(arena.orphan_bits(), from, arena.frontier());
 }
 
 bool claim_orphan(Arena& arena, Incarnation me, uint64_t page) noexcept {

@@ -35,6 +35,15 @@ uint64_t align_up(uint64_t value, uint64_t align) noexcept {
 
 }  // namespace
 
+uint64_t next_set_bit(const os::Atomic<uint64_t>* bits, uint64_t from, uint64_t end) noexcept {
+  while (from < end) {
+    const uint64_t word = bits[from / 64].load() & ~uint64_t{0} << (from % 64);
+    if (word != 0) return from / 64 * 64 + static_cast<uint64_t>(std::countr_zero(word));
+    from = (from / 64 + 1) * 64;
+  }
+  return kNoPage;
+}
+
 Extent next_extent(const Bitmaps& maps, uint64_t from, bool warm) noexcept {
   const uint64_t begin = next_page(maps, from, warm, true);
   return {begin, next_page(maps, begin, warm, false)};

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Searches the page bitmaps for free extents. Pure functions of the bitmaps; the caller holds the
-// RunsLock, so `used` does not change (warm bits may only be set meanwhile, which is harmless).
+// Bitmaps with one bit a page: single bits, and searches for free extents. Pure functions of the
+// bitmaps. Callers of the functions on free extents hold the RunsLock, so `used` does not change
+// (warm bits may only be set meanwhile, which is harmless).
 // Design: docs/design/arena.md
 #pragma once
 
@@ -42,6 +43,13 @@ uint64_t find_any(const Bitmaps& maps, uint64_t count, uint64_t align) noexcept;
 bool all_warm_free(const Bitmaps& maps, uint64_t first, uint64_t count) noexcept;
 
 uint64_t count_bits(const os::Atomic<uint64_t>* bits, uint64_t count) noexcept;
+
+// The bit of this index in its word of a bitmap.
+constexpr uint64_t bit_of(uint64_t index) noexcept { return uint64_t{1} << (index % 64); }
+
+// The first index in [from, end) whose bit is set, or one after `end` in the same word; kNoPage:
+// none.
+uint64_t next_set_bit(const os::Atomic<uint64_t>* bits, uint64_t from, uint64_t end) noexcept;
 
 inline bool test_bit(const os::Atomic<uint64_t>* bits, uint64_t index) noexcept {
   // order: relaxed; a hint for callers without the lock, stable for callers that hold it

@@ -13,7 +13,7 @@ namespace {
 constexpr uint64_t kIsExtension = uint64_t{1} << 34;
 constexpr uint64_t kHandleMask = kIsExtension - 1;
 
-constexpr uint64_t bit_of(uint32_t slot) noexcept { return uint64_t{1} << (slot % kSlotsAWord); }
+constexpr uint64_t slot_bit(uint32_t slot) noexcept { return uint64_t{1} << (slot % kSlotsAWord); }
 constexpr uint64_t bits_of(uint64_t word) noexcept { return word & UINT32_MAX; }
 constexpr uint64_t no_bits(uint32_t tag) noexcept { return uint64_t{tag} << 32; }
 constexpr uint64_t no_link(uint32_t tag) noexcept { return uint64_t{tag} << 35; }
@@ -152,7 +152,7 @@ void Record::begin(uint64_t version) noexcept {
 
 void Record::finish(uint32_t slot, uint64_t version) noexcept {
   os::Atomic<uint64_t>* const word = word_of_slot(slot);
-  set(*word, get(*word) | bit_of(slot));
+  set(*word, get(*word) | slot_bit(slot));
   // COMMIT(arena.record.make): killed before: this member's, freed by the reaper; after: held by
   // this member only
   owner_->store(owner_record(version));
@@ -169,10 +169,10 @@ Record::Done Record::hold(uint32_t slot, uint64_t version) noexcept {
     uint64_t bits = word == nullptr ? 0 : word->load();
     if (owner_->load() != seen) continue;
     if (word == nullptr) return Done::no_word;
-    if ((bits & bit_of(slot)) == 0) {
+    if ((bits & slot_bit(slot)) == 0) {
       // COMMIT(arena.record.bit): killed before: nothing; after: the reaper clears the bit, and
       // frees the block if no other reference is left
-      const bool done = word->compare_exchange(bits, bits | bit_of(slot));
+      const bool done = word->compare_exchange(bits, bits | slot_bit(slot));
       SHOAL_KILL_POINT("arena.record.bit");
       if (!done) continue;
     }
@@ -257,7 +257,7 @@ bool Record::drop(uint32_t slot, uint64_t owner) noexcept {
   os::Atomic<uint64_t>* const word = word_of_slot(slot);
   if (word == nullptr) return false;
   // COMMIT(arena.record.drop): killed before: the reaper clears the bit; after: the reaper settles
-  word->fetch_and(~bit_of(slot));
+  word->fetch_and(~slot_bit(slot));
   SHOAL_KILL_POINT("arena.record.drop");
   return settle(owner, mine, kNoSlot);
 }
@@ -271,9 +271,9 @@ void Record::drop_dead(uint32_t slot) noexcept {
     os::Atomic<uint64_t>* const word = word_of_slot(slot);
     const uint64_t bits = word == nullptr ? 0 : word->load();
     if (owner_->load() != seen) continue;
-    if ((bits & bit_of(slot)) == 0) return;
+    if ((bits & slot_bit(slot)) == 0) return;
     // COMMIT(arena.reap.unhold): killed before: done by the next reaper; after: the bit is clear
-    word->fetch_and(~bit_of(slot));
+    word->fetch_and(~slot_bit(slot));
     SHOAL_KILL_POINT("arena.reap.unhold");
     return;
   }
@@ -325,7 +325,7 @@ void Record::prepare_unlink(uint32_t place) const noexcept {
 bool Record::is_referred(uint32_t except) const noexcept {
   const auto others = [except](uint64_t word, uint32_t first) {
     const uint32_t index = except - first;
-    return (bits_of(word) & ~(index < kSlotsAWord ? bit_of(except) : 0)) != 0;
+    return (bits_of(word) & ~(index < kSlotsAWord ? slot_bit(except) : 0)) != 0;
   };
   if (others(holders_->load(), 0)) return true;
   uint64_t more = more_->load();
